@@ -91,7 +91,7 @@ impl Apps {
         crate::step("the binary", crate::cargo(["build", "--package", "vend"]))?;
         let place = crate::target().join("apps");
         let home = self.home.clone().unwrap_or_else(|| place.join("home"));
-        let (mut lines, mut failed) = (Vec::new(), 0);
+        let (mut lines, mut built, mut failed) = (Vec::new(), 0, 0);
         for app in &APPS {
             if self
                 .filter
@@ -100,17 +100,25 @@ impl Apps {
             {
                 continue;
             }
-            let said = app.run(self.trees.as_deref(), &place, &home);
-            let said = said.unwrap_or_else(|error| {
-                failed += 1;
-                format!("failed: {error:#}")
-            });
+            let said = match app.run(self.trees.as_deref(), &place, &home) {
+                Ok(Some(said)) => {
+                    built += 1;
+                    said
+                }
+                Ok(None) => format!("skipped, {} cannot be reached", app.url()),
+                Err(error) => {
+                    failed += 1;
+                    format!("failed: {error:#}")
+                }
+            };
             lines.push(format!("{} ({}): {said}", app.name, app.language));
         }
         for line in &lines {
             println!("-- {line}");
         }
         match failed {
+            // What was not tried says nothing.
+            0 if built == 0 => bail!("no app was built: none of {} could be had", lines.len()),
             0 => Ok(()),
             _ => bail!("{failed} of {} apps failed", lines.len()),
         }
@@ -118,15 +126,18 @@ impl Apps {
 }
 
 impl App {
-    /// Builds it, and says how that went.
-    fn run(&self, trees: Option<&Path>, place: &Path, home: &Path) -> anyhow::Result<String> {
+    /// Builds it, and says how that went. `None`: it cannot be had.
+    fn run(&self, trees: Option<&Path>, place: &Path, home: &Path) -> anyhow::Result<Option<String>> {
         let Some(tree) = self.tree(trees, place)? else {
-            return Ok(format!("skipped, {} cannot be reached", self.url()));
+            return Ok(None);
         };
         let started = Instant::now();
         self.build(&tree.directory, home)?;
         let seconds = started.elapsed().as_secs_f64();
-        Ok(format!("built unmodified in {seconds:.0} s from {}", tree.origin))
+        Ok(Some(format!(
+            "built unmodified in {seconds:.0} s from {}",
+            tree.origin
+        )))
     }
 
     fn url(&self) -> String {

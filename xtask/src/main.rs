@@ -123,6 +123,16 @@ fn tools() -> anyhow::Result<()> {
         ("openssl", "openssl", "a third"),
         ("npm", "npm", "a provider of identities, and peers of benchmarks"),
         ("packer", "packer", "Packer's own opinion of our templates"),
+        (
+            "docker-registry",
+            "docker-registry",
+            "a registry that is not ours",
+        ),
+        ("skopeo", "skopeo", "another program's look at images"),
+        ("umoci", "umoci", "another"),
+        ("podman", "podman", "a third, which runs them"),
+        ("runc", "runc", "what umoci's bundles run by"),
+        ("buildah", "buildah", "a fourth, and a peer of benchmarks"),
     ];
     for (program, package, why) in wanted {
         if !has(program) {

@@ -40,7 +40,7 @@ use self::{
     turn::{Turn, Unwanted, Waits},
 };
 use crate::{
-    base::{self, Bases, Wanted},
+    base::{self, Bases, Quiet, Wanted},
     cache::Caches,
     container::Containers,
     image::Images,
@@ -166,6 +166,11 @@ impl Oven {
     /// Held by whoever needs images to stay while he looks at them or makes one.
     pub(crate) async fn together(&self) -> tokio::sync::OwnedRwLockReadGuard<()> {
         Arc::clone(&self.0.quiet).read_owned().await
+    }
+
+    /// The same for who has long to do before.
+    pub(crate) fn quiet(&self) -> Quiet<'_> {
+        Quiet::Asked(&self.0.quiet)
     }
 
     /// Where there is room for a while: emptied when a node starts.
@@ -361,7 +366,9 @@ impl Oven {
 
     fn baked(&self, keys: &[Digest], reused: bool, started: Instant) -> Result<Baked, Error> {
         let image = self.0.images.keep(keys, crate::now())?;
-        let records = self.0.images.records(&image)?;
+        // Its own, by its own names: another app's layers may hold the same, and be what the image was first made of.
+        let record = |key: &Digest| self.0.layers.get(key)?.ok_or(layer::Error::Missing(*key));
+        let records: Vec<Record> = keys.iter().map(record).collect::<Result<_, _>>()?;
         Ok(Baked {
             image,
             layers: records.iter().map(Record::summary).collect(),

@@ -7,6 +7,7 @@
 mod calm;
 mod distribution;
 mod mirror;
+mod ready;
 mod settle;
 mod tag;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod tests;
 mod trust;
 
 pub use mirror::Mirror;
+pub(crate) use ready::Quiet;
 pub use tag::Untold;
 
 use std::{collections::BTreeMap, fs, io, process::Stdio, time::Duration};
@@ -31,6 +33,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use self::{
     calm::Calm,
     distribution::Distribution,
+    ready::{Ready, sealed},
     settle::{packages, settle},
 };
 use crate::{
@@ -226,10 +229,19 @@ impl Bases {
     }
 
     /// The layer of a base of the platform or a registry, made if it was not. Who else wants it meanwhile waits.
-    /// `progress` gets lines.
+    /// `progress` gets lines. The caller keeps sweeps away until he needs it no more.
     pub async fn ensure(
         &self,
         wanted: Wanted<'_>,
+        progress: impl FnMut(&str) + Send,
+    ) -> Result<Record, Error> {
+        self.ensured(wanted, Quiet::Kept, progress).await
+    }
+
+    async fn ensured(
+        &self,
+        wanted: Wanted<'_>,
+        quiet: Quiet<'_>,
         mut progress: impl FnMut(&str) + Send,
     ) -> Result<Record, Error> {
         let slug = slug(wanted);
@@ -240,43 +252,30 @@ impl Bases {
         let _held = self.lock(&slug, wanted.base, &mut progress).await?;
         match self.find(wanted)? {
             Some(record) => Ok(record),
-            None => self.make(wanted, progress).await,
+            None => self.make(wanted, quiet, progress).await,
         }
     }
 
-    /// Looks whether a base has become another one, and makes that. Whether it has.
+    /// Looks whether a base has become another one, and makes that. Whether it has. The caller keeps sweeps away.
     pub async fn refresh(
         &self,
         wanted: Wanted<'_>,
+        progress: impl FnMut(&str) + Send,
+    ) -> Result<bool, Error> {
+        self.refreshed(wanted, Quiet::Kept, progress).await
+    }
+
+    pub(crate) async fn refreshed(
+        &self,
+        wanted: Wanted<'_>,
+        quiet: Quiet<'_>,
         mut progress: impl FnMut(&str) + Send,
     ) -> Result<bool, Error> {
         let slug = slug(wanted);
         let _held = self.lock(&slug, wanted.base, &mut progress).await?;
         let before = self.known(&slug)?.map(|known| known.key);
-        let record = self.make(wanted, progress).await?;
+        let record = self.make(wanted, quiet, progress).await?;
         Ok(before.is_some_and(|before| before != record.key))
-    }
-
-    /// A base whose key says all about it, unpacked by `fill` if it is not there. Blocking.
-    pub(crate) fn adopt(
-        &self,
-        base: &Base,
-        key: Digest,
-        source: Digest,
-        fill: impl FnOnce(&Utf8Path) -> Result<(), oci::Error>,
-    ) -> Result<Record, Error> {
-        if let Some(record) = self.layers.get(&key)? {
-            self.layers.touch(&key, crate::now())?;
-            return Ok(record);
-        }
-        let staging = self.layers.stage()?;
-        let files = staging.files();
-        let begun = crate::now().as_second();
-        fill(&files)?;
-        // Directories that nobody dated are as old as the newest of what was.
-        let epoch = archive::latest(&files, begun)?;
-        archive::settle_times(&files, epoch)?;
-        self.publish(base, staging, key, source, epoch)
     }
 
     fn known(&self, slug: &str) -> Result<Option<Known>, Error> {
@@ -308,37 +307,62 @@ impl Bases {
         Ok(Held(locked.map_err(io_error("lock", &self.root))?))
     }
 
-    async fn make(&self, wanted: Wanted<'_>, mut progress: impl FnMut(&str) + Send) -> Result<Record, Error> {
+    async fn make(
+        &self,
+        wanted: Wanted<'_>,
+        quiet: Quiet<'_>,
+        mut progress: impl FnMut(&str) + Send,
+    ) -> Result<Record, Error> {
+        /// What was there can go before it is known only where a sweep forgets it just then: not twice.
+        const TRIES: usize = 3;
         let checked_at = crate::now();
-        let (record, named) = match wanted.base {
+        for _ in 0..TRIES {
+            let (ready, named) = self.get(wanted, &mut progress).await?;
+            let _quiet = quiet.kept().await;
+            let this = self.clone();
+            let Some(record) = blocking(move || this.put(ready)).await? else {
+                continue;
+            };
+            let known = Known {
+                base: wanted.base.to_string(),
+                tenant: wanted.tenant.cloned(),
+                key: record.key,
+                checked_at,
+                named,
+                untold: None,
+            };
+            self.know(wanted, &known)?;
+            return Ok(record);
+        }
+        let gone = io::Error::other("it went while it was made");
+        Err(io_error("keep", Utf8Path::new(&wanted.base.to_string()))(gone).into())
+    }
+
+    /// A base of the platform or a registry as it is now, and what its name names.
+    async fn get(
+        &self,
+        wanted: Wanted<'_>,
+        progress: &mut (impl FnMut(&str) + Send),
+    ) -> Result<(Ready, Option<Digest>), Error> {
+        match wanted.base {
             Base::Named(name) => {
                 let distribution = Distribution::find(name).expect("every name has a distribution");
-                (self.bootstrap(distribution, &mut progress).await?, None)
+                Ok((self.bootstrap(distribution, progress).await?, None))
             }
             Base::Oci(reference) => {
                 progress(&format!("asking {} for {}", reference.registry, wanted.base));
-                let (record, named) = self.fetch(wanted, reference).await?;
-                (record, Some(named))
+                let (ready, named) = self.fetch(wanted, reference).await?;
+                Ok((ready, Some(named)))
             }
             base @ (Base::Layout { .. } | Base::Tar(_)) => {
                 let why = "it is of a source tree, which is not here".to_owned();
-                return Err(oci::Error::Refused {
+                Err(oci::Error::Refused {
                     what: base.to_string(),
                     why,
                 }
-                .into());
+                .into())
             }
-        };
-        let known = Known {
-            base: wanted.base.to_string(),
-            tenant: wanted.tenant.cloned(),
-            key: record.key,
-            checked_at,
-            named,
-            untold: None,
-        };
-        self.know(wanted, &known)?;
-        Ok(record)
+        }
     }
 
     fn know(&self, wanted: Wanted<'_>, known: &Known) -> Result<(), Error> {
@@ -355,7 +379,7 @@ impl Bases {
         &self,
         distribution: &'static Distribution,
         progress: &mut (impl FnMut(&str) + Send),
-    ) -> Result<Record, Error> {
+    ) -> Result<Ready, Error> {
         let mirror = distribution.archive(&self.mirror).to_owned();
         progress(&format!(
             "making the base {} from {mirror} (once on this machine)",
@@ -428,7 +452,7 @@ impl Bases {
             })
     }
 
-    fn finish(&self, distribution: &Distribution, staging: Staging) -> Result<Record, Error> {
+    fn finish(&self, distribution: &Distribution, staging: Staging) -> Result<Ready, Error> {
         let files = staging.files();
         let trusted = trust::install(&files)?;
         settle(&files)?;
@@ -439,40 +463,11 @@ impl Bases {
         parts.extend(packages);
         parts.extend(trusted);
         let key = Digest::of_parts(&parts);
-        if let Some(record) = self.layers.get(&key)? {
-            return Ok(record);
+        if self.layers.get(&key)?.is_some() {
+            return Ok(Ready::Here(key));
         }
-        self.publish(
-            &Base::Named(distribution.name),
-            staging,
-            key,
-            source,
-            distribution.epoch,
-        )
-    }
-
-    fn publish(
-        &self,
-        base: &Base,
-        staging: Staging,
-        key: Digest,
-        source: Digest,
-        epoch: i64,
-    ) -> Result<Record, Error> {
-        let files = staging.files();
-        let record = Record {
-            key,
-            parent: None,
-            made_by: format!("{MADE_BY}{base}"),
-            size_bytes: layer::size(&files)?,
-            commit: None,
-            created_at: crate::now(),
-            content: Some(archive::seal(&files)?.digest),
-            source: Some(source),
-            epoch,
-        };
-        self.layers.publish(staging, &record)?;
-        Ok(record)
+        let base = Base::Named(distribution.name);
+        Ok(sealed(&base, staging, key, source, distribution.epoch)?)
     }
 }
 

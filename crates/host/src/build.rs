@@ -29,6 +29,7 @@ mod verdict;
 
 pub use choice::lacking;
 pub use console::Broken;
+pub use demand::fits;
 pub use error::Error;
 pub use left::Left;
 pub use verdict::gate;
@@ -45,7 +46,7 @@ use std::{
 use camino::Utf8PathBuf;
 use model::{
     Digest, Ticket,
-    port::{BuildOrder, Builder, Built, Fault, GIT_CREDENTIALS, LogRef, PhaseStatus},
+    port::{Baked, BuildOrder, Builder, Built, Fault, GIT_CREDENTIALS, LogRef, PhaseStatus},
     spec::build::Task,
 };
 use tracing::info;
@@ -406,7 +407,7 @@ impl Yard {
         console.ended(PhaseStatus::Succeeded, None);
         console.began("DOWNLOAD_SOURCE");
         // As on CodeBuild: this is where a buildspec is found to be wrong.
-        let image = self.0.oven.hold(image?);
+        let image = image?;
         let source = work.directory().join("source");
         let (objects, own, to) = (self.0.objects.clone(), order.clone(), source.clone());
         // To its end, also when the build is to stop: the directory can be removed when nobody writes there.
@@ -435,7 +436,7 @@ impl Yard {
         choice: Choice<'_>,
         console: &mut Console,
         stop: &mut Stop,
-    ) -> Result<Digest, Error> {
+    ) -> Result<Held, Error> {
         let oven = self.0.oven.clone();
         let (system, tools) = match choice {
             Choice::Base(base) => {
@@ -456,8 +457,9 @@ impl Yard {
             }
             Choice::Standard { system, tools } => (system, tools),
         };
+        // What builds in `standard` stand on is the platform's, which no sweep takes.
         if let Some(image) = oven.find_toolbox(system, &tools)? {
-            return Ok(image);
+            return Ok(oven.hold(image));
         }
         let names: Vec<&str> = ["standard", system]
             .into_iter()
@@ -470,8 +472,9 @@ impl Yard {
         ));
         // Every build needs it: it is made to its end, whoever stops waiting.
         let made = tokio::spawn(async move { oven.toolbox(system, &tools, &log).await });
+        let held = |made: Baked| self.0.oven.hold(made.image);
         tokio::select! {
-            made = made => Ok(made.map_err(|_| Error::Interrupted)?.map_err(Error::Image)?.image),
+            made = made => Ok(held(made.map_err(|_| Error::Interrupted)?.map_err(Error::Image)?)),
             reason = stop.asked() => Err(Error::Stopped(reason)),
         }
     }

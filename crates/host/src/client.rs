@@ -19,8 +19,8 @@ use model::{
     port::{
         BakeOrder, Baked, Bakery, BaseOrder, BasesSeen, Blame, BuildOrder, Builder, Built, CheckOrder,
         DatabaseOrder, DatabaseUp, Databases, Death, DeployOrder, Deployed, Deployer, Fault, HostOrder,
-        HostSeen, HostUp, Hosts, ImageAbout, ImageDiff, ImageUsage, Keep, LogChunk, LogRef, Logs, Network,
-        Objects, Shelf, Swept, Upkeep, Verdict, Work,
+        HostSeen, HostUp, Hosts, ImageAbout, ImageDiff, ImageExport, ImageUsage, Keep, LogChunk, LogRef,
+        Logs, Network, Objects, Shelf, Swept, Upkeep, Verdict, Work,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -358,10 +358,11 @@ impl Client {
         self.post("/v1/images/bill", image, CHANGE).await
     }
 
-    /// An image as a tar of an OCI layout, as it comes. `query` is of [`crate::node`].
-    pub async fn export(&self, image: &Digest, query: &str) -> Result<Body, Fault> {
-        let uri = format!("/v1/images/export/{image}?{query}");
-        let response = tokio::time::timeout(MAKE, self.send(Method::GET, &uri, Body::empty())).await;
+    /// An image as a tar of an OCI layout, as it comes.
+    pub async fn export(&self, image: &Digest, how: &ImageExport) -> Result<Body, Fault> {
+        let uri = format!("/v1/images/export/{image}");
+        let json = serde_json::to_vec(how).map_err(|error| Fault::order(error.to_string()))?;
+        let response = tokio::time::timeout(MAKE, self.send(Method::POST, &uri, Body::from(json))).await;
         Ok(Body::new(response.map_err(|_| late(&uri, MAKE))??.into_body()))
     }
 

@@ -11,7 +11,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 use model::{
     Digest,
-    port::{ImageAbout, ImageDiff, ScriptAbout},
+    port::{ImageAbout, ImageDiff, ImageOrigin, ScriptAbout},
 };
 use serde::{Deserialize, Serialize};
 
@@ -189,7 +189,26 @@ impl Images {
         packing: Packing,
         tag: Option<&str>,
     ) -> Result<Digest, oci::Error> {
-        let records = self.records(digest)?;
+        self.export_of(digest, into, packing, tag, None)
+    }
+
+    /// The same by the names of one app: whoever made the same files first is nobody else's business.
+    pub fn export_of(
+        &self,
+        digest: &Digest,
+        into: &Utf8Path,
+        packing: Packing,
+        tag: Option<&str>,
+        origin: Option<&ImageOrigin>,
+    ) -> Result<Digest, oci::Error> {
+        let mut records = self.records(digest)?;
+        if let Some(origin) = origin {
+            let names = origin.made_by(records.len());
+            for (record, made_by) in records.iter_mut().zip(names) {
+                record.made_by = made_by;
+                record.commit = record.commit.is_some().then(|| origin.commit.clone());
+            }
+        }
         export::write(&self.layers, digest, &records, into, packing, tag)
     }
 

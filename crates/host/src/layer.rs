@@ -62,6 +62,7 @@ impl Record {
             key: self.key,
             made_by: self.made_by.clone(),
             size_bytes: self.size_bytes,
+            source: self.source,
         }
     }
 }

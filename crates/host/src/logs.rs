@@ -54,6 +54,15 @@ impl Directory {
         self.root.join(log.as_str())
     }
 
+    /// The file that a log is in: its bytes, or those compressed by zstd when the name ends in `.zst`. `None`: nobody has
+    /// written to it.
+    pub fn file(&self, log: &LogRef) -> Option<Utf8PathBuf> {
+        let plain = self.path(log);
+        [kept::path(&plain), plain]
+            .into_iter()
+            .find(|path| path.is_file())
+    }
+
     /// Goes on with a log, or begins it. `cap_bytes` bounds the whole log: what comes after is dropped, with a note.
     pub fn append(&self, log: &LogRef, mask: Mask, cap_bytes: u64) -> Result<Writer, Error> {
         let path = self.path(log);

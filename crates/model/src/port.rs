@@ -29,8 +29,8 @@ pub use hosts::{
     HostUp, Hosts, Network, Resources,
 };
 pub use images::{
-    BaseOrder, BaseSeen, BasesSeen, FileChange, ImageAbout, ImageCheck, ImageDiff, ImageUsage, PackageChange,
-    ScriptAbout, Shelf,
+    BaseOrder, BaseSeen, BasesSeen, FileChange, ImageAbout, ImageCheck, ImageDiff, ImageExport, ImageOrigin,
+    ImageUsage, PackageChange, ScriptAbout, Shelf,
 };
 pub use objects::{LogChunk, LogRef, Logs, Objects};
 pub use upkeep::{Keep, Swept, Upkeep};

@@ -18,7 +18,7 @@ pub use access::{
 pub use catalogue::{
     App, Environment, EnvironmentState, NewApp, NewTenant, Place, Preview, Scale, Split, Started, Tenant,
 };
-pub use images::{ImageShown, Imported, NewRefresh, Refreshed, RefreshedBase};
+pub use images::{ImageApp, ImageShown, Imported, NewRefresh, Refreshed, RefreshedBase};
 pub use moving::{Arrived, Elsewhere, Forwarded, Move, NewMove, Side};
 pub use record::{Delivery, DeliveryDetail, DeliveryVerdict, PublicKey};
 pub use release::{

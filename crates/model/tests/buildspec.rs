@@ -165,6 +165,26 @@ fn messages() {
             "3:8: `cache.paths` is missing: nothing is kept",
         ),
         (
+            "cache: { paths: [/root/.cache/pip, 'node_modules/**/*', '**/*'] }",
+            "3:57: the cache keeps nothing of `**/*`: it is the whole source tree",
+        ),
+        (
+            "cache: { paths: ['/**/*'] }",
+            "3:18: the cache keeps nothing of `/**/*`: it is the whole disk",
+        ),
+        (
+            "cache: { paths: '~/.npm' }",
+            "3:17: the cache keeps nothing of `~/.npm`: `~` is no directory there, and HOME is `/root`",
+        ),
+        (
+            "cache: { paths: $HOME/.npm }",
+            "3:17: the cache keeps nothing of `$HOME/.npm`: no variable is read there",
+        ),
+        (
+            "cache: { paths: ../other }",
+            "3:17: the cache keeps nothing of `../other`: it leads out of where it begins",
+        ),
+        (
             "reports: { a: { files: x }, b: { files: x }, c: { files: x }, d: { files: x }, e: { files: x }, f: { files: x } }",
             "3:97: a build has at most 5 report groups",
         ),

@@ -5,17 +5,19 @@ mod bakes;
 mod builds;
 mod deployments;
 mod migrations;
+mod origins;
 
 pub use attestations::{Attestation, Predicate};
 pub use bakes::{Bake, Image, NewBake};
 pub use builds::{Build, NewBuild, Ran};
 pub use deployments::{Deployment, DeploymentState, JudgedHost, NewDeployment};
 pub use migrations::{Migration, MigrationState, NewMigration};
+pub use origins::Origin;
 
 use std::collections::BTreeMap;
 
 use model::{
-    ExecutionId, Ticket,
+    AppName, ExecutionId, TenantName, Ticket,
     port::{Blame, Fault, PhaseReport},
 };
 use rusqlite::params;
@@ -26,6 +28,9 @@ use crate::{
     By, Db, Error, Tx,
     sql::{At, Json, Word},
 };
+
+/// Whose: a tenant's, or those of one app of it; `None`: anybody's.
+pub type Of<'a> = Option<(&'a TenantName, Option<&'a AppName>)>;
 
 /// Of a build or a bake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

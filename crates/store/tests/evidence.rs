@@ -37,10 +37,10 @@ fn built() -> Built {
         size_bytes: 1,
         phases: vec![],
         reports: vec![],
-        exported: BTreeMap::new(),
+        exported: BTreeMap::from([("VERSION".into(), "1.7".into())]),
         log: "build/t-1".parse().unwrap(),
         name: None,
-        secondary: BTreeMap::new(),
+        secondary: BTreeMap::from([("docs".into(), Digest::of("docs"))]),
     }
 }
 
@@ -205,6 +205,11 @@ async fn what_nobody_waits_for_is_stopped_on_record() {
                     (&build.place, build.number, &build.log)
                 );
                 assert_eq!((ran.started_at, ran.ended_at), (build.started_at, build.ended_at));
+                let left = build
+                    .built
+                    .as_ref()
+                    .map(|built| (built.exported.clone(), built.secondary.clone()));
+                assert_eq!((ran.exported, ran.secondary), left.unwrap_or_default());
             }
             assert_eq!(tx.ran_in_execution(&id)?.len(), builds.len());
             let bake = &tx.bakes_of_execution(&id)?[0];
@@ -347,20 +352,22 @@ async fn a_deployment_has_one_row_for_each_host_and_event() {
 #[tokio::test]
 async fn what_is_signed_about_an_image_can_be_verified() {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
-    let world = World::new();
+    let (world, dev) = World::dev().await;
     let image = Digest::of("image");
-    let statement = serde_json::json!({ "_type": "https://in-toto.io/Statement/v1" });
+    let statement = serde_json::json!({
+        "_type": "https://in-toto.io/Statement/v1", "subject": [{ "digest": { "sha256": image.hex() } }],
+    });
     let signed = statement.clone();
     world
         .write(move |tx| {
-            tx.attest(&image, store::Predicate::Provenance, &signed, &by(1))?;
-            tx.attest(&image, store::Predicate::Checks, &signed, &by(2))?;
-            tx.attest(&image, store::Predicate::Provenance, &signed, &by(3))
+            tx.attest(&dev, &image, store::Predicate::Provenance, &signed, &by(1))?;
+            tx.attest(&dev, &image, store::Predicate::Checks, &signed, &by(2))?;
+            tx.attest(&dev, &image, store::Predicate::Provenance, &signed, &by(3))
         })
         .await;
     let (found, key) = world
         .store
-        .read(move |db| Ok::<_, Error>((db.attestations(&image)?, db.ledger_key())))
+        .read(move |db| Ok::<_, Error>((db.attestations(&image, None)?, db.ledger_key())))
         .await
         .unwrap();
     let kinds: Vec<store::Predicate> = found.iter().map(|one| one.predicate).collect();
@@ -387,4 +394,97 @@ async fn what_is_signed_about_an_image_can_be_verified() {
     key.verify_strict(&message, &signature).unwrap();
     message.push(b' ');
     assert!(key.verify_strict(&message, &signature).is_err());
+}
+
+#[tokio::test]
+async fn an_image_of_several_is_each_one_s_own() {
+    let world = World::new();
+    let image = Digest::of("image");
+    for (task, (text, script)) in [
+        ("rival/shop/dev", "rival.sh"),
+        ("acme/shop/dev", "shop.sh"),
+        ("acme/site/dev", "site.sh"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let place = world.environment(text).await;
+        let layer = |name: &str| model::port::Layer {
+            key: Digest::of(name),
+            made_by: name.to_owned(),
+            size_bytes: 1,
+            source: Some(Digest::of(name)),
+        };
+        let baked = Baked {
+            image,
+            layers: vec![layer("base debian-12"), layer(script)],
+            ..baked()
+        };
+        let new = NewBake {
+            ticket: ticket(100 + task as u64),
+            place: place.clone(),
+            execution: None,
+            log: None,
+        };
+        let of = serde_json::json!({ "subject": [{ "digest": { "sha256": image.hex() } }], "of": text });
+        world
+            .write(move |tx| {
+                tx.begin_bake(&new, &by(1))?;
+                tx.finish_bake(&new.ticket, Ok(&baked), &by(2))?;
+                for second in [3, 4] {
+                    let new = store::NewRelease {
+                        image,
+                        ..release(&format!("{place} {second}"))
+                    };
+                    tx.create_release(&place, &new, &by(second))?;
+                }
+                tx.attest(&place, &image, store::Predicate::Provenance, &of, &by(5))?;
+                let same = serde_json::json!({ "subject": [{ "digest": { "sha256": image.hex() } }] });
+                tx.attest(&place, &image, store::Predicate::Checks, &same, &by(6))
+            })
+            .await;
+    }
+    for (of, expected) in [
+        (None, &["rival/shop", "acme/shop", "acme/site"][..]),
+        (Some(("acme", None)), &["acme/shop", "acme/site"]),
+        (Some(("acme", Some("site"))), &["acme/site"]),
+        (Some(("rival", None)), &["rival/shop"]),
+        (Some(("nobody", None)), &[]),
+    ] {
+        let read = move |db: &store::Db<'_>| {
+            let names = of.map(|(own, app)| (tenant(own), app.map(self::app)));
+            let of = names.as_ref().map(|(tenant, app)| (tenant, app.as_ref()));
+            Ok::<_, Error>((db.image_origins(&image, of)?, db.attestations(&image, of)?))
+        };
+        let (origins, signed) = world.store.read(read).await.unwrap();
+        let told: Vec<String> = origins
+            .iter()
+            .map(|origin| {
+                let content = &origin.content;
+                // Its own script, and the first of its commits.
+                let own = format!(
+                    "{}.sh",
+                    if origin.tenant == tenant("rival") {
+                        "rival"
+                    } else {
+                        origin.app.as_str()
+                    }
+                );
+                assert_eq!(content.layers[1].made_by, own);
+                assert!(
+                    content.commit.message.ends_with("/dev 3"),
+                    "{}",
+                    content.commit.message
+                );
+                format!("{}/{}", origin.tenant, origin.app)
+            })
+            .collect();
+        assert_eq!(told, expected, "{of:?}");
+        let of: Vec<&str> = signed
+            .iter()
+            .filter_map(|one| one.statement["of"].as_str())
+            .collect();
+        let of: Vec<&str> = of.iter().filter_map(|place| place.strip_suffix("/dev")).collect();
+        assert_eq!((of, signed.len()), (expected.to_vec(), 2 * expected.len()));
+    }
 }

@@ -113,6 +113,9 @@ pub struct Platform {
 pub struct Images {
     /// What images may take of the disk. Near it what nothing needs goes at once; at it new bakes wait.
     pub budget_gib: u64,
+    /// What stands on an old base is made again without anybody's yes, where its own `image.refresh: automatic` says so.
+    /// Otherwise people are asked as for any release.
+    pub refresh_automatically: bool,
 }
 
 /// Where images come from.
@@ -125,7 +128,10 @@ pub struct Registries {
 
 impl Default for Images {
     fn default() -> Self {
-        Self { budget_gib: 50 }
+        Self {
+            budget_gib: 50,
+            refresh_automatically: true,
+        }
     }
 }
 
@@ -404,6 +410,7 @@ impl Platform {
             pids,
             timeout: build.timeout,
             pass_rate_percent: build.pass_rate,
+            tests_asked: build.pass_rate_asked,
             coverage_percent: build.coverage,
         }
     }

@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 use model::{
     Digest, HostId, Place,
     port::{
-        BasesSeen, Fault, HostSeen, Hosts as _, ImageAbout, ImageDiff, LogChunk, LogRef, Logs as _,
-        Shelf as _,
+        BasesSeen, Fault, HostSeen, Hosts as _, ImageAbout, ImageDiff, ImageExport, LogChunk, LogRef,
+        Logs as _, Shelf as _,
     },
     route::TargetHealth,
 };
@@ -331,8 +331,8 @@ impl web::Sight for Eyes {
         Box::pin(self.0.node.bases())
     }
 
-    fn export(&self, image: Digest, query: String) -> BoxFuture<'_, Result<Body, Fault>> {
-        Box::pin(async move { self.0.node.export(&image, &query).await })
+    fn export(&self, image: Digest, how: ImageExport) -> BoxFuture<'_, Result<Body, Fault>> {
+        Box::pin(async move { self.0.node.export(&image, &how).await })
     }
 
     fn import(&self, tar: Body) -> BoxFuture<'_, Result<Digest, Fault>> {

@@ -165,6 +165,12 @@ fn a_failure_says_what_failed() {
             ["the last words"]
         ])
     );
+    // Nobody pushes here, and the log is a file.
+    assert_eq!(answer["fault"]["next"], serde_json::Value::Null);
+    for log in [&answer["log"], &answer["fault"]["evidence"]] {
+        let log = fs::read_to_string(log.as_str().unwrap()).unwrap();
+        has(&log, &["the last words"]);
+    }
     let late = "version: 0.2\nphases: { build: { commands: ['echo begun; sleep 100'] } }\n";
     fs::write(tree.path().join("late.yml"), late).unwrap();
     let output = vend(
@@ -182,10 +188,12 @@ fn a_failure_says_what_failed() {
     fs::write(tree.path().join("lacks.yml"), lacks).unwrap();
     let output = vend(tree.path(), &["--buildspec", "lacks.yml", "--json"]);
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let next = format!("vend build --local {} --env A=…", tree.path().display());
     assert_eq!(
-        (output.status.code(), &answer["status"]),
-        (Some(1), &"FAILED".into())
+        (output.status.code(), &answer["status"], &answer["fault"]["next"]),
+        (Some(2), &"FAILED".into(), &next.into())
     );
+    assert!(output.stderr.is_empty(), "nothing ran: {}", said(&output));
     let output = vend(tree.path(), &["--buildspec", "ci/none.yml"]);
     assert_eq!(output.status.code(), Some(1));
     has(
@@ -216,6 +224,39 @@ fn a_failure_says_what_failed() {
         let output = vend(tree.path(), arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         has(&said(&output), &[fragment]);
+    }
+}
+
+#[test]
+fn tests_that_failed_are_named_whatever_failed_the_build() {
+    let Some(_one) = place() else { return };
+    let spec = "version: 0.2
+phases:
+  build:
+    commands:
+      - >-
+        echo '<testsuite><testcase classname=\"shop.cart\" name=\"adds\"/><testcase classname=\"shop.cart\" name=\"removes\">
+        <failure message=\"1 is not 2\"/></testcase></testsuite>' > t.xml
+      - exit $CODE
+reports: { unit: { files: t.xml } }
+";
+    let tree = tree(&[("buildspec.yml", spec)]);
+    for (code, rate, exit, message) in [
+        ("3", "100", 1, "exit status 3"),
+        ("0", "100", 1, "1 of 2 tests passed"),
+        ("0", "50", 0, "built in "),
+    ] {
+        let code = format!("CODE={code}");
+        let output = vend(tree.path(), &["--env", &code, "--pass-rate", rate]);
+        assert_eq!(output.status.code(), Some(exit), "{}", said(&output));
+        has(&said(&output), &[message, "shop.cart", "removes"]);
+        let output = vend(tree.path(), &["--env", &code, "--pass-rate", rate, "--json"]);
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let report = match exit {
+            0 => &answer["built"]["reports"][0],
+            _ => &answer["reports"][0],
+        };
+        assert!(report["failures"].to_string().contains("removes"), "{answer:#}");
     }
 }
 
@@ -277,6 +318,40 @@ batch:
     assert_eq!(code, Some(1), "{text}");
     let all = ["bad", "fine", "good"].map(|name| format!("{name}/out.txt={name}"));
     assert_eq!(left, BTreeSet::from(all), "{text}");
+    let list: Vec<Vec<&str>> = text
+        .lines()
+        .skip_while(|line| !line.starts_with("BUILD "))
+        .take(4)
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    for (number, (name, status)) in [("bad", "failed"), ("good", "succeeded"), ("fine", "succeeded")]
+        .into_iter()
+        .enumerate()
+    {
+        let line = &list[number + 1];
+        assert_eq!(line[..2], [name, status], "{text}");
+        assert!(line.last().unwrap().ends_with(name), "{text}");
+    }
+    let tree = tree(&[("buildspec.yml", spec)]);
+    let output = vend(tree.path(), &["--batch", "--json"]);
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let builds = answer["builds"].as_array().unwrap();
+    let told: Vec<[&serde_json::Value; 3]> = builds
+        .iter()
+        .map(|build| [&build["identifier"], &build["status"], &build["command"]])
+        .collect();
+    assert_eq!(
+        serde_json::json!(told),
+        serde_json::json!([
+            ["bad", "FAILED", "[ $NAME != bad ]"],
+            ["good", "SUCCEEDED", null],
+            ["fine", "SUCCEEDED", null]
+        ])
+    );
+    for build in builds {
+        assert!(build["duration_ms"].as_u64().is_some(), "{build:#}");
+        assert!(Path::new(build["log"].as_str().unwrap()).is_file(), "{build:#}");
+    }
 }
 
 /// Builds a batch and gives what it said and the files that it left.
@@ -357,7 +432,19 @@ artifacts: { base-directory: out, files: ['**/*'] }
     );
     let (code, text, _) = batch(&arm, &[], &[]);
     assert_eq!(code, Some(1), "{text}");
-    has(&text, &["no builder has the label `arch: arm64`"]);
+    has(
+        &text,
+        &["the build two of the batch: no builder has the label `arch: arm64`"],
+    );
+    assert!(
+        !text.contains("Running command"),
+        "known before any build runs: {text}"
+    );
+    // Whoever does not mind is not kept from the rest.
+    let minds = arm.replace("identifier: two,", "identifier: two, ignore-failure: true,");
+    let (code, text, _) = batch(&minds, &[], &[]);
+    assert_eq!(code, Some(0), "{text}");
+    has(&text, &["failed (ignored) two"]);
 }
 
 #[test]

@@ -11,7 +11,9 @@ use model::{
     spec::Base,
 };
 
-use super::{Error, Oven, PLATFORM_CACHE, PLATFORM_TIMEOUT, STANDARD, STANDARD_SCRIPT, finish, platform_key};
+use super::{
+    Error, Held, Oven, PLATFORM_CACHE, PLATFORM_TIMEOUT, STANDARD, STANDARD_SCRIPT, finish, platform_key,
+};
 use super::{Journal, Stop, script, script::Run};
 use crate::{
     base::{self, Wanted},
@@ -139,18 +141,19 @@ impl Oven {
     /// The root file system of a base by its name, to build in it as it is: what a tag of a registry means is asked anew.
     /// What one tenant's login got is not another's.
     pub async fn bare(&self, base: &str, tenant: &TenantName, login: Option<&Secret>) -> Result<Bare, Fault> {
-        let _together = self.0.quiet.read().await;
         let base = base::parse(base)?;
         let wanted = Wanted {
             tenant: matches!(base, Base::Oci(_)).then_some(tenant),
             base: &base,
             login,
         };
-        let found = self.0.bases.current(wanted, |_| ()).await;
+        // What a registry takes its time for keeps no sweep waiting, and so no bake behind it.
+        let found = self.0.bases.current(wanted, self.quiet(), |_| ()).await;
         let (record, old) = found.map_err(Error::from)?;
+        let _together = self.0.quiet.read().await;
         let image = self.0.images.keep(&[record.key], crate::now());
         Ok(Bare {
-            image: image.map_err(Error::from)?,
+            image: self.hold(image.map_err(Error::from)?),
             old,
         })
     }
@@ -159,7 +162,8 @@ impl Oven {
 /// What a build stands on that names its image itself.
 #[derive(Debug)]
 pub struct Bare {
-    pub image: Digest,
+    /// No sweep takes it while this is held.
+    pub(crate) image: Held,
     /// Why nobody knows whether its name means another one by now.
     pub old: Option<String>,
 }

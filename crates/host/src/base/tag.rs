@@ -7,7 +7,7 @@ use model::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Bases, Error, Known, Wanted, blocking, flatten, slug};
+use super::{Bases, Error, Known, Quiet, Ready, Wanted, blocking, flatten, slug};
 use crate::{
     layer::Record,
     oci::{
@@ -28,19 +28,20 @@ impl Bases {
     /// The layer of a base as its name means it now: a registry is asked each time what a tag names. One that cannot be
     /// asked leaves what it gave before, and why it could not; one that does not give it any more is an error. Those who
     /// want one name at a time share one answer, also when there is none.
-    pub async fn current(
+    pub(crate) async fn current(
         &self,
         wanted: Wanted<'_>,
+        quiet: Quiet<'_>,
         mut progress: impl FnMut(&str) + Send,
     ) -> Result<(Record, Option<String>), Error> {
         let since = crate::now();
         let moves = matches!(wanted.base, Base::Oci(_)) && wanted.base.moves();
         if !moves || self.find(wanted)?.is_none() {
-            return Ok((self.ensure(wanted, progress).await?, None));
+            return Ok((self.ensured(wanted, quiet, progress).await?, None));
         }
         let _held = self.lock(&slug(wanted), wanted.base, &mut progress).await?;
         let Some((known, before)) = self.here(wanted)? else {
-            return Ok((self.make(wanted, progress).await?, None));
+            return Ok((self.make(wanted, quiet, progress).await?, None));
         };
         // Whoever was asked for while we waited was asked for us, too.
         if known.checked_at >= since {
@@ -50,7 +51,7 @@ impl Bases {
             return Ok((before, Some(untold.why.clone())));
         }
         let at = crate::now();
-        match self.make(wanted, progress).await {
+        match self.make(wanted, quiet, progress).await {
             Ok(record) => Ok((record, None)),
             Err(
                 error @ Error::Oci(
@@ -71,14 +72,13 @@ impl Bases {
         &self,
         wanted: Wanted<'_>,
         reference: &Reference,
-    ) -> Result<(Record, Digest), Error> {
+    ) -> Result<(Ready, Digest), Error> {
         let login = wanted.login.map(Login::read);
         if let Some((known, record)) = self.here(wanted)?
             && let Some(named) = known.named
             && self.look(reference, login.clone()).await? == Some(named)
         {
-            self.layers.touch(&record.key, crate::now())?;
-            return Ok((record, named));
+            return Ok((Ready::Here(record.key), named));
         }
         let (this, reference, base) = (self.clone(), reference.clone(), wanted.base.clone());
         blocking(move || this.pull(&base, &reference, login)).await
@@ -105,15 +105,15 @@ impl Bases {
         base: &Base,
         reference: &Reference,
         login: Option<Login>,
-    ) -> Result<(Record, Digest), Error> {
+    ) -> Result<(Ready, Digest), Error> {
         let repository = Repository::open(reference, login, self.reach.clone(), false);
         let image = oci::find(&repository, &reference.wanted())?;
         // Two names of one image may part one day.
         let name = base.to_string();
         let key = Digest::of_parts([b"vend base oci 1", name.as_bytes(), image.digest.as_bytes()]);
-        let record = self.adopt(base, key, image.digest, |files| {
+        let ready = self.ready(base, key, image.digest, |files| {
             flatten(&repository, &image, files)
         })?;
-        Ok((record, image.named))
+        Ok((ready, image.named))
     }
 }

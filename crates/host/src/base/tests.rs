@@ -16,6 +16,8 @@ enum Mood {
     Tokens(u16),
     /// It takes a connection and says nothing.
     Silent,
+    /// It gives blobs when it is well again.
+    Slow,
 }
 
 struct State {
@@ -106,9 +108,12 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, port: u16) {
     let _rest: Vec<String> = headers.collect();
     let mut words = line.split(' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    state.lock().unwrap().asked.push(format!("{method} {path}"));
+    while path.contains("/blobs/") && state.lock().unwrap().mood == Mood::Slow {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let (mood, body) = {
-        let mut state = state.lock().unwrap();
-        state.asked.push(format!("{method} {path}"));
+        let state = state.lock().unwrap();
         (state.mood, state.files.get(path).cloned())
     };
     let (status, headers, body) = match (mood, body) {
@@ -169,7 +174,9 @@ fn place() -> Place {
 
 impl Place {
     async fn current(&self) -> Result<(Record, Option<String>), Error> {
-        self.bases.current(Wanted::of(&self.base), |_| ()).await
+        self.bases
+            .current(Wanted::of(&self.base), Quiet::Kept, |_| ())
+            .await
     }
 
     fn has(&self, record: &Record, name: &str) -> bool {
@@ -237,4 +244,57 @@ async fn who_waits_for_a_silent_registry_shares_its_silence() {
     assert!((1..=2).contains(&asked.len()), "{asked:?}");
     place.registry.mood(Mood::Well);
     assert_eq!(place.current().await.unwrap().1, None);
+}
+
+#[tokio::test]
+async fn a_pull_keeps_no_sweep_waiting_and_is_not_swept() {
+    let place = place();
+    let lock = Arc::default();
+    let pull = place
+        .bases
+        .current(Wanted::of(&place.base), Quiet::Asked(&lock), |_| ());
+    let ever = "2200-01-01T00:00:00Z".parse().unwrap();
+    let sweep = || {
+        let known = place.bases.all().unwrap();
+        let known = known.iter().map(|known| known.key).collect();
+        place.layers.sweep(&known, ever).unwrap().len()
+    };
+    place.registry.mood(Mood::Slow);
+    let sweeping = async {
+        while !place.registry.asked().iter().any(|line| line.contains("/blobs/")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let quiet = lock.try_write().expect("who pulls keeps nobody waiting");
+        place.registry.mood(Mood::Well);
+        // It would be there by now, known or not, if it did not wait.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(place.layers.list().unwrap(), []);
+        assert_eq!(place.bases.all().unwrap(), []);
+        assert_eq!(sweep(), 0);
+        drop(quiet);
+    };
+    let (pulled, ()) = tokio::join!(pull, sweeping);
+    let (record, _) = pulled.unwrap();
+    let _quiet = lock.try_write().expect("it is over");
+    assert_eq!(sweep(), 0, "what a name means stays");
+    assert!(place.has(&record, "first"));
+}
+
+#[tokio::test]
+async fn what_a_sweep_takes_before_it_is_known_is_got_again() {
+    let place = place();
+    let (record, _) = place.current().await.unwrap();
+    let slug = slug(Wanted::of(&place.base));
+    // As a sweep does with a name that nobody asked for in a long time.
+    fs::remove_file(place.bases.root.join(format!("{slug}.json"))).unwrap();
+    let ready = place
+        .bases
+        .ready(&place.base, record.key, record.key, |_| Ok(()))
+        .unwrap();
+    let none = std::collections::BTreeSet::new();
+    let ever = "2200-01-01T00:00:00Z".parse().unwrap();
+    assert_eq!(place.layers.sweep(&none, ever).unwrap().len(), 1);
+    assert_eq!(place.bases.put(ready).unwrap(), None);
+    let (again, _) = place.current().await.unwrap();
+    assert!(again.key == record.key && place.has(&again, "first"));
 }

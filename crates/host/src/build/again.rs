@@ -173,6 +173,7 @@ mod tests {
             phase: "BUILD".to_owned(),
             message: MESSAGE.to_owned(),
             last: String::new(),
+            tests: String::new(),
         };
         let second = first.next(began, failed);
         assert_eq!((second.retried, second.began(after(9))), (1, began));

@@ -232,12 +232,15 @@ fn kept(order: &BuildOrder) -> Vec<String> {
     directories.collect()
 }
 
-/// The branches whose caches a build may stand on: its own first, and the usual names of the one that all others come
-/// from. What another branch left is never trusted.
+/// The branches whose caches a build may stand on: its own first, and the one that all others come from, as production
+/// says or by its usual names. What another branch left is never trusted.
 fn branches(order: &BuildOrder) -> Vec<&str> {
-    let own = order.commit.branch.as_str();
-    let mut all = vec![own];
-    all.extend(["main", "master"].into_iter().filter(|branch| *branch != own));
+    let mut all = vec![order.commit.branch.as_str()];
+    for branch in order.trunk.as_deref().into_iter().chain(["main", "master"]) {
+        if !all.contains(&branch) {
+            all.push(branch);
+        }
+    }
     all
 }
 

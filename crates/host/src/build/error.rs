@@ -12,11 +12,13 @@ pub enum Error {
     NoSecret { variable: String, secret: String },
     #[error("no builder has the label `{label}`: builds run on this machine, and it has {have}")]
     NoMachine { label: String, have: String },
-    #[error("{phase} failed: {message}{}", logs::said(last))]
+    #[error("{phase} failed: {message}{}{tests}", logs::said(last))]
     Failed {
         phase: String,
         message: String,
         last: String,
+        /// Those that failed, by name; empty when none did.
+        tests: String,
     },
     #[error("the build was stopped after {} seconds, {doing}{before}{}", timeout.as_secs(), logs::said(last))]
     TimedOut {
@@ -34,10 +36,14 @@ pub enum Error {
     #[error("the build was stopped: {0}")]
     Stopped(String),
     #[error(
-        "the build was stopped: it used more than the {memory_mib} MiB of memory that it may have{}",
+        "the build was stopped: it used more than the {memory_mib} MiB of memory that it may have{}{tests}",
         logs::said(last)
     )]
-    Memory { memory_mib: u64, last: String },
+    Memory {
+        memory_mib: u64,
+        last: String,
+        tests: String,
+    },
     #[error(
         "{passed} of {ran} tests passed, which is less than the {wanted} % that `pass_rate` asks for{failures}"
     )]
@@ -47,6 +53,8 @@ pub enum Error {
         wanted: f64,
         failures: String,
     },
+    #[error("the report group {group} tells of no test, and `pass_rate` asks for {wanted} %")]
+    NoTests { group: String, wanted: f64 },
     #[error("{}, and this environment asks for {wanted} %", reached(*found))]
     Coverage { found: Option<f64>, wanted: f64 },
     #[error("DOWNLOAD_SOURCE failed: {0}")]
@@ -112,6 +120,7 @@ impl From<Error> for Fault {
             | Error::TimedOut { .. }
             | Error::Memory { .. }
             | Error::Tests { .. }
+            | Error::NoTests { .. }
             | Error::Coverage { .. }
             | Error::NoArtifact
             | Error::Artifact(_)

@@ -211,6 +211,11 @@ impl Workshop {
         Ok(self.logs.chunk(log, offset)?)
     }
 
+    /// Where its logs are, also when it is closed.
+    pub fn logs(&self) -> &logs::Directory {
+        &self.logs
+    }
+
     /// Leaves nothing on the machine but the directory.
     pub async fn close(self) -> Result<(), Error> {
         Ok(self.containers.teardown_all().await?)

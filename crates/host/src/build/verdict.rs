@@ -1,6 +1,6 @@
 //! What a build came to, from how its container ended and what its runner told.
 
-use std::io;
+use std::{collections::BTreeSet, io};
 
 use model::port::{BuildLimits, BuildOrder, TestReport};
 
@@ -52,6 +52,7 @@ fn verdict(
         return Err(Error::Memory {
             memory_mib: order.limits.memory_mib,
             last,
+            tests: tests(&outcome.reports),
         });
     }
     match followed {
@@ -74,6 +75,7 @@ fn verdict(
                 .unwrap_or_default(),
             phase: failed.map_or_else(|| "the build".to_owned(), |phase| phase.name),
             last: format!("{last}{}", hint(order, &last)),
+            tests: tests(&outcome.reports),
         }),
     }
 }
@@ -97,29 +99,74 @@ pub fn gate(limits: &BuildLimits, reports: &[TestReport]) -> Result<(), Error> {
 
 fn check_tests(limits: &BuildLimits, reports: &[TestReport]) -> Result<(), Error> {
     let wanted = limits.pass_rate_percent;
+    // Nothing that could be read: a test that never ran did not pass.
+    let told = |report: &&TestReport| report.total > 0 || report.coverage.is_some();
+    if let Some(silent) = reports.iter().find(|report| limits.tests_asked && !told(report)) {
+        let group = silent.group.clone();
+        return Err(Error::NoTests { group, wanted });
+    }
     if report::pass_rate_percent(reports) >= wanted {
         return Ok(());
     }
-    let passed = reports.iter().map(|report| report.passed).sum();
-    let failed: u32 = reports.iter().map(|report| report.failed).sum();
-    let failures = reports.iter().flat_map(|report| &report.failures).take(5);
-    let new: Vec<&String> = reports
+    let (passed, failed) = counted(reports);
+    Err(Error::Tests {
+        passed,
+        ran: passed.saturating_add(failed),
+        wanted,
+        failures: failures(reports),
+    })
+}
+
+/// How many tests passed, and how many failed.
+fn counted(reports: &[TestReport]) -> (u32, u32) {
+    let sum = |count: fn(&TestReport) -> u32| {
+        let counts = reports.iter().map(count);
+        counts.fold(0, u32::saturating_add)
+    };
+    (sum(|report| report.passed), sum(|report| report.failed))
+}
+
+/// The tests that failed, each on a line: what the first of them said, and the names of more. Empty when none did.
+fn failures(reports: &[TestReport]) -> String {
+    const QUOTED: usize = 5;
+    const NAMED: usize = 25;
+    let (_, failed) = counted(reports);
+    let new: BTreeSet<&String> = reports
         .iter()
         .filter_map(|report| report.changes.as_ref())
         .flat_map(|changes| &changes.new_failures)
         .collect();
-    let failures: String = failures
-        .map(|(name, message)| match new.contains(&name) {
-            true => format!("\n{name} (passed before): {message}"),
-            false => format!("\n{name}: {message}"),
-        })
-        .collect();
-    Err(Error::Tests {
-        passed,
-        ran: passed + failed,
-        wanted,
-        failures,
-    })
+    let all = reports.iter().flat_map(|report| &report.failures);
+    let mut text = String::new();
+    let mut named = 0;
+    for (number, (name, message)) in all.take(NAMED).enumerate() {
+        let before = if new.contains(name) {
+            " (passed before)"
+        } else {
+            ""
+        };
+        text.push_str(&match number < QUOTED && !message.is_empty() {
+            true => format!("\n{name}{before}: {message}"),
+            false => format!("\n{name}{before}"),
+        });
+        named += 1;
+    }
+    match failed.saturating_sub(named) {
+        0 => text,
+        more => format!("{text}\nand {more} more"),
+    }
+}
+
+/// Said of a build that failed otherwise: which of its tests failed, where its reports tell.
+fn tests(reports: &[TestReport]) -> String {
+    match counted(reports) {
+        (_, 0) => String::new(),
+        (passed, failed) => format!(
+            "\n{failed} of {} tests failed:{}",
+            passed.saturating_add(failed),
+            failures(reports)
+        ),
+    }
 }
 
 fn check_coverage(limits: &BuildLimits, reports: &[TestReport]) -> Result<(), Error> {
@@ -130,5 +177,40 @@ fn check_coverage(limits: &BuildLimits, reports: &[TestReport]) -> Result<(), Er
     match found {
         Some(found) if found >= wanted => Ok(()),
         found => Err(Error::Coverage { found, wanted }),
+    }
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    fn report(failed: u32, told: u32, new: &[&str]) -> TestReport {
+        let mut report = report::empty("unit");
+        (report.total, report.passed, report.failed) = (failed + 2, 2, failed);
+        let failures = (0..told).map(|number| (format!("shop.t{number}"), "broke".to_owned()));
+        report.failures = failures.collect();
+        report.changes = Some(model::port::TestChanges {
+            new_failures: new.iter().map(|name| (*name).to_owned()).collect(),
+            ..model::port::TestChanges::default()
+        });
+        report
+    }
+
+    #[test]
+    fn tests_that_failed_are_named() {
+        assert_eq!(tests(&[report(0, 0, &[])]), "");
+        assert_eq!(
+            tests(&[report(2, 2, &["shop.t1"])]),
+            "\n2 of 4 tests failed:\nshop.t0: broke\nshop.t1 (passed before): broke"
+        );
+        let many = tests(&[report(60, 50, &[])]);
+        assert!(
+            many.starts_with("\n60 of 62 tests failed:\nshop.t0: broke\n"),
+            "{many}"
+        );
+        assert!(
+            many.contains("\nshop.t5\n") && many.contains("\nshop.t24\nand 35 more"),
+            "{many}"
+        );
     }
 }

@@ -124,6 +124,7 @@ async fn build(State(node): State<Node>, Order(call): Order<Ticketed<BuildOrder>
         login: None,
         // The commit says which it is of: a version before this one did not tell it.
         push: None,
+        trunk: None,
         ..call.order.clone()
     };
     let digest = digest(&secretless);

@@ -5,15 +5,15 @@ use std::io::{self, Write};
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, Path, Query, State},
+    extract::{DefaultBodyLimit, Path, State},
     response::{IntoResponse as _, Response},
-    routing::{get, post, put},
+    routing::{post, put},
 };
 use camino::{Utf8Path, Utf8PathBuf};
 use futures_util::TryStreamExt as _;
 use model::{
     Digest,
-    port::{BaseOrder, BaseSeen, BasesSeen, Fault, ImageAbout, ImageDiff, ImageUsage, Shelf},
+    port::{BaseOrder, BaseSeen, BasesSeen, Fault, ImageAbout, ImageDiff, ImageExport, ImageUsage, Shelf},
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -40,14 +40,6 @@ const ARCHIVE: Limits = Limits {
 };
 const PIECE: usize = 1 << 18;
 
-/// How an image is written.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Exporting {
-    /// `gzip`, `zstd` or `none`.
-    pub compression: String,
-    pub tag: Option<String>,
-}
-
 /// Two images.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Comparing {
@@ -61,7 +53,7 @@ pub fn router() -> Router<Node> {
         .route("/v1/images/bill", post(bill))
         .route("/v1/images/compare", post(compare))
         .route("/v1/images/usage", post(usage))
-        .route("/v1/images/export/{digest}", get(export))
+        .route("/v1/images/export/{digest}", post(export))
         .route(
             "/v1/images/import",
             put(import).layer(DefaultBodyLimit::disable()),
@@ -146,9 +138,12 @@ impl Shelf for Node {
             tenant: order.tenant.as_ref(),
             login: order.login.as_ref(),
         };
-        let _together = self.oven.together().await;
         let line = |line: &str| tracing::debug!(line, "a base is looked at");
-        Ok(self.oven.bases().refresh(wanted, line).await?)
+        Ok(self
+            .oven
+            .bases()
+            .refreshed(wanted, self.oven.quiet(), line)
+            .await?)
     }
 
     async fn usage(&self) -> Result<ImageUsage, Fault> {
@@ -194,7 +189,7 @@ async fn blocking<T: Send + 'static>(
 async fn export(
     State(node): State<Node>,
     Path(image): Path<Digest>,
-    Query(how): Query<Exporting>,
+    Order(how): Order<ImageExport>,
 ) -> Response {
     let packing = match how.compression.as_str() {
         "gzip" => Packing::Gzip,
@@ -209,7 +204,7 @@ async fn export(
         let root = directory(&work);
         node.oven
             .images()
-            .export(&image, &root, packing, how.tag.as_deref())
+            .export_of(&image, &root, packing, how.tag.as_deref(), how.origin.as_ref())
             .map_err(|error| match error {
                 crate::oci::Error::Layer(error) => missing(error),
                 error => error.into(),

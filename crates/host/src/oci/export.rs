@@ -1,6 +1,7 @@
 //! An image of ours as an OCI image, which other tools run unchanged; and back.
 //!
-//! The manifest depends on nothing but the image: exporting it twice, or on two machines, gives the same digest.
+//! The manifest depends on nothing but the image and the names of whose it is: exporting it twice, or on two machines, gives
+//! the same digest.
 
 use std::io::{self, Write};
 

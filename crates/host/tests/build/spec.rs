@@ -257,6 +257,14 @@ pub async fn caches_have_keys_and_branches(world: &World) {
     check("feature", "1", "action: restore", "lost", "of-feature of-main").await;
     check("feature", "1", "action: save", "other", "").await;
     check("main", "1", "", "more", "of-main").await;
+    // Production's branch is where others come from, whatever it is called.
+    let trunk = async |branch: &str, leave: &str| {
+        let mut order = cached(world, branch, "1", "key: of-trunk", leave);
+        order.trunk = Some("trunk".to_owned());
+        found(world, &order).await
+    };
+    assert_eq!(trunk("trunk", "of-trunk").await, "");
+    assert_eq!(trunk("from-trunk", "x").await, "of-trunk");
     check("other", "1", "", "x", "more of-main").await;
     let keyed = "key: 'npm-$(codebuild-hash-files x.lock)', fallback-keys: [npm-]";
     check("main", "1", keyed, "one", "").await;
@@ -322,17 +330,37 @@ pub async fn caches_have_keys_and_branches(world: &World) {
 }
 
 pub async fn caches_of_tenants_do_not_meet(world: &World) {
-    let mine = cached(world, "main", "1", "key: same", "mine");
-    found(world, &mine).await;
-    for (tenant, app) in [
-        ("beta", mine.place.app.to_string()),
-        ("acme", format!("{}x", mine.place.app)),
-    ] {
-        let mut theirs = cached(world, "main", "1", "key: same", "theirs");
-        theirs.place = format!("{tenant}/{app}/dev").parse().unwrap();
-        assert_eq!(found(world, &theirs).await, "", "{tenant}/{app}");
+    for keyed in ["key: same", ""] {
+        let own = |leave: &str| {
+            let mut order = cached(world, "main", "1", keyed, leave);
+            order.place = format!("acme/{}t/dev", order.place.app).parse().unwrap();
+            order
+        };
+        let mine = own("mine");
+        found(world, &mine).await;
+        for (tenant, app) in [
+            ("beta", mine.place.app.to_string()),
+            ("acme", format!("{}x", mine.place.app)),
+        ] {
+            let mut theirs = own("theirs");
+            theirs.place = format!("{tenant}/{app}/dev").parse().unwrap();
+            assert_eq!(found(world, &theirs).await, "", "{tenant}/{app} {keyed}");
+        }
+        assert_eq!(found(world, &mine).await, "mine", "{keyed}");
     }
-    assert_eq!(found(world, &mine).await, "mine");
+    // Nor what tools keep of what they fetched, whoever else has it.
+    let commands = |command: &str| {
+        let text = format!("version: 0.2\nphases: {{ build: {{ commands: ['{command}'] }} }}\n");
+        order(world, &text)
+    };
+    let all = ["/root/.cache/pip", "/root/.npm", "/var/cache/apt/archives"];
+    let each = |work: &dyn Fn(&str) -> String| all.map(work).join(" && ");
+    let file = format!("of{}", world.salt);
+    let mine = commands(&each(&|at| format!("mkdir -p {at} && echo mine > {at}/{file}")));
+    succeeds(world, &mine).await;
+    let mut theirs = commands(&each(&|at| format!("[ ! -e {at}/{file} ]")));
+    theirs.place = format!("beta/{}/dev", mine.place.app).parse().unwrap();
+    succeeds(world, &theirs).await;
 }
 
 pub async fn builders_must_be_what_a_build_asks_for(world: &World) {

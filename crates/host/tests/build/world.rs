@@ -228,6 +228,7 @@ impl World {
                 pids: 200,
                 timeout: SignedDuration::from_mins(5),
                 pass_rate_percent: 100.0,
+                tests_asked: false,
                 coverage_percent: None,
             },
             labels: BTreeMap::new(),
@@ -235,6 +236,7 @@ impl World {
             login: None,
             task: None,
             push: None,
+            trunk: None,
         }
     }
 }

@@ -425,9 +425,18 @@ pub async fn tests_that_fail_stop_a_release(world: &World) {
     order.limits.pass_rate_percent = 50.0;
     let (built, _) = succeeds(world, &order).await;
     assert_eq!(built.reports[0].failed, 1);
-    let (built, log) = succeeds(world, &world.build_order(&[("report.xml", "<html/>")], spec)).await;
+    let mut unread = world.build_order(&[("report.xml", "<html/>")], spec);
+    let (built, log) = succeeds(world, &unread).await;
     assert_eq!(built.reports[0].total, 0);
     has(&log, &["Error processing report report.xml"]);
+    // Who asks for tests that pass has not got them.
+    unread.limits.tests_asked = true;
+    fails(
+        world,
+        &unread,
+        &["tells of no test, and `pass_rate` asks for 100 %"],
+    )
+    .await;
 }
 
 pub async fn runtimes_are_checked(world: &World) {

@@ -70,4 +70,8 @@ pub struct Layer {
     /// What made it, for people: `base debian-12`, `infra/install.sh`.
     pub made_by: String,
     pub size_bytes: u64,
+    /// Of the bytes of the script that made it, or of what a base was made from, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub source: Option<Digest>,
 }

@@ -50,6 +50,9 @@ pub struct BuildOrder {
     /// The push that it is of; absent from a build that no push began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push: Option<PushEvent>,
+    /// The branch of the app's production, which others come from: whose caches a new branch begins with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trunk: Option<String>,
     pub limits: BuildLimits,
 }
 
@@ -74,6 +77,9 @@ pub struct BuildLimits {
     pub timeout: SignedDuration,
     /// The share of tests that must pass, 0 to 100. Reports below it fail the build.
     pub pass_rate_percent: f64,
+    /// Somebody asks for that share: a report that tells of nothing fails the build, too.
+    #[serde(default)]
+    pub tests_asked: bool,
     /// The share of lines that tests must reach, 0 to 100. Reports below it, and a build without any, fail.
     #[serde(default)]
     pub coverage_percent: Option<f64>,

@@ -56,7 +56,7 @@ pub struct ImageAbout {
     pub layers: Vec<Layer>,
     /// The scripts that made it, with the digests of their bytes.
     pub scripts: Vec<ScriptAbout>,
-    /// The commit that its last layer was made for.
+    /// The first commit that it was made for, as far as who asks may know.
     pub commit: Option<Commit>,
     /// The digest of its bill of materials, which is SPDX 2.3.
     #[schema(value_type = String)]
@@ -67,6 +67,74 @@ pub struct ImageAbout {
     pub checks: Vec<ImageCheck>,
     #[schema(value_type = String)]
     pub created_at: Timestamp,
+}
+
+/// What an image came from in one app. The image is what it holds: the same files may have been made by another app before,
+/// of another tenant even, whose names are nobody else's business.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageOrigin {
+    /// As the app's `vend.yaml` names it.
+    pub base: String,
+    /// As the app's own bake made them, the base first; empty when nobody knows any more.
+    pub layers: Vec<Layer>,
+    pub commit: Commit,
+    pub made_at: Timestamp,
+}
+
+/// How an image is written for other tools.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageExport {
+    /// `gzip`, `zstd` or `none`.
+    pub compression: String,
+    pub tag: Option<String>,
+    /// Whose names it has; without, those of whoever made it first.
+    pub origin: Option<ImageOrigin>,
+}
+
+impl ImageOrigin {
+    /// Who made each of an image's layers, where this tells.
+    pub fn made_by(&self, count: usize) -> Vec<String> {
+        match self.known(count) {
+            Some(layers) => layers.iter().map(|layer| layer.made_by.clone()).collect(),
+            None => (0..count)
+                .map(|number| match number {
+                    0 => format!("base {}", self.base),
+                    _ => String::new(),
+                })
+                .collect(),
+        }
+    }
+
+    /// Its layers, if they are the image's. Before scripts' digests were kept with them, they may have been another's.
+    fn known(&self, count: usize) -> Option<&[Layer]> {
+        let own = |layer: &Layer| layer.source.is_some();
+        let whole = self.layers.len() == count && self.layers.iter().skip(1).all(own);
+        whole.then_some(&self.layers)
+    }
+}
+
+impl ImageAbout {
+    /// The same by the names of one app, and nobody else's.
+    pub fn of(mut self, origin: &ImageOrigin) -> Self {
+        let names = origin.made_by(self.layers.len());
+        match origin.known(self.layers.len()) {
+            Some(layers) => self.layers = layers.to_vec(),
+            None => {
+                for (layer, made_by) in self.layers.iter_mut().zip(names) {
+                    (layer.made_by, layer.source) = (made_by, None);
+                }
+            }
+        }
+        let script = |layer: &Layer| {
+            let (path, digest) = (layer.made_by.clone(), layer.source?);
+            Some(ScriptAbout { path, digest })
+        };
+        self.scripts = self.layers.iter().skip(1).filter_map(script).collect();
+        self.base.clone_from(&origin.base);
+        self.commit = Some(origin.commit.clone());
+        self.created_at = origin.made_at;
+        self
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -151,5 +219,74 @@ impl ImageUsage {
     /// No new image is begun.
     pub fn is_full(&self) -> bool {
         self.bytes >= self.budget_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(made_by: &str, source: Option<&str>) -> Layer {
+        Layer {
+            key: Digest::of(made_by),
+            made_by: made_by.to_owned(),
+            size_bytes: 1,
+            source: source.map(Digest::of),
+        }
+    }
+
+    fn commit(author: &str) -> Commit {
+        Commit {
+            id: "0".repeat(40),
+            author: author.to_owned(),
+            message: format!("of {author}"),
+            branch: "main".to_owned(),
+            repository: format!("https://git.example/{author}"),
+            committed_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn an_app_sees_an_image_by_its_own_names() {
+        let foreign = ImageAbout {
+            digest: Digest::of("image"),
+            base: "oci:rival.example/base:1".to_owned(),
+            stale: false,
+            layers: vec![
+                layer("base oci:rival.example/base:1", Some("rival")),
+                layer("rival/secret.sh", Some("rival")),
+            ],
+            scripts: vec![ScriptAbout {
+                path: "rival/secret.sh".to_owned(),
+                digest: Digest::of("rival"),
+            }],
+            commit: Some(commit("rival")),
+            bill: Digest::of("bill"),
+            packages: 1,
+            size_bytes: 2,
+            checks: Vec::new(),
+            created_at: Timestamp::UNIX_EPOCH,
+        };
+        let origin = |layers| ImageOrigin {
+            base: "tar:base.tar".to_owned(),
+            layers,
+            commit: commit("ada"),
+            made_at: Timestamp::UNIX_EPOCH,
+        };
+        let own = vec![
+            layer("base tar:base.tar", Some("base")),
+            layer("infra/a.sh", Some("a")),
+        ];
+        let (old, none) = (vec![own[0].clone(), layer("rival/secret.sh", None)], Vec::new());
+        for (layers, made_by, scripts) in [(own, "infra/a.sh", 1), (old, "", 0), (none, "", 0)] {
+            let seen = foreign.clone().of(&origin(layers));
+            let text = serde_json::to_string(&seen).unwrap();
+            assert!(!text.contains("rival"), "{text}");
+            assert_eq!(
+                (seen.layers[1].made_by.as_str(), seen.scripts.len()),
+                (made_by, scripts)
+            );
+            assert_eq!(seen.commit.unwrap().author, "ada");
+        }
     }
 }

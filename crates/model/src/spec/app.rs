@@ -202,6 +202,9 @@ pub struct Build {
     pub timeout: SignedDuration,
     /// Percent of tests that must pass. Default 100.
     pub pass_rate: f64,
+    /// `pass_rate` is written, and so a report that tells of no test is not enough.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pass_rate_asked: bool,
     /// Percent of lines that tests must reach. `None`: nobody asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coverage: Option<f64>,

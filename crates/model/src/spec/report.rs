@@ -74,7 +74,9 @@ pub fn checked(files: &dyn Files) -> Checked {
             true => "rename `vend.yml` to `vend.yaml`",
             false => "write one with at least `app: NAME`",
         };
-        return nothing(vec![problem.help(help)]);
+        let mut problems = vec![problem.help(help)];
+        defaults(files, &mut Map::new(), &mut problems);
+        return nothing(problems);
     };
     let tree = |path: &Utf8Path| files.exists(path);
     let read = decode(VEND_YAML, &bytes).map_err(|problem| vec![problem]);
@@ -93,6 +95,9 @@ pub fn checked(files: &dyn Files) -> Checked {
         _ => Map::new(),
     };
     each(&app, |environment| environment.build.buildspec.clone())
+        .into_iter()
+        .for_each(|path| one(files, &mut spec, &mut problems, "buildspec", &path, buildspec));
+    batches(files, &app)
         .into_iter()
         .for_each(|path| one(files, &mut spec, &mut problems, "buildspec", &path, buildspec));
     each(&app, |environment| environment.deploy.appspec.clone())
@@ -170,6 +175,27 @@ fn all(app: &App) -> impl Iterator<Item = &Environment> {
 
 fn each(app: &App, path: impl Fn(&Environment) -> Option<Utf8PathBuf>) -> BTreeSet<Utf8PathBuf> {
     all(app).filter_map(path).collect()
+}
+
+/// The buildspecs that builds of batches name for themselves.
+fn batches(files: &dyn Files, app: &App) -> BTreeSet<Utf8PathBuf> {
+    let all = each(app, |environment| {
+        environment
+            .build
+            .buildspec
+            .clone()
+            .filter(|_| environment.build.batch)
+    });
+    let tasks = |path: &Utf8PathBuf| {
+        let bytes = files.read(path)?;
+        let text = decode(path.as_str(), &bytes).ok()?;
+        Some(Buildspec::parse(text, path.as_str()).ok()?.0.batch?.tasks)
+    };
+    let named = all.iter().filter_map(tasks).flatten();
+    named
+        .filter_map(|task| task.buildspec)
+        .map(Utf8PathBuf::from)
+        .collect()
 }
 
 /// Reads one file into `spec[key][path]`.

@@ -1,16 +1,33 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::port::ImageAbout;
+use crate::{
+    AppName, TenantName,
+    port::{Commit, ImageAbout},
+};
 
 /// All about one image, with what the platform has signed about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ImageShown {
     #[serde(flatten)]
     pub about: ImageAbout,
+    /// The caller's apps whose releases stand on it, in the order in which they first did; what is said above is of the first.
+    #[serde(default)]
+    pub apps: Vec<ImageApp>,
     /// DSSE envelopes of in-toto statements, oldest first. The key is that of `GET /v1/audit/public-key`.
     #[schema(value_type = Vec<Object>)]
     pub attestations: Vec<serde_json::Value>,
+}
+
+/// An app that an image is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImageApp {
+    #[schema(value_type = String)]
+    pub tenant: TenantName,
+    #[schema(value_type = String)]
+    pub app: AppName,
+    /// Of its first release that stands on it.
+    pub commit: Commit,
 }
 
 /// An image that was taken in.
@@ -43,7 +60,7 @@ pub struct RefreshedBase {
     pub base: String,
     /// Whose login was used, when it is a registry's.
     #[schema(value_type = Option<String>)]
-    pub tenant: Option<crate::TenantName>,
+    pub tenant: Option<TenantName>,
     pub changed: bool,
     /// Why it could not be looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -84,6 +84,13 @@ pub struct BuildRun {
     pub ended_at: Option<Timestamp>,
     /// CodeBuild's, from `SUBMITTED` to `COMPLETED`. Known when it has ended; none when its machine never said.
     pub phases: Vec<PhaseReport>,
+    /// The buildspec's `exported-variables`, as they were at its end; one that holds a secret is left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub exported: BTreeMap<String, String>,
+    /// Its secondary artifacts, tars that are kept as long as its main one, by identifier.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub secondary: BTreeMap<String, Digest>,
 }
 
 /// What a picture of an execution is made of.

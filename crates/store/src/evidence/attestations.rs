@@ -1,11 +1,12 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use jiff::Timestamp;
-use model::Digest;
+use model::{AppName, Digest, Place, TenantName};
 use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::Of;
 use crate::{
     By, Db, Error, Tx,
     sql::{At, Columns as _, Hash, Json, Word},
@@ -43,27 +44,33 @@ fn encoded(payload: &str) -> Vec<u8> {
 }
 
 impl Db<'_> {
-    /// Of an image, oldest first.
-    pub fn attestations(&self, image: &Digest) -> Result<Vec<Attestation>, Error> {
-        let sql = "SELECT * FROM attestations WHERE image = ?1 ORDER BY id";
-        self.all(sql, [Hash(*image)], attestation)
-    }
-
-    /// Those of them that the platform's key has signed and that are about this image: whoever can write the database, and
-    /// has not the key, cannot make one.
-    pub fn genuine_attestations(&self, image: &Digest) -> Result<Vec<Attestation>, Error> {
+    /// What the platform has signed about an image for apps that are of it, oldest first: they say what it came from there.
+    /// What is not signed by its key, or about another image, is left out: whoever can write the database, and has not the
+    /// key, cannot make one.
+    pub fn attestations(&self, image: &Digest, of: Of<'_>) -> Result<Vec<Attestation>, Error> {
+        let (tenant, app) = (of.map(|(tenant, _)| tenant), of.and_then(|(_, app)| app));
+        let mut all = self.all(
+            "SELECT s.* FROM attestations s LEFT JOIN apps a ON a.id = s.app_id LEFT JOIN tenants t ON t.id = a.tenant_id
+             WHERE s.image = ?1 AND (?2 IS NULL OR t.name = ?2) AND (?3 IS NULL OR a.name = ?3) ORDER BY s.id",
+            params![
+                Hash(*image),
+                tenant.map(TenantName::as_str),
+                app.map(AppName::as_str)
+            ],
+            attestation,
+        )?;
         let key = self.keys.signing.verifying_key();
-        let mut all = self.attestations(image)?;
         all.retain(|one| is_genuine(one, image, &key));
         Ok(all)
     }
 }
 
 impl Tx<'_> {
-    /// Signs a statement about an image with the platform's key. Signing the same one again changes nothing but that it is
-    /// the newest.
+    /// Signs a statement about an image with the platform's key, for the app of a place. Signing the same one again changes
+    /// nothing but that it is the newest.
     pub fn attest(
         &self,
+        place: &Place,
         image: &Digest,
         predicate: Predicate,
         statement: &Value,
@@ -71,13 +78,22 @@ impl Tx<'_> {
     ) -> Result<(), Error> {
         let payload = statement.to_string();
         let envelope = sealed(&payload, &self.keys.signing);
+        let app = self.app_key(&place.tenant, &place.app)?;
         let known = self.run(
-            "DELETE FROM attestations WHERE image = ?1 AND predicate = ?2 AND statement = ?3",
-            params![Hash(*image), Word(predicate), payload],
+            "DELETE FROM attestations WHERE image = ?1 AND app_id = ?2 AND predicate = ?3 AND statement = ?4",
+            params![Hash(*image), app, Word(predicate), payload],
         )?;
         self.run(
-            "INSERT INTO attestations (image, predicate, statement, envelope, at) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![Hash(*image), Word(predicate), payload, Json(&envelope), At(by.at)],
+            "INSERT INTO attestations (image, app_id, predicate, statement, envelope, at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                Hash(*image),
+                app,
+                Word(predicate),
+                payload,
+                Json(&envelope),
+                At(by.at)
+            ],
         )?;
         match known {
             0 => self.note(by, "image.attest", None, image, json!({ "predicate": predicate })),

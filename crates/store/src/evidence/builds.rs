@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use model::{
     AppName, Digest, ExecutionId, Place, TenantName, Ticket,
@@ -46,6 +48,10 @@ pub struct Ran {
     pub number: u64,
     pub phases: Vec<PhaseReport>,
     pub log: Option<LogRef>,
+    /// The buildspec's `exported-variables`, as they were at its end.
+    pub exported: BTreeMap<String, String>,
+    /// Tars of its secondary artifacts, by identifier.
+    pub secondary: BTreeMap<String, Digest>,
     pub started_at: Timestamp,
     pub ended_at: Option<Timestamp>,
 }
@@ -97,7 +103,8 @@ impl Db<'_> {
     pub fn ran_in_execution(&self, execution: &ExecutionId) -> Result<Vec<Ran>, Error> {
         self.all(
             "SELECT b.number, b.environment, b.log, b.started_at, b.ended_at, t.name AS tenant, a.name AS app,
-                 coalesce(b.built -> '$.phases', b.fault -> '$.phases') AS phases
+                 coalesce(b.built -> '$.phases', b.fault -> '$.phases') AS phases,
+                 b.built -> '$.exported' AS exported, b.built -> '$.secondary' AS secondary
              FROM builds b JOIN apps a ON a.id = b.app_id JOIN tenants t ON t.id = a.tenant_id
              WHERE b.execution = ?1 ORDER BY b.number",
             [execution.as_str()],
@@ -224,6 +231,8 @@ fn ran(row: &Row<'_>) -> rusqlite::Result<Ran> {
         number: row.get("number")?,
         phases: row.maybe_json("phases")?.unwrap_or_default(),
         log: row.maybe_parsed("log")?,
+        exported: row.maybe_json("exported")?.unwrap_or_default(),
+        secondary: row.maybe_json("secondary")?.unwrap_or_default(),
         started_at: row.at("started_at")?,
         ended_at: row.maybe_at("ended_at")?,
     })

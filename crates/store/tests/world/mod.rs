@@ -218,6 +218,7 @@ pub fn spec() -> spec::Environment {
             buildspec: None,
             timeout: second,
             pass_rate: 100.0,
+            pass_rate_asked: false,
             coverage: None,
             image: None,
             login: None,

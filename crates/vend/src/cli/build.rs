@@ -1,6 +1,7 @@
 //! `vend build --local`: runs a buildspec on a working tree as a platform would, without one.
 
 mod advice;
+mod given;
 mod outcome;
 mod tree;
 pub mod warden;
@@ -13,16 +14,24 @@ use clap::Args;
 use host::build::{
     Left,
     batch::{self, End},
+    fits,
     local::{self, Workshop},
 };
 use jiff::SignedDuration;
 use model::{
-    Problem, Secret, Ticket,
-    port::{BuildLimits, BuildOrder, Built, Commit, Fault, GIT_CREDENTIALS, Resources},
-    spec::{self, Buildspec, build::Task},
+    Problem, Ticket,
+    port::{BuildLimits, BuildOrder, Built, Commit, Fault, LogRef, Resources},
+    spec::{
+        self, Buildspec,
+        build::{Batch, Task},
+    },
 };
 
-use self::{outcome::Remains, warden::Warden};
+use self::{
+    given::{Variables, again},
+    outcome::{Ends, Telling},
+    warden::Warden,
+};
 use super::{Failure, Global, Outcome, images};
 use crate::{
     config::Builds,
@@ -67,9 +76,10 @@ pub struct BuildArgs {
     /// Stop the build after this time.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = time)]
     timeout: SignedDuration,
-    /// So many of the tests that are not skipped must pass, in percent.
-    #[arg(long, value_name = "PERCENT", default_value_t = 100.0)]
-    pass_rate: f64,
+    /// So many of the tests that are not skipped must pass, in percent [default: 100]. When it is given, a report that tells
+    /// of no test fails the build.
+    #[arg(long, value_name = "PERCENT")]
+    pass_rate: Option<f64>,
     /// Stop the build when it uses more memory, as a platform would.
     #[arg(long, value_name = "MIB", default_value_t = Builds::default().memory_mib)]
     memory: u64,
@@ -91,34 +101,54 @@ fn time(text: &str) -> Result<SignedDuration, String> {
     time.ok_or_else(|| "it is a time such as 90s, 15m or 1h".to_owned())
 }
 
+/// What is built: the whole, or the builds of a batch.
+struct Work {
+    spec: Buildspec,
+    batch: Option<Batch>,
+    /// What each build of the batch runs, by its identifier.
+    specs: BTreeMap<String, Buildspec>,
+}
+
 /// What all builds of one call have in common.
 struct Order {
-    tree: Utf8PathBuf,
     source: model::Digest,
     commit: Commit,
-    variables: BTreeMap<String, String>,
+    variables: Variables,
     limits: BuildLimits,
     image: Option<String>,
     place: model::Place,
-    remains: Remains,
+    ends: Ends,
 }
 
 pub async fn run(arguments: &BuildArgs, global: &Global) -> Outcome {
     let output = global.output();
-    let tree = directory(&arguments.local)?;
-    let path = buildspec(arguments, &tree)?;
-    let spec = read(&tree, &path, &output)?;
-    let batch = match (arguments.batch, &spec.batch) {
-        (true, None) => {
-            return Err(Failure::usage(format!("{path} has no `batch`"))
-                .next("the same without --batch builds it as one build"));
+    match build(arguments, &output).await {
+        // Whatever comes of it, standard output is one document.
+        Err(failure) if output.json => {
+            output.show(&outcome::refused(&failure), |_| String::new());
+            Ok(ExitCode::from(failure.exit as u8))
         }
-        (true, Some(batch)) => Some(batch.clone()),
-        (false, _) => None,
-    };
+        outcome => outcome,
+    }
+}
+
+async fn build(arguments: &BuildArgs, output: &Output) -> Outcome {
+    let tree = directory(&arguments.local)?;
+    let work = work(arguments, &tree, output)?;
+    let (limits, variables) = (limits(arguments)?, given::variables(arguments)?);
+    let specs = work.specs.values();
+    match work.batch {
+        Some(_) => given::lacks(specs, &variables, arguments)?,
+        None => given::lacks([&work.spec], &variables, arguments)?,
+    }
     if !rustix::process::geteuid().is_root() {
         return Err(Failure::refused("a build needs root, for its container")
-            .next(format!("sudo vend build --local {}", arguments.local.display())));
+            .next(format!("sudo {}", again(arguments))));
+    }
+    if let Some(batch) = &work.batch {
+        // No operator gave this machine labels.
+        fits(batch, BTreeMap::new(), |task| work.specs.get(&task.identifier))
+            .map_err(|fault| advice::told(&fault, arguments))?;
     }
     if let Some(to) = &arguments.artifacts {
         local::is_free(to).map_err(|error| failed(&error))?;
@@ -129,27 +159,60 @@ pub async fn run(arguments: &BuildArgs, global: &Global) -> Outcome {
         .and_then(|path| Utf8PathBuf::try_from(path).ok());
     let program = program.ok_or_else(|| Failure::failed("this program cannot find itself"))?;
     let home = absolute(home)?;
-    let limits = limits(arguments)?;
     let warden = Warden::start(&program, &home);
     let warden = warden.map_err(|error| Failure::file(program.as_std_path(), &error))?;
     let shop = Workshop::open(&home, program, arguments.at_once, resources()).await;
     let shop = Arc::new(shop.map_err(|error| failed(&error))?);
-    let order = order(arguments, tree, &shop, limits)?;
-    let built = match batch {
-        Some(batch) => all(&shop, &order, &spec, &batch, arguments, &output).await,
+    let order = order(arguments, &tree, &shop, limits, variables)?;
+    let built = match &work.batch {
+        Some(batch) => all(&shop, &order, &work, batch, arguments, output).await,
         None => {
             let to = arguments.artifacts.as_deref();
-            let one = one(&shop, &order, spec, None, to, &output).await;
-            one.and_then(|built| {
-                unpack(&shop, &built, to)?;
-                Ok(vec![(String::new(), built)])
-            })
+            let built = one(&shop, &order, work.spec.clone(), None, to, output).await;
+            built.map(drop)
         }
     };
+    let logs = shop.logs().clone();
     let shop = Arc::into_inner(shop).expect("every build has ended");
     shop.close().await.map_err(|error| failed(&error))?;
     warden.dismiss();
-    tell(built, order.remains, arguments, &output)
+    let telling = Telling {
+        logs: &logs,
+        next: &|fault| advice::next(fault, arguments),
+    };
+    tell(built, order.ends, &work, &telling, arguments, output)
+}
+
+/// Reads all that is built before any of it is.
+fn work(arguments: &BuildArgs, tree: &Utf8Path, output: &Output) -> Result<Work, Failure> {
+    let path = buildspec(arguments, tree)?;
+    let spec = read(tree, &path, output)?;
+    let batch = match (arguments.batch, &spec.batch) {
+        (true, None) => {
+            return Err(Failure::usage(format!("{path} has no `batch`"))
+                .next("the same without --batch builds it as one build"));
+        }
+        (true, Some(batch)) => Some(batch.clone()),
+        (false, _) => None,
+    };
+    let mut specs = BTreeMap::new();
+    let mut known: BTreeMap<&str, Buildspec> = BTreeMap::new();
+    for task in batch.iter().flat_map(|batch| &batch.tasks) {
+        let own = match task.buildspec.as_deref() {
+            None => spec.clone(),
+            Some(own) => match known.get(own) {
+                Some(known) => known.clone(),
+                None => {
+                    let new = read(tree, Utf8Path::new(own), output)?;
+                    known.insert(own, new.clone());
+                    new
+                }
+            },
+        };
+        specs.insert(task.identifier.clone(), own);
+    }
+    drop(known);
+    Ok(Work { spec, batch, specs })
 }
 
 fn failed(error: &local::Error) -> Failure {
@@ -186,7 +249,7 @@ fn buildspec(arguments: &BuildArgs, tree: &Utf8Path) -> Result<Utf8PathBuf, Fail
     let found = names.into_iter().find(|name| tree.join(name).is_file());
     found.ok_or_else(|| {
         Failure::usage(format!("there is no buildspec.yml in {tree}"))
-            .next("vend build --local DIR --buildspec FILE")
+            .next(format!("{} --buildspec FILE", again(arguments)))
     })
 }
 
@@ -224,7 +287,8 @@ fn limits(arguments: &BuildArgs) -> Result<BuildLimits, Failure> {
     if arguments.disk < DISK_MIB {
         return Err(Failure::usage(format!("--disk must be {DISK_MIB} MiB or more")));
     }
-    if !(0.0..=100.0).contains(&arguments.pass_rate) {
+    let pass_rate = arguments.pass_rate.unwrap_or(100.0);
+    if !(0.0..=100.0).contains(&pass_rate) {
         return Err(Failure::usage("--pass-rate must be from 0 to 100"));
     }
     if !arguments.timeout.is_positive() {
@@ -236,7 +300,8 @@ fn limits(arguments: &BuildArgs) -> Result<BuildLimits, Failure> {
         disk_mib: arguments.disk,
         pids: Builds::default().pids,
         timeout: arguments.timeout,
-        pass_rate_percent: arguments.pass_rate,
+        pass_rate_percent: pass_rate,
+        tests_asked: arguments.pass_rate.is_some(),
         coverage_percent: None,
     })
 }
@@ -256,81 +321,31 @@ fn resources() -> Resources {
 
 fn order(
     arguments: &BuildArgs,
-    tree: Utf8PathBuf,
+    tree: &Utf8Path,
     shop: &Workshop,
     limits: BuildLimits,
+    variables: Variables,
 ) -> Result<Order, Failure> {
-    let mut variables = BTreeMap::new();
-    for pair in &arguments.variables {
-        let (name, value) = pair
-            .split_once('=')
-            .filter(|(name, _)| !name.is_empty())
-            .ok_or_else(|| Failure::usage(format!("--env {pair}: a variable is NAME=VALUE")))?;
-        variables.insert(name.to_owned(), value.to_owned());
-    }
-    let commit = tree::commit(&tree);
+    let commit = tree::commit(tree);
     let mtime = u64::try_from(commit.committed_at.as_second()).unwrap_or(0);
     let source = shop
-        .keep(&tree, tree::files(&tree), mtime)
+        .keep(tree, tree::files(tree), mtime)
         .map_err(|error| failed(&error))?;
     Ok(Order {
-        place: tree::place(&tree),
-        tree,
+        place: tree::place(tree),
         source,
         commit,
         variables,
         image: arguments.image.clone(),
         limits,
-        remains: Remains::default(),
+        ends: Ends::default(),
     })
 }
 
-/// Variables that the buildspec takes from secrets come from the command line here.
-fn divided(order: &Order, spec: &Buildspec) -> (BTreeMap<String, String>, BTreeMap<String, Secret>) {
-    let is_secret = |name: &String| {
-        spec.env.parameter_store.contains_key(name)
-            || spec.env.secrets_manager.contains_key(name)
-            || name == GIT_CREDENTIALS
-    };
-    let (secrets, plain): (BTreeMap<_, _>, BTreeMap<_, _>) = order
-        .variables
-        .clone()
-        .into_iter()
-        .partition(|(name, _)| is_secret(name));
-    let secrets = secrets
-        .into_iter()
-        .map(|(name, value)| (name, Secret::new(value)));
-    (plain, secrets.collect())
-}
-
-/// Nobody keeps secrets for this machine: refuses a build whose variables were not all given, and names them all.
-fn lacks(spec: &Buildspec, given: &BTreeMap<String, Secret>) -> Result<(), Fault> {
-    let parameters = spec.env.parameter_store.iter();
-    let parameters = parameters.map(|(variable, name)| (variable, name.as_str()));
-    let secrets = spec.env.secrets_manager.iter();
-    let secrets = secrets.map(|(variable, secret)| (variable, secret.name()));
-    let lacking: BTreeMap<&String, &str> = parameters
-        .chain(secrets)
-        .filter(|(variable, _)| !given.contains_key(*variable))
-        .collect();
-    if lacking.is_empty() {
-        return Ok(());
-    }
-    let named: Vec<String> = lacking
-        .iter()
-        .map(|(variable, secret)| format!("{variable} (elsewhere the secret `{secret}`)"))
-        .collect();
-    let given: Vec<String> = lacking.keys().map(|name| format!("--env {name}=…")).collect();
-    let message = format!(
-        "variables that come from secrets have no value on this machine: {}",
-        named.join(", ")
-    );
-    Err(Fault::customer(message).next(format!("vend build --local DIR {}", given.join(" "))))
-}
-
+/// Builds, and puts the artifacts where they are wanted. How it ended is noted.
 async fn one(
     shop: &Arc<Workshop>,
-    order: &Order,
+    all: &Order,
     spec: Buildspec,
     task: Option<Task>,
     to: Option<&Utf8Path>,
@@ -338,68 +353,89 @@ async fn one(
 ) -> Result<Built, Fault> {
     let name = task.as_ref().map(|task| task.identifier.clone());
     let ticket = ticket(name.as_deref());
-    let (variables, secrets) = divided(order, &spec);
-    lacks(&spec, &secrets)?;
-    let all = &order.remains;
-    let order = BuildOrder {
-        place: order.place.clone(),
-        source: order.source,
-        buildspec: spec,
-        commit: order.commit.clone(),
-        number: 1,
-        variables,
-        secrets,
-        limits: order.limits.clone(),
-        labels: BTreeMap::new(),
-        image: order.image.clone(),
-        login: images::login(),
-        task,
-        push: None,
-    };
-    let log = format!("build/{ticket}")
+    let log: LogRef = format!("build/{ticket}")
         .parse()
         .map_err(|_| Fault::order("the ticket cannot name a log"))?;
-    let mut watch = watch::Watch::new(Arc::clone(shop), log, name.clone(), output.clone());
-    let (built, left) = {
-        let yard = shop.yard.clone();
-        let building = yard.build_left(&ticket, &order);
-        tokio::pin!(building);
-        loop {
-            tokio::select! {
-                built = &mut building => break built,
-                () = watch.tick() => {}
-            }
-        }
+    let watch = watch::Watch::new(Arc::clone(shop), log.clone(), name.clone(), output.clone());
+    let order = build_order(all, spec, task);
+    let (built, left) = watched(shop, &ticket, &order, watch).await;
+    let name = name.unwrap_or_default();
+    all.ends.note(&name, |one| one.log = Some(log));
+    // What one made is there whatever becomes of the others.
+    let put = match (&built, &left) {
+        (Ok(built), _) => unpack(shop, built, to),
+        (Err(_), Some(left)) => remains(shop, left, &name, to, output),
+        (Err(_), None) => Ok(None),
     };
-    watch.rest();
-    if let Some(left) = left {
-        let name = name.as_deref().unwrap_or_default();
-        all.put(name, left.clone());
-        remains(shop, &left, name, to, output)?;
-    }
+    all.ends.note(&name, |one| {
+        one.built = built.as_ref().ok().cloned();
+        one.fault = built.as_ref().err().cloned();
+        one.left = left;
+        one.artifacts = put.as_ref().ok().cloned().flatten();
+    });
+    put?;
     built
 }
 
-/// Says what a build that failed has left, and unpacks its artifacts: CodeBuild uploads them too.
+fn build_order(all: &Order, spec: Buildspec, task: Option<Task>) -> BuildOrder {
+    let (variables, secrets) = given::divided(&all.variables, &spec);
+    BuildOrder {
+        place: all.place.clone(),
+        source: all.source,
+        buildspec: spec,
+        commit: all.commit.clone(),
+        number: 1,
+        variables,
+        secrets,
+        limits: all.limits.clone(),
+        labels: BTreeMap::new(),
+        image: all.image.clone(),
+        login: images::login(),
+        task,
+        push: None,
+        trunk: None,
+    }
+}
+
+/// Builds while the log goes to the terminal.
+async fn watched(
+    shop: &Workshop,
+    ticket: &Ticket,
+    order: &BuildOrder,
+    mut watch: watch::Watch,
+) -> (Result<Built, Fault>, Option<Left>) {
+    let building = shop.yard.build_left(ticket, order);
+    tokio::pin!(building);
+    let ended = loop {
+        tokio::select! {
+            ended = &mut building => break ended,
+            () = watch.tick() => {}
+        }
+    };
+    watch.rest();
+    ended
+}
+
+/// Says what a build that failed has left, and unpacks its artifacts: CodeBuild uploads them too. Gives where they are.
 fn remains(
     shop: &Workshop,
     left: &Left,
     name: &str,
     to: Option<&Utf8Path>,
     output: &Output,
-) -> Result<(), Fault> {
+) -> Result<Option<Utf8PathBuf>, Fault> {
     let text = watch::parts(name, &left.phases, &left.reports, output);
     match output.json {
         true => eprint!("{text}"),
         false => print!("{text}"),
     }
     let Some(to) = to.filter(|_| left.artifact.is_some() || !left.secondary.is_empty()) else {
-        return Ok(());
+        return Ok(None);
     };
     let unpacked = shop.unpack(left.artifact, &left.secondary, to);
     unpacked.map_err(|error| Fault::platform(host::container::chain(&error)))?;
     eprintln!("artifacts of the failed build  {}", clean(to.as_str()));
-    Ok(())
+    Ok(Some(to.to_owned()))
 }
 
 /// A name that no other build on this machine has.
@@ -413,27 +449,20 @@ fn ticket(task: Option<&str>) -> Ticket {
 async fn all(
     shop: &Arc<Workshop>,
     order: &Order,
-    spec: &Buildspec,
-    batch: &spec::build::Batch,
+    work: &Work,
+    batch: &Batch,
     arguments: &BuildArgs,
     output: &Output,
-) -> Result<Vec<(String, Built)>, Fault> {
+) -> Result<(), Fault> {
+    // What is put side by side is so only when all succeed.
+    let apart = arguments
+        .artifacts
+        .as_ref()
+        .filter(|_| !arguments.combine_artifacts);
     let build = |task: Task| async move {
-        let own = match &task.buildspec {
-            Some(path) => read(&order.tree, Utf8Path::new(path), output)
-                .map_err(|failure| Fault::customer(failure.cause.unwrap_or(failure.what)))?,
-            None => spec.clone(),
-        };
-        // What is put side by side is so only when all succeed.
-        let to = arguments
-            .artifacts
-            .as_ref()
-            .filter(|_| !arguments.combine_artifacts);
-        let to = to.map(|to| to.join(&task.identifier));
-        let built = one(shop, order, own, Some(task), to.as_deref(), output).await?;
-        // What one made is there whatever becomes of the others.
-        unpack(shop, &built, to.as_deref())?;
-        Ok(built)
+        let own = work.specs.get(&task.identifier).unwrap_or(&work.spec).clone();
+        let to = apart.map(|to| to.join(&task.identifier));
+        one(shop, order, own, Some(task), to.as_deref(), output).await
     };
     let ended = |end: End<'_>| {
         let (word, tone, name) = match end {
@@ -442,6 +471,10 @@ async fn all(
             End::Ignored(name) => ("failed (ignored)", Tone::Wait, name),
             End::Skipped(name) => ("skipped", Tone::Wait, name),
         };
+        order.ends.note(name, |one| {
+            one.ignored = matches!(end, End::Ignored(_));
+            one.skipped = matches!(end, End::Skipped(_));
+        });
         let of = batch.tasks.iter().find(|task| task.identifier == name);
         let of = of.map_or_else(String::new, varied);
         eprintln!("{} {}{of}", output.tone(tone, word), clean(name));
@@ -450,8 +483,11 @@ async fn all(
     if let (true, Some(to)) = (arguments.combine_artifacts, &arguments.artifacts) {
         let combined = shop.unpack_combined(&built, to);
         combined.map_err(|error| Fault::customer(host::container::chain(&error)))?;
+        for (name, _) in &built {
+            order.ends.note(name, |one| one.artifacts = Some(to.clone()));
+        }
     }
-    Ok(built)
+    Ok(())
 }
 
 /// What tells a build of a batch from the others: the variables that are its own.
@@ -467,78 +503,62 @@ fn varied(task: &Task) -> String {
     }
 }
 
-fn unpack(shop: &Workshop, built: &Built, to: Option<&Utf8Path>) -> Result<(), Fault> {
-    match to {
-        Some(to) => shop
-            .unpack(Some(built.artifact), &built.secondary, to)
-            .map_err(|error| Fault::platform(host::container::chain(&error))),
-        None => Ok(()),
-    }
+fn unpack(shop: &Workshop, built: &Built, to: Option<&Utf8Path>) -> Result<Option<Utf8PathBuf>, Fault> {
+    let Some(to) = to else { return Ok(None) };
+    let unpacked = shop.unpack(Some(built.artifact), &built.secondary, to);
+    unpacked.map_err(|error| Fault::platform(host::container::chain(&error)))?;
+    Ok(Some(to.to_owned()))
 }
 
 /// The last lines: what came of it.
 fn tell(
-    built: Result<Vec<(String, Built)>, Fault>,
-    remains: Remains,
+    built: Result<(), Fault>,
+    ends: Ends,
+    work: &Work,
+    telling: &Telling<'_>,
     arguments: &BuildArgs,
     output: &Output,
 ) -> Outcome {
-    let built = match built {
-        Ok(built) => built,
-        Err(mut fault) if output.json => {
-            fault.next = advice::next(&fault, arguments);
-            output.show(&outcome::failed(&fault, &remains.take()), |_| String::new());
-            return Ok(ExitCode::FAILURE);
-        }
-        Err(fault) => {
-            let next = advice::next(&fault, arguments);
-            return Err(advice::told(fault, next));
-        }
-    };
-    let all: BTreeMap<&str, &Built> = built.iter().map(|(name, built)| (name.as_str(), built)).collect();
-    output.show(&outcome::built(&all), |_| {
-        let mut text = String::new();
-        for (name, built) in &built {
-            text.push_str(&watch::summary(name, built, output));
-        }
-        if let Some(to) = &arguments.artifacts {
-            text.push_str(&format!("artifacts  {to}\n"));
-        }
-        text
-    });
-    Ok(ExitCode::SUCCESS)
+    let (ends, batch) = (ends.take(), work.batch.as_ref());
+    if output.json {
+        let all = telling.all(built.as_ref().err(), batch, &ends);
+        output.show(&all, |_| String::new());
+        return Ok(match built {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        });
+    }
+    let mut text = String::new();
+    let succeeded = ends
+        .iter()
+        .filter_map(|(name, one)| Some((name, one.built.as_ref()?)));
+    for (name, built) in succeeded.filter(|_| built.is_ok()) {
+        text.push_str(&watch::summary(name, built, output));
+    }
+    if let Some(batch) = batch {
+        text.push_str(&outcome::list(batch, &ends, output));
+    }
+    if let (Ok(()), Some(to)) = (&built, &arguments.artifacts) {
+        text.push_str(&format!("artifacts  {}\n", clean(to.as_str())));
+    }
+    output.text(&text);
+    match built {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(fault) => Err(advice::told(&fault, arguments)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
-    const SPEC: &str = "version: 0.2
-env:
-  parameter-store: { TOKEN: /shop/token }
-  secrets-manager: { API_KEY: shop/api-key }
-phases: { build: { commands: [make] } }
-";
-
-    #[test]
-    fn all_secrets_that_nobody_gave_are_named_at_once() {
-        let (spec, _) = Buildspec::parse(SPEC, "buildspec.yml").unwrap();
-        let fault = lacks(&spec, &BTreeMap::new()).unwrap_err();
-        for part in ["API_KEY", "`shop/api-key`", "TOKEN"] {
-            assert!(fault.message.contains(part), "{}", fault.message);
-        }
-        assert_eq!(
-            fault.next.as_deref(),
-            Some("vend build --local DIR --env API_KEY=… --env TOKEN=…")
-        );
-        let one = BTreeMap::from([("TOKEN".to_owned(), Secret::new("x".to_owned()))]);
-        let fault = lacks(&spec, &one).unwrap_err();
-        assert_eq!(
-            fault.next.as_deref(),
-            Some("vend build --local DIR --env API_KEY=…")
-        );
-        let both = ["TOKEN", "API_KEY"].map(|name| (name.to_owned(), Secret::new("x".to_owned())));
-        assert!(lacks(&spec, &both.into()).is_ok());
+    /// The command alone.
+    #[derive(Parser)]
+    pub struct One {
+        #[command(flatten)]
+        pub build: BuildArgs,
     }
 
     #[test]

@@ -16,7 +16,7 @@ use model::{
     spec::{self, App, Base, Buildspec, CheckReport, Checked, Files},
 };
 
-use super::{Failure, Global, Outcome};
+use super::{Failure, Global, Outcome, quoted};
 use crate::output::{Output, Tone, clean};
 
 #[derive(Debug, Args)]
@@ -71,10 +71,37 @@ fn tree(dir: &Path) -> Result<CheckReport, Failure> {
     }
     let files = Tree(dir);
     let Checked { app, mut report } = spec::checked(&files);
-    if let Some(app) = app {
-        report.problems.extend(runtimes(&files, &app));
+    match app {
+        Some(app) => report.problems.extend(runtimes(&files, &app)),
+        None => alone(dir, &files, &mut report),
     }
     Ok(report)
+}
+
+/// A tree that is no app may have a file that can be checked by itself.
+fn alone(dir: &Path, files: &dyn Files, report: &mut CheckReport) {
+    let known = [("--buildspec", "buildspec"), ("--appspec", "appspec")];
+    let there = known.iter().find_map(|(option, name)| {
+        let names = ["yml", "yaml"].map(|end| format!("{name}.{end}"));
+        let name = names.into_iter().find(|name| files.exists(Utf8Path::new(name)))?;
+        let path = if dir == Path::new(".") {
+            PathBuf::from(name)
+        } else {
+            dir.join(name)
+        };
+        Some(format!(
+            "vend check {option} {}",
+            quoted(&path.display().to_string())
+        ))
+    });
+    let no_app = |problem: &&mut Problem| problem.file == "vend.yaml" && problem.line == 0;
+    if let Some(command) = there
+        && !files.exists(Utf8Path::new("vend.yaml"))
+        && let Some(problem) = report.problems.iter_mut().find(no_app)
+    {
+        let help = problem.help.take().unwrap_or_default();
+        problem.help = Some(format!("{help}; without an app: {command}"));
+    }
 }
 
 /// What builds of an app in `standard` will be told of the runtimes that they ask for. Another image is one that we do not
@@ -216,6 +243,49 @@ mod tests {
                 .iter()
                 .any(|problem| problem.message.contains("nodejs"))
         );
+    }
+
+    #[test]
+    fn a_tree_without_an_app_may_have_a_file_to_check_alone() {
+        let work = tempfile::tempdir().unwrap();
+        let said = || text(&tree(work.path()).unwrap(), &Output::new(false, String::new()));
+        assert!(
+            said().ends_with("  fix: write one with at least `app: NAME`\n1 error\n"),
+            "{}",
+            said()
+        );
+        std::fs::write(work.path().join("buildspec.yml"), "version: 0.3\nphases: {}\n").unwrap();
+        let alone = format!(
+            "at least `app: NAME`; without an app: vend check --buildspec {}/buildspec.yml\n",
+            work.path().display()
+        );
+        assert!(said().contains(&alone), "{}", said());
+        assert!(
+            said().contains("error: buildspec.yml:1:"),
+            "it is checked all the same: {}",
+            said()
+        );
+        std::fs::write(work.path().join("vend.yaml"), "{").unwrap();
+        assert!(!said().contains("without an app"), "{}", said());
+    }
+
+    #[test]
+    fn buildspecs_of_a_batch_are_checked() {
+        const BATCH: &str = "version: 0.2\nphases: { build: { commands: [make] } }\nbatch:\n  build-list:\n    \
+                             - { identifier: a, buildspec: ci/a.yml }\n    - { identifier: b, buildspec: ci/none.yml }\n";
+        let work = tempfile::tempdir().unwrap();
+        std::fs::create_dir(work.path().join("ci")).unwrap();
+        std::fs::write(work.path().join("buildspec.yml"), BATCH).unwrap();
+        std::fs::write(work.path().join("ci/a.yml"), "version: 0.2\nphases: 7\n").unwrap();
+        std::fs::write(work.path().join("Procfile"), "web: make\n").unwrap();
+        for (build, told) in [("", 0), ("build: { batch: true }\n", 2)] {
+            std::fs::write(work.path().join("vend.yaml"), format!("app: shop\n{build}")).unwrap();
+            let problems = tree(work.path()).unwrap().problems;
+            let files = problems
+                .iter()
+                .filter(|problem| problem.is_error() && problem.file.starts_with("ci/"));
+            assert_eq!(files.count(), told, "{problems:?}");
+        }
     }
 
     #[test]

@@ -194,6 +194,12 @@ fn detail_text(detail: &ExecutionDetail, history: bool, output: &Output) -> Stri
     for build in detail.builds.iter().filter(|build| !build.phases.is_empty()) {
         let phases = watch::phases(&build.phases, output);
         text.push_str(&format!("build {}\n{phases}", build.number));
+        for (name, value) in &build.exported {
+            text.push_str(&format!("  {}={}\n", clean(name), clean(value)));
+        }
+        for (name, digest) in &build.secondary {
+            text.push_str(&format!("  artifact {} {digest}\n", clean(name)));
+        }
     }
     for log in &detail.logs {
         text.push_str(&format!("log: vend logs {}\n", clean(log)));

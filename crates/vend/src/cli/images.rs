@@ -6,7 +6,7 @@ mod name;
 use camino::Utf8PathBuf;
 use clap::{Subcommand, ValueEnum};
 use model::{
-    port::{BasesSeen, ImageDiff},
+    port::{BasesSeen, Commit, ImageDiff},
     spec::Reference,
     wire::{Image, ImageShown, NewRefresh, Refreshed},
 };
@@ -16,7 +16,7 @@ use name::Name;
 pub use carry::login;
 
 use super::{Failure, Global, now, packer, target};
-use crate::output::{Output, Table, Tone, ago, cell, clean, maybe, size};
+use crate::output::{Output, Table, Tone, ago, cell, clean, headline, maybe, size};
 
 #[derive(Debug, Subcommand)]
 pub enum Images {
@@ -229,22 +229,30 @@ fn text(shown: &ImageShown, output: &Output) -> String {
         about.packages,
         about.digest,
     );
-    if let Some(commit) = &about.commit {
-        let subject = commit.message.lines().next().unwrap_or_default();
-        text.push_str(&format!(
-            "commit    {} {}: {}\n",
-            clean(&commit.id),
-            clean(&commit.author),
-            clean(subject)
-        ));
+    let said = |commit: &Commit| {
+        let subject = headline(&commit.message, 80);
+        format!("{} {}: {subject}", clean(&commit.id), clean(&commit.author))
+    };
+    match (shown.apps.as_slice(), &about.commit) {
+        ([], None) => {}
+        ([] | [_], commit) => {
+            let commit = commit.as_ref().map(said).unwrap_or_default();
+            text.push_str(&format!("commit    {commit}\n"));
+        }
+        (apps, _) => {
+            for own in apps {
+                let (tenant, app) = (&own.tenant, &own.app);
+                text.push_str(&format!("commit    {tenant}/{app} {}\n", said(&own.commit)));
+            }
+        }
     }
     for layer in &about.layers {
-        text.push_str(&format!(
-            "layer     {} {} by {}\n",
-            layer.key.short(),
-            size(layer.size_bytes),
-            clean(&layer.made_by)
-        ));
+        let by = match layer.made_by.as_str() {
+            "" => String::new(),
+            by => format!(" by {}", clean(by)),
+        };
+        let size = size(layer.size_bytes);
+        text.push_str(&format!("layer     {} {size}{by}\n", layer.key.short()));
     }
     for check in &about.checks {
         let (mark, found) = match check.passed {

@@ -60,6 +60,6 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         .write(move |tx| tx.finish_bake(&ticket, outcome.as_ref(), &by));
     finished.await.map_err(stored)?;
     let baked = baked?;
-    super::images::attest(world, &baked.image).await?;
+    super::images::attest(world, &order, &baked).await?;
     Ok(json!({ "image": baked.image, "reused": baked.reused, "log": baked.log }))
 }

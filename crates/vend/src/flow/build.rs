@@ -8,14 +8,14 @@ use std::{
     time::Duration,
 };
 
-use host::build::{batch, gate, report};
+use host::build::{batch, fits, gate, report};
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Digest, Place, Secret, Ticket,
     port::{BuildOrder, Builder as _, Built, Commit, Fault, GIT_CREDENTIALS, PushEvent, TestReport},
     spec::{
         self,
-        build::{Env, SecretRef, Task},
+        build::{Batch, Env, SecretRef, Task},
     },
 };
 use serde::Deserialize;
@@ -51,17 +51,18 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         let built = build(world, attempt, &input, buildspec, None).await?;
         return Ok(answer(built.artifact, &built, &built.reports));
     };
+    // What is known of all of them is said before one runs.
+    let specs = specs(world, &input, &buildspec, &batch).await?;
+    let labels = world.platform.builds.labels.clone();
+    fits(&batch, labels, |task| specs.get(&task.identifier))?;
+    let counts = batch.tasks.iter().filter(|task| !task.ignore_failure);
+    let counts = counts.filter_map(|task| specs.get(&task.identifier));
+    lacks(world, &input.place, counts).await?;
     // As many as the node's queue takes at a time, and those that wait there in its order.
     let one = |task: Task| {
-        let buildspec = buildspec.clone();
+        let own = specs.get(&task.identifier).unwrap_or(&buildspec).clone();
         let input = &input;
-        async move {
-            let buildspec = match &task.buildspec {
-                Some(path) => read(world, input, path).await?,
-                None => buildspec,
-            };
-            build(world, attempt, input, buildspec, Some(task)).await
-        }
+        async move { build(world, attempt, input, own, Some(task)).await }
     };
     let most = input.spec.build.batch_timeout;
     let begun = begun(world, attempt).await?;
@@ -88,6 +89,32 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         false => last.artifact,
     };
     Ok(answer(revision, last, &reports))
+}
+
+/// What each build of a batch runs, by its identifier.
+async fn specs(
+    world: &World,
+    input: &Input,
+    whole: &spec::Buildspec,
+    batch: &Batch,
+) -> Result<BTreeMap<String, spec::Buildspec>, Fault> {
+    let mut known: BTreeMap<&str, spec::Buildspec> = BTreeMap::new();
+    let mut specs = BTreeMap::new();
+    for task in &batch.tasks {
+        let own = match task.buildspec.as_deref() {
+            None => whole.clone(),
+            Some(path) => match known.get(path) {
+                Some(known) => known.clone(),
+                None => {
+                    let new = read(world, input, path).await?;
+                    known.insert(path, new.clone());
+                    new
+                }
+            },
+        };
+        specs.insert(task.identifier.clone(), own);
+    }
+    Ok(specs)
 }
 
 /// When the batch began, before any restart of serve and any retry: with its first build. `None`: it begins now.
@@ -159,7 +186,7 @@ async fn build(
     let is_part = task.as_ref().is_some_and(Task::is_part);
     if is_part {
         // What is asked of tests is asked of all parts together; of their coverage nothing can be.
-        limits.pass_rate_percent = 0.0;
+        (limits.pass_rate_percent, limits.tests_asked) = (0.0, false);
         limits.coverage_percent = None;
     }
     let order = BuildOrder {
@@ -176,6 +203,7 @@ async fn build(
         login: login(world, &input.place, &input.spec.build).await?,
         task,
         push: Some(input.event.clone().unwrap_or_default()),
+        trunk: trunk(world, &input.place).await?,
     };
     let mut built = world.node.build(&ticket, &order).await;
     if let Ok(built) = &mut built
@@ -186,6 +214,18 @@ async fn build(
     }
     finish(world, ticket, built.clone()).await?;
     built
+}
+
+/// The branch that the app's production follows, where it has one.
+async fn trunk(world: &World, place: &Place) -> Result<Option<String>, Fault> {
+    let (tenant, app) = (place.tenant.clone(), place.app.clone());
+    let all = world
+        .store
+        .read(move |db| db.environments(Some((&tenant, Some(&app)))));
+    let all = all.await.map_err(stored)?;
+    let mut all = all.into_iter();
+    let production = all.find(|own| own.place.environment.as_str() == super::images::PRODUCTION);
+    Ok(production.map(|own| own.branch))
 }
 
 async fn finish(world: &World, ticket: Ticket, outcome: Result<Built, Fault>) -> Result<(), Fault> {
@@ -220,6 +260,23 @@ fn named(env: &Env) -> impl Iterator<Item = &str> {
         .chain(git)
 }
 
+/// Refuses builds whose secrets are not all there, and names all that are not.
+async fn lacks<'s>(
+    world: &World,
+    place: &Place,
+    specs: impl Iterator<Item = &'s spec::Buildspec>,
+) -> Result<(), Fault> {
+    let own = place.clone();
+    let known = world.store.read(move |db| db.current_secrets(&own)).await;
+    let known = known.map_err(stored)?;
+    let wanted = specs.flat_map(|spec| named(&spec.env));
+    let lacking: BTreeSet<&str> = wanted.filter(|name| !known.contains_key(*name)).collect();
+    match lacking.is_empty() {
+        true => Ok(()),
+        false => Err(missing(place, lacking)),
+    }
+}
+
 /// Values of the buildspec's `secrets-manager` and `parameter-store` variables, from the vault.
 async fn secrets(
     world: &World,
@@ -227,13 +284,7 @@ async fn secrets(
     buildspec: &spec::Buildspec,
 ) -> Result<BTreeMap<String, Secret>, Fault> {
     let env = &buildspec.env;
-    let own = place.clone();
-    let known = world.store.read(move |db| db.current_secrets(&own)).await;
-    let known = known.map_err(stored)?;
-    let lacking: BTreeSet<&str> = named(env).filter(|name| !known.contains_key(*name)).collect();
-    if !lacking.is_empty() {
-        return Err(missing(place, lacking));
-    }
+    lacks(world, place, std::iter::once(buildspec)).await?;
     let mut secrets = BTreeMap::new();
     for (variable, name) in &env.parameter_store {
         let name = name.trim_start_matches('/');

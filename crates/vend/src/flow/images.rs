@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use model::{
     Digest, Place, Secret,
     plan::{Change, Subject},
-    port::{Blame, Fault, ImageAbout, ImageDiff, ImageUsage, Shelf as _},
+    port::{BakeOrder, Baked, Blame, Fault, ImageAbout, ImageDiff, ImageOrigin, ImageUsage, Shelf as _},
     release::Release,
     spec,
 };
@@ -20,7 +20,7 @@ use crate::output::size;
 const LOOK: Duration = Duration::from_secs(15);
 const LOOKS: u32 = 120;
 /// The environment whose images must be proven, unless another is called so.
-const PRODUCTION: &str = "production";
+pub const PRODUCTION: &str = "production";
 
 /// What the registry of an image's base is asked with.
 pub async fn login(world: &World, place: &Place, image: &spec::Image) -> Result<Option<Secret>, Fault> {
@@ -80,28 +80,37 @@ fn fullness(usage: &ImageUsage) -> String {
     )
 }
 
-/// What the platform has signed about an image, oldest first.
-async fn signed(world: &World, image: &Digest) -> Result<Vec<Attestation>, Fault> {
-    let image = *image;
-    let read = world.store.read(move |db| db.genuine_attestations(&image));
+/// What the platform has signed about an image of an app, oldest first.
+async fn signed(world: &World, place: &Place, image: &Digest) -> Result<Vec<Attestation>, Fault> {
+    let (image, place) = (*image, place.clone());
+    let read = world
+        .store
+        .read(move |db| db.attestations(&image, Some((&place.tenant, Some(&place.app)))));
     read.await.map_err(stored)
 }
 
-/// Signs what an image is and what was looked at in it.
-pub async fn attest(world: &World, image: &Digest) -> Result<(), Fault> {
-    if refusal(&signed(world, image).await?, false).is_none() {
+/// Signs what an image is in an app, by that app's names, and what was looked at in it.
+pub async fn attest(world: &World, order: &BakeOrder, baked: &Baked) -> Result<(), Fault> {
+    let (place, image) = (order.place.clone(), baked.image);
+    if refusal(&signed(world, &place, &image).await?, false).is_none() {
         return Ok(());
     }
-    let about = world.node.describe(image).await?;
+    let about = world.node.describe(&image).await?;
+    let about = about.of(&ImageOrigin {
+        base: order.base.clone(),
+        layers: baked.layers.clone(),
+        commit: order.commit.clone(),
+        made_at: crate::clock::now(),
+    });
     let statements = [
         (Predicate::Provenance, provenance(&about)),
         (Predicate::Checks, results(&about)),
     ];
-    let (image, by) = (*image, By::platform(crate::clock::now()));
+    let by = By::platform(crate::clock::now());
     let signed = world.store.write(move |tx| {
         statements
             .iter()
-            .try_for_each(|(predicate, statement)| tx.attest(&image, *predicate, statement, &by))
+            .try_for_each(|(predicate, statement)| tx.attest(&place, &image, *predicate, statement, &by))
     });
     signed.await.map_err(stored)
 }
@@ -165,9 +174,10 @@ pub async fn passed(world: &World, place: &Place, release: &Release, checks: usi
             "passedTests": [format!("{checks} checks on hosts of {place}")],
         }),
     );
+    let place = place.clone();
     let signed = world
         .store
-        .write(move |tx| tx.attest(&image, Predicate::Verdict, &statement, &by));
+        .write(move |tx| tx.attest(&place, &image, Predicate::Verdict, &statement, &by));
     signed.await.map_err(stored)
 }
 
@@ -240,7 +250,7 @@ pub async fn admit(world: &World, place: &Place, image: &Digest) -> Result<(), F
         return Ok(());
     }
     let bases = world.node.bases().await?;
-    match refusal(&signed(world, image).await?, bases.stale.contains(image)) {
+    match refusal(&signed(world, place, image).await?, bases.stale.contains(image)) {
         None => Ok(()),
         Some(refusal) => {
             let next = match refusal {

@@ -70,7 +70,11 @@ pub async fn round(world: &Arc<World>, which: &Which) -> Result<Refreshed, Fault
             .push(look(world, &place, &release.spec.image).await);
     }
     let stale = world.node.bases().await?.stale;
-    let queued = renew(&world.store, &live, &stale, which, crate::clock::now()).await?;
+    let old = Stale {
+        images: stale,
+        automatically: world.platform.images.refresh_automatically,
+    };
+    let queued = renew(&world.store, &live, &old, which, crate::clock::now()).await?;
     if !queued.is_empty() {
         world.pokes.pushes.notify_one();
     }
@@ -146,26 +150,33 @@ fn due(live: &Live, seen: &[BaseSeen], which: &Which, now: Timestamp) -> Vec<(Pl
     due
 }
 
+/// Images on old bases.
+struct Stale {
+    images: BTreeSet<Digest>,
+    /// The operator lets apps have them made again without anybody's yes.
+    automatically: bool,
+}
+
 /// Queues each live release that stands on an old base once more, where its own `vend.yaml` wants that. Where.
 async fn renew(
     store: &Store,
     live: &Live,
-    stale: &BTreeSet<Digest>,
+    stale: &Stale,
     which: &Which,
     now: Timestamp,
 ) -> Result<Vec<Place>, Fault> {
     let asked_for = |base: &String| !matches!(which, Which::One(one) if one != base);
     let wanted = live
         .iter()
-        .filter(|(_, release)| stale.contains(&release.image) && asked_for(&release.spec.image.base));
+        .filter(|(_, release)| stale.images.contains(&release.image) && asked_for(&release.spec.image.base));
     // By itself nothing is queued twice a day: one that failed or was refused is for people to look at.
     let once_since = (*which == Which::Old).then(|| now - AGE);
     let mut queued = Vec::new();
     for (place, release) in wanted {
         let origin = match release.spec.image.refresh {
             Refresh::Manual => continue,
-            Refresh::Release => REFRESH,
-            Refresh::Automatic => AUTOMATIC,
+            Refresh::Automatic if stale.automatically => AUTOMATIC,
+            Refresh::Release | Refresh::Automatic => REFRESH,
         };
         let (own, commit) = (place.clone(), release.commit.clone());
         let done = store.write(move |tx| queue(tx, &own, commit, origin, once_since, now));
@@ -279,7 +290,10 @@ mod tests {
         ])
         .await;
         let live = store.read(live).await.unwrap();
-        let stale = ["dev", "production", "staging"].map(Digest::of).into();
+        let stale = Stale {
+            images: ["dev", "production", "staging"].map(Digest::of).into(),
+            automatically: true,
+        };
         let one = Which::One("debian-13".to_owned());
         let queued = renew(&store, &live, &stale, &one, now()).await.unwrap();
         assert_eq!(
@@ -323,6 +337,23 @@ mod tests {
         assert_eq!(queued, []);
         let queued = renew(&store, &live, &stale, &Which::All, now()).await.unwrap();
         assert_eq!(queued.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_operator_has_people_asked_whatever_an_app_says() {
+        let (_directory, store) = world(&[("dev", "{ refresh: automatic }")]).await;
+        let live = store.read(live).await.unwrap();
+        let stale = Stale {
+            images: BTreeSet::from([Digest::of("dev")]),
+            automatically: false,
+        };
+        let queued = renew(&store, &live, &stale, &Which::Old, now()).await.unwrap();
+        assert_eq!(queued, [place("dev")]);
+        let pushes = store
+            .read(|db| db.pushes(&"acme".parse().unwrap(), &"shop".parse().unwrap(), None, None, 10))
+            .await
+            .unwrap();
+        assert_eq!(pushes[0].origin, REFRESH);
     }
 
     #[tokio::test]

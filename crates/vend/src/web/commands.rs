@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use model::{
     AppName, ApprovalId, DeploymentId, Digest, ExecutionId, HostId, Place, TenantName,
     plan::Plan,
-    port::{BasesSeen, Commit, Fault, HostSeen, ImageAbout, ImageDiff, LogChunk, LogRef},
+    port::{BasesSeen, Commit, Fault, HostSeen, ImageAbout, ImageDiff, ImageExport, LogChunk, LogRef},
     route::TargetHealth,
     wire::{NewRollback, Refreshed},
 };
@@ -161,8 +161,8 @@ pub trait Sight: Send + Sync + 'static {
 
     fn bases(&self) -> BoxFuture<'_, Result<BasesSeen, Fault>>;
 
-    /// An image as a tar of an OCI layout. `query` says how: `compression=gzip&tag=v1`.
-    fn export(&self, image: Digest, query: String) -> BoxFuture<'_, Result<Body, Fault>>;
+    /// An image as a tar of an OCI layout.
+    fn export(&self, image: Digest, how: ImageExport) -> BoxFuture<'_, Result<Body, Fault>>;
 
     /// Takes in an image from a tar of an OCI layout.
     fn import(&self, tar: Body) -> BoxFuture<'_, Result<Digest, Fault>>;

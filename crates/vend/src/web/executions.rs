@@ -318,6 +318,8 @@ fn build(build: store::Ran) -> BuildRun {
         number: build.number,
         phases: build.phases.into_iter().map(brief).collect(),
         log: build.log.map(|log| log.to_string()),
+        exported: build.exported,
+        secondary: build.secondary,
         started_at: build.started_at,
         ended_at: build.ended_at,
     }
@@ -413,6 +415,8 @@ mod tests {
                 place: "acme/shop/dev".parse().unwrap(),
                 number: 1,
                 phases: vec![phase],
+                exported: std::collections::BTreeMap::new(),
+                secondary: std::collections::BTreeMap::new(),
                 log: None,
                 started_at: jiff::Timestamp::UNIX_EPOCH,
                 ended_at: None,

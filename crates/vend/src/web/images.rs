@@ -1,6 +1,7 @@
 //! Images: what they hold, what was signed about them, and in and out.
 //!
-//! An image belongs to the tenants whose releases stand on it; to everybody else it is not there.
+//! An image belongs to the tenants whose releases stand on it; to everybody else it is not there. It is what it holds: two
+//! tenants may have made the same, and each sees it by its own names.
 
 use axum::{
     Json,
@@ -13,11 +14,12 @@ use model::{
     Digest,
     ledger::Deed,
     policy::Action,
-    port::{BasesSeen, Blame, Fault, ImageDiff},
+    port::{BasesSeen, Blame, Fault, ImageDiff, ImageExport},
     spec::Base,
-    wire::{ImageShown, Imported, NewRefresh, Refreshed},
+    wire::{ImageApp, ImageShown, Imported, NewRefresh, Refreshed},
 };
 use serde::Deserialize;
+use store::Origin;
 
 use super::{
     auth::Caller,
@@ -63,11 +65,41 @@ pub async fn show(
 ) -> Result<Json<ImageShown>, Refusal> {
     seen(&state, &caller, image).await?;
     let about = state.sight.image(image).await.map_err(missing)?;
-    let signed = state.store.read(move |db| db.attestations(&image)).await?;
+    let scope = Scope::default().within(&caller)?;
+    let origins = origins(&state, &scope, image).await?;
+    let signed = state
+        .store
+        .read(move |db| db.attestations(&image, scope.of_app()))
+        .await?;
+    let apps = origins.iter().map(|origin| ImageApp {
+        tenant: origin.tenant.clone(),
+        app: origin.app.clone(),
+        commit: origin.content.commit.clone(),
+    });
+    let apps = apps.collect();
     Ok(Json(ImageShown {
-        about,
+        about: match origins.first() {
+            Some(origin) => about.of(&origin.content),
+            // Taken in, or the platform's own.
+            None => about,
+        },
+        apps,
         attestations: signed.into_iter().map(|one| one.envelope).collect(),
     }))
+}
+
+/// What an image came from in the apps of a scope: each knows it by its own names.
+async fn origins(state: &State, scope: &Scope, image: Digest) -> Result<Vec<Origin>, Refusal> {
+    let (scope, of_tenant) = (scope.clone(), scope.tenant.is_some());
+    let origins = state
+        .store
+        .read(move |db| db.image_origins(&image, scope.of_app()))
+        .await?;
+    match origins.is_empty() && of_tenant {
+        // Its last release is just going.
+        true => Err(Refusal::not_found(format_args!("image {image}")).next("vend images list")),
+        false => Ok(origins),
+    }
 }
 
 /// The bill of materials of an image, as SPDX 2.3.
@@ -165,12 +197,14 @@ pub async fn export(
     if !how.tag.as_ref().is_none_or(plain) {
         return Err(Refusal::invalid("a tag is letters, digits and `._-`"));
     }
-    let tag = how.tag.map(|tag| format!("&tag={tag}")).unwrap_or_default();
-    let body = state
-        .sight
-        .export(image, format!("compression={compression}{tag}"))
-        .await
-        .map_err(missing)?;
+    let scope = Scope::default().within(&caller)?;
+    let origin = origins(&state, &scope, image).await?.into_iter().next();
+    let how = ImageExport {
+        compression,
+        tag: how.tag,
+        origin: origin.map(|origin| origin.content),
+    };
+    let body = state.sight.export(image, how).await.map_err(missing)?;
     Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
 }
 

@@ -1,5 +1,6 @@
 //! Two tenants on one machine: neither reaches the other's addresses, files, secrets, logs or API objects.
 
+use base64::Engine as _;
 use serde_json::Value;
 
 use crate::platform::{Copy, Platform, can_run};
@@ -108,6 +109,86 @@ fn tenants_cannot_see_each_other() {
     );
     platform.vend(&["tenants", "delete", &red.tenant, "--yes"]);
     platform.vend(&["tenants", "delete", &blue.tenant, "--yes"]);
+}
+
+const BAKED: &str = "app: shop
+image: { scripts: [OWN/install.sh] }
+host: { health: { path: /, interval: 1s, timeout: 1s } }
+environments:
+  dev: { branch: dev }
+";
+
+/// The same files by other scripts are one image. Who made them elsewhere is told nobody.
+#[test]
+fn an_image_of_two_tenants_is_known_to_each_by_its_own_names() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let work = tempfile::tempdir().unwrap();
+    let mut images = Vec::new();
+    let customers = ["red", "blue"].map(|prefix| {
+        let (tenant, app) = platform.tenant_with_app(prefix);
+        let copy = Copy::new(prefix, &BAKED.replace("OWN", prefix));
+        let script = format!("#!/bin/sh\n# as {prefix} does\necho the same > /etc/motd\n");
+        copy.write(&format!("{prefix}/install.sh"), script);
+        copy.commit(&format!("The plan of {prefix}"));
+        platform.release(&copy, &app, "dev");
+        let listed = platform.json(&["images", "list", &app]);
+        images.push(listed["items"][0]["digest"].as_str().unwrap().to_owned());
+        let token = platform.token("ci", "operator", &tenant);
+        Customer { tenant, app, token }
+    });
+    assert_eq!(images[0], images[1], "the same files");
+    let image = images[0].as_str();
+    for (own, other, customer) in [("red", "blue", &customers[0]), ("blue", "red", &customers[1])] {
+        let as_own = |arguments: &[&str]| platform.vend_as(&customer.token, arguments);
+        let shown: Value = serde_json::from_str(&as_own(&["images", "show", image, "--json"])).unwrap();
+        let mut told = vec![shown.to_string(), as_own(&["images", "show", image])];
+        let signed = shown["attestations"].as_array().unwrap();
+        assert!(signed.len() >= 2, "{shown:#}");
+        told.extend(signed.iter().map(|envelope| {
+            let payload =
+                base64::engine::general_purpose::STANDARD.decode(envelope["payload"].as_str().unwrap());
+            String::from_utf8(payload.unwrap()).unwrap()
+        }));
+        let file = work.path().join(format!("{own}.tar"));
+        as_own(&["images", "export", image, file.to_str().unwrap()]);
+        told.push(String::from_utf8_lossy(&std::fs::read(&file).unwrap()).into_owned());
+        let all = told.join("\n");
+        for own in [format!("The plan of {own}"), format!("{own}/install.sh")] {
+            assert!(all.contains(&own), "no {own}:\n{shown:#}");
+        }
+        for foreign in [
+            format!("plan of {other}"),
+            format!("{other}/install.sh"),
+            customers[usize::from(other == "blue")].tenant.clone(),
+        ] {
+            let found = told.iter().find(|text| text.contains(&foreign));
+            assert!(found.is_none(), "{foreign} in {:.2000}", found.unwrap());
+        }
+    }
+    // Who runs the platform sees both.
+    let shown = platform.json(&["images", "show", image]);
+    let mut apps: Vec<String> = shown["apps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|own| {
+            format!(
+                "{}/{}",
+                own["tenant"].as_str().unwrap(),
+                own["app"].as_str().unwrap()
+            )
+        })
+        .collect();
+    apps.sort();
+    let mut expected = customers.each_ref().map(|customer| customer.app.clone());
+    expected.sort();
+    assert_eq!(apps, expected);
+    for customer in &customers {
+        platform.vend(&["tenants", "delete", &customer.tenant, "--yes"]);
+    }
 }
 
 /// The first process of a host, as the machine sees it.

@@ -30,6 +30,7 @@ pub(in crate::build) fn order(buildspec: Buildspec) -> BuildOrder {
         login: None,
         task: None,
         push: None,
+        trunk: None,
         limits: BuildLimits {
             cpu: 1.0,
             memory_mib: 1,
@@ -37,6 +38,7 @@ pub(in crate::build) fn order(buildspec: Buildspec) -> BuildOrder {
             pids: 1,
             timeout: SignedDuration::ZERO,
             pass_rate_percent: 100.0,
+            tests_asked: false,
             coverage_percent: None,
         },
     }

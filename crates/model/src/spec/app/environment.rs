@@ -294,6 +294,7 @@ fn build(reader: &mut Reader<'_>, fields: Fields<'_>, tree: Tree<'_>) -> Build {
         buildspec,
         timeout: timeout.unwrap_or(hours(1)),
         pass_rate: pass_rate.unwrap_or(100.0),
+        pass_rate_asked: pass_rate.is_some(),
         coverage: value(fields, "coverage").and_then(|node| percent(reader, node, "build.coverage")),
         image,
         login,

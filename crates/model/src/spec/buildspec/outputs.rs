@@ -8,7 +8,7 @@ use super::{
 };
 use crate::spec::{
     read::{Reader, nearest, quoted, shown},
-    yaml::Node,
+    yaml::{Node, Value},
 };
 
 const ARTIFACTS: &[&str] = &[
@@ -163,6 +163,35 @@ fn format(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ReportForm
     found
 }
 
+/// Warns of paths of a cache that come to nothing. Those that do are directories of the source tree, or absolute ones.
+fn kept(reader: &mut Reader<'_>, node: &Node) {
+    let items = match &node.value {
+        Value::Sequence(items) => items.as_slice(),
+        _ => std::slice::from_ref(node),
+    };
+    for item in items {
+        let text = item.text().unwrap_or_default();
+        let plain: Vec<&str> = text
+            .split('/')
+            .take_while(|part| !part.contains(['*', '?', '[', '{']))
+            .filter(|part| !part.is_empty() && *part != ".")
+            .collect();
+        let why = match plain.as_slice() {
+            _ if text.is_empty() => continue,
+            all if all.contains(&"..") => "it leads out of where it begins",
+            ["~", ..] => "`~` is no directory there, and HOME is `/root`",
+            all if all.iter().any(|part| part.starts_with('$')) => "no variable is read there",
+            [] if text.starts_with('/') => "it is the whole disk",
+            [] => "it is the whole source tree",
+            _ => continue,
+        };
+        let message = format!("the cache keeps nothing of {}: {why}", quoted(text));
+        reader.warn(item, message).help = Some(
+            "name a directory of the source tree, or an absolute one such as `/root/.cache/pip`".to_owned(),
+        );
+    }
+}
+
 pub(super) fn cache(reader: &mut Reader<'_>, node: &Node) -> Cache {
     let fields = reader.mapping(node, "cache");
     reader.ignored(fields, "cache", &["paths", "key", "fallback-keys", "action"]);
@@ -181,6 +210,9 @@ pub(super) fn cache(reader: &mut Reader<'_>, node: &Node) -> Cache {
     }
     if value(fields, "paths").is_none() {
         reader.warn(node, "`cache.paths` is missing: nothing is kept");
+    }
+    if let Some(node) = value(fields, "paths") {
+        kept(reader, node);
     }
     Cache {
         paths: value(fields, "paths")

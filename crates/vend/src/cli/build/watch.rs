@@ -245,9 +245,33 @@ pub fn parts(name: &str, phases: &[PhaseReport], reports: &[TestReport], output:
     text
 }
 
+/// Tests that failed and were not enough to fail the build: a failure names them itself.
+fn failed(reports: &[TestReport], output: &Output) -> String {
+    const NAMED: usize = 25;
+    let failed: u32 = reports
+        .iter()
+        .fold(0, |sum, report| sum.saturating_add(report.failed));
+    let names = reports.iter().flat_map(|report| &report.failures).take(NAMED);
+    let mut text = String::new();
+    let mut named = 0;
+    for (name, _) in names {
+        text.push_str(&format!(
+            "  {} {}\n",
+            output.tone(Tone::Bad, "failed"),
+            clean(name)
+        ));
+        named += 1;
+    }
+    match failed.saturating_sub(named) {
+        0 => text,
+        more => format!("{text}  and {more} more\n"),
+    }
+}
+
 /// All that there is to say of a build that succeeded.
 pub fn summary(name: &str, built: &Built, output: &Output) -> String {
     let mut text = parts(name, &built.phases, &built.reports, output);
+    text.push_str(&failed(&built.reports, output));
     for (name, value) in &built.exported {
         text.push_str(&format!("  {}={}\n", clean(name), clean(value)));
     }

@@ -169,6 +169,12 @@ async fn show(state: State, caller: Caller, id: String) -> Result<Page, Refusal>
         @for build in builds.iter().filter(|build| !build.phases.is_empty()) {
             h2 { "Build " (build.number) }
             (table(&["Phase", "Began (UTC)", "State", "Took", ""], build.phases.iter().map(phase).collect(), ""))
+            @if !build.exported.is_empty() || !build.secondary.is_empty() {
+                ul {
+                    @for (name, value) in &build.exported { li { (name) "=" (value) } }
+                    @for (name, digest) in &build.secondary { li { "artifact " (name) " " (digest) } }
+                }
+            }
         }
         h2 { "Logs" }
         ul {

@@ -25,7 +25,8 @@ use model::{
     plan::{Plan, PlanKind},
     policy::{Principal, Role},
     port::{
-        BasesSeen, Commit, Fault, HostRole, HostSeen, HostState, ImageAbout, ImageDiff, LogChunk, LogRef,
+        BasesSeen, Commit, Fault, HostRole, HostSeen, HostState, ImageAbout, ImageDiff, ImageExport,
+        LogChunk, LogRef,
     },
     route::TargetHealth,
     spec,

@@ -221,8 +221,8 @@ impl Sight for Machine {
         done(BasesSeen::default())
     }
 
-    fn export(&self, _: Digest, query: String) -> BoxFuture<'_, Result<Body, Fault>> {
-        done(Body::from(query))
+    fn export(&self, _: Digest, how: ImageExport) -> BoxFuture<'_, Result<Body, Fault>> {
+        done(Body::from(serde_json::to_vec(&how).unwrap()))
     }
 
     fn import(&self, _: Body) -> BoxFuture<'_, Result<Digest, Fault>> {
