@@ -6,6 +6,7 @@
 mod kept;
 mod mask;
 mod sweep;
+mod times;
 
 pub use kept::probe;
 pub use mask::Mask;
@@ -70,6 +71,8 @@ impl Directory {
             .map_err(io_error("change", &path))?;
         Ok(Writer {
             file,
+            stamps: times::Stamps::open(&path),
+            offset: used,
             path,
             mask,
             left: cap_bytes.saturating_sub(used),
@@ -94,7 +97,7 @@ impl Directory {
             .and_then(|_| file.take(CHUNK_BYTES as u64).read_to_end(&mut bytes))
             .map_err(io_error("read", &path))?;
         let at_end = offset.saturating_add(bytes.len() as u64) >= metadata.len();
-        Ok(piece(bytes, offset, over && at_end))
+        Ok(piece(&path, bytes, offset, over && at_end))
     }
 
     /// The last lines of a log from `offset` on, as far as 4 KiB hold them.
@@ -118,7 +121,7 @@ impl Directory {
     /// Removes a log. One that is not there is removed.
     pub fn remove(&self, log: &LogRef) -> Result<(), Error> {
         let path = self.path(log);
-        for path in [kept::path(&path), path] {
+        for path in [kept::path(&path), times::path(&path), path] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(io_error("remove", &path)(error));
@@ -136,20 +139,25 @@ fn ended(path: &Utf8Path, offset: u64) -> Result<LogChunk, Error> {
     match read {
         Ok((bytes, length)) => {
             let at_end = offset.saturating_add(bytes.len() as u64) >= length;
-            Ok(piece(bytes, offset, at_end))
+            Ok(piece(path, bytes, offset, at_end))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(piece(Vec::new(), offset, false)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(piece(path, Vec::new(), offset, false)),
         Err(error) => Err(io_error("read", path)(error)),
     }
 }
 
 /// Invalid UTF-8 becomes U+FFFD; a character is not split unless nothing follows.
-fn piece(mut bytes: Vec<u8>, offset: u64, last: bool) -> LogChunk {
+fn piece(path: &Utf8Path, mut bytes: Vec<u8>, offset: u64, last: bool) -> LogChunk {
     if !last {
         bytes.truncate(bytes.len() - unfinished(&bytes));
     }
+    let next = offset.saturating_add(bytes.len() as u64);
     LogChunk {
-        next: offset.saturating_add(bytes.len() as u64),
+        next,
+        times: match bytes.is_empty() {
+            true => Vec::new(),
+            false => times::between(path, offset, next),
+        },
         text: String::from_utf8_lossy(&bytes).into_owned(),
         ended: last,
     }
@@ -170,6 +178,9 @@ impl Logs for Directory {
 pub struct Writer {
     file: File,
     path: Utf8PathBuf,
+    stamps: times::Stamps,
+    /// How long the log is.
+    offset: u64,
     mask: Mask,
     left: u64,
     cap_bytes: u64,
@@ -210,8 +221,12 @@ impl Writer {
 
     fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
         let fits = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if fits > 0 {
+            self.stamps.note(self.offset, crate::now());
+        }
         self.file.write_all(&bytes[..fits])?;
         self.left -= fits as u64;
+        self.offset += fits as u64;
         if fits < bytes.len() && !self.cut {
             self.cut = true;
             let note = format!(
@@ -295,11 +310,7 @@ mod tests {
     #[test]
     fn a_log_is_read_while_it_grows_and_ends_once() {
         let (_temporary, logs, log) = logs();
-        let empty = LogChunk {
-            text: String::new(),
-            next: 0,
-            ended: false,
-        };
+        let empty = LogChunk::default();
         assert_eq!(logs.chunk(&log, 0).unwrap(), empty);
         let mut writer = logs.append(&log, Mask::default(), 1000).unwrap();
         writer.line("one").unwrap();

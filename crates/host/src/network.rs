@@ -6,6 +6,7 @@
 mod filter;
 mod link;
 mod names;
+mod outside;
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -24,7 +25,11 @@ use model::port::Network;
 use rtnetlink::Handle;
 use tracing::{info, warn};
 
-pub use self::{filter::Closed, names::Names};
+pub use self::{
+    filter::Closed,
+    names::Names,
+    outside::{Outside, services},
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -82,6 +87,8 @@ pub struct Networks {
     /// The bridge table is loaded.
     bridged: AtomicBool,
     fallbacks: Mutex<BTreeSet<&'static str>>,
+    /// Where builds and bakes may go.
+    outside: Mutex<Outside>,
 }
 
 impl std::fmt::Debug for Networks {
@@ -104,10 +111,23 @@ impl Networks {
             ensured: Mutex::default(),
             bridged: AtomicBool::new(true),
             fallbacks: Mutex::default(),
+            outside: Mutex::default(),
         };
         networks.load().await?;
         networks.forward();
         Ok(networks)
+    }
+
+    /// Lets builds and bakes go to these private networks, and no others: at first they reach none.
+    pub async fn open_to(&self, outside: Outside) -> Result<(), Error> {
+        {
+            let mut held = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+            if *held == outside {
+                return Ok(());
+            }
+            *held = outside;
+        }
+        self.load().await
     }
 
     /// What this kernel could not give.
@@ -273,7 +293,12 @@ impl Networks {
         }
         let ports = link::list(&self.handle, &self.names.ports()).await?;
         let closed: Vec<Closed> = ports.iter().filter_map(closed_of).collect();
-        filter::apply(&filter::inet_table(&self.names, &networks, &closed)).await?;
+        let outside = self
+            .outside
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        filter::apply(&filter::inet_table(&self.names, &networks, &closed, &outside)).await?;
         if let Err(error) = filter::apply(&filter::bridge_table(&self.names, &closed)).await {
             self.bridged.store(false, Ordering::Relaxed);
             if !br_netfilter() {
