@@ -425,7 +425,9 @@ mod tests {
                 break;
             }
         }
-        assert!(read == text && logs.chunk(&log, 0).unwrap().text == live.text);
+        let kept = logs.chunk(&log, 0).unwrap();
+        assert!(read == text && kept.text == live.text);
+        assert!(!live.times.is_empty() && kept.times == live.times);
         assert_eq!(logs.tail(&log, 0, 1), "a line that is said again and again");
         let mut again = logs.append(&log, Mask::default(), 1 << 20).unwrap();
         again.line("and once more").unwrap();
@@ -439,7 +441,8 @@ mod tests {
         };
         let later = crate::now() + SignedDuration::from_mins(30);
         assert_eq!(logs.sweep(&BTreeSet::new(), later, limits).unwrap().logs, 1);
-        assert_eq!(logs.chunk(&log, 0).unwrap().text, NOTE);
+        let emptied = logs.chunk(&log, 0).unwrap();
+        assert_eq!((emptied.text.as_str(), emptied.times), (NOTE, Vec::new()));
         logs.remove(&log).unwrap();
         assert!(!logs.chunk(&log, 0).unwrap().ended);
     }

@@ -218,7 +218,7 @@ pub async fn builds_reach_no_host_and_no_private_network_that_nobody_allows(worl
         prefix: 24,
     };
     let address = Ipv4Addr::new(10, 213, 78, 20);
-    let spec = host(world, lowers, network, address);
+    let spec = host(world, lowers, network.clone(), address);
     world.containers.start(spec).await.unwrap();
     let beside = Beside::start(&tag_of(world.node()));
     // The machine reaches both.

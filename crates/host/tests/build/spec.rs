@@ -321,6 +321,28 @@ pub async fn caches_have_keys_and_branches(world: &World) {
     );
 }
 
+pub async fn lines_have_the_times_when_they_came(world: &World) {
+    let text = "version: 0.2\nphases: { build: { commands: ['echo the first; sleep 2; echo the last'] } }\n";
+    let (built, _) = succeeds(world, &order(world, text)).await;
+    let chunk = world.logs.chunk(&built.log, 0).unwrap();
+    let at = |line: &str| {
+        let offset = chunk.text.find(line).unwrap() as u64;
+        let next = chunk.times.partition_point(|time| time.from <= offset);
+        chunk.times[next.checked_sub(1).expect("every line has one")].at
+    };
+    let (began, first) = (at("Entering phase BUILD"), at("\nthe first\n"));
+    let (last, ended) = (at("\nthe last\n"), at("Phase complete: BUILD"));
+    assert!(
+        began <= first && first < last && last <= ended,
+        "{:?}",
+        chunk.times
+    );
+    // Read from the middle, it is the same.
+    let middle = chunk.text.find("the last").unwrap() as u64;
+    let rest = world.logs.chunk(&built.log, middle).unwrap();
+    assert_eq!(rest.times[0].at, at("the last"));
+}
+
 pub async fn a_build_that_failed_fixes_no_cache(world: &World) {
     let keyed = "key: 'npm-$(codebuild-hash-files x.lock)'";
     let mut half = cached(world, "main", "1", keyed, "half");
