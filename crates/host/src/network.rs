@@ -89,6 +89,8 @@ pub struct Networks {
     fallbacks: Mutex<BTreeSet<&'static str>>,
     /// Where builds and bakes may go.
     outside: Mutex<Outside>,
+    /// The rules about that which were loaded last.
+    opened: Mutex<String>,
 }
 
 impl std::fmt::Debug for Networks {
@@ -112,22 +114,32 @@ impl Networks {
             bridged: AtomicBool::new(true),
             fallbacks: Mutex::default(),
             outside: Mutex::default(),
+            opened: Mutex::default(),
         };
         networks.load().await?;
         networks.forward();
         Ok(networks)
     }
 
-    /// Lets builds and bakes go to these private networks, and no others: at first they reach none.
+    /// Lets builds and bakes go to these private networks and to the machine's resolvers, and to no others: at first they
+    /// reach no network. Called again, it sees whether the machine has other resolvers by now.
     pub async fn open_to(&self, outside: Outside) -> Result<(), Error> {
-        {
+        let before = {
             let mut held = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
-            if *held == outside {
-                return Ok(());
-            }
-            *held = outside;
+            std::mem::replace(&mut *held, outside.clone())
+        };
+        // There is a rule more or less.
+        if (before == Outside::Anywhere) != (outside == Outside::Anywhere) {
+            return self.load().await;
         }
-        self.load().await
+        // Only sets change: networks may come and go meanwhile.
+        let script = filter::reopened(&self.names, &outside);
+        let is_new = *self.opened.lock().unwrap_or_else(PoisonError::into_inner) != script;
+        if is_new {
+            filter::apply(&script).await?;
+            *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = script;
+        }
+        Ok(())
     }
 
     /// What this kernel could not give.
@@ -299,6 +311,7 @@ impl Networks {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         filter::apply(&filter::inet_table(&self.names, &networks, &closed, &outside)).await?;
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = filter::reopened(&self.names, &outside);
         if let Err(error) = filter::apply(&filter::bridge_table(&self.names, &closed)).await {
             self.bridged.store(false, Ordering::Relaxed);
             if !br_netfilter() {

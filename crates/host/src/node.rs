@@ -165,6 +165,7 @@ const GRACE: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_secs(10);
 /// For the names of proxies and archives.
 const LOOK_UP: Duration = Duration::from_secs(5);
+const LOOKS_A_MINUTE: u32 = 6;
 const LOOKS_A_DAY: u32 = 24 * 360;
 
 /// Answers until `shutdown`. [`container::enter_private_mounts`] was called before. Hosts go on after the end.
@@ -330,11 +331,13 @@ async fn keep_house(node: Node) {
         if let Err(error) = node.containers.networks().guard().await {
             warn!(error = %chain(&error), "cannot look after the packet filter");
         }
-        let outside = outside(&node.allowed).await;
-        if let Err(error) = node.containers.networks().open_to(outside).await {
-            warn!(error = %chain(&error), "cannot open the packet filter to what this machine uses");
-        }
         looks = looks.wrapping_add(1);
+        if looks.is_multiple_of(LOOKS_A_MINUTE) {
+            let outside = outside(&node.allowed).await;
+            if let Err(error) = node.containers.networks().open_to(outside).await {
+                warn!(error = %chain(&error), "cannot open the packet filter to what this machine uses");
+            }
+        }
         if looks.is_multiple_of(LOOKS_A_DAY)
             && let Err(error) = node.tickets.expire(now())
         {

@@ -133,6 +133,24 @@ impl Private {
     }
 }
 
+/// The sets about private networks as they are to be now, in a table that is there.
+pub fn reopened(names: &Names, outside: &Outside) -> String {
+    let table = names.table();
+    let private = Private::new(outside, &names.one_offs());
+    let mut script = String::new();
+    for (set, elements) in [
+        ("resolvers", private.resolvers),
+        ("services", private.services),
+        ("allowed", private.allowed),
+    ] {
+        script += &format!("flush set inet {table} {set}\n");
+        if let Some(elements) = elements.strip_prefix("elements = ") {
+            script += &format!("add element inet {table} {set} {elements}\n");
+        }
+    }
+    script
+}
+
 /// Of two equal elements a set would be refused.
 fn unique(all: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
     all.collect::<BTreeSet<_>>().into_iter()
