@@ -7,9 +7,11 @@
 
 mod error;
 mod held;
+mod journal;
 mod script;
 mod source;
 mod sweep;
+mod time;
 mod toolbox;
 mod turn;
 
@@ -19,7 +21,6 @@ pub use toolbox::Bare;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io::Write as _,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
@@ -30,23 +31,25 @@ use model::{
     port::{BakeOrder, Baked, Bakery, Fault, LogRef, Resources},
     spec::Base,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::info;
 
 use self::{
     held::InUse,
-    script::Run,
+    journal::{Journal, finish},
+    script::{Downloads, Run},
     source::{Chosen, Index, Step},
+    time::{Time, Waiting},
     turn::{Turn, Unwanted, Waits},
 };
 use crate::{
     base::{self, Bases, Quiet, Wanted},
-    cache::Caches,
+    build::QUEUED,
+    cache::{self, Caches},
     container::Containers,
     image::Images,
     layer::{self, Layers, Record},
-    logs::{self, Mask},
-    objects,
+    logs, objects,
     ticket::Stop,
     tree,
     uids::Uids,
@@ -56,9 +59,10 @@ use crate::{
 /// The image that builds run in: `debian-12` with the usual tools.
 pub const STANDARD: &str = "standard";
 const STANDARD_SCRIPT: &str = include_str!("bake/standard.sh");
-const LOG_BYTES: u64 = 32 << 20;
-/// Whose downloads the platform's own images share. No tenant can have this name.
-const PLATFORM_CACHE: &str = "+platform";
+/// What the platform's own images download. No tenant can have this name.
+const PLATFORM_CACHE: &str = "+platform/bakes";
+/// The branches whose downloads a bake of another may go on from.
+const TRUNKS: [&str; 2] = ["main", "master"];
 const PLATFORM_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// Bakes images. Clones share everything.
@@ -80,7 +84,9 @@ struct Inner {
     in_use: InUse,
     limits: Resources,
     /// So many scripts run at a time.
+    at_once: usize,
     places: Semaphore,
+    waiting: Waiting,
     /// Bakes hold it together; a sweep, which must not see a layer without its image, holds it alone.
     quiet: Arc<tokio::sync::RwLock<()>>,
     /// Who bakes which layer now: a second one waits for the first.
@@ -106,36 +112,6 @@ pub struct Kitchen {
     pub at_once: usize,
 }
 
-/// The log of a bake: begun with its first line.
-struct Journal {
-    logs: logs::Directory,
-    name: LogRef,
-    writer: Option<logs::Writer>,
-}
-
-impl Journal {
-    fn writer(&mut self) -> Result<&mut logs::Writer, Error> {
-        if self.writer.is_none() {
-            self.writer = Some(self.logs.append(&self.name, Mask::default(), LOG_BYTES)?);
-        }
-        Ok(self.writer.as_mut().expect("it was just opened"))
-    }
-
-    fn line(&mut self, text: &str) {
-        // A log that cannot be written does not stop what it is about.
-        let _ = self.writer().map(|writer| writeln!(writer, "[vend] {text}"));
-    }
-
-    /// Its name when anything was written.
-    fn end(self) -> Option<LogRef> {
-        let writer = self.writer?;
-        if let Err(error) = writer.end() {
-            tracing::warn!(log = %self.name, error = logs::chain(&error), "the end of a log is not marked");
-        }
-        Some(self.name)
-    }
-}
-
 impl Oven {
     pub fn open(kitchen: Kitchen) -> Result<Self, Error> {
         kitchen.layers.clean()?;
@@ -144,7 +120,9 @@ impl Oven {
             caches: Caches::open(&kitchen.node, 4 << 30)?,
             uids: Uids::default(),
             in_use: InUse::default(),
+            at_once: kitchen.at_once.max(1),
             places: Semaphore::new(kitchen.at_once.max(1)),
+            waiting: Waiting::default(),
             quiet: Arc::default(),
             baking: Mutex::default(),
             sources: Mutex::default(),
@@ -178,8 +156,17 @@ impl Oven {
         self.0.node.join("bakes")
     }
 
-    /// What layers take of the disk.
+    /// Does the bake under this ticket wait for others?
+    pub fn waits(&self, ticket: &Ticket) -> bool {
+        self.0.waiting.has(ticket)
+    }
+
+    /// What layers and caches take of the disk.
     pub(crate) fn bytes(&self) -> Result<u64, layer::Error> {
+        Ok(self.layer_bytes()? + self.0.caches.bytes()?)
+    }
+
+    fn layer_bytes(&self) -> Result<u64, layer::Error> {
         Ok(self.0.layers.list()?.iter().map(|record| record.size_bytes).sum())
     }
 
@@ -193,7 +180,7 @@ impl Oven {
         let log: LogRef = format!("bake/platform-{name}")
             .parse()
             .map_err(|_| Fault::order(format!("`{name}` cannot name an image of the platform")))?;
-        let mut journal = self.journal(log);
+        let mut journal = Journal::new(&self.0.logs, log);
         let baked = self.bake_platform(name, base, script, &mut journal).await;
         finish(baked, journal)
     }
@@ -262,11 +249,10 @@ impl Oven {
             commit: None,
             script: Digest::of(script),
             epoch: base.epoch,
-            cache: PLATFORM_CACHE.to_owned(),
-            deadline: started + PLATFORM_TIMEOUT,
-            timeout: PLATFORM_TIMEOUT,
+            downloads: platform_downloads(),
         };
-        let reused = self.layer(run, journal, Stop::never()).await?;
+        let mut time = Time::new(PLATFORM_TIMEOUT, QUEUED, None);
+        let reused = self.layer(run, &mut time, journal, Stop::never()).await?;
         self.baked(&[base.key, key], reused, started)
     }
 
@@ -280,6 +266,8 @@ impl Oven {
         let _together = self.0.quiet.read().await;
         let started = Instant::now();
         let timeout = order.timeout.try_into().unwrap_or(Duration::ZERO);
+        let noted = (ticket.clone(), self.0.waiting.clone());
+        let mut time = Time::new(timeout, QUEUED, Some(noted));
         let base = self.base(order, journal).await?;
         let steps = self.steps(order, base.key).await?;
         let mut keys = vec![base.key];
@@ -303,18 +291,22 @@ impl Oven {
                 commit: Some(order.commit.clone()),
                 script: digest,
                 epoch: base.epoch,
-                cache: order.place.tenant.to_string(),
-                deadline: started + timeout,
-                timeout,
+                downloads: downloads(order),
             };
-            reused &= self.layer(run, journal, stop.clone()).await?;
+            reused &= self.layer(run, &mut time, journal, stop.clone()).await?;
             keys.push(key);
         }
         self.baked(&keys, reused, started)
     }
 
     /// Makes a layer, unless it is there or another bake makes it meanwhile. Whether it was there.
-    async fn layer(&self, run: Run, journal: &mut Journal, mut stop: Stop) -> Result<bool, Error> {
+    async fn layer(
+        &self,
+        run: Run,
+        time: &mut Time,
+        journal: &mut Journal,
+        mut stop: Stop,
+    ) -> Result<bool, Error> {
         if let Some(reason) = stop.reason() {
             return Err(Error::Stopped(reason));
         }
@@ -328,7 +320,7 @@ impl Oven {
                 ));
                 let _waits = Waits::new(&turn);
                 tokio::select! {
-                    turn = turn.lock.lock() => turn,
+                    turn = time.wait(turn.lock.lock()) => turn?,
                     reason = stop.asked() => return Err(Error::Stopped(reason)),
                 }
             }
@@ -345,12 +337,32 @@ impl Oven {
             return Ok(true);
         }
         let mut unwanted = Unwanted { stop, turn: &turn };
-        let _place = tokio::select! {
-            place = self.0.places.acquire() => place.map_err(|_| Error::Interrupted)?,
-            () = unwanted.wait() => return Err(Error::Stopped(unwanted.stop.reason().unwrap_or_default())),
-        };
-        script::run(&self.0, run, journal, unwanted).await?;
-        Ok(false)
+        let _place = self.place(&run.name, time, journal, &mut unwanted).await?;
+        let began = Instant::now();
+        let done = script::run(&self.0, run, time, journal, unwanted).await;
+        time.ran(began, Instant::now());
+        done.map(|()| false)
+    }
+
+    /// The right to run a script. Who has to wait for it says so.
+    async fn place(
+        &self,
+        script: &str,
+        time: &mut Time,
+        journal: &mut Journal,
+        unwanted: &mut Unwanted<'_>,
+    ) -> Result<SemaphorePermit<'_>, Error> {
+        if let Ok(place) = self.0.places.try_acquire() {
+            return Ok(place);
+        }
+        journal.line(&format!(
+            "{script}: waiting: scripts of other images run, at most {} at a time",
+            self.0.at_once
+        ));
+        tokio::select! {
+            place = time.wait(self.0.places.acquire()) => place?.map_err(|_| Error::Interrupted),
+            () = unwanted.wait() => Err(Error::Stopped(unwanted.stop.reason().unwrap_or_default())),
+        }
     }
 
     fn turn(&self, key: Digest) -> Arc<Turn> {
@@ -411,7 +423,13 @@ impl Oven {
         let base = base::parse(&order.base)?;
         if let Base::Named(_) | Base::Oci(_) = base {
             let wanted = wanted(&base, order);
-            return Ok(self.0.bases.ensure(wanted, |line| journal.line(line)).await?);
+            let (record, old) = self.0.bases.recent(wanted, |line| journal.line(line)).await?;
+            if let Some(why) = old {
+                journal.line(&format!(
+                    "the base {base} is what it was when it was last asked for; what it is now is not known: {why}"
+                ));
+            }
+            return Ok(record);
         }
         if let Some(record) = self.find_base(order).await? {
             return Ok(record);
@@ -460,14 +478,6 @@ impl Oven {
         }
         self.baked(&keys, true, started).map(Some)
     }
-
-    fn journal(&self, name: LogRef) -> Journal {
-        Journal {
-            logs: self.0.logs.clone(),
-            name,
-            writer: None,
-        }
-    }
 }
 
 impl Oven {
@@ -476,7 +486,7 @@ impl Oven {
         let log: LogRef = format!("bake/{ticket}")
             .parse()
             .map_err(|_| Fault::order("the ticket cannot name a log"))?;
-        let mut journal = self.journal(log);
+        let mut journal = Journal::new(&self.0.logs, log);
         let baked = self.bake_order(ticket, order, &mut journal, stop).await;
         if let Ok(baked) = &baked {
             let (place, image, reused) = (&order.place, baked.image, baked.reused);
@@ -506,6 +516,27 @@ fn wanted<'a>(base: &'a Base, order: &'a BakeOrder) -> Wanted<'a> {
     }
 }
 
+/// A branch's own downloads of its bakes. Builds have others: what a test may write, production's image must not find.
+fn downloads(order: &BakeOrder) -> Downloads {
+    let of = |branch: &str| format!("{}-bakes", cache::of_branch(&order.place, branch));
+    let own = order.commit.branch.as_str();
+    Downloads {
+        own: of(own),
+        below: TRUNKS
+            .into_iter()
+            .filter(|branch| *branch != own)
+            .map(of)
+            .collect(),
+    }
+}
+
+fn platform_downloads() -> Downloads {
+    Downloads {
+        own: PLATFORM_CACHE.to_owned(),
+        below: Vec::new(),
+    }
+}
+
 fn platform_key(base: Digest, name: &str, script: &str) -> Digest {
     Digest::of_parts([
         b"vend platform 2",
@@ -513,26 +544,6 @@ fn platform_key(base: Digest, name: &str, script: &str) -> Digest {
         name.as_bytes(),
         script.as_bytes(),
     ])
-}
-
-fn finish(baked: Result<Baked, Error>, mut journal: Journal) -> Result<Baked, Fault> {
-    match baked {
-        Ok(mut baked) => {
-            if journal.writer.is_some() {
-                journal.line(&format!("the image is {}", baked.image.short()));
-            }
-            baked.log = journal.end();
-            Ok(baked)
-        }
-        Err(error) => {
-            journal.line(&logs::chain(&error));
-            let fault = Fault::from(error);
-            Err(match journal.end() {
-                Some(log) => fault.evidence(log),
-                None => fault,
-            })
-        }
-    }
 }
 
 /// The values of [`source::VARIABLES`], in their order.

@@ -526,6 +526,19 @@ fn arguments(cache: &Utf8Path) -> Vec<String> {
 /// How what runs in a container reaches the world outside: the machine's proxies, and for the tools that bring
 /// certificates of their own, where those of the system are.
 pub(crate) fn network_environment() -> BTreeMap<String, String> {
+    const BUNDLE: [&str; 5] = [
+        "CURL_CA_BUNDLE",
+        "NODE_EXTRA_CA_CERTS",
+        "PIP_CERT",
+        "REQUESTS_CA_BUNDLE",
+        "SSL_CERT_FILE",
+    ];
+    let bundle = BUNDLE.map(|name| (name.to_owned(), "/etc/ssl/certs/ca-certificates.crt".to_owned()));
+    proxies().into_iter().chain(bundle).collect()
+}
+
+/// The machine's own settings about proxies.
+pub(crate) fn proxies() -> BTreeMap<String, String> {
     const NAMES: [&str; 8] = [
         "http_proxy",
         "https_proxy",
@@ -536,16 +549,6 @@ pub(crate) fn network_environment() -> BTreeMap<String, String> {
         "NO_PROXY",
         "all_proxy",
     ];
-    const BUNDLE: [&str; 5] = [
-        "CURL_CA_BUNDLE",
-        "NODE_EXTRA_CA_CERTS",
-        "PIP_CERT",
-        "REQUESTS_CA_BUNDLE",
-        "SSL_CERT_FILE",
-    ];
-    let proxies = NAMES
-        .iter()
-        .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
-    let bundle = BUNDLE.map(|name| (name.to_owned(), "/etc/ssl/certs/ca-certificates.crt".to_owned()));
-    proxies.chain(bundle).collect()
+    let set = |name: &&str| Some(((*name).to_owned(), std::env::var(name).ok()?));
+    NAMES.iter().filter_map(set).collect()
 }

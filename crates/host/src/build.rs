@@ -356,7 +356,9 @@ impl Yard {
         }
         let (mut outcome, judged) = verdict::judge(order, before, ran);
         if came_to_its_end {
-            let harvested = self.harvest(order, &upper, uids.base, prepared.caches).await?;
+            let harvested = self
+                .harvest(order, &upper, uids.base, prepared.caches, judged.is_ok())
+                .await?;
             // A log that cannot be written does not stop what it is about.
             if let Some(said) = harvested
                 && let Ok(mut console) = self.console(once)

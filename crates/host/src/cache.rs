@@ -1,8 +1,10 @@
-//! Directories that are kept from one build to the next: download caches of a tenant, and what a buildspec names.
+//! Directories that are kept from one build to the next: what tools downloaded, and what a buildspec names.
 //!
 //! A container never writes to a cache. It is the lowest layer below the container's files; what the container added is
 //! taken out of its upper directory afterwards, as a new generation. So a cache cannot fill the disk beyond a build's own
 //! limit, two builds at a time do not see each other, and a crash leaves the generation before.
+
+mod stock;
 
 use std::{
     collections::HashMap,
@@ -12,6 +14,7 @@ use std::{
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
+use model::{Digest, Place};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use crate::layer::{
@@ -20,7 +23,12 @@ use crate::layer::{
     io_error, remove_tree, size,
 };
 
-/// Caches under `<node>/cache/<name>/<generation>`.
+/// The directories where pip, npm and apt keep what they downloaded, relative to a container's root.
+pub(crate) const DOWNLOADS: [&str; 3] = ["root/.cache/pip", "root/.npm", "var/cache/apt/archives"];
+/// Where generations are made, beside the caches. No tenant can have this name.
+const STAGING: &str = "+new";
+
+/// Caches under `<node>/cache/<name>/<generation>`. No two processes may have them open.
 #[derive(Debug, Clone)]
 pub(crate) struct Caches {
     root: Utf8PathBuf,
@@ -36,6 +44,23 @@ pub(crate) struct Lease {
     used: Arc<Mutex<HashMap<Utf8PathBuf, usize>>>,
 }
 
+/// What of a container's files becomes a cache's next generation.
+#[derive(Debug)]
+pub(crate) struct Crop<'a> {
+    /// Of the cache.
+    pub name: &'a str,
+    /// Another cache that the container stood on: the first generation goes on from that.
+    pub restored: Option<&'a Lease>,
+    /// What the container wrote.
+    pub upper: &'a Utf8Path,
+    /// Relative to the container's root.
+    pub directories: &'a [String],
+    pub uid_base: u32,
+    pub deletions: Deletions,
+    /// A cache that has a generation stays as it is.
+    pub once: bool,
+}
+
 /// What came of a container's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Harvest {
@@ -43,6 +68,8 @@ pub(crate) enum Harvest {
     Kept,
     /// There were none.
     Nothing,
+    /// The cache has a generation, and was to have no other.
+    There,
     /// The cache would have more bytes than this, and is begun anew.
     TooLarge(u64),
 }
@@ -60,10 +87,12 @@ impl Drop for Lease {
 }
 
 impl Caches {
-    /// A cache that grows beyond `limit_bytes` is begun anew.
+    /// A cache that grows beyond `limit_bytes` is begun anew. What a node that was killed left half-made is removed.
     pub fn open(node: &Utf8Path, limit_bytes: u64) -> Result<Self, Error> {
         let root = node.join("cache");
-        fs::create_dir_all(&root).map_err(io_error("create", &root))?;
+        let staging = root.join(STAGING);
+        remove_tree(&staging)?;
+        fs::create_dir_all(&staging).map_err(io_error("create", &staging))?;
         Ok(Self {
             root,
             limit_bytes,
@@ -77,7 +106,9 @@ impl Caches {
         let Some(newest) = self.generations(name)?.pop() else {
             return Ok(None);
         };
-        let files = self.root.join(name).join(newest.to_string());
+        let home = self.root.join(name);
+        stock::touch(&home, crate::now());
+        let files = home.join(newest.to_string());
         *used.entry(files.clone()).or_default() += 1;
         Ok(Some(Lease {
             files,
@@ -143,88 +174,80 @@ impl Caches {
     /// Writes such a file, at once or not at all.
     pub fn write_note(&self, name: &str, file: &str, bytes: &[u8]) -> Result<(), Error> {
         let home = self.root.join(name);
-        fs::create_dir_all(&home).map_err(io_error("create", &home))?;
-        let new = home.join(format!(".new-{}", random()));
+        let new = self.staging();
         fs::write(&new, bytes).map_err(io_error("write", &new))?;
-        fs::rename(&new, home.join(file)).map_err(io_error("rename", &new))
+        let _used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        fs::create_dir_all(&home).map_err(io_error("create", &home))?;
+        fs::rename(&new, home.join(file)).map_err(io_error("rename", &new))?;
+        stock::begin(&home)
     }
 
-    /// Takes what a container wrote below `directories` (relative to its root) into a new generation.
-    pub fn harvest(
-        &self,
-        name: &str,
-        upper: &Utf8Path,
-        directories: &[String],
-        uid_base: u32,
-        deletions: Deletions,
-    ) -> Result<Harvest, Error> {
-        self.harvest_on(name, None, upper, directories, uid_base, deletions)
-    }
-
-    /// The same of a container that stood on `restored`, another cache: the first generation goes on from that.
-    pub fn harvest_on(
-        &self,
-        name: &str,
-        restored: Option<&Lease>,
-        upper: &Utf8Path,
-        directories: &[String],
-        uid_base: u32,
-        deletions: Deletions,
-    ) -> Result<Harvest, Error> {
-        let written: Vec<(&String, OwnedFd)> = directories
+    /// Takes what a container wrote into a new generation.
+    pub fn harvest(&self, crop: &Crop<'_>) -> Result<Harvest, Error> {
+        let written: Vec<(&String, OwnedFd)> = crop
+            .directories
             .iter()
-            .filter_map(|directory| Some((directory, inside(upper, directory)?)))
+            .filter_map(|directory| Some((directory, inside(crop.upper, directory)?)))
             .collect();
         if written.is_empty() {
             return Ok(Harvest::Nothing);
         }
-        let home = self.root.join(name);
-        fs::create_dir_all(&home).map_err(io_error("create", &home))?;
-        let new = home.join(format!(".new-{}", random()));
-        let taken = self.take(name, restored, &written, uid_base, deletions, &new);
-        if taken.is_err() {
+        if crop.once && !self.generations(crop.name)?.is_empty() {
+            return Ok(Harvest::There);
+        }
+        let new = self.staging();
+        let taken = self
+            .take(crop, &written, &new)
+            .and_then(|()| self.publish(crop, &new));
+        if !matches!(taken, Ok(Harvest::Kept)) {
             remove_tree(&new)?;
         }
         taken
     }
 
-    fn take(
-        &self,
-        name: &str,
-        restored: Option<&Lease>,
-        written: &[(&String, OwnedFd)],
-        uid_base: u32,
-        deletions: Deletions,
-        new: &Utf8Path,
-    ) -> Result<Harvest, Error> {
+    /// Makes the generation where nobody looks for it.
+    fn take(&self, crop: &Crop<'_>, written: &[(&String, OwnedFd)], new: &Utf8Path) -> Result<(), Error> {
         fs::create_dir(new).map_err(io_error("create", new))?;
-        {
-            let previous = self.lease(name)?;
-            if let Some(previous) = previous.as_ref().or(restored) {
-                link_tree(&previous.files, new)?;
-            }
+        let previous = match crop.once {
+            true => None,
+            false => self.lease(crop.name)?,
+        };
+        if let Some(previous) = previous.as_ref().or(crop.restored) {
+            link_tree(&previous.files, new)?;
         }
         for (directory, open) in written {
             let to = new.join(directory);
             make_directories(new, directory)?;
             let from = Utf8PathBuf::from(format!("/proc/self/fd/{}/.", open.as_raw_fd()));
             Copy {
-                uid_base,
+                uid_base: crop.uid_base,
                 skip: &["lock", "partial"],
-                deletions,
+                deletions: crop.deletions,
                 epoch: None,
             }
             .tree(&from, &to)?;
         }
-        let home = self.root.join(name);
+        Ok(())
+    }
+
+    /// Puts a generation in its place, and removes those before it that nobody stands on.
+    fn publish(&self, crop: &Crop<'_>, new: &Utf8Path) -> Result<Harvest, Error> {
+        let bytes = size(new)?;
+        let home = self.root.join(crop.name);
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let generations = self.generations(name)?;
+        let generations = self.generations(crop.name)?;
+        // Only here is it certain that no other build was first.
+        if crop.once && !generations.is_empty() {
+            return Ok(Harvest::There);
+        }
         let next = generations.last().map_or(1, |newest| newest + 1);
-        let fits = size(new)? <= self.limit_bytes;
+        let fits = bytes <= self.limit_bytes;
         if fits {
+            fs::create_dir_all(&home).map_err(io_error("create", &home))?;
+            stock::record(&home, bytes)?;
             fs::rename(new, home.join(next.to_string())).map_err(io_error("rename", new))?;
-        } else {
-            remove_tree(new)?;
+        } else if !generations.is_empty() {
+            stock::record(&home, 0)?;
         }
         for generation in generations {
             let path = home.join(generation.to_string());
@@ -236,6 +259,10 @@ impl Caches {
             true => Harvest::Kept,
             false => Harvest::TooLarge(self.limit_bytes),
         })
+    }
+
+    fn staging(&self) -> Utf8PathBuf {
+        self.root.join(STAGING).join(random())
     }
 
     /// Removes caches whose names begin with these parts. Containers that stand on one see it vanish.
@@ -257,6 +284,16 @@ impl Caches {
         numbers.sort_unstable();
         Ok(numbers)
     }
+}
+
+/// The name of an app's cache: one for each branch, so that a branch cannot put anything into another's.
+pub(crate) fn of_branch(place: &Place, branch: &str) -> String {
+    format!(
+        "{}/app-{}/{}",
+        place.tenant,
+        place.app,
+        Digest::of(branch).short()
+    )
 }
 
 /// Makes the name of a file that nobody else has.
@@ -312,102 +349,4 @@ fn link_tree(from: &Utf8Path, to: &Utf8Path) -> Result<(), Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn generations_add_up_and_are_bounded() {
-        let temporary = tempfile::tempdir().unwrap();
-        let node = Utf8Path::from_path(temporary.path()).unwrap();
-        let caches = Caches::open(node, 30).unwrap();
-        let uid = rustix::process::geteuid().as_raw();
-        if uid != rustix::process::getegid().as_raw() {
-            println!("skipped: user and group differ");
-            return;
-        }
-        let directories = ["root/.cache/pip".to_owned()];
-        let write = |name: &str, bytes: &str| {
-            let upper = node.join("upper");
-            let _ = fs::remove_dir_all(&upper);
-            fs::create_dir_all(upper.join("root/.cache/pip")).unwrap();
-            fs::write(upper.join("root/.cache/pip").join(name), bytes).unwrap();
-            caches
-                .harvest("acme/tools", &upper, &directories, uid, Deletions::Apply)
-                .unwrap();
-        };
-        assert!(caches.lease("acme/tools").unwrap().is_none());
-        write("a", "0123456789");
-        let first = caches.lease("acme/tools").unwrap().unwrap();
-        write("b", "0123456789");
-        let second = caches.lease("acme/tools").unwrap().unwrap();
-        assert!(
-            first.files.join("root/.cache/pip/a").exists(),
-            "leased generations stay"
-        );
-        assert!(!first.files.join("root/.cache/pip/b").exists());
-        assert!(
-            second.files.join("root/.cache/pip/a").exists()
-                && second.files.join("root/.cache/pip/b").exists()
-        );
-        drop((first, second));
-        let upper = node.join("upper");
-        fs::remove_dir_all(&upper).unwrap();
-        fs::create_dir_all(upper.join("root/.cache")).unwrap();
-        std::os::unix::fs::symlink(node.join("elsewhere"), upper.join("root/.cache/pip")).unwrap();
-        fs::create_dir(node.join("elsewhere")).unwrap();
-        fs::write(node.join("elsewhere/machine"), "x").unwrap();
-        caches
-            .harvest("acme/tools", &upper, &directories, uid, Deletions::Apply)
-            .unwrap();
-        let lease = caches.lease("acme/tools").unwrap().unwrap();
-        assert!(
-            !lease.files.join("root/.cache/pip/machine").exists(),
-            "links are not followed"
-        );
-        drop(lease);
-        write("c", "01234567890");
-        assert!(
-            caches.lease("acme/tools").unwrap().is_none(),
-            "too large: begun anew"
-        );
-    }
-
-    #[test]
-    fn links_of_an_earlier_build_lead_nowhere() {
-        let temporary = tempfile::tempdir().unwrap();
-        let node = Utf8Path::from_path(temporary.path()).unwrap();
-        let caches = Caches::open(node, 1 << 20).unwrap();
-        let uid = rustix::process::geteuid().as_raw();
-        if uid != rustix::process::getegid().as_raw() {
-            println!("skipped: user and group differ");
-            return;
-        }
-        let (upper, machine) = (node.join("upper"), node.join("machine"));
-        fs::create_dir_all(machine.join("sub")).unwrap();
-        let harvest = |directory: &str, make: &dyn Fn(&Utf8Path)| {
-            let _ = fs::remove_dir_all(&upper);
-            fs::create_dir_all(&upper).unwrap();
-            make(&upper);
-            caches
-                .harvest("acme", &upper, &[directory.to_owned()], uid, Deletions::Ignore)
-                .unwrap();
-        };
-        harvest("pip", &|upper| {
-            fs::create_dir(upper.join("pip")).unwrap();
-            std::os::unix::fs::symlink(&machine, upper.join("pip/x")).unwrap();
-            std::os::unix::fs::symlink(&machine, upper.join("pip/y")).unwrap();
-        });
-        // What was a link is a directory now, and then a directory that is kept itself.
-        harvest("pip", &|upper| {
-            fs::create_dir_all(upper.join("pip/x")).unwrap();
-            fs::write(upper.join("pip/x/evil"), "x").unwrap();
-        });
-        harvest("pip/y/sub", &|upper| {
-            fs::create_dir_all(upper.join("pip/y/sub")).unwrap();
-            fs::write(upper.join("pip/y/sub/evil"), "x").unwrap();
-        });
-        assert!(!machine.join("evil").exists() && !machine.join("sub/evil").exists());
-        let lease = caches.lease("acme").unwrap().unwrap();
-        assert!(lease.files.join("pip/x/evil").exists() && lease.files.join("pip/y/sub/evil").exists());
-    }
-}
+mod tests;

@@ -115,7 +115,29 @@ impl Client {
             .map_err(|_| late(uri, within))?
     }
 
-    /// Why the answer to a build is not waited for any longer.
+    /// The answer to a build or a bake, which may wait for its turn first.
+    async fn patiently<T: DeserializeOwned>(
+        &self,
+        uri: &str,
+        ticket: &Ticket,
+        order: &(impl Serialize + Clone),
+        timeout: Duration,
+    ) -> Result<T, Fault> {
+        // The last resort: patience ends before, unless the node says for ever that it waits.
+        let within = timeout.saturating_add(QUEUED + MAKE);
+        tokio::select! {
+            made = self.ticketed(uri, ticket, order, within) => made,
+            fault = self.patience(ticket, timeout) => {
+                if fault.blame == Blame::Order {
+                    // Nobody asks for its answer again. Whether that is heard changes nothing here.
+                    let _ = self.stop_work(ticket, &fault.message).await;
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    /// Why the answer is not waited for any longer.
     async fn patience(&self, ticket: &Ticket, timeout: Duration) -> Fault {
         let mut patience = Patience::new(timeout, Instant::now());
         loop {
@@ -227,25 +249,14 @@ impl Databases for Client {
 impl Builder for Client {
     async fn build(&self, ticket: &Ticket, order: &BuildOrder) -> Result<Built, Fault> {
         let timeout = std(order.limits.timeout);
-        // The last resort: patience ends before, unless the node says for ever that the build waits.
-        let within = timeout.saturating_add(QUEUED + MAKE);
-        tokio::select! {
-            built = self.ticketed("/v1/builds/build", ticket, order, within) => built,
-            fault = self.patience(ticket, timeout) => {
-                if fault.blame == Blame::Order {
-                    // Nobody asks for its answer again. Whether that is heard changes nothing here.
-                    let _ = self.stop_work(ticket, &fault.message).await;
-                }
-                Err(fault)
-            }
-        }
+        self.patiently("/v1/builds/build", ticket, order, timeout).await
     }
 }
 
 impl Bakery for Client {
     async fn bake(&self, ticket: &Ticket, order: &BakeOrder) -> Result<Baked, Fault> {
-        self.ticketed("/v1/images/bake", ticket, order, MAKE + std(order.timeout))
-            .await
+        let timeout = std(order.timeout);
+        self.patiently("/v1/images/bake", ticket, order, timeout).await
     }
 
     async fn find(&self, order: &BakeOrder) -> Result<Option<Baked>, Fault> {

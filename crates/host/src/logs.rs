@@ -6,6 +6,7 @@
 mod kept;
 mod mask;
 mod sweep;
+mod times;
 
 pub use kept::probe;
 pub use mask::Mask;
@@ -79,6 +80,8 @@ impl Directory {
             .map_err(io_error("change", &path))?;
         Ok(Writer {
             file,
+            stamps: times::Stamps::open(&path),
+            offset: used,
             path,
             mask,
             left: cap_bytes.saturating_sub(used),
@@ -103,7 +106,7 @@ impl Directory {
             .and_then(|_| file.take(CHUNK_BYTES as u64).read_to_end(&mut bytes))
             .map_err(io_error("read", &path))?;
         let at_end = offset.saturating_add(bytes.len() as u64) >= metadata.len();
-        Ok(piece(bytes, offset, over && at_end))
+        Ok(piece(&path, bytes, offset, over && at_end))
     }
 
     /// The last lines of a log from `offset` on, as far as 4 KiB hold them.
@@ -127,7 +130,7 @@ impl Directory {
     /// Removes a log. One that is not there is removed.
     pub fn remove(&self, log: &LogRef) -> Result<(), Error> {
         let path = self.path(log);
-        for path in [kept::path(&path), path] {
+        for path in [kept::path(&path), times::path(&path), path] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(io_error("remove", &path)(error));
@@ -145,20 +148,25 @@ fn ended(path: &Utf8Path, offset: u64) -> Result<LogChunk, Error> {
     match read {
         Ok((bytes, length)) => {
             let at_end = offset.saturating_add(bytes.len() as u64) >= length;
-            Ok(piece(bytes, offset, at_end))
+            Ok(piece(path, bytes, offset, at_end))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(piece(Vec::new(), offset, false)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(piece(path, Vec::new(), offset, false)),
         Err(error) => Err(io_error("read", path)(error)),
     }
 }
 
 /// Invalid UTF-8 becomes U+FFFD; a character is not split unless nothing follows.
-fn piece(mut bytes: Vec<u8>, offset: u64, last: bool) -> LogChunk {
+fn piece(path: &Utf8Path, mut bytes: Vec<u8>, offset: u64, last: bool) -> LogChunk {
     if !last {
         bytes.truncate(bytes.len() - unfinished(&bytes));
     }
+    let next = offset.saturating_add(bytes.len() as u64);
     LogChunk {
-        next: offset.saturating_add(bytes.len() as u64),
+        next,
+        times: match bytes.is_empty() {
+            true => Vec::new(),
+            false => times::between(path, offset, next),
+        },
         text: String::from_utf8_lossy(&bytes).into_owned(),
         ended: last,
     }
@@ -179,6 +187,9 @@ impl Logs for Directory {
 pub struct Writer {
     file: File,
     path: Utf8PathBuf,
+    stamps: times::Stamps,
+    /// How long the log is.
+    offset: u64,
     mask: Mask,
     left: u64,
     cap_bytes: u64,
@@ -219,8 +230,12 @@ impl Writer {
 
     fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
         let fits = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if fits > 0 {
+            self.stamps.note(self.offset, crate::now());
+        }
         self.file.write_all(&bytes[..fits])?;
         self.left -= fits as u64;
+        self.offset += fits as u64;
         if fits < bytes.len() && !self.cut {
             self.cut = true;
             let note = format!(
@@ -304,11 +319,7 @@ mod tests {
     #[test]
     fn a_log_is_read_while_it_grows_and_ends_once() {
         let (_temporary, logs, log) = logs();
-        let empty = LogChunk {
-            text: String::new(),
-            next: 0,
-            ended: false,
-        };
+        let empty = LogChunk::default();
         assert_eq!(logs.chunk(&log, 0).unwrap(), empty);
         let mut writer = logs.append(&log, Mask::default(), 1000).unwrap();
         writer.line("one").unwrap();
@@ -423,7 +434,9 @@ mod tests {
                 break;
             }
         }
-        assert!(read == text && logs.chunk(&log, 0).unwrap().text == live.text);
+        let kept = logs.chunk(&log, 0).unwrap();
+        assert!(read == text && kept.text == live.text);
+        assert!(!live.times.is_empty() && kept.times == live.times);
         assert_eq!(logs.tail(&log, 0, 1), "a line that is said again and again");
         let mut again = logs.append(&log, Mask::default(), 1 << 20).unwrap();
         again.line("and once more").unwrap();
@@ -437,7 +450,8 @@ mod tests {
         };
         let later = crate::now() + SignedDuration::from_mins(30);
         assert_eq!(logs.sweep(&BTreeSet::new(), later, limits).unwrap().logs, 1);
-        assert_eq!(logs.chunk(&log, 0).unwrap().text, NOTE);
+        let emptied = logs.chunk(&log, 0).unwrap();
+        assert_eq!((emptied.text.as_str(), emptied.times), (NOTE, Vec::new()));
         logs.remove(&log).unwrap();
         assert!(!logs.chunk(&log, 0).unwrap().ended);
     }

@@ -6,6 +6,7 @@
 mod filter;
 mod link;
 mod names;
+mod outside;
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -24,7 +25,11 @@ use model::port::Network;
 use rtnetlink::Handle;
 use tracing::{info, warn};
 
-pub use self::{filter::Closed, names::Names};
+pub use self::{
+    filter::Closed,
+    names::Names,
+    outside::{Outside, services},
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -82,6 +87,10 @@ pub struct Networks {
     /// The bridge table is loaded.
     bridged: AtomicBool,
     fallbacks: Mutex<BTreeSet<&'static str>>,
+    /// Where builds and bakes may go.
+    outside: Mutex<Outside>,
+    /// The rules about that which were loaded last.
+    opened: Mutex<String>,
 }
 
 impl std::fmt::Debug for Networks {
@@ -104,10 +113,33 @@ impl Networks {
             ensured: Mutex::default(),
             bridged: AtomicBool::new(true),
             fallbacks: Mutex::default(),
+            outside: Mutex::default(),
+            opened: Mutex::default(),
         };
         networks.load().await?;
         networks.forward();
         Ok(networks)
+    }
+
+    /// Lets builds and bakes go to these private networks and to the machine's resolvers, and to no others: at first they
+    /// reach no network. Called again, it sees whether the machine has other resolvers by now.
+    pub async fn open_to(&self, outside: Outside) -> Result<(), Error> {
+        let before = {
+            let mut held = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *held, outside.clone())
+        };
+        // There is a rule more or less.
+        if (before == Outside::Anywhere) != (outside == Outside::Anywhere) {
+            return self.load().await;
+        }
+        // Only sets change: networks may come and go meanwhile.
+        let script = filter::reopened(&self.names, &outside);
+        let is_new = *self.opened.lock().unwrap_or_else(PoisonError::into_inner) != script;
+        if is_new {
+            filter::apply(&script).await?;
+            *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = script;
+        }
+        Ok(())
     }
 
     /// What this kernel could not give.
@@ -273,7 +305,13 @@ impl Networks {
         }
         let ports = link::list(&self.handle, &self.names.ports()).await?;
         let closed: Vec<Closed> = ports.iter().filter_map(closed_of).collect();
-        filter::apply(&filter::inet_table(&self.names, &networks, &closed)).await?;
+        let outside = self
+            .outside
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        filter::apply(&filter::inet_table(&self.names, &networks, &closed, &outside)).await?;
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = filter::reopened(&self.names, &outside);
         if let Err(error) = filter::apply(&filter::bridge_table(&self.names, &closed)).await {
             self.bridged.store(false, Ordering::Relaxed);
             if !br_netfilter() {

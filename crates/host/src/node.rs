@@ -32,7 +32,9 @@ use crate::{
     hosts::{Attempts, Hosts},
     image::Images,
     layer::Layers,
-    logs, now,
+    logs,
+    network::Outside,
+    now,
     oci::Reach,
     socket,
     ticket::Tickets,
@@ -57,6 +59,8 @@ pub struct NodeConfig {
     pub labels: std::collections::BTreeMap<String, String>,
     /// Networks that registries may be at although they are not public.
     pub registries: Vec<model::address::Network>,
+    /// Private networks that builds and bakes reach.
+    pub allowed: Vec<model::address::Network>,
     /// What images may take of the disk.
     pub image_budget_bytes: u64,
     /// Make at the start what the first push would wait for.
@@ -79,6 +83,7 @@ impl NodeConfig {
             builds_at_once: 2,
             labels: std::collections::BTreeMap::new(),
             registries: Vec::new(),
+            allowed: Vec::new(),
             image_budget_bytes: 50 << 30,
             prepare: true,
         }
@@ -149,6 +154,8 @@ pub(crate) struct Node {
     pub preparing: Preparing,
     pub upkeep: Turn,
     pub image_budget_bytes: u64,
+    /// Private networks that builds and bakes reach.
+    pub allowed: Arc<[model::address::Network]>,
 }
 
 /// How long requests may go on after the end was asked for.
@@ -156,6 +163,9 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// Between two looks at what others may have changed.
 const LOOK: Duration = Duration::from_secs(10);
+/// For the names of proxies and archives.
+const LOOK_UP: Duration = Duration::from_secs(5);
+const LOOKS_A_MINUTE: u32 = 6;
 const LOOKS_A_DAY: u32 = 24 * 360;
 
 /// Answers until `shutdown`. [`container::enter_private_mounts`] was called before. Hosts go on after the end.
@@ -215,6 +225,9 @@ async fn open(config: &NodeConfig) -> Result<Node, Error> {
         .map_err(io("find", config.node()))?;
     let tickets = Tickets::open(&node, now()).map_err(io("read the answers under", &node))?;
     let containers = Containers::open(&node).await?;
+    let outside = outside(&config.allowed).await;
+    let opened = containers.networks().open_to(outside).await;
+    opened.map_err(container::Error::from)?;
     let objects = crate::objects::Directory::open(&node, config.object_limit_bytes)?;
     let logs = logs::Directory::open(&node)?;
     let oven = oven(config, &node, &containers, &objects, &logs)?;
@@ -245,7 +258,30 @@ async fn open(config: &NodeConfig) -> Result<Node, Error> {
         preparing: Preparing::default(),
         upkeep: Turn::default(),
         image_budget_bytes: config.image_budget_bytes,
+        allowed: config.allowed.as_slice().into(),
     })
+}
+
+/// Builds and bakes reach what this machine is set up to use, too: they are set up in the same way.
+async fn outside(also: &[model::address::Network]) -> Outside {
+    let services = tokio::task::spawn_blocking(|| {
+        let mirror = Mirror::of_this_machine();
+        let proxies = crate::base::proxies();
+        let archives = [
+            mirror.debian,
+            mirror.security,
+            mirror.ubuntu,
+            mirror.ubuntu_security,
+        ];
+        crate::network::services(proxies.values().chain(&archives).map(String::as_str))
+    });
+    // A resolver that does not answer holds up nobody: it is asked again.
+    let services = match tokio::time::timeout(LOOK_UP, services).await {
+        Ok(found) => found.unwrap_or_default(),
+        Err(_) => Vec::new(),
+    };
+    let also = also.to_vec();
+    Outside::Public { also, services }
 }
 
 fn oven(
@@ -296,6 +332,12 @@ async fn keep_house(node: Node) {
             warn!(error = %chain(&error), "cannot look after the packet filter");
         }
         looks = looks.wrapping_add(1);
+        if looks.is_multiple_of(LOOKS_A_MINUTE) {
+            let outside = outside(&node.allowed).await;
+            if let Err(error) = node.containers.networks().open_to(outside).await {
+                warn!(error = %chain(&error), "cannot open the packet filter to what this machine uses");
+            }
+        }
         if looks.is_multiple_of(LOOKS_A_DAY)
             && let Err(error) = node.tickets.expire(now())
         {

@@ -32,7 +32,7 @@ pub use images::{
     BaseOrder, BaseSeen, BasesSeen, FileChange, ImageAbout, ImageCheck, ImageDiff, ImageExport, ImageOrigin,
     ImageUsage, PackageChange, ScriptAbout, Shelf,
 };
-pub use objects::{LogChunk, LogRef, Logs, Objects};
+pub use objects::{LogChunk, LogRef, LogTime, Logs, Objects};
 pub use upkeep::{Keep, Swept, Upkeep};
 pub use work::Work;
 

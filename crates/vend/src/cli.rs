@@ -22,6 +22,7 @@ mod failure;
 mod git;
 mod hosts;
 mod images;
+mod lines;
 mod logs;
 mod packer;
 mod plans;

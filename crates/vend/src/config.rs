@@ -250,6 +250,8 @@ pub struct Builds {
     pub at_once: usize,
     /// What this machine is beside its `arch` and `os`, for builds that ask for it.
     pub labels: BTreeMap<String, String>,
+    /// Private networks that builds and the scripts of images reach, such as `10.1.2.0/24`.
+    pub allow: Vec<String>,
 }
 
 /// Repositories elsewhere.
@@ -338,7 +340,15 @@ impl Default for Builds {
             pids: 1024,
             at_once: 2,
             labels: BTreeMap::new(),
+            allow: Vec::new(),
         }
+    }
+}
+
+impl Builds {
+    /// The networks that are allowed; one that is not a network was refused when the file was read.
+    pub fn networks(&self) -> Vec<Network> {
+        networks(&self.allow)
     }
 }
 
@@ -368,6 +378,7 @@ impl Platform {
         for (key, allowed) in [
             ("sources.allow", &platform.sources.allow),
             ("registries.allow", &platform.registries.allow),
+            ("builds.allow", &platform.builds.allow),
         ] {
             if let Some(text) = allowed.iter().find(wrong) {
                 return Err(Error::Network {
@@ -450,8 +461,9 @@ mod tests {
 
     #[test]
     fn the_builder_has_labels() {
-        let text = "[builds]\nat_once = 3\nlabels = { fleet = \"big\" }\n";
+        let text = "[builds]\nat_once = 3\nlabels = { fleet = \"big\" }\nallow = [\"10.1.2.0/24\"]\n";
         let builds = toml::from_str::<Platform>(text).unwrap().builds;
+        assert_eq!(builds.networks(), ["10.1.2.0/24".parse().unwrap()]);
         assert_eq!((builds.at_once, builds.labels["fleet"].as_str()), (3, "big"));
         assert_eq!(
             (builds.cpu, Builds::default().at_once),

@@ -39,6 +39,7 @@ pub async fn node(data: Data) -> ExitCode {
     let mut config = host::node::NodeConfig::new(data.0);
     config.image_budget_bytes = platform.images.budget_gib << 30;
     config.registries = platform.registries.networks();
+    config.allowed = platform.builds.networks();
     config.builds_at_once = platform.builds.at_once;
     config.labels = platform.builds.labels;
     config.group = Some(Users::of_this_machine().group);

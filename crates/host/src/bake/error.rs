@@ -27,6 +27,8 @@ pub enum Error {
         timeout: Duration,
         last: String,
     },
+    #[error("the image was not begun: it waited {} hours for other bakes", .0.as_secs() / 3600)]
+    Queued(Duration),
     #[error("the bake was stopped: {0}")]
     Stopped(String),
     #[error("all places for short-lived containers are taken")]
@@ -67,6 +69,7 @@ impl From<Error> for Fault {
                 Self::customer(text).next(format!("correct {script} and push again"))
             }
             Error::Stopped(_) => Self::order(text),
+            Error::Queued(_) => Self::order(text).next("push again when fewer images are baked"),
             Error::Full | Error::Interrupted | Error::Logs(_) => Self::platform(text),
             Error::Container(_) => Self::platform(text).next("vend doctor"),
             Error::Objects(error) => error.into(),

@@ -17,9 +17,9 @@ use model::{
     port::{BakeOrder, Commit},
 };
 
-use super::{Error, Inner, Journal, turn::Unwanted, unpack_inputs};
+use super::{Error, Inner, journal::Journal, time::Time, turn::Unwanted, unpack_inputs};
 use crate::{
-    cache::inside,
+    cache::{Crop, DOWNLOADS, inside},
     container::{Bind, Exit, Net, Output, Preset, Rootfs, Spec},
     layer::{
         Record, archive,
@@ -34,8 +34,6 @@ use crate::{
 const SOURCE: &str = "/srv/vend/source";
 /// The name of a script that was given as text.
 const INLINE: &str = "bake.sh";
-/// Downloads are kept for the next bake, and not in the layer.
-const CACHES: [&str; 3] = ["var/cache/apt/archives", "root/.cache/pip", "root/.npm"];
 /// What the next script of the image finds, and the image does not have: it is another one every hour.
 const ASIDE: &str = "var/lib/apt/lists";
 /// Not a part of a layer: the caches, places that a container has of its own, and what says when and where something was
@@ -43,8 +41,9 @@ const ASIDE: &str = "var/lib/apt/lists";
 const SKIPPED: [&str; 27] = [
     // With the archives: what apt makes of its lists, tens of megabytes, is made again when it is missing.
     "var/cache/apt",
-    CACHES[1],
-    CACHES[2],
+    // Kept for the next bake of the branch.
+    DOWNLOADS[0],
+    DOWNLOADS[1],
     "srv/vend",
     "dev",
     "proc",
@@ -87,10 +86,15 @@ pub(super) struct Run {
     pub script: Digest,
     /// Of the base: see [`Record::epoch`].
     pub epoch: i64,
-    /// Whose downloads it shares.
-    pub cache: String,
-    pub deadline: Instant,
-    pub timeout: Duration,
+    pub downloads: Downloads,
+}
+
+/// What tools downloaded before, by the names of caches.
+pub(super) struct Downloads {
+    /// What it goes on from, and leaves.
+    pub own: String,
+    /// What it begins with as long as it has none of its own, the first that there is. It is not written to.
+    pub below: Vec<String>,
 }
 
 pub(super) enum Source {
@@ -103,17 +107,28 @@ pub(super) enum Source {
     Text(String),
 }
 
+/// When a script is stopped, and of which time that is the end.
+struct Limit {
+    deadline: Instant,
+    timeout: Duration,
+}
+
 /// Runs the script and publishes its layer. The container is gone afterwards, whatever happens.
 pub(super) async fn run(
     oven: &Inner,
     run: Run,
+    time: &Time,
     journal: &mut Journal,
     mut unwanted: Unwanted<'_>,
 ) -> Result<(), Error> {
     journal.line(&format!("{}: running", run.name));
     let started = Instant::now();
+    let limit = Limit {
+        deadline: time.deadline(started),
+        timeout: time.timeout,
+    };
     let work = Work::open(&oven.containers, &oven.node.join("bakes"), run.id.clone()).await?;
-    let made = make(oven, &run, work.directory(), journal, &mut unwanted).await;
+    let made = make(oven, &run, &limit, work.directory(), journal, &mut unwanted).await;
     work.close().await?;
     let size = made?;
     journal.line(&format!(
@@ -129,6 +144,7 @@ pub(super) async fn run(
 async fn make(
     oven: &Inner,
     run: &Run,
+    limit: &Limit,
     work: &Utf8Path,
     journal: &mut Journal,
     unwanted: &mut Unwanted<'_>,
@@ -137,7 +153,10 @@ async fn make(
     fs::create_dir_all(&source).map_err(io_error("create", &source))?;
     let command = prepare(oven, run, &source).await?;
     let uids = oven.uids.take().ok_or(Error::Full)?;
-    let cache = oven.caches.lease(&format!("{}/bakes", run.cache))?;
+    let Downloads { own, below } = &run.downloads;
+    let cache = [own].into_iter().chain(below).map(String::as_str);
+    let cache = oven.caches.lease_first(cache)?;
+    let cache = cache.map(|(_, lease)| lease);
     let mut lowers: Vec<Utf8PathBuf> = Vec::new();
     for key in &run.lowers {
         lowers.extend(oven.layers.aside(key));
@@ -173,16 +192,23 @@ async fn make(
         output: Output::Fd(writer),
     };
     let offset = journal.writer()?.position();
-    let exit = execute(oven, spec, run, reader, journal, unwanted).await?;
+    let exit = execute(oven, spec, run, limit, reader, journal, unwanted).await?;
     if exit.stopped {
         return Err(Error::Stopped(unwanted.stop.reason().unwrap_or_default()));
     }
-    judge(oven, run, exit, &oven.logs.tail(&journal.name, offset, 10))?;
+    judge(oven, run, limit, exit, &oven.logs.tail(&journal.name, offset, 10))?;
     let size = publish(oven, run, &upper, uids.base).await?;
-    let (caches, name) = (oven.caches.clone(), format!("{}/bakes", run.cache));
-    let base = uids.base;
+    let (caches, name, uid_base) = (oven.caches.clone(), own.clone(), uids.base);
     tokio::task::spawn_blocking(move || {
-        caches.harvest(&name, &upper, &CACHES.map(str::to_owned), base, Deletions::Ignore)
+        caches.harvest(&Crop {
+            name: &name,
+            restored: cache.as_ref(),
+            upper: &upper,
+            directories: &DOWNLOADS.map(str::to_owned),
+            uid_base,
+            deletions: Deletions::Ignore,
+            once: false,
+        })
     })
     .await
     .map_err(|_| Error::Interrupted)??;
@@ -254,6 +280,7 @@ async fn execute(
     oven: &Inner,
     spec: Spec,
     run: &Run,
+    limit: &Limit,
     output: OwnedFd,
     journal: &mut Journal,
     unwanted: &mut Unwanted<'_>,
@@ -263,7 +290,7 @@ async fn execute(
         let copied = io::copy(&mut fs::File::from(output), &mut writer);
         (writer, copied)
     });
-    let left = run.deadline.saturating_duration_since(Instant::now());
+    let left = limit.deadline.saturating_duration_since(Instant::now());
     let ended = oven.containers.run_until(spec, left, unwanted.wait()).await;
     let (writer, copied) = pump.await.map_err(|_| Error::Interrupted)?;
     journal.writer = Some(writer);
@@ -271,12 +298,12 @@ async fn execute(
     Ok(ended?)
 }
 
-fn judge(oven: &Inner, run: &Run, exit: Exit, last: &str) -> Result<(), Error> {
+fn judge(oven: &Inner, run: &Run, limit: &Limit, exit: Exit, last: &str) -> Result<(), Error> {
     let (script, last) = (run.name.clone(), last.to_owned());
     match exit {
         Exit { timed_out: true, .. } => Err(Error::TimedOut {
             script,
-            timeout: run.timeout,
+            timeout: limit.timeout,
             last,
         }),
         Exit { code: 0, .. } => Ok(()),

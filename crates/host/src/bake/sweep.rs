@@ -4,10 +4,13 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use model::{Digest, port::Fault};
+use model::{
+    Digest,
+    port::{Fault, ImageUsage, Swept},
+};
 
 use super::{Error, Held, Oven};
-use crate::{base, image::Swept, layer::Record};
+use crate::{base, image, layer::Record};
 
 /// A sweep that waits holds up the bakes that come after it: not for longer than this.
 const QUIET: Duration = Duration::from_secs(20);
@@ -20,7 +23,7 @@ impl Oven {
         &self,
         keep: &BTreeSet<Digest>,
         unused_since: Timestamp,
-    ) -> Result<Option<Swept>, Fault> {
+    ) -> Result<Option<image::Swept>, Fault> {
         let quiet = Arc::clone(&self.0.quiet).write_owned();
         let Ok(quiet) = tokio::time::timeout(QUIET, quiet).await else {
             return Ok(None);
@@ -35,18 +38,44 @@ impl Oven {
         Ok(Some(swept?))
     }
 
-    fn sweep_quietly(&self, mut keep: BTreeSet<Digest>, unused_since: Timestamp) -> Result<Swept, Error> {
+    /// Removes the caches that nobody used since then, and so many of the longest unused that what is left of the images'
+    /// part of the disk has room for the others.
+    pub(crate) fn sweep_caches(&self, unused_since: Timestamp, budget_bytes: u64) -> Result<Swept, Fault> {
+        let usage = ImageUsage {
+            bytes: self.layer_bytes().map_err(Error::from)?,
+            budget_bytes,
+        };
+        let most = usage.near_bytes().saturating_sub(usage.bytes);
+        let swept = self.0.caches.sweep(unused_since, most).map_err(Error::from)?;
+        Ok(Swept {
+            caches: swept.caches,
+            bytes: swept.bytes,
+            ..Swept::default()
+        })
+    }
+
+    fn sweep_quietly(
+        &self,
+        mut keep: BTreeSet<Digest>,
+        unused_since: Timestamp,
+    ) -> Result<image::Swept, Error> {
         let (images, layers) = (&self.0.images, &self.0.layers);
+        let known = self.0.bases.all()?;
         for image in images.list()? {
             let top = image.layers.last().map(|key| layers.get(key)).transpose()?;
             // What no commit asked for is the platform's, but for what builds got from registries.
             let own = |top: &Record| top.commit.is_none() && !base::is_of_registry(top);
-            if top.flatten().as_ref().is_some_and(own) {
+            // On an old base it was made again, or will be when somebody needs it.
+            let old = match image.layers.first() {
+                Some(base) => self.0.bases.is_stale(base, &known)?,
+                None => false,
+            };
+            if !old && top.flatten().as_ref().is_some_and(own) {
                 keep.insert(image.digest);
             }
         }
         keep.extend(self.0.in_use.all());
-        let bases = self.0.bases.all()?.iter().map(|known| known.key).collect();
+        let bases = known.iter().map(|known| known.key).collect();
         Ok(images.sweep(&keep, &bases, unused_since)?)
     }
 

@@ -11,10 +11,14 @@ use model::{
     spec::Base,
 };
 
+use super::{Error, Held, Oven, PLATFORM_TIMEOUT, QUEUED, STANDARD, STANDARD_SCRIPT, platform_key};
 use super::{
-    Error, Held, Oven, PLATFORM_CACHE, PLATFORM_TIMEOUT, STANDARD, STANDARD_SCRIPT, finish, platform_key,
+    Stop,
+    journal::{Journal, finish},
+    platform_downloads, script,
+    script::Run,
+    time::Time,
 };
-use super::{Journal, Stop, script, script::Run};
 use crate::{
     base::{self, Wanted},
     layer,
@@ -96,7 +100,7 @@ impl Oven {
         let log = log
             .parse()
             .map_err(|_| Fault::order(format!("`{log}` cannot name a log")))?;
-        let mut journal = self.journal(log);
+        let mut journal = Journal::new(&self.0.logs, log);
         let baked = self.bake_toolbox(system, tools, &mut journal).await;
         finish(baked, journal)
     }
@@ -128,11 +132,11 @@ impl Oven {
                 variables: std::collections::BTreeMap::new(),
                 commit: None,
                 epoch: base.epoch,
-                cache: PLATFORM_CACHE.to_owned(),
-                deadline: Instant::now() + PLATFORM_TIMEOUT,
-                timeout: PLATFORM_TIMEOUT,
+                downloads: platform_downloads(),
             };
-            reused &= self.layer(run, journal, Stop::never()).await?;
+            // Each has the whole time: it is made once, for everybody.
+            let mut time = Time::new(PLATFORM_TIMEOUT, QUEUED, None);
+            reused &= self.layer(run, &mut time, journal, Stop::never()).await?;
             keys.push(key);
         }
         self.baked(&keys, reused, started)

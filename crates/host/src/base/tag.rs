@@ -1,6 +1,6 @@
 //! What a tag of a registry is now. Builds ask each time, so it costs little and holds up nobody.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     Digest,
     spec::{Base, Reference},
@@ -15,6 +15,9 @@ use crate::{
         registry::{LOOK, Login, Repository},
     },
 };
+
+/// What was asked within this time is not asked again for a bake.
+const RECENT: SignedDuration = SignedDuration::from_hours(24);
 
 /// Why nobody knows what a name means by now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,6 +67,19 @@ impl Bases {
                 Ok((before, Some(why)))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// As [`Self::current`], where nobody asked what the name means in the last day: for bakes, whose images stay.
+    pub async fn recent(
+        &self,
+        wanted: Wanted<'_>,
+        progress: impl FnMut(&str) + Send,
+    ) -> Result<(Record, Option<String>), Error> {
+        let now = crate::now();
+        match self.here(wanted)? {
+            Some((known, _)) if known.checked_at + RECENT < now => self.current(wanted, progress).await,
+            _ => Ok((self.ensure(wanted, progress).await?, None)),
         }
     }
 

@@ -7,7 +7,7 @@ use model::{Digest, Ticket, port::BuildOrder};
 
 use super::{Error, Yard, console::Console, key, sandbox};
 use crate::{
-    cache::{Harvest, Lease},
+    cache::{self, Crop, DOWNLOADS, Harvest, Lease},
     layer::copy::Deletions,
 };
 
@@ -16,7 +16,7 @@ const KEYS: usize = 5;
 
 /// What is kept between builds, as one build stands on it.
 pub(super) struct Restored {
-    /// The tenant's downloads.
+    /// What tools downloaded.
     downloads: Option<Lease>,
     own: Option<Lease>,
     names: Names,
@@ -94,63 +94,85 @@ impl Yard {
                 own = found.map(|(_, lease)| lease);
             }
         }
+        let downloads: Vec<String> = branches(order)
+            .into_iter()
+            .map(|branch| downloads_name(order, branch))
+            .collect();
+        let downloads = caches.lease_first(downloads.iter().map(String::as_str))?;
         Ok(Restored {
-            downloads: caches.lease(&downloads_name(order))?,
+            downloads: downloads.map(|(_, lease)| lease),
             own,
             names,
         })
     }
 
-    /// Keeps the caches. Gives the line that says what became of the app's own, where it has one.
+    /// Keeps the caches of a build that came to its end. Gives the line that says what became of the app's own, where it
+    /// has one. Of a build that failed nothing is kept that would stay as it is.
     pub(super) async fn harvest(
         &self,
         order: &BuildOrder,
         upper: &Utf8Path,
         uid_base: u32,
         restored: Restored,
+        succeeded: bool,
     ) -> Result<Option<String>, Error> {
         let caches = self.0.oven.caches().clone();
-        let downloads = downloads_name(order);
+        let downloads = downloads_name(order, &order.commit.branch);
         let keyed = keyed(order, &order.commit.branch);
         let only_restored = !order.buildspec.cache.paths.is_empty() && !order.buildspec.cache.save;
         let (kept, upper) = (kept(order), upper.to_owned());
         let harvested = tokio::task::spawn_blocking(move || {
-            let directories = sandbox::DOWNLOADS.map(str::to_owned);
-            caches.harvest(&downloads, &upper, &directories, uid_base, Deletions::Ignore)?;
-            let Restored { own, names, .. } = restored;
+            let Restored {
+                own,
+                names,
+                downloads: stood_on,
+            } = restored;
+            caches.harvest(&Crop {
+                name: &downloads,
+                restored: stood_on.as_ref(),
+                upper: &upper,
+                directories: &DOWNLOADS.map(str::to_owned),
+                uid_base,
+                deletions: Deletions::Ignore,
+                once: false,
+            })?;
+            drop(stood_on);
             let Some(named) = names.save else {
                 let said = "No cache is saved: `cache.action` is `restore`";
                 return Ok(only_restored.then(|| said.to_owned()));
             };
-            if names.fixed && caches.lease(&named.name)?.is_some() {
-                return Ok(Some(format!(
-                    "The cache {named} is there already and stays as it is"
-                )));
+            if names.fixed && !succeeded {
+                return Ok(Some(format!("The cache {named} is not saved: the build failed")));
             }
-            let harvest = caches.harvest_on(
-                &named.name,
-                own.as_ref(),
-                &upper,
-                &kept,
+            let harvest = caches.harvest(&Crop {
+                name: &named.name,
+                restored: own.as_ref(),
+                upper: &upper,
+                directories: &kept,
                 uid_base,
-                Deletions::Apply,
-            )?;
+                deletions: Deletions::Apply,
+                once: names.fixed,
+            })?;
             drop(own);
             if names.fixed {
                 caches.trim(&keyed, KEYS)?;
             }
-            Ok::<_, Error>(Some(match harvest {
-                Harvest::Kept => format!("The cache {named} is saved"),
-                Harvest::Nothing => {
-                    format!("The cache {named} is not saved: nothing in its paths was written")
-                }
-                Harvest::TooLarge(most) => format!(
-                    "The cache {named} is not saved: it would have more than {} GiB",
-                    most >> 30
-                ),
-            }))
+            Ok::<_, Error>(Some(said(&named, harvest)))
         });
         harvested.await.map_err(|_| Error::Interrupted)?
+    }
+}
+
+/// What became of a cache, for the log.
+fn said(named: &Named, harvest: Harvest) -> String {
+    match harvest {
+        Harvest::Kept => format!("The cache {named} is saved"),
+        Harvest::There => format!("The cache {named} is there already and stays as it is"),
+        Harvest::Nothing => format!("The cache {named} is not saved: nothing in its paths was written"),
+        Harvest::TooLarge(most) => format!(
+            "The cache {named} is not saved: it would have more than {} GiB",
+            most >> 30
+        ),
     }
 }
 
@@ -198,9 +220,10 @@ fn nothing(keys: Option<&Keys>) -> String {
     said
 }
 
-/// The name of the downloads that all builds of a tenant share.
-fn downloads_name(order: &BuildOrder) -> String {
-    format!("{}/builds", order.place.tenant)
+/// The name of what tools downloaded in a branch's builds. A tool trusts what it once kept, so that a branch could put
+/// anything into the builds of all who share this.
+fn downloads_name(order: &BuildOrder, branch: &str) -> String {
+    format!("{}-builds", cache_name(order, branch))
 }
 
 /// The directories that a buildspec keeps between builds, relative to the container's root: the part of each path before
@@ -246,8 +269,7 @@ fn branches(order: &BuildOrder) -> Vec<&str> {
 
 /// The name of an app's own cache: one for each branch, so that a branch cannot put anything into another's builds.
 pub(super) fn cache_name(order: &BuildOrder, branch: &str) -> String {
-    let branch = Digest::of(branch).short();
-    format!("{}/app-{}/{branch}", order.place.tenant, order.place.app)
+    cache::of_branch(&order.place, branch)
 }
 
 /// Where a branch's caches with keys are.

@@ -23,7 +23,9 @@ use crate::{
     container::{self, Containers},
     image::Images,
     layer::{self, Layers},
-    logs, objects,
+    logs,
+    network::Outside,
+    objects,
     oci::Reach,
     tree,
 };
@@ -87,6 +89,9 @@ impl Workshop {
     ) -> Result<Self, Error> {
         fs::create_dir_all(directory).map_err(io_error("create", directory))?;
         let containers = Containers::open(directory).await?;
+        // Whoever runs this reaches what the machine reaches.
+        let opened = containers.networks().open_to(Outside::Anywhere).await;
+        opened.map_err(container::Error::from)?;
         let objects = objects::Directory::open(directory, OBJECTS_BYTES)?;
         let logs = logs::Directory::open(directory)?;
         let layers = Layers::open(directory)?;

@@ -22,8 +22,6 @@ use crate::{
 
 /// Where the node's own program is in a container, as in a host.
 const PROGRAM: &str = "/usr/lib/vend/vend";
-/// Downloads that all builds of a tenant share.
-pub(super) const DOWNLOADS: [&str; 3] = ["root/.cache/pip", "root/.npm", "var/cache/apt/archives"];
 
 /// Where the source tree of an app is in its builds: always the same place, because tools write it into what they keep.
 pub(super) fn source_directory(order: &BuildOrder) -> String {

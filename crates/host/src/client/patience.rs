@@ -53,7 +53,7 @@ impl Patience {
         }
         if now.duration_since(self.heard) >= SILENT {
             return Err(Fault::platform(format!(
-                "the node has said nothing for {} minutes while it builds",
+                "the node has said nothing for {} minutes while it builds or bakes",
                 SILENT.as_secs() / 60
             ))
             .next("`vend doctor` says why"));
@@ -61,7 +61,7 @@ impl Patience {
         if now.duration_since(self.waited) >= self.limit {
             // Nobody tries again what hung for so long.
             return Err(Fault::order(format!(
-                "the build did not end within {} minutes after it left the queue, and is given up",
+                "what was built or baked did not end within {} minutes after it left the queue, and is given up",
                 self.limit.as_secs() / 60
             ))
             .next("`vend doctor` on the platform's machine; then vend push again"));

@@ -43,6 +43,7 @@ pub fn chunk(run: &Utf8Path, name: &str, offset: u64) -> io::Result<LogChunk> {
         text: String::from_utf8_lossy(&bytes[..length]).into_owned(),
         next: offset + length as u64,
         ended: false,
+        times: Vec::new(),
     })
 }
 
@@ -191,14 +192,7 @@ mod tests {
 
         assert_eq!(chunk(dir, "web", 0).unwrap().text, "aé");
         assert_eq!(chunk(dir, "web", 1).unwrap().next, 3);
-        assert_eq!(
-            chunk(dir, "none", 0).unwrap(),
-            LogChunk {
-                text: String::new(),
-                next: 0,
-                ended: false
-            }
-        );
+        assert_eq!(chunk(dir, "none", 0).unwrap(), LogChunk::default());
         for bad in ["link", "pipe", "sub", "../x", "/etc/passwd"] {
             assert!(
                 chunk(dir, bad, 0).is_err_and(|error| error.kind() != io::ErrorKind::NotFound),

@@ -11,7 +11,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use model::port::LogRef;
 
-use super::{Directory, Error, io_error, kept};
+use super::{Directory, Error, io_error, kept, times};
 
 /// How much is kept of logs that nobody needs any more.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +54,7 @@ impl Directory {
                 0
             } else if age > limits.age {
                 fs::remove_file(&log.path).map_err(io_error("remove", &log.path))?;
+                let _ = fs::remove_file(times::path(&plain(log)));
                 log.bytes
             } else if total > limits.bytes && log.bytes > NOTE.len() as u64 {
                 empty(log)?;
@@ -102,6 +103,11 @@ impl Directory {
             if entry.file_name().starts_with('.') && written < settled {
                 // Half of a log that was to be compressed.
                 let _ = fs::remove_file(path);
+            } else if let Some(log) = path.as_str().strip_suffix(times::SUFFIX) {
+                let log = Utf8Path::new(log);
+                if written < settled && !log.exists() && !kept::path(log).exists() {
+                    let _ = fs::remove_file(path);
+                }
             } else if let Some(name) = name.and_then(|name| name.parse::<LogRef>().ok()) {
                 found.push(Found {
                     path: path.to_owned(),
@@ -115,26 +121,32 @@ impl Directory {
     }
 }
 
+/// Where the log is as long as it is not compressed.
+fn plain(log: &Found) -> Utf8PathBuf {
+    let plain = log.path.as_str().strip_suffix(kept::SUFFIX);
+    plain.map_or_else(|| log.path.clone(), Utf8PathBuf::from)
+}
+
 pub(super) const NOTE: &str = "[vend] this log was removed to make room\n";
 
 /// Leaves a note where a log was, as old as its last line.
 fn empty(log: &Found) -> Result<(), Error> {
-    let plain = log
-        .path
-        .as_str()
-        .strip_suffix(kept::SUFFIX)
-        .map(Utf8PathBuf::from);
+    let path = plain(log);
     let note = || -> io::Result<()> {
-        let path = plain.as_ref().unwrap_or(&log.path);
         let mut file = File::options()
             .write(true)
             .create(true)
             .truncate(true)
-            .open(path)?;
+            .open(&path)?;
         file.write_all(NOTE.as_bytes())?;
         file.set_modified(log.written.into())?;
         file.set_permissions(fs::Permissions::from_mode(0o400))?;
-        plain.as_ref().map_or(Ok(()), |_| fs::remove_file(&log.path))
+        // They are of what is gone.
+        let _ = fs::remove_file(times::path(&path));
+        match path == log.path {
+            true => Ok(()),
+            false => fs::remove_file(&log.path),
+        }
     };
     note().map_err(io_error("empty", &log.path))
 }

@@ -3,12 +3,12 @@
 //! One inet table carries the rules between networks, one bridge table those inside of one. Both are written whole and
 //! swapped in one transaction when a node starts; after that only elements of their sets change.
 
-use std::{net::Ipv4Addr, process::Stdio, time::Duration};
+use std::{collections::BTreeSet, net::Ipv4Addr, process::Stdio, time::Duration};
 
 use model::port::Network;
 use tokio::io::AsyncWriteExt as _;
 
-use super::{Error, Names};
+use super::{Error, Names, Outside, outside::PRIVATE};
 
 /// The largest rule sets that were tried load in a hundredth of it.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -22,13 +22,20 @@ pub struct Closed {
 }
 
 /// The whole inet table. Every interface of ours starts with the same prefix, so that rules need no list of them.
-pub fn inet_table(names: &Names, networks: &[Network], closed: &[Closed]) -> String {
+pub fn inet_table(names: &Names, networks: &[Network], closed: &[Closed], outside: &Outside) -> String {
     let table = names.table();
     let ours = names.prefix();
     let same = elements(networks.iter().map(|n| pair(&names.bridge(n))));
     let subnets = elements(networks.iter().map(subnet).chain([names.one_offs()]));
     let addresses = elements(closed.iter().map(|c| c.address.to_string()));
     let ports = elements(closed.iter().map(address_port));
+    let one_offs = names.one_offs();
+    let Private {
+        rule,
+        resolvers,
+        services,
+        allowed,
+    } = Private::new(outside, &one_offs);
     format!(
         r#"
 table inet {table}
@@ -39,6 +46,9 @@ table inet {table} {{
   set subnets {{ type ipv4_addr; flags interval; {subnets} }}
   set closed {{ type ipv4_addr; {addresses} }}
   set open {{ type ipv4_addr . inet_service; {ports} }}
+  set resolvers {{ type ipv4_addr; {resolvers} }}
+  set services {{ type ipv4_addr . inet_service; {services} }}
+  set allowed {{ type ipv4_addr; flags interval; auto-merge; {allowed} }}
   chain input {{
     type filter hook input priority filter - 5; policy accept;
     iifname "{ours}*" jump to_machine
@@ -60,7 +70,15 @@ table inet {table} {{
     ip saddr != @subnets drop
     ip saddr @closed drop
     ip daddr {{ 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 224.0.0.0/3 }} drop
+    {rule}
     accept
+  }}
+  # Of builds and bakes.
+  chain private {{
+    ip daddr @resolvers meta l4proto {{ tcp, udp }} th dport 53 accept
+    ip daddr . tcp dport @services accept
+    ip daddr @allowed accept
+    drop
   }}
   chain inside {{
     ip daddr . tcp dport @open accept
@@ -79,6 +97,63 @@ table inet {table} {{
 }}
 "#
     )
+}
+
+/// What the table says of private networks: the rule that builds and bakes come to, and its sets.
+struct Private {
+    rule: String,
+    resolvers: String,
+    services: String,
+    allowed: String,
+}
+
+impl Private {
+    fn new(outside: &Outside, one_offs: &str) -> Self {
+        let none = String::new;
+        let Outside::Public { also, services } = outside else {
+            return Self {
+                rule: none(),
+                resolvers: none(),
+                services: none(),
+                allowed: none(),
+            };
+        };
+        // IPv6 is off in containers.
+        let also = also.iter().map(ToString::to_string);
+        let resolvers = super::resolvers();
+        Self {
+            rule: format!(
+                "ip saddr {one_offs} ip daddr {{ {} }} jump private",
+                PRIVATE.join(", ")
+            ),
+            resolvers: elements(unique(resolvers.iter().map(ToString::to_string))),
+            services: elements(services.iter().map(|at| format!("{} . {}", at.ip(), at.port()))),
+            allowed: elements(also.filter(|network| !network.contains(':'))),
+        }
+    }
+}
+
+/// The sets about private networks as they are to be now, in a table that is there.
+pub fn reopened(names: &Names, outside: &Outside) -> String {
+    let table = names.table();
+    let private = Private::new(outside, &names.one_offs());
+    let mut script = String::new();
+    for (set, elements) in [
+        ("resolvers", private.resolvers),
+        ("services", private.services),
+        ("allowed", private.allowed),
+    ] {
+        script += &format!("flush set inet {table} {set}\n");
+        if let Some(elements) = elements.strip_prefix("elements = ") {
+            script += &format!("add element inet {table} {set} {elements}\n");
+        }
+    }
+    script
+}
+
+/// Of two equal elements a set would be refused.
+fn unique(all: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
+    all.collect::<BTreeSet<_>>().into_iter()
 }
 
 /// The whole bridge table: closed hosts talk through their port only, with hosts of their network only. It looks at

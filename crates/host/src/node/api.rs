@@ -133,9 +133,9 @@ async fn build(State(node): State<Node>, Order(call): Order<Ticketed<BuildOrder>
     answer(node.tickets.until_stopped(&key, digest, work).await)
 }
 
-/// Does a build wait for its turn?
+/// Does a build or a bake wait for its turn?
 async fn waits(State(node): State<Node>, Order(ticket): Order<Ticket>) -> Response {
-    answer(Ok(node.yard.waits(&ticket)))
+    answer(Ok(node.yard.waits(&ticket) || node.oven.waits(&ticket)))
 }
 
 async fn bake(State(node): State<Node>, Order(call): Order<Ticketed<BakeOrder>>) -> Response {

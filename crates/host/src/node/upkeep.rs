@@ -34,6 +34,9 @@ const LOGS: logs::Limits = logs::Limits {
 /// One sweep at a time. Clones are the same.
 pub(crate) type Turn = Arc<tokio::sync::Mutex<()>>;
 
+/// A cache that no build or bake used for so long goes: its branch may be gone, and one that is not makes it again.
+const CACHES: SignedDuration = SignedDuration::from_hours(14 * 24);
+
 /// Which app or tenant is gone.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Forgetting {
@@ -76,6 +79,8 @@ impl Upkeep for Node {
             self.sweep_objects(keep, now).await,
             self.sweep_logs(keep, now).await,
             sweep_images(&self.oven, &images, now - GRACE).await,
+            // After the images: caches have what those leave.
+            self.sweep_caches(now).await,
         ];
         let mut swept = Swept::default();
         for part in parts {
@@ -84,6 +89,7 @@ impl Upkeep for Node {
             swept.layers += part.layers;
             swept.objects += part.objects;
             swept.logs += part.logs;
+            swept.caches += part.caches;
             swept.bytes += part.bytes;
             swept.busy |= part.busy;
         }
@@ -112,6 +118,14 @@ impl Node {
             bytes,
             ..Swept::default()
         })
+    }
+
+    async fn sweep_caches(&self, now: Timestamp) -> Result<Swept, Fault> {
+        let (oven, budget_bytes) = (self.oven.clone(), self.image_budget_bytes);
+        let swept = tokio::task::spawn_blocking(move || oven.sweep_caches(now - CACHES, budget_bytes));
+        swept
+            .await
+            .map_err(|_| Fault::platform("the sweep of caches stopped half-way"))?
     }
 
     async fn sweep_logs(&self, keep: &Keep, now: Timestamp) -> Result<Swept, Fault> {

@@ -1,8 +1,21 @@
 //! What a build cannot reach: this machine, and the builds beside it, of whomever they are.
 
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::{
+    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    process::{Child, Command},
+    time::Duration,
+};
 
-use model::{Secret, spec::build::PhaseName::Build};
+use camino::Utf8PathBuf;
+use host::{
+    container::{Net, Output, Preset, Rootfs, Spec, tag_of},
+    network::Outside,
+};
+use model::{
+    Secret,
+    port::{Network, Resources},
+    spec::build::PhaseName::Build,
+};
 
 use crate::{
     world::{World, buildspec, phase},
@@ -99,4 +112,159 @@ pub async fn builds_reach_neither_the_machine_nor_each_other(world: &World) {
     };
     let (served, ()) = tokio::join!(serving, trying);
     assert!(served.is_err(), "it was stopped");
+}
+
+/// A machine in a private network beside this one, that answers at a port. It goes with this.
+struct Beside {
+    namespace: String,
+    link: String,
+    server: Child,
+}
+
+impl Beside {
+    const OURS: &str = "10.213.77.1";
+    const THEIRS: &str = "10.213.77.2";
+    const PORT: u16 = 8098;
+
+    fn start(tag: &str) -> Self {
+        let (namespace, link) = (format!("beside-{tag}"), format!("bs{tag}"));
+        let (ours, theirs) = (Self::OURS, Self::THEIRS);
+        let commands = format!(
+            "ip netns add {namespace} && ip link add {link} type veth peer name eth0 netns {namespace} \
+             && ip addr add {ours}/30 dev {link} && ip link set {link} up \
+             && ip -n {namespace} addr add {theirs}/30 dev eth0 && ip -n {namespace} link set eth0 up"
+        );
+        // What an earlier run that was killed left.
+        gone(&namespace, &link);
+        assert!(sh(&commands), "{commands}");
+        let port = Self::PORT.to_string();
+        let serve = ["netns", "exec", &namespace, "python3", "-m", "http.server", &port];
+        let server = Command::new("ip").args(serve).spawn().unwrap();
+        let beside = Self {
+            namespace,
+            link,
+            server,
+        };
+        let address = format!("{theirs}:{port}").parse().unwrap();
+        while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        beside
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        gone(&self.namespace, &self.link);
+    }
+}
+
+fn sh(command: &str) -> bool {
+    Command::new("sh")
+        .args(["-c", command])
+        .status()
+        .unwrap()
+        .success()
+}
+
+fn gone(namespace: &str, link: &str) {
+    sh(&format!(
+        "ip link delete {link} 2> /dev/null; ip netns delete {namespace} 2> /dev/null; true"
+    ));
+}
+
+/// A host of an environment, which answers at port 8097 of its address.
+fn host(world: &World, lowers: Vec<Utf8PathBuf>, network: Network, address: Ipv4Addr) -> Spec {
+    Spec {
+        id: "h-apart".to_owned(),
+        hostname: "apart".to_owned(),
+        rootfs: Rootfs {
+            lowers,
+            scratch: world.node().join("test-apart"),
+            disk_mib: Some(64),
+        },
+        uid_base: 300_000,
+        args: ["/usr/bin/python3", "-m", "http.server", "8097"]
+            .map(str::to_owned)
+            .to_vec(),
+        env: Vec::new(),
+        cwd: "/tmp".to_owned(),
+        binds: Vec::new(),
+        resources: Resources {
+            cpu: 1.0,
+            memory_mib: 128,
+            disk_mib: 64,
+            pids: 32,
+        },
+        network: Some(Net::Host {
+            network,
+            address,
+            only_port: None,
+        }),
+        preset: Preset::Host,
+        stdin: None,
+        output: Output::File(world.node().join("test-apart.log")),
+    }
+}
+
+pub async fn builds_reach_no_host_and_no_private_network_that_nobody_allows(world: &World) {
+    let standard = world.oven.standard().await.unwrap();
+    let lowers = world.oven.images().lowers(&standard.image).unwrap();
+    let network = Network {
+        number: 7,
+        subnet: Ipv4Addr::new(10, 213, 78, 0),
+        prefix: 24,
+    };
+    let address = Ipv4Addr::new(10, 213, 78, 20);
+    let spec = host(world, lowers, network.clone(), address);
+    world.containers.start(spec).await.unwrap();
+    let beside = Beside::start(&tag_of(world.node()));
+    // The machine reaches both.
+    for at in [
+        format!("{address}:8097"),
+        format!("{}:{}", Beside::THEIRS, Beside::PORT),
+    ] {
+        while TcpStream::connect_timeout(&at.parse().unwrap(), Duration::from_secs(1)).is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    let listener = TcpListener::bind((Beside::OURS, 0)).unwrap();
+    let own = format!("{}:{}", Beside::OURS, listener.local_addr().unwrap().port());
+    let (theirs, port) = (Beside::THEIRS, Beside::PORT);
+    let command = format!("python3 tries.py {address}:8097 {theirs}:{port} {own}");
+    let tries = async || {
+        let buildspec = buildspec(vec![phase(Build, &[&command], &[])]);
+        let order = world.build_order(&[("tries.py", TRIES)], buildspec);
+        let (_, log) = succeeds(world, &order).await;
+        has(&log, &["\ntried all\n", &format!("did not reach {address} 8097")]);
+        has(&log, &[&format!("did not reach {}", own.replace(':', " "))]);
+        log.contains(&format!("\nreached {theirs} {port}\n"))
+    };
+    let open_to = async |networks: &[&str], services: &[String]| {
+        let outside = Outside::Public {
+            also: networks.iter().map(|text| text.parse().unwrap()).collect(),
+            services: services.iter().map(|text| text.parse().unwrap()).collect(),
+        };
+        world.containers.networks().open_to(outside).await.unwrap();
+    };
+    assert!(!tries().await, "nobody allowed it");
+    open_to(&["10.213.77.0/30", "10.213.0.0/16", "fd00::/8"], &[]).await;
+    assert!(tries().await, "the operator allows it, and no more than that");
+    open_to(&[], &[format!("{theirs}:{port}")]).await;
+    assert!(tries().await, "the machine itself is set up to use it");
+    open_to(&["10.214.0.0/16"], &[format!("{theirs}:1")]).await;
+    assert!(!tries().await);
+    world
+        .containers
+        .networks()
+        .open_to(Outside::Anywhere)
+        .await
+        .unwrap();
+    assert!(tries().await, "whoever sits at the machine may");
+    open_to(&[], &[]).await;
+    drop(beside);
+    world.containers.delete("h-apart").await.unwrap();
+    world.containers.networks().remove(&network).await.unwrap();
 }

@@ -3,9 +3,15 @@
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 
 use jiff::SignedDuration;
-use model::port::{Bakery as _, Blame};
+use model::{
+    port::{Bakery as _, Blame},
+    spec::build::PhaseName,
+};
 
-use crate::world::World;
+use crate::{
+    world::{World, buildspec, phase},
+    yard::{has, succeeds},
+};
 
 pub async fn an_image_is_baked_once(world: &World) {
     let install = format!(
@@ -75,33 +81,60 @@ pub async fn an_image_is_baked_once(world: &World) {
     assert_eq!(lowers.len(), 2);
 }
 
-pub async fn downloads_are_kept_for_a_tenant_s_next_bake(world: &World) {
-    let salt = world.salt.trim_start_matches('.').to_lowercase();
-    let bake = async |tenant: &str, number: u8| {
-        // Whether pip keeps a download is for its registry to say: a file stands for one.
-        let script = format!(
-            "#!/bin/sh\n# {number} {}\nset -e\ncat /root/.cache/pip/wheel || mkdir -p /root/.cache/pip\n\
-             echo a wheel was kept > /root/.cache/pip/wheel\napt-get update -q\n\
-             apt-get install -qy --no-install-recommends tree\n",
-            world.salt
-        );
-        let mut order = world.bake_order(&[("infra/a.sh", &script)], &["infra/a.sh"]);
-        order.place = format!("{tenant}-{salt}/shop/dev").parse().unwrap();
-        let baked = world.oven.bake(&world.ticket(), &order).await.unwrap();
-        let files = world.layers.files(&baked.layers[1].key);
-        for absent in ["root/.cache/pip", "var/cache/apt/archives"] {
-            assert!(!files.join(absent).exists(), "{absent} is no part of an image");
-        }
-        let log = world.log(baked.log.as_ref().unwrap());
-        ["Need to get 0 B/", "a wheel was kept"].map(|text| log.contains(text))
-    };
-    assert_eq!(bake("first", 1).await, [false; 2]);
-    assert_eq!(bake("first", 2).await, [true; 2]);
-    assert_eq!(
-        bake("other", 3).await,
-        [false; 2],
-        "another tenant's downloads are not seen"
+/// What a bake finds in the place of pip's downloads and apt's. It leaves a file with the name of `branch`, and a package.
+async fn downloads(world: &World, place: &str, branch: &str, number: u8) -> (String, bool) {
+    // Whether pip keeps a download is for its registry to say: a file stands for one.
+    let script = format!(
+        "#!/bin/sh\n# {number} {}\nset -e\nmkdir -p /root/.cache/pip; echo found $(ls /root/.cache/pip) there\n\
+         touch /root/.cache/pip/of-{branch}\napt-get update -q\n\
+         apt-get install -qy --no-install-recommends tree\n",
+        world.salt
     );
+    let mut order = world.bake_order(&[("infra/a.sh", &script)], &["infra/a.sh"]);
+    order.place = place.parse().unwrap();
+    order.commit.branch = branch.to_owned();
+    let baked = world.oven.bake(&world.ticket(), &order).await.unwrap();
+    let files = world.layers.files(&baked.layers[1].key);
+    for absent in ["root/.cache/pip", "var/cache/apt/archives"] {
+        assert!(!files.join(absent).exists(), "{absent} is no part of an image");
+    }
+    let log = world.log(baked.log.as_ref().unwrap());
+    let (_, found) = log.split_once("found ").unwrap();
+    let (found, _) = found.split_once("there").unwrap();
+    (found.trim().to_owned(), log.contains("Need to get 0 B/"))
+}
+
+pub async fn downloads_are_a_branch_s_own(world: &World) {
+    let salt = world.salt.trim_start_matches('.').to_lowercase();
+    let place = format!("first-{salt}/shop/dev");
+    let mut number = 0;
+    let mut check = async |place: &str, branch: &str, found: &str, has_package: bool| {
+        number += 1;
+        let expected = (found.to_owned(), has_package);
+        assert_eq!(
+            downloads(world, place, branch, number).await,
+            expected,
+            "{place} {branch}"
+        );
+    };
+    check(&place, "main", "", false).await;
+    check(&place, "main", "of-main", true).await;
+    // A branch begins with what main left, and leaves nothing to it.
+    check(&place, "side", "of-main", true).await;
+    check(&place, "side", "of-main of-side", true).await;
+    check(&place, "other", "of-main", true).await;
+    check(&place, "main", "of-main", true).await;
+    // Nobody else's: of another app, of another tenant, of builds.
+    check(&place.replace("shop", "site"), "main", "", false).await;
+    check(&place.replace("first", "rival"), "main", "", false).await;
+    let look = "mkdir -p /root/.cache/pip; echo found $(ls /root/.cache/pip) there; touch /root/.cache/pip/of-a-build";
+    let buildspec = buildspec(vec![phase(PhaseName::Build, &[look], &[])]);
+    let mut build = world.build_order(&[("a", "")], buildspec);
+    build.place = place.parse().unwrap();
+    build.commit.branch = "main".to_owned();
+    let (_, log) = succeeds(world, &build).await;
+    has(&log, &["\nfound there\n"]);
+    check(&place, "main", "of-main", true).await;
 }
 
 pub async fn layers_hold_real_ids_and_deletions(world: &World) {
@@ -203,6 +236,38 @@ pub async fn a_bake_is_stopped_by_its_deadline(world: &World) {
         "{fault}"
     );
     assert_eq!(fault.blame, Blame::Customer);
+}
+
+pub async fn a_bake_s_time_is_not_that_of_those_before_it(world: &World) {
+    let order = |name: &str, seconds: u32| {
+        let script = format!("# {name} {}\necho begun; sleep {seconds}\n", world.salt);
+        world.bake_order(&[("infra/slow.sh", &script)], &["infra/slow.sh"])
+    };
+    // Two take all places, for longer than the third may take.
+    let (one, two, three) = (world.ticket(), world.ticket(), world.ticket());
+    let (first, second, mut third) = (order("one", 12), order("two", 12), order("three", 0));
+    third.timeout = SignedDuration::from_secs(9);
+    let waiting = async {
+        for ticket in [&one, &two] {
+            world.says(&format!("bake/{ticket}"), "begun").await;
+        }
+        let says = async {
+            world
+                .says(
+                    &format!("bake/{three}"),
+                    "waiting: scripts of other images run, at most 2",
+                )
+                .await;
+            assert!(world.oven.waits(&three) && !world.oven.waits(&one));
+        };
+        let (baked, ()) = tokio::join!(world.bake(&three, &third), says);
+        assert!(!world.oven.waits(&three));
+        baked
+    };
+    let (one, two, three) = tokio::join!(world.bake(&one, &first), world.bake(&two, &second), waiting);
+    one.unwrap();
+    two.unwrap();
+    three.unwrap();
 }
 
 pub async fn a_stopped_bake_ends_unless_another_waits_for_its_layer(world: &World) {

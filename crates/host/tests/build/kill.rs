@@ -138,6 +138,8 @@ fn nothing_is_half_made(node: &World) {
         let left = fs::read_dir(node.node().join(home)).unwrap().count();
         assert_eq!(left, 0, "work was left in {home}");
     }
+    let staged = fs::read_dir(node.node().join("cache/+new")).unwrap().count();
+    assert_eq!(staged, 0, "half of a cache was left");
     let layers = fs::read_dir(node.node().join("layers")).unwrap().count();
     assert_eq!(
         layers,

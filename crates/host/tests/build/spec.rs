@@ -329,6 +329,69 @@ pub async fn caches_have_keys_and_branches(world: &World) {
     );
 }
 
+pub async fn lines_have_the_times_when_they_came(world: &World) {
+    let text = "version: 0.2\nphases: { build: { commands: ['echo the first; sleep 2; echo the last'] } }\n";
+    let (built, _) = succeeds(world, &order(world, text)).await;
+    let chunk = world.logs.chunk(&built.log, 0).unwrap();
+    let at = |line: &str| {
+        // Of the line itself, not of the end of the one before.
+        let offset = (chunk.text.find(&format!("\n{line}")).unwrap() + 1) as u64;
+        let next = chunk.times.partition_point(|time| time.from <= offset);
+        chunk.times[next.checked_sub(1).expect("every line has one")].at
+    };
+    let (began, first) = (at("[Container]"), at("the first\n"));
+    let (last, ended) = (at("the last\n"), chunk.times.last().unwrap().at);
+    assert!(
+        began <= first && first < last && last <= ended,
+        "{:?}",
+        chunk.times
+    );
+    // Read from the middle, it is the same.
+    let middle = (chunk.text.find("\nthe last\n").unwrap() + 1) as u64;
+    let rest = world.logs.chunk(&built.log, middle).unwrap();
+    assert_eq!(rest.times[0].at, at("the last\n"));
+}
+
+pub async fn a_build_that_failed_fixes_no_cache(world: &World) {
+    let keyed = "key: 'npm-$(codebuild-hash-files x.lock)'";
+    let mut half = cached(world, "main", "1", keyed, "half");
+    half.buildspec.phases[0].commands.push("exit 3".to_owned());
+    let (_, log) = fails(world, &half, &["exit status 3"]).await;
+    has(&log, &["of the branch main is not saved: the build failed"]);
+    assert_eq!(
+        found(world, &cached(world, "main", "1", keyed, "whole")).await,
+        ""
+    );
+    assert_eq!(
+        found(world, &cached(world, "main", "1", keyed, "more")).await,
+        "whole"
+    );
+    // What has no key is only a help, and no promise: it is kept, as before.
+    let mut flaky = cached(world, "flaky", "1", "", "first");
+    flaky.buildspec.phases[0].commands.push("exit 3".to_owned());
+    let (_, log) = fails(world, &flaky, &["exit status 3"]).await;
+    has(&log, &["The cache of the branch flaky is saved"]);
+    assert_eq!(found(world, &cached(world, "flaky", "1", "", "x")).await, "first");
+}
+
+pub async fn downloads_of_branches_do_not_meet(world: &World) {
+    let check = async |branch: &str, expected: &str| {
+        let text = "version: 0.2\nphases: { build: { commands: ['mkdir -p /root/.npm; ls /root/.npm > found; touch \
+                    /root/.npm/of-$BRANCH'] } }\nartifacts: { files: found }\n";
+        let mut order = world.build_order(&[("a", "")], spec(text));
+        order.place = cached(world, "", "", "", "").place;
+        order.commit.branch = branch.to_owned();
+        order.variables.insert("BRANCH".to_owned(), branch.to_owned());
+        assert_eq!(found(world, &order).await, expected, "{branch}");
+    };
+    check("main", "").await;
+    check("side", "of-main").await;
+    check("side", "of-main of-side").await;
+    // Whatever a branch puts there, main does not find it, and neither does another.
+    check("main", "of-main").await;
+    check("other", "of-main").await;
+}
+
 pub async fn caches_of_tenants_do_not_meet(world: &World) {
     for keyed in ["key: same", ""] {
         let own = |leave: &str| {

@@ -79,6 +79,50 @@ pub async fn each_build_asks_what_its_tag_is_now(world: &World) {
     has(&log, &["\nsecond\n", &why]);
 }
 
+/// Nobody asked for a base since long ago.
+fn age(world: &World, base: &Reference) {
+    let entries = std::fs::read_dir(world.node().join("bases")).unwrap();
+    let mut aged = 0;
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        let known = std::fs::read(&path).unwrap_or_default();
+        let Ok(mut known) = serde_json::from_slice::<serde_json::Value>(&known) else {
+            continue;
+        };
+        if known["base"] == format!("oci:{base}") {
+            known["checked_at"] = "2020-01-01T00:00:00Z".into();
+            std::fs::write(&path, known.to_string()).unwrap();
+            aged += 1;
+        }
+    }
+    assert_eq!(aged, 1);
+}
+
+pub async fn a_bake_asks_for_a_base_that_nobody_asked_for_lately(world: &World) {
+    let work = tempfile::tempdir_in(world.node()).unwrap();
+    let work = Utf8Path::from_path(work.path()).unwrap();
+    let Some(registry) = Registry::start(work, None) else {
+        return;
+    };
+    let reference = registry.reference("acme/base:1");
+    let bake = async |number: u8| {
+        let script = format!("# {number} {}\nls /\n", world.salt);
+        let mut order = world.bake_order(&[("infra/a.sh", &script)], &["infra/a.sh"]);
+        order.base = format!("oci:{reference}");
+        let baked = world.oven.bake(&world.ticket(), &order).await.unwrap();
+        world.log(baked.log.as_ref().unwrap())
+    };
+    pushed(world, &with(world, "first").await, &reference, None, work);
+    has(&bake(1).await, &["\nfirst\n"]);
+    pushed(world, &with(world, "second").await, &reference, None, work);
+    has(&bake(2).await, &["\nfirst\n"]);
+    age(world, &reference);
+    has(&bake(3).await, &["\nsecond\n"]);
+    // A registry that is away leaves what is here.
+    drop(registry);
+    age(world, &reference);
+    has(&bake(4).await, &["\nsecond\n", "what it is now is not known"]);
+}
+
 pub async fn a_private_image_is_one_to_build_in(world: &World) {
     let work = tempfile::tempdir_in(world.node()).unwrap();
     let work = Utf8Path::from_path(work.path()).unwrap();

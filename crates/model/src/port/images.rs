@@ -203,7 +203,7 @@ pub struct BaseSeen {
     pub checked_at: Timestamp,
 }
 
-/// What images take of the disk, and may take.
+/// What images, and the caches of builds and bakes, take of the disk, and may take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImageUsage {
     pub bytes: u64,
@@ -213,7 +213,12 @@ pub struct ImageUsage {
 impl ImageUsage {
     /// Near its end: what nothing needs goes now, and not at the next round.
     pub fn is_near(&self) -> bool {
-        self.bytes >= self.budget_bytes / 10 * 9
+        self.bytes >= self.near_bytes()
+    }
+
+    /// Where its end is near.
+    pub fn near_bytes(&self) -> u64 {
+        self.budget_bytes / 10 * 9
     }
 
     /// No new image is begun.

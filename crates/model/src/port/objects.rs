@@ -1,6 +1,8 @@
 use std::{fmt, str::FromStr};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Fault;
 use crate::Digest;
@@ -71,13 +73,25 @@ impl fmt::Display for LogRef {
 }
 
 /// Some bytes of a log, from an offset in bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogChunk {
     pub text: String,
     /// Where to go on reading, in bytes.
     pub next: u64,
     /// Nothing will be added any more.
     pub ended: bool,
+    /// When the text came, in order of offsets; none where nobody noted it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub times: Vec<LogTime>,
+}
+
+/// What a log has from this offset on, up to that of the next, came in this second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogTime {
+    /// In bytes, from the log's beginning.
+    pub from: u64,
+    #[schema(value_type = String)]
+    pub at: Timestamp,
 }
 
 /// Logs that stay. Reading a log that does not exist yet gives an empty chunk that has not ended.

@@ -37,6 +37,9 @@ pub struct Swept {
     pub layers: u64,
     pub objects: u64,
     pub logs: u64,
+    /// What builds and bakes kept for those after them.
+    #[serde(default)]
+    pub caches: u64,
     /// Of all of it.
     pub bytes: u64,
     /// Images were left alone because one was being made.
@@ -45,6 +48,6 @@ pub struct Swept {
 
 impl Swept {
     pub fn is_empty(&self) -> bool {
-        self.images.is_empty() && self.layers == 0 && self.objects == 0 && self.logs == 0
+        self.images.is_empty() && self.layers == 0 && self.objects == 0 && self.logs == 0 && self.caches == 0
     }
 }

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::Place;
 use crate::{
     Digest, ExecutionId, HostId, Secret, TenantName,
-    port::{HostRole, HostState, PhaseReport},
+    port::{HostRole, HostState, LogTime, PhaseReport},
     route::TargetState,
     secret,
 };
@@ -240,6 +240,9 @@ pub struct LogText {
     /// In bytes.
     pub next: u64,
     pub ended: bool,
+    /// When the text came: of builds, bakes and deployments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub times: Vec<LogTime>,
 }
 
 /// The newest lines of the access log about somebody, oldest first.

@@ -3,7 +3,13 @@
 use clap::{Args, ValueEnum};
 use model::wire::{AccessLog, App, LogEntry, LogText};
 
-use super::{Client, Exit, Failure, Global, client::escape, executions::POLL, target::Target};
+use super::{
+    Client, Exit, Failure, Global,
+    client::escape,
+    executions::POLL,
+    lines::{Line, Lines},
+    target::Target,
+};
 use crate::output::{Output, Tone, tame};
 
 /// Requests that are shown.
@@ -28,6 +34,9 @@ pub struct Logs {
     /// Show the names of the logs that there are, and nothing else.
     #[arg(long)]
     list: bool,
+    /// Show when each line came, and its phase: of builds, bakes and deployments.
+    #[arg(long, conflicts_with_all = ["access", "list"])]
+    times: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -189,26 +198,34 @@ async fn show(log: &str, command: &Logs, client: &Client, output: &Output) -> Re
     let mut offset = 0;
     // What there is already, until its end is reached: only then it is known which lines are the last.
     let mut before = command.first().map(|lines| (lines, String::new()));
+    let mut lines = command.times.then(Lines::default);
     loop {
         let chunk: LogText = client.get(&path(log, offset)).await?;
         let read = chunk.next.saturating_sub(offset);
         let moved = read > 0;
         // One that is written to all the time is read up to where there is little left.
         let more = moved && !(command.follow && read < LITTLE);
+        let text = match &mut lines {
+            Some(lines) => timed(&lines.feed(&chunk.text, offset, &chunk.times)),
+            None => chunk.text.clone(),
+        };
         offset = chunk.next;
         match (&mut before, output.json) {
             (_, true) => output.show(&chunk, |_| String::new()),
-            (Some((lines, text)), false) => {
-                text.push_str(&chunk.text);
-                *text = last(text, *lines).to_owned();
+            (Some((lines, held)), false) => {
+                held.push_str(&text);
+                *held = last(held, *lines).to_owned();
                 if !more {
-                    say(text, output);
+                    say(held, output);
                     before = None;
                 }
             }
-            (None, false) => say(&chunk.text, output),
+            (None, false) => say(&text, output),
         }
         if !moved && (chunk.ended || !command.follow) {
+            if let (Some(lines), false) = (&mut lines, output.json) {
+                say(&timed(&lines.end()), output);
+            }
             if offset == 0 && !output.json {
                 eprintln!("{log} has no lines");
             }
@@ -218,6 +235,20 @@ async fn show(log: &str, command: &Logs, client: &Client, output: &Output) -> Re
             tokio::time::sleep(POLL).await;
         }
     }
+}
+
+/// Lines with when they came, in UTC, and their phase.
+fn timed(lines: &[Line]) -> String {
+    let shown = |line: &Line| {
+        let at = line
+            .at
+            .map_or(String::new(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        match line.phase.is_empty() {
+            true => format!("{at:<20}  {}\n", line.text),
+            false => format!("{at:<20}  {:<16} {}\n", line.phase, line.text),
+        }
+    };
+    lines.iter().map(shown).collect()
 }
 
 fn say(text: &str, output: &Output) {

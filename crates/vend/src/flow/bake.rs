@@ -15,7 +15,8 @@ use store::{By, NewBake};
 
 use super::{Attempt, World, state::Sourced, stored};
 
-const TIMEOUT: SignedDuration = SignedDuration::from_mins(45);
+/// Of all scripts of an image together, without what they wait for.
+pub const TIMEOUT: SignedDuration = SignedDuration::from_mins(45);
 
 #[derive(Deserialize)]
 struct Input {
@@ -46,7 +47,12 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let by = By::platform(crate::clock::now());
     let begun = world.store.write(move |tx| tx.begin_bake(&new, &by));
     let bake = begun.await.map_err(stored)?;
-    let baked = match super::images::room(world, &bake).await {
+    // An image that is there takes no room, however full the disk is. One that cannot be looked for is refused by the bake.
+    let room = match world.node.find(&order).await {
+        Ok(None) => super::images::room(world, &bake).await,
+        Ok(Some(_)) | Err(_) => Ok(()),
+    };
+    let baked = match room {
         Ok(()) => world.node.bake(&attempt.steady, &order).await,
         Err(full) => Err(full),
     };

@@ -104,6 +104,14 @@ fn build_timeout(build: &spec::Build) -> i64 {
     own.saturating_add(AROUND_S)
 }
 
+/// The deadline of a bake: what it waits for, room and its turn, its base, and its scripts.
+fn bake_timeout() -> i64 {
+    /// A base may be made first, and what is left is kept.
+    const AROUND_S: i64 = HOUR;
+    let queued = i64::try_from(host::build::QUEUED.as_secs()).unwrap_or(i64::MAX);
+    super::images::longest_wait_s() + queued + super::bake::TIMEOUT.as_secs() + AROUND_S
+}
+
 /// What a push runs through. `approval`: the rule that it is under, which is not always its own.
 pub fn release(environment: &spec::Environment, approval: Option<&spec::Approval>) -> Value {
     let build_timeout = build_timeout(&environment.build);
@@ -224,7 +232,7 @@ fn make(build_timeout_s: i64, next: &str) -> Value {
     };
     json!({
         "Type": "Parallel",
-        "Branches": [branch("Build", "build", build_timeout_s), branch("Bake", "bake", HOUR)],
+        "Branches": [branch("Build", "build", build_timeout_s), branch("Bake", "bake", bake_timeout())],
         "ResultSelector": { "build.$": "$[0]", "bake.$": "$[1]" },
         "ResultPath": "$.made",
         "Catch": [catch()],
@@ -284,6 +292,16 @@ pub mod tests {
         assert!((30 * HOUR + 1..32 * HOUR).contains(&long), "{long}");
         let short = deadline("{ batch: true, timeout: 5m, batch_timeout: 1m }");
         assert!((61..2 * HOUR).contains(&short), "{short}");
+    }
+
+    #[test]
+    fn bakes_that_wait_are_not_cut_by_the_time_of_one() {
+        let make = release(&parsed("app: shop\n"), None)["States"]["Make"].clone();
+        let deadline = make["Branches"][1]["States"]["Bake"]["TimeoutSeconds"]
+            .as_i64()
+            .unwrap();
+        // Half an hour for room, eight hours for its turn, and then its own time.
+        assert!(deadline > HOUR / 2 + 8 * HOUR + 45 * 60, "{deadline}");
     }
 
     #[test]

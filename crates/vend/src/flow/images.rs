@@ -36,6 +36,11 @@ pub async fn secret(world: &World, place: &Place, name: &str) -> Result<Secret, 
     secret.ok_or_else(|| build::missing(place, [name]))
 }
 
+/// How long a bake waits for room at most, in seconds.
+pub fn longest_wait_s() -> i64 {
+    i64::try_from(LOOK.as_secs() * u64::from(LOOKS)).unwrap_or(i64::MAX)
+}
+
 /// Waits until the images' part of the disk has room, and says why it waits. Near the end of that part what nothing needs
 /// is removed at once.
 pub async fn room(world: &Arc<World>, bake: &Bake) -> Result<(), Fault> {
@@ -73,7 +78,7 @@ pub const MORE_ROOM: &str =
 fn fullness(usage: &ImageUsage) -> String {
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     format!(
-        "images take {:.1} of their {:.1} GiB of the disk, and what is left is needed by live hosts, by the last releases or \
+        "images and caches take {:.1} of their {:.1} GiB of the disk, and what is left is needed by live hosts, by the last releases or \
          was used in the last hours",
         gib(usage.bytes),
         gib(usage.budget_bytes)

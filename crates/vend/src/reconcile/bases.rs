@@ -1,5 +1,6 @@
-//! Bases stay new: each that a live release stands on is looked at once a day, and what stands on one that has become
-//! another is made again as a push of its own commit, through the normal flow.
+//! Bases stay new: each that a live release stands on, and each of the platform's own that this machine has, for builds
+//! too, is looked at once a day. What is live on one that has become another is made again as a push of its own commit,
+//! through the normal flow. A registry's that nobody is live on is asked for by who bakes on it next, with his login.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -50,7 +51,7 @@ pub async fn run(world: Arc<World>, cancel: CancellationToken) {
 /// What is live, and on which image.
 type Live = BTreeMap<Place, Release>;
 
-/// Which of the bases that live releases stand on are looked at.
+/// Which bases are looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {
     /// Those that nobody looked at lately.
@@ -64,10 +65,8 @@ pub async fn round(world: &Arc<World>, which: &Which) -> Result<Refreshed, Fault
     let live = world.store.read(live).await.map_err(stored)?;
     let seen = world.node.bases().await?;
     let mut refreshed = Refreshed::default();
-    for (place, release) in due(&live, &seen.bases, which, crate::clock::now()) {
-        refreshed
-            .bases
-            .push(look(world, &place, &release.spec.image).await);
+    for due in due(&live, &seen.bases, which, crate::clock::now()) {
+        refreshed.bases.push(look(world, due).await);
     }
     let stale = world.node.bases().await?.stale;
     let old = Stale {
@@ -83,14 +82,16 @@ pub async fn round(world: &Arc<World>, which: &Which) -> Result<Refreshed, Fault
 }
 
 /// One base that cannot be looked at does not keep the others from it.
-async fn look(world: &Arc<World>, place: &Place, image: &spec::Image) -> RefreshedBase {
-    let base = image.base.clone();
-    let tenant = tenant_of(&base, place);
+async fn look(world: &Arc<World>, Due { base, tenant, of }: Due) -> RefreshedBase {
     let looked = async {
+        let login = match &of {
+            Some((place, image)) => images::login(world, place, image).await?,
+            None => None,
+        };
         let order = BaseOrder {
             base: base.clone(),
             tenant: tenant.clone(),
-            login: images::login(world, place, image).await?,
+            login,
         };
         world.node.refresh(&order).await
     };
@@ -128,26 +129,44 @@ fn tenant_of(base: &str, place: &Place) -> Option<TenantName> {
     matches!(base.parse(), Ok(Base::Oci(_))).then(|| place.tenant.clone())
 }
 
-/// One release for each base that may move and is to be looked at.
-fn due(live: &Live, seen: &[BaseSeen], which: &Which, now: Timestamp) -> Vec<(Place, Release)> {
+/// A base that is to be looked at.
+#[derive(Debug, PartialEq)]
+struct Due {
+    base: String,
+    tenant: Option<TenantName>,
+    /// Whose image stands on it, where one is live: its login is for the base's registry.
+    of: Option<(Place, spec::Image)>,
+}
+
+/// Each base that may move and is to be looked at, once: those of live releases, and the platform's own that are here.
+fn due(live: &Live, seen: &[BaseSeen], which: &Which, now: Timestamp) -> Vec<Due> {
+    let used = live.iter().map(|(place, release)| {
+        let image = release.spec.image.clone();
+        Due {
+            tenant: tenant_of(&image.base, place),
+            base: image.base.clone(),
+            of: Some((place.clone(), image)),
+        }
+    });
+    let own = seen.iter().filter(|seen| seen.tenant.is_none()).map(|seen| Due {
+        base: seen.base.clone(),
+        tenant: None,
+        of: None,
+    });
     let mut asked = BTreeSet::new();
-    let mut due = Vec::new();
-    for (place, release) in live {
-        let base = &release.spec.image.base;
-        let tenant = tenant_of(base, place);
-        let moves = base.parse::<Base>().is_ok_and(|base| base.moves());
-        let fresh =
-            |seen: &BaseSeen| seen.base == *base && seen.tenant == tenant && seen.checked_at + AGE > now;
+    let wanted = |due: &Due| {
+        let moves = due.base.parse::<Base>().is_ok_and(|base| base.moves());
+        let fresh = |seen: &BaseSeen| {
+            seen.base == due.base && seen.tenant == due.tenant && seen.checked_at + AGE > now
+        };
         let wanted = match which {
             Which::Old => !seen.iter().any(fresh),
             Which::All => true,
-            Which::One(one) => one == base,
+            Which::One(one) => *one == due.base,
         };
-        if moves && wanted && asked.insert((base.clone(), tenant)) {
-            due.push((place.clone(), release.clone()));
-        }
-    }
-    due
+        moves && wanted && asked.insert((due.base.clone(), due.tenant.clone()))
+    };
+    used.chain(own).filter(wanted).collect()
 }
 
 /// Images on old bases.
@@ -368,9 +387,7 @@ mod tests {
         let live = store.read(live).await.unwrap();
         let names = |seen: &[BaseSeen]| -> Vec<String> {
             let due = due(&live, seen, &Which::Old, now());
-            due.into_iter()
-                .map(|(_, release)| release.spec.image.base)
-                .collect()
+            due.into_iter().map(|due| due.base).collect()
         };
         assert_eq!(names(&[]), ["debian-12", "oci:registry.example/a:1"]);
         let seen = |base: &str, tenant: Option<&str>, hours: i64| BaseSeen {
@@ -393,5 +410,22 @@ mod tests {
         assert_eq!(asked(&Which::All), 2);
         assert_eq!(asked(&Which::One("debian-12".to_owned())), 1);
         assert_eq!(asked(&Which::One("tar:base.tar".to_owned())), 0, "it cannot move");
+        // What builds stand on is nobody's release, and grows old like the others.
+        let mut all = both.to_vec();
+        all.extend([
+            seen("debian-13", None, 30),
+            seen("ubuntu-24.04", None, 1),
+            seen("oci:registry.example/ci:1", Some("acme"), 30),
+        ]);
+        assert_eq!(names(&all), ["debian-12", "debian-13"]);
+        let one = Which::One("ubuntu-24.04".to_owned());
+        assert_eq!(
+            due(&live, &all, &one, now()),
+            [Due {
+                base: "ubuntu-24.04".to_owned(),
+                tenant: None,
+                of: None
+            }]
+        );
     }
 }

@@ -78,6 +78,7 @@ async fn sweep_often(world: &World) {
                 layers = swept.layers,
                 objects = swept.objects,
                 logs = swept.logs,
+                caches = swept.caches,
                 bytes = swept.bytes,
                 "{} that nothing needs any more were removed",
                 size(swept.bytes)

@@ -210,6 +210,7 @@ pub async fn read(
         text: chunk.text,
         next: chunk.next,
         ended: chunk.ended,
+        times: chunk.times,
     }))
 }
 

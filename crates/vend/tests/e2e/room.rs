@@ -98,6 +98,13 @@ fn a_full_disk_makes_bakes_wait_and_nothing_that_is_needed_goes() {
     let releases = platform.json(&["releases", "list", &format!("{hog_app}/dev")]);
     let fat = releases["items"][0]["image"].as_str().unwrap().to_owned();
     assert!(used(platform.data()) >= budget * GIB, "the disk is full now");
+    // What changes code alone has its image already: no bake waits, and nobody for it.
+    large.says("hotfix");
+    platform.release(&large, &hog_app, "dev");
+    assert_eq!(
+        platform.get(&format!("dev.shop.{hog}.localhost"), "/"),
+        (200, "hotfix\n".into())
+    );
 
     copy.write(
         "infra/install.sh",
@@ -115,7 +122,7 @@ fn a_full_disk_makes_bakes_wait_and_nothing_that_is_needed_goes() {
     );
     let executions = platform.json(&["executions", "list", &dev]);
     let waiting = executions["items"][0]["waiting"].as_str().unwrap().to_owned();
-    assert!(waiting.starts_with("room: images take"), "{waiting}");
+    assert!(waiting.starts_with("room: images and caches take"), "{waiting}");
     assert_eq!(
         platform.get(&host, "/"),
         (200, "8\n".into()),

@@ -6,11 +6,13 @@ use host::build::local::Workshop;
 use indicatif::{ProgressBar, ProgressStyle};
 use model::port::{Built, LogRef, PhaseReport, PhaseStatus, TestReport};
 
-use crate::output::{Output, Tone, clean, size};
+use crate::{
+    cli::lines::{Kind, Line, Lines},
+    output::{Output, Tone, clean, size},
+};
 
 /// How often the log is looked at.
 const LOOK: Duration = Duration::from_millis(40);
-const PREFIX: &str = "[Container] ";
 
 /// Writes a log to the terminal while it grows. It goes to standard error when standard output is for a program.
 pub struct Watch {
@@ -57,8 +59,8 @@ impl Watch {
     fn look(&mut self) {
         while let Ok(chunk) = self.shop.read(&self.log, self.offset) {
             let more = chunk.next > self.offset;
-            self.offset = chunk.next;
-            let lines = self.lines.feed(&chunk.text);
+            let at = std::mem::replace(&mut self.offset, chunk.next);
+            let lines = self.lines.feed(&chunk.text, at, &chunk.times);
             self.write(&lines);
             if !more {
                 return;
@@ -92,7 +94,10 @@ impl Watch {
             .name
             .as_ref()
             .map_or(String::new(), |name| format!("{} ", clean(name)));
-        let head = format!("{name}{} {:<16}", line.time, line.phase);
+        let time = line
+            .at
+            .map_or(String::new(), |at| at.strftime("%H:%M:%S").to_string());
+        let head = format!("{name}{time:<8} {:<16}", clean(&line.phase));
         let tone = match line.kind {
             Kind::Output => Tone::Plain,
             Kind::Platform => Tone::Strong,
@@ -126,74 +131,6 @@ impl Watch {
                 bar
             });
             bar.set_message(clean(line));
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Output,
-    Platform,
-    Failure,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Line {
-    time: String,
-    phase: String,
-    kind: Kind,
-    text: String,
-}
-
-/// Cuts a log into lines, and keeps which phase goes on and what time it is there.
-#[derive(Debug, Default)]
-struct Lines {
-    partial: String,
-    phase: String,
-    time: String,
-}
-
-impl Lines {
-    fn feed(&mut self, text: &str) -> Vec<Line> {
-        self.partial.push_str(text);
-        let mut lines = Vec::new();
-        while let Some(end) = self.partial.find('\n') {
-            let line: String = self.partial.drain(..=end).collect();
-            lines.push(self.line(line.trim_end()));
-        }
-        lines
-    }
-
-    fn end(&mut self) -> Vec<Line> {
-        let rest = std::mem::take(&mut self.partial);
-        if rest.is_empty() {
-            Vec::new()
-        } else {
-            vec![self.line(&rest)]
-        }
-    }
-
-    fn line(&mut self, line: &str) -> Line {
-        let mut kind = Kind::Output;
-        let mut text = line;
-        // `[Container] 2026/11/21 07:00:00.123456 words`
-        if let Some(rest) = line.strip_prefix(PREFIX)
-            && let Some((time, words)) = rest.split_once(' ').and_then(|(_, rest)| rest.split_once(' '))
-        {
-            self.time = time.split('.').next().unwrap_or(time).to_owned();
-            (kind, text) = (Kind::Platform, words);
-            if let Some(phase) = words.strip_prefix("Entering phase ") {
-                self.phase = phase.to_owned();
-            }
-            if words.contains("State: FAILED") || words.starts_with("Command did not exit") {
-                kind = Kind::Failure;
-            }
-        }
-        Line {
-            time: self.time.clone(),
-            phase: self.phase.clone(),
-            kind,
-            text: text.to_owned(),
         }
     }
 }
@@ -311,41 +248,6 @@ mod tests {
                 vec!["SUBMITTED", "0.00", "s"],
                 vec!["BUILD", "12.34", "s", "stopped"],
                 vec!["COMPLETED", "00:00:00"],
-            ]
-        );
-    }
-
-    #[test]
-    fn lines_know_their_phase_and_time() {
-        let mut lines = Lines::default();
-        let mut found = lines.feed("[Container] 2026/11/21 07:00:01.5 Entering phase BUILD\nhel");
-        found.extend(lines.feed(
-            "lo\n[Container] 2026/11/21 07:00:02.9 Command did not exit successfully x exit status 1\nend",
-        ));
-        found.extend(lines.end());
-        let told: Vec<(&str, &str, Kind, &str)> = found
-            .iter()
-            .map(|line| {
-                (
-                    line.time.as_str(),
-                    line.phase.as_str(),
-                    line.kind,
-                    line.text.as_str(),
-                )
-            })
-            .collect();
-        assert_eq!(
-            told,
-            [
-                ("07:00:01", "BUILD", Kind::Platform, "Entering phase BUILD"),
-                ("07:00:01", "BUILD", Kind::Output, "hello"),
-                (
-                    "07:00:02",
-                    "BUILD",
-                    Kind::Failure,
-                    "Command did not exit successfully x exit status 1"
-                ),
-                ("07:00:02", "BUILD", Kind::Output, "end"),
             ]
         );
     }

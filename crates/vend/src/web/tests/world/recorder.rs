@@ -164,6 +164,7 @@ impl Sight for Machine {
             next: offset + text.len() as u64,
             text,
             ended: true,
+            times: Vec::new(),
         })
     }
 

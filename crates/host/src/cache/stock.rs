@@ -1,0 +1,177 @@
+//! What caches take of the disk, and which of them go: those that nobody used in a long time, such as a branch's that is
+//! gone, and the longest unused where room is short. What goes is made again by the next build; nobody is asked.
+//!
+//! Beside a cache's generations is a file with their bytes as text. It is written to when the cache is, and its time is
+//! when something last stood on the cache.
+
+use std::{fs, io, sync::PoisonError, time::SystemTime};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use jiff::Timestamp;
+
+use super::{Caches, STAGING};
+use crate::layer::{Error, io_error, remove_tree};
+
+const MARK: &str = "used";
+/// A cache's name has at most so many parts: of a tenant, an app, a branch and a key.
+const DEPTH: usize = 4;
+
+/// What was removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Swept {
+    pub caches: u64,
+    pub bytes: u64,
+}
+
+/// A cache as it stands on the disk.
+#[derive(Debug)]
+struct Stock {
+    home: Utf8PathBuf,
+    used_at: SystemTime,
+    bytes: u64,
+}
+
+impl Stock {
+    /// Removes its generations. What is beside them is small, and not made again by the next build.
+    fn empty(&self) -> Result<(), Error> {
+        for generation in directories(&self.home)? {
+            remove_tree(&generation)?;
+        }
+        record(&self.home, 0)?;
+        touch(
+            &self.home,
+            self.used_at.try_into().unwrap_or(Timestamp::UNIX_EPOCH),
+        );
+        Ok(())
+    }
+}
+
+/// Notes that a cache has so many bytes, and was used now.
+pub(super) fn record(home: &Utf8Path, bytes: u64) -> Result<(), Error> {
+    let mark = home.join(MARK);
+    fs::write(&mark, bytes.to_string()).map_err(io_error("write", &mark))
+}
+
+/// Makes sure that a cache is known as one, and notes that it was used now.
+pub(super) fn begin(home: &Utf8Path) -> Result<(), Error> {
+    match home.join(MARK).exists() {
+        true => touch(home, crate::now()),
+        false => record(home, 0)?,
+    }
+    Ok(())
+}
+
+/// Notes that a cache was used. One without a mark gets it when it is next written.
+pub(super) fn touch(home: &Utf8Path, now: Timestamp) {
+    let mark = fs::File::options().append(true).open(home.join(MARK));
+    if let Ok(mark) = mark {
+        let _ = mark.set_modified(now.into());
+    }
+}
+
+impl Caches {
+    /// What all caches take of the disk.
+    pub fn bytes(&self) -> Result<u64, Error> {
+        Ok(self.stock()?.iter().map(|stock| stock.bytes).sum())
+    }
+
+    /// Removes the caches that nobody used since then, and of the others the longest unused, until they take no more than
+    /// `most_bytes`. What a container stands on stays.
+    pub fn sweep(&self, unused_since: Timestamp, most_bytes: u64) -> Result<Swept, Error> {
+        let mut stock = self.stock()?;
+        stock.sort_by_key(|stock| stock.used_at);
+        let mut left: u64 = stock.iter().map(|stock| stock.bytes).sum();
+        let mut swept = Swept::default();
+        for stock in stock {
+            let old = stock.used_at < SystemTime::from(unused_since);
+            let room = left > most_bytes && stock.bytes > 0;
+            if !old && !room {
+                continue;
+            }
+            // Nobody begins to stand on it, nor writes it, meanwhile.
+            let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            let within = |own: &Utf8PathBuf| own.starts_with(&stock.home) || stock.home.starts_with(own);
+            let again = marked_at(&stock.home).is_some_and(|at| at > stock.used_at);
+            if again || used.keys().any(within) {
+                continue;
+            }
+            match old {
+                true => self.remove_whole(&stock.home)?,
+                false => stock.empty()?,
+            }
+            left -= stock.bytes;
+            swept.caches += 1;
+            swept.bytes += stock.bytes;
+        }
+        Ok(swept)
+    }
+
+    fn remove_whole(&self, home: &Utf8Path) -> Result<(), Error> {
+        remove_tree(home)?;
+        self.remove_empty(home);
+        Ok(())
+    }
+
+    /// Removes the directories above a cache that hold no other.
+    fn remove_empty(&self, home: &Utf8Path) {
+        let above = home.ancestors().skip(1);
+        for path in above.take_while(|path| *path != self.root) {
+            if fs::remove_dir(path).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn stock(&self) -> Result<Vec<Stock>, Error> {
+        let mut found = Vec::new();
+        for home in directories(&self.root)? {
+            if home.file_name() != Some(STAGING) {
+                collect(home, DEPTH - 1, &mut found)?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Finds the caches at and below a directory, to so many parts of a name more.
+fn collect(home: Utf8PathBuf, deeper: usize, found: &mut Vec<Stock>) -> Result<(), Error> {
+    let before = found.len();
+    if let Some(used_at) = marked_at(&home) {
+        let bytes = fs::read_to_string(home.join(MARK)).ok();
+        found.push(Stock {
+            used_at,
+            bytes: bytes.and_then(|text| text.parse().ok()).unwrap_or(0),
+            home,
+        });
+        return Ok(());
+    }
+    if deeper > 0 {
+        for inner in directories(&home)? {
+            collect(inner, deeper - 1, found)?;
+        }
+    }
+    // It holds no cache, and is none that this version knows.
+    if found.len() == before
+        && let Ok(used_at) = fs::metadata(&home).and_then(|metadata| metadata.modified())
+    {
+        let bytes = 0;
+        found.push(Stock { home, used_at, bytes });
+    }
+    Ok(())
+}
+
+fn marked_at(home: &Utf8Path) -> Option<SystemTime> {
+    fs::metadata(home.join(MARK)).ok()?.modified().ok()
+}
+
+/// The directories in a directory; none when it went meanwhile.
+fn directories(path: &Utf8Path) -> Result<Vec<Utf8PathBuf>, Error> {
+    let entries = match path.read_dir_utf8() {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_error("read", path)(error)),
+    };
+    let entries = entries.flatten();
+    let inner = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    Ok(inner.map(|entry| entry.path().to_owned()).collect())
+}
