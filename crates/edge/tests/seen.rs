@@ -102,7 +102,8 @@ async fn origin() -> Origin {
                 _ => b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine",
             };
             if stream.write_all(answer).await.is_err() || !answer.ends_with(b"\r\n\r\nfine") {
-                return;
+                // The reset of a stream may take the head along that is before it.
+                return tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     })
@@ -506,6 +507,7 @@ async fn what_never_came_to_a_rule_has_its_line_too() {
     ];
     for (path, expected) in [
         ("/both", ["400", "-", "-", "MalformedRequest", "BothTeClPresent"]),
+        ("/half", ["408", "-", "-", "RequestTimeout", "-"]),
         ("/a/../dots", ["400", "-", "-", "MalformedRequest", "-"]),
         ("/large", ["413", "-", "-", "BodyTooLarge", "-"]),
         ("/trace", ["405", "-", "-", "MethodNotAllowed", "-"]),
@@ -523,7 +525,7 @@ async fn what_never_came_to_a_rule_has_its_line_too() {
     }
     assert_eq!(
         line(&lines, "/nobody")["redirect_url"],
-        format!("https://nobody.test:{}/nobody", 443)
+        "https://nobody.test/nobody"
     );
     assert_eq!(
         (
@@ -533,23 +535,14 @@ async fn what_never_came_to_a_rule_has_its_line_too() {
         ("ws", "wss")
     );
     // Of what cannot be read there is little to say.
-    let unread: Vec<_> = lines
-        .iter()
-        .filter(|line| line["request"].starts_with("- "))
-        .collect();
-    assert_eq!(
-        unread
-            .iter()
-            .map(|line| &*line["elb_status_code"])
-            .collect::<Vec<_>>(),
-        ["400", "408"]
+    let mut unread = lines.iter().filter(|line| line["request"].starts_with("- "));
+    let nonsense = unread.next().unwrap();
+    assert_eq!(&*nonsense["elb_status_code"], "400");
+    assert!(
+        nonsense["request"].ends_with("- -") && nonsense["received_bytes"] == "12",
+        "{nonsense:?}"
     );
-    for line in unread {
-        assert!(
-            line["request"].ends_with("- -") && line["received_bytes"] != "0",
-            "{line:?}"
-        );
-    }
+    assert!(unread.next().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -90,7 +90,8 @@ impl Failure {
 
     fn of_certificate(fault: &CertificateError) -> Self {
         match fault {
-            CertificateError::UnknownIssuer => Self::UnknownAuthority,
+            // An authority that has but the name of one that is trusted has not signed it.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownAuthority,
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
             CertificateError::Revoked => Self::Revoked,

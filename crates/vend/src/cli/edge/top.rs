@@ -423,7 +423,12 @@ mod tests {
         assert_eq!(typed.next().await.as_deref(), Some(&b"\x1bOA"[..]));
         drop(sender);
         assert_eq!(typed.next().await, None);
-        for (typed, begun) in [(&b"a"[..], false), (b"\x1bx", false), (b"\x1b[A", false), (b"a\x1b[", true)] {
+        for (typed, begun) in [
+            (&b"a"[..], false),
+            (b"\x1bx", false),
+            (b"\x1b[A", false),
+            (b"a\x1b[", true),
+        ] {
             assert_eq!(is_begun(typed), begun, "{typed:?}");
         }
     }
