@@ -19,7 +19,7 @@ pub struct Answer {
     pub location: Option<String>,
     pub body: Cow<'static, str>,
     /// Seconds after which it may be tried again.
-    pub retry_after: Option<u32>,
+    pub retry_after: Option<u16>,
     /// Values of `Set-Cookie`.
     pub cookies: Vec<String>,
     /// It is true only now: nobody may keep it.
@@ -194,7 +194,7 @@ impl Answer {
     }
 
     pub fn provider_failed() -> Self {
-        Self::new(500, "the identity provider gives no usable answer")
+        Self::new(500, "the identity provider gives no usable answer").because("AuthUnhandledException")
     }
 
     /// To another address, with cookies.
