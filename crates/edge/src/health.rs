@@ -279,10 +279,8 @@ fn judge(target: &Target, policy: &TargetGroup, result: Result<(), Why>, now: u6
         }
         _ => state,
     };
-    if next != state {
-        if next == TargetState::Healthy {
-            target.begin(now);
-        }
+    if next != state && next == TargetState::Healthy {
+        target.begin(now);
     }
     if next != TargetState::Draining {
         target.judge(next, result.err());
