@@ -3,12 +3,12 @@
 
 mod line;
 mod newest;
+mod note;
 mod rotate;
 
 use std::{
     cell::{Cell, RefCell},
     io,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::Ordering::Relaxed,
@@ -21,9 +21,12 @@ use camino::{Utf8Path, Utf8PathBuf};
 use tokio::sync::oneshot;
 
 pub use newest::{Lines, Newest, newest};
+pub use note::Note;
 pub use rotate::Rotation;
 
-use crate::{head::Ask, live::Shared, upstream::Lease};
+use crate::{
+    answer::Answer, balance::Group, clock, head::Ask, live::Shared, target::Target, tls::Agreed, worker::Ends,
+};
 use rotate::{Current, Written};
 
 /// Bytes that a worker gathers before it hands them on.
@@ -33,16 +36,34 @@ const WAITING: usize = 64;
 /// How often a file to which nothing comes is asked for its age, and how often what failed is tried again.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// What one line says.
+/// What one line says, beside what the request's [`Note`] says.
 pub struct Record<'a> {
-    pub peer: SocketAddr,
+    pub ends: &'a Ends,
+    /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2`.
     pub version: &'static str,
     pub ask: &'a Ask,
-    pub lease: Option<&'a Lease>,
+    /// Who was asked.
+    pub met: Option<(&'a Group, &'a Target)>,
+    /// What the client got; 460 when it did not wait.
     pub status: u16,
+    /// What the target answered.
+    pub target_status: Option<u16>,
     /// Bytes of the answer's body.
     pub bytes: u64,
+    /// Bytes of the request and of the answer, heads included, without TLS and the frames of HTTP/2.
+    pub received: u64,
+    pub sent: u64,
+    /// Until the target had the request's head, and from then until its answer's head came.
+    pub waited: Option<(Duration, Duration)>,
     pub took: Duration,
+}
+
+/// What all lines of one connection say.
+pub struct Connection {
+    /// Unique, not secret.
+    pub id: u64,
+    /// What was agreed on for TLS.
+    pub tls: Option<Agreed>,
 }
 
 /// Where lines go, and what they look like.
@@ -109,15 +130,42 @@ impl Writer {
         }
         let mut block = self.block.borrow_mut();
         match self.format {
-            Format::Short => line::short(&mut block, record),
-            Format::Alb => line::alb(&mut block, record),
-            Format::Json => line::json(&mut block, record),
+            Format::Short => line::short(&mut block, record, clock::now()),
+            Format::Alb => line::alb(&mut block, record, clock::now()),
+            Format::Json => line::json(&mut block, record, clock::now()),
         }
         block.push('\n');
         if block.len() >= BLOCK {
             drop(block);
             self.flush();
         }
+    }
+
+    /// A request that came to no rule.
+    pub fn refused(
+        &self,
+        ask: &mut Ask,
+        ends: &Ends,
+        version: &'static str,
+        answer: &Answer,
+        (received, sent): (u64, u64),
+    ) {
+        if let Some(note) = &mut ask.note {
+            note.answer(answer);
+        }
+        self.write(&Record {
+            ends,
+            version,
+            ask,
+            met: None,
+            status: answer.status,
+            target_status: None,
+            bytes: answer.body.len() as u64,
+            received,
+            sent,
+            waited: None,
+            took: Duration::ZERO,
+        });
     }
 
     pub fn flush(&self) {

@@ -377,6 +377,7 @@ impl Admin {
 fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
     let mut out = String::new();
     shared.totals.write(&mut out);
+    shared.failures.write(&mut out);
     shared.names.write(&mut out);
     shared.datagrams.write(&mut out);
     shared.wanted.write(&mut out);
@@ -391,8 +392,11 @@ fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
         .map(|group| (escape(group.name()), group.counted()))
         .collect();
     crate::metrics::write(&mut out, &groups);
-    let rules = shared.book().rules();
-    crate::metrics::write_table(&mut out, &rules, &held, escape);
+    let (rules, leaving) = {
+        let book = shared.book();
+        (book.rules(), book.leaving(clock::ticks()))
+    };
+    crate::metrics::write_table(&mut out, &rules, &held, &leaving, escape);
     let mut response = Response::new(Full::from(out));
     let text = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4");
     response.headers_mut().insert(CONTENT_TYPE, text);

@@ -4,7 +4,12 @@ use std::{borrow::Cow, io::Write, net::SocketAddr};
 
 use model::route::Redirect;
 
-use crate::{clock, head::Ask, http1::frame::TOO_LARGE, table::Fixed};
+use crate::{
+    clock,
+    head::Ask,
+    http1::frame::{HEAD_TOO_LARGE, TOO_LARGE},
+    table::Fixed,
+};
 
 /// One answer, for HTTP/1.1 and HTTP/2 alike.
 #[derive(Debug, Clone)]
@@ -14,11 +19,13 @@ pub struct Answer {
     pub location: Option<String>,
     pub body: Cow<'static, str>,
     /// Seconds after which it may be tried again.
-    pub retry_after: Option<u32>,
+    pub retry_after: Option<u16>,
     /// Values of `Set-Cookie`.
     pub cookies: Vec<String>,
     /// It is true only now: nobody may keep it.
     pub passing: bool,
+    /// Why it is given in the place of a target's or a rule's, in one word for the log.
+    pub reason: Option<&'static str>,
 }
 
 impl Answer {
@@ -31,25 +38,71 @@ impl Answer {
             retry_after: None,
             cookies: Vec::new(),
             passing: false,
+            reason: None,
+        }
+    }
+
+    /// The same, for this reason.
+    pub fn because(self, reason: &'static str) -> Self {
+        Self {
+            reason: Some(reason),
+            ..self
         }
     }
 
     /// The request cannot be understood in one way only.
     pub fn bad_request(why: &'static str) -> Self {
-        let status = if why == TOO_LARGE.0 { 413 } else { 400 };
-        Self::new(status, why)
+        match why {
+            why if why == TOO_LARGE.0 => Self::new(413, why).because("BodyTooLarge"),
+            why if why == HEAD_TOO_LARGE.0 => Self::new(400, why).because("HeadTooLarge"),
+            why => Self::new(400, why).because("MalformedRequest"),
+        }
+    }
+
+    /// As HTTP/2 says it of a head (RFC 6585, section 5).
+    pub fn head_too_large() -> Self {
+        Self {
+            status: 431,
+            ..Self::bad_request(HEAD_TOO_LARGE.0)
+        }
     }
 
     pub fn not_allowed() -> Self {
-        Self::new(405, "this method is not supported here")
+        Self::new(405, "this method is not supported here").because("MethodNotAllowed")
     }
 
     pub fn request_timeout() -> Self {
-        Self::new(408, "the request did not arrive in time")
+        Self::new(408, "the request did not arrive in time").because("RequestTimeout")
     }
 
-    pub fn bad_gateway(why: &'static str) -> Self {
+    fn bad_gateway(why: &'static str) -> Self {
         Self::new(502, why)
+    }
+
+    /// There is nobody at the target's address.
+    pub fn target_refused() -> Self {
+        Self::bad_gateway("the target refused the connection").because("TargetConnectionRefused")
+    }
+
+    pub fn target_unreachable() -> Self {
+        Self::bad_gateway("the target cannot be reached").because("TargetUnreachable")
+    }
+
+    pub fn target_closed() -> Self {
+        Self::bad_gateway("the target closed the connection without an answer")
+            .because("TargetClosedConnection")
+    }
+
+    pub fn target_invalid() -> Self {
+        Self::bad_gateway("the target sent an invalid answer").because("TargetInvalidAnswer")
+    }
+
+    pub fn target_broke_off() -> Self {
+        Self::bad_gateway("the target broke its answer off").because("TargetBrokeOff")
+    }
+
+    pub fn given_up() -> Self {
+        Self::bad_gateway("the request was given up")
     }
 
     /// No rule is for the request. `secure` is where this edge speaks TLS: whoever comes without is sent there first, as
@@ -78,14 +131,14 @@ impl Answer {
     }
 
     pub fn no_targets() -> Self {
-        Self::new(503, "no targets are registered")
+        Self::new(503, "no targets are registered").because("NoTargets")
     }
 
     /// Somebody asks more than they may.
     pub fn too_many(why: &'static str) -> Self {
         Self {
             retry_after: Some(1),
-            ..Self::new(429, why)
+            ..Self::new(429, why).because("TooManyRequests")
         }
     }
 
@@ -95,7 +148,7 @@ impl Answer {
             <title>Starting</title><p>This is starting, and will be here in a moment.";
         let plain = Self {
             retry_after: Some(2),
-            ..Self::new(503, "this is starting; try again in a moment")
+            ..Self::new(503, "this is starting; try again in a moment").because("TargetsStarting")
         };
         match html {
             true => Self {
@@ -110,20 +163,25 @@ impl Answer {
     /// ALB's own number: what the client speaks is not what the group's targets do.
     pub fn incompatible() -> Self {
         Self::new(464, "the targets speak another version of HTTP than the request")
+            .because("ProtocolMismatch")
     }
 
-    pub fn gateway_timeout(why: &'static str) -> Self {
-        Self::new(504, why)
+    pub fn target_late() -> Self {
+        Self::new(504, "the target did not answer in time").because("TargetAnswerTimeout")
+    }
+
+    pub fn connect_timeout() -> Self {
+        Self::new(504, "the target did not accept the connection in time").because("TargetConnectTimeout")
     }
 
     /// A transform found its pattern, and what came of it is no request.
     pub fn untransformed() -> Self {
-        Self::new(500, "the request cannot be transformed as its rule says")
+        Self::new(500, "the request cannot be transformed as its rule says").because("TransformFailed")
     }
 
     /// People sign in here, and what they show must stay between them and us.
     pub fn insecure() -> Self {
-        Self::new(403, "this is served over HTTPS only")
+        Self::new(403, "this is served over HTTPS only").because("InsecureConnection")
     }
 
     pub fn unauthorized() -> Self {
@@ -136,7 +194,7 @@ impl Answer {
     }
 
     pub fn provider_failed() -> Self {
-        Self::new(500, "the identity provider gives no usable answer")
+        Self::new(500, "the identity provider gives no usable answer").because("AuthUnhandledException")
     }
 
     /// To another address, with cookies.
@@ -243,6 +301,7 @@ mod tests {
             local: local.parse().unwrap(),
             tls: false,
             identity: None,
+            connection: None,
             only: own.then(|| [Box::from("other.test")].into()),
         };
         let mut ask = Ask::default();

@@ -505,7 +505,7 @@ mod tests {
         assert!(picks(&group, 4_000, 0)["h-1"] > 900);
         // Where all fail alike, none is anomalous.
         for target in group.targets() {
-            (0..64).for_each(|_| target.met(true, None, 0));
+            (0..64).for_each(|_| _ = target.met(true, None, 0));
         }
         assert!(picks(&group, 4_000, 0).values().all(|n| *n > 900));
     }

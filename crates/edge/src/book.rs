@@ -177,7 +177,7 @@ impl Book {
         for priority in renewed {
             if let Some(before) = self.take_rule(priority, &mut turn) {
                 self.put_rule(&before.source(), &mut turn);
-                self.rule(priority).inspect(|rule| rule.hit(before.hits()));
+                self.rule(priority).inspect(|rule| rule.go_on_from(&before));
             }
         }
         self.take_groups(delta, whole, &mut turn);
@@ -348,6 +348,12 @@ impl Book {
     }
 
     /// Targets that have left and still have requests.
+    /// The group in which a target is. It looks at all of them.
+    pub fn group_of(&self, target: &Target) -> Option<Group> {
+        let here = |group: &&Group| group.targets().iter().any(|one| one.serial == target.serial);
+        self.groups.iter().find(here).cloned()
+    }
+
     pub fn leaving(&self, tick: u64) -> Vec<(Box<str>, Target)> {
         let busy = |target: &Target| target.active() > 0 && !target.is_gone(tick);
         self.leaving

@@ -27,6 +27,8 @@ use arc_swap::ArcSwap;
 use hickory_proto::rr::Name;
 use serde::{Deserialize, Serialize};
 
+use crate::metrics;
+
 pub use answer::{Server, Way};
 pub use names::seen;
 pub use serve::run;
@@ -223,17 +225,22 @@ impl Held {
 
     /// As Prometheus text.
     pub fn write(&self, out: &mut String) {
-        let _ = writeln!(out, "# TYPE vend_edge_names_answers_total counter");
+        let name = "vend_edge_names_answers_total";
+        metrics::head(out, name, "counter", "Answers to queries for names, by code.");
         for ((_, code), count) in CODES.iter().zip(&self.codes) {
             let count = count.load(Relaxed);
-            let _ = writeln!(out, "vend_edge_names_answers_total{{code=\"{code}\"}} {count}");
+            let _ = writeln!(out, "{name}{{code=\"{code}\"}} {count}");
         }
-        for (what, count) in [("limited", &self.limited), ("dropped", &self.dropped)] {
-            let count = count.load(Relaxed);
-            let _ = writeln!(
-                out,
-                "# TYPE vend_edge_names_{what}_total counter\nvend_edge_names_{what}_total {count}"
-            );
+        for (what, help, count) in [
+            (
+                "limited",
+                "Answers that were cut or left out because a source asked too much.",
+                &self.limited,
+            ),
+            ("dropped", "Datagrams that were no query.", &self.dropped),
+        ] {
+            let name = format!("vend_edge_names_{what}_total");
+            metrics::single(out, &name, help, count.load(Relaxed));
         }
     }
 }

@@ -154,6 +154,7 @@ fn asked(question: &Question) -> Result<Ask, String> {
         local: SocketAddr::new(local(authority), port),
         tls,
         identity: None,
+        connection: None,
         only: None,
     };
     let mut ask = Ask::default();

@@ -440,6 +440,7 @@ fn ends() -> Ends {
         local: SocketAddr::from((Ipv4Addr::LOCALHOST, 80)),
         tls: false,
         identity: None,
+        connection: None,
         only: None,
     }
 }

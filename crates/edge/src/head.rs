@@ -2,7 +2,7 @@
 
 use std::{io::Write, net::IpAddr};
 
-use crate::{clock, listener::Only, worker::Ends};
+use crate::{access::Note, clock, listener::Only, worker::Ends};
 
 /// The methods that change how a request is handled; all others are `Other`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,9 +49,8 @@ pub struct Ask {
     pub only: Option<Only>,
     /// The request id, for the log.
     pub id: String,
-    /// What the rule that decided belongs to, for the log: a text, for a rule would keep its targets as long as an idle
-    /// connection lasts.
-    place: String,
+    /// What else the log says of it; none where there is no log.
+    pub note: Option<Box<Note>>,
     method_name: String,
     target: String,
     path_len: usize,
@@ -63,14 +62,12 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// What the rule that decided belongs to, if one did.
-    pub fn place(&self) -> Option<&str> {
-        Some(&*self.place).filter(|place| !place.is_empty())
-    }
-
-    pub fn decided(&mut self, place: &str) {
-        self.place.clear();
-        self.place.push_str(place);
+    /// What the log has to know is kept, if `logged`.
+    pub fn noting(logged: bool) -> Self {
+        Self {
+            note: logged.then(Box::default),
+            ..Self::default()
+        }
     }
 
     /// Begins a request. `target` is a path with an optional query, or `*`.
@@ -80,7 +77,9 @@ impl Ask {
         self.wire.shrink_to(16 * 1024);
         self.host.clear();
         self.id.clear();
-        self.place.clear();
+        if let Some(note) = &mut self.note {
+            note.clear();
+        }
         self.port = ends.local.port();
         self.peer = Some(ends.peer.ip().to_canonical());
         self.tls = ends.tls;
@@ -98,6 +97,44 @@ impl Ask {
         self.wire.extend_from_slice(b" HTTP/1.1\r\n");
         self.top = 0;
         self.host_line.clear();
+    }
+
+    /// Begins with what can be told of a request that could not be read, for the log. None of it is sent on.
+    pub fn guess(&mut self, input: &[u8], ends: &Ends) {
+        const ENOUGH: usize = 8 * 1024;
+        let seen = String::from_utf8_lossy(&input[..input.len().min(ENOUGH)]);
+        let mut words = seen.lines().next().unwrap_or_default().split(' ');
+        let (method, target) = match (words.next(), words.next(), words.next(), words.next()) {
+            (Some(method), Some(target), Some(version), None) if version.starts_with("HTTP/") => {
+                (method, target)
+            }
+            _ => ("", ""),
+        };
+        self.start(method, target, ends);
+        self.wire.clear();
+        self.wire.extend_from_slice(seen.as_bytes());
+        let host = self
+            .fields("host")
+            .next()
+            .and_then(|host| str::from_utf8(host).ok());
+        self.host = host.and_then(host_of).unwrap_or_default().to_ascii_lowercase();
+    }
+
+    /// Keeps the head for the log: what comes of the body takes its place.
+    pub fn keep_head(&mut self) {
+        if let Some(note) = &mut self.note {
+            let end = memchr::memmem::find(&self.wire, b"\r\n\r\n").map_or(0, |end| end + 4);
+            note.head.clear();
+            note.head.extend_from_slice(&self.wire[..end]);
+        }
+    }
+
+    /// The head that the target got.
+    fn head(&self) -> &[u8] {
+        match &self.note {
+            Some(note) if !note.head.is_empty() => &note.head,
+            _ => &self.wire,
+        }
     }
 
     /// The `Host` line. False when it is not a host.
@@ -161,7 +198,7 @@ impl Ask {
 
     /// The lines of the head, but for the first.
     fn lines(&self) -> impl Iterator<Item = &[u8]> {
-        let lines = self.wire.split(|b| *b == b'\n').skip(1);
+        let lines = self.head().split(|b| *b == b'\n').skip(1);
         lines
             .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
             .take_while(|line| !line.is_empty())
@@ -224,17 +261,21 @@ impl Ask {
         self.wire.extend_from_slice(b"X-Request-Id: ");
         self.wire.extend_from_slice(self.id.as_bytes());
         self.wire.extend_from_slice(b"\r\nX-Amzn-Trace-Id: ");
-        let line = |trace: &&[u8]| !trace.is_empty() && trace.len() <= 1024;
-        if let Some(trace) = trace.filter(line) {
-            self.wire.extend_from_slice(trace);
-        } else {
-            let mut root = String::with_capacity(40);
-            root.push_str("Root=1-");
-            push_hex(&mut root, clock::now().as_second().unsigned_abs(), 8);
-            root.push('-');
-            push_hex(&mut root, bits.0, 16);
-            push_hex(&mut root, bits.1, 8);
-            self.wire.extend_from_slice(root.as_bytes());
+        let good = |trace: &&[u8]| !trace.is_empty() && trace.len() <= 1024;
+        let trace = trace.filter(good).unwrap_or_default();
+        let fields = || trace.split(|b| *b == b';').map(<[u8]>::trim_ascii);
+        // As ALB: who has a root gets the number of this station beside it, in the place of an older one.
+        let rooted = fields().any(|field| field.starts_with(b"Root="));
+        let mut made = String::with_capacity(40);
+        made.push_str(if rooted { "Self=1-" } else { "Root=1-" });
+        push_hex(&mut made, clock::now().as_second().unsigned_abs(), 8);
+        made.push('-');
+        push_hex(&mut made, bits.0, 16);
+        push_hex(&mut made, bits.1, 8);
+        self.wire.extend_from_slice(made.as_bytes());
+        for field in fields().filter(|field| !field.is_empty() && !field.starts_with(b"Self=")) {
+            self.wire.push(b';');
+            self.wire.extend_from_slice(field);
         }
         self.wire.extend_from_slice(b"\r\n");
     }

@@ -163,7 +163,7 @@ pub fn start(admissions: mpsc::UnboundedReceiver<Admissions>, shared: Arc<Shared
 /// Probes until nobody can admit targets any more.
 async fn run(mut admissions: mpsc::UnboundedReceiver<Admissions>, shared: &Arc<Shared>) {
     let mut queue = BinaryHeap::new();
-    let mut probes = JoinSet::new();
+    let (mut probes, mut teller) = (JoinSet::new(), Teller::default());
     loop {
         let next = ask_due(&mut queue, &mut probes, shared);
         tokio::select! {
@@ -176,7 +176,11 @@ async fn run(mut admissions: mpsc::UnboundedReceiver<Admissions>, shared: &Arc<S
             },
             Some(found) = probes.join_next() => {
                 if let Ok((due, policy, result)) = found && Due::stands(&due) {
+                    let before = due.target.state();
                     let next = learn(&due.target, &policy, result, clock::ticks(), &shared.wanted);
+                    if due.target.state() != before {
+                        teller.tell(&due.target, shared);
+                    }
                     queue.push(due.at(next));
                 }
             }
@@ -276,8 +280,6 @@ fn judge(target: &Target, policy: &TargetGroup, result: Result<(), Why>, now: u6
         _ => state,
     };
     if next != state {
-        let (id, reason) = (target.id(), result.as_ref().err());
-        tracing::info!(target.id = %id, state = ?next, ?reason, "health of a target changed");
         if next == TargetState::Healthy {
             target.begin(now);
         }
@@ -291,6 +293,43 @@ fn judge(target: &Target, policy: &TargetGroup, result: Result<(), Why>, now: u6
         // Those that came together part here, so that their probes are spread over the interval.
         _ if state == TargetState::Initial => interval * (target.serial.wrapping_mul(619) % 1000 + 1) / 1000,
         _ => interval,
+    }
+}
+
+/// Says in the log how targets become. A target does not know its group, and to look it up among a hundred thousand
+/// takes a while: that is done for so many in a second, and the others are named without it.
+#[derive(Default)]
+struct Teller {
+    second: u64,
+    told: u32,
+}
+
+impl Teller {
+    const EACH_SECOND: u32 = 10;
+
+    fn tell(&mut self, target: &Target, shared: &Shared) {
+        let second = clock::ticks() / 1000;
+        if std::mem::replace(&mut self.second, second) != second {
+            self.told = 0;
+        }
+        self.told += 1;
+        let group = match self.told <= Self::EACH_SECOND {
+            true => shared.book().group_of(target),
+            false => None,
+        };
+        let group = group.as_ref().map(|group| group.name());
+        let of = group.map(|group| format!(" of {group}")).unwrap_or_default();
+        let (id, address) = (target.id(), target.address());
+        match target.state() {
+            TargetState::Healthy => {
+                tracing::info!(group, target.id = %id, %address, "target {id}{of} is healthy");
+            }
+            TargetState::Unhealthy => {
+                let reason = target.why().map(|why| why.to_string()).unwrap_or_default();
+                tracing::warn!(group, target.id = %id, %address, reason, "target {id}{of} is not healthy: {reason}");
+            }
+            TargetState::Initial | TargetState::Draining => {}
+        }
     }
 }
 

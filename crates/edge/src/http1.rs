@@ -3,15 +3,19 @@
 //! `parse` reads and writes heads, `frame` finds the ends of bodies, `proxy` takes one request to a target, `relay`
 //! moves it and its answer, `tunnel` carries what comes after an upgrade. This file is the life of one client connection.
 
+pub mod class;
 pub mod frame;
 pub mod parse;
-mod proxy;
+pub mod proxy;
 pub mod relay;
 pub mod tunnel;
 
 use std::{io, rc::Rc};
 
-use self::{frame::Bad, parse::Scan};
+use self::{
+    frame::{Bad, HEAD_TOO_LARGE},
+    parse::Scan,
+};
 use crate::{
     answer::Answer,
     head::Ask,
@@ -29,6 +33,8 @@ struct Session {
     ask: Ask,
     /// What goes to the client next.
     out: Vec<u8>,
+    /// Bytes of the connection that the log has counted to requests, both ways.
+    counted: (u64, u64),
 }
 
 /// What came instead of, or as, the next request.
@@ -58,8 +64,9 @@ pub async fn serve(worker: Rc<Worker>, client: Watched, ends: Ends) {
         link: Rc::clone(&client.link),
         ends,
         input: Buffer::default(),
-        ask: Ask::default(),
+        ask: Ask::noting(worker.is_logging()),
         out: Vec::new(),
+        counted: (0, 0),
         worker,
     };
     let mut first = true;
@@ -72,8 +79,8 @@ pub async fn serve(worker: Rc<Worker>, client: Watched, ends: Ends) {
                 } = session;
                 return http2::serve(worker, client, input, ends).await;
             }
-            Next::Bad(bad) => session.refuse(&Answer::bad_request(bad.0)).await,
-            Next::Late => session.refuse(&Answer::request_timeout()).await,
+            Next::Bad(bad) => session.turn_away(&Answer::bad_request(bad.0)).await,
+            Next::Late => session.turn_away(&Answer::request_timeout()).await,
             Next::Gone => After::Close,
         };
         first = false;
@@ -118,7 +125,7 @@ impl Session {
                 match scan.find(data) {
                     Ok(Some(length)) if length <= limits.head => return Next::Head(length),
                     Ok(None) if data.len() < limits.head => {}
-                    Ok(_) => return Next::Bad(Bad("the head of the request is too large")),
+                    Ok(_) => return Next::Bad(HEAD_TOO_LARGE),
                     Err(bad) => return Next::Bad(bad),
                 }
             }
@@ -156,12 +163,22 @@ impl Session {
         let head = &self.input.filled_part()[..length];
         let request = match parse::request(head, &self.ends, bits, &mut self.ask) {
             Ok(request) => request,
-            Err(bad) => return self.refuse(&Answer::bad_request(bad.0)).await,
+            Err(bad) => return self.turn_away(&Answer::bad_request(bad.0)).await,
         };
         // From here on the client waits for us.
         self.link.arm(crate::link::NEVER);
         self.input.consume(length);
         proxy::exchange(self, request).await
+    }
+
+    /// Answers what could not be read as a request, and closes.
+    async fn turn_away(&mut self, answer: &Answer) -> After {
+        if self.worker.is_logging() {
+            self.ask.guess(self.input.filled_part(), &self.ends);
+            let all = self.input.len();
+            self.input.consume(all);
+        }
+        self.refuse(answer).await
     }
 
     /// Answers what is no request, and closes.
@@ -173,7 +190,12 @@ impl Session {
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.out.clear();
         answer.write(&mut self.out, "Connection: close\r\n", false);
-        self.flush().await
+        let after = self.flush().await;
+        if let Some(log) = &self.worker.log {
+            let moved = count(&self.link, &self.input, &mut self.counted);
+            log.refused(&mut self.ask, &self.ends, "HTTP/1.1", answer, moved);
+        }
+        after
     }
 
     /// Sends `out`, after which the connection is to be closed.
@@ -207,6 +229,14 @@ impl Session {
             }
         }
     }
+}
+
+/// Bytes that have come and gone since they were counted last. What has been read and not used is for the next request.
+fn count(link: &Link, input: &Buffer, counted: &mut (u64, u64)) -> (u64, u64) {
+    let (read, written) = link.moved();
+    let now = (read.saturating_sub(input.len() as u64), written);
+    let before = std::mem::replace(counted, now);
+    (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1))
 }
 
 fn is_prefix(data: &[u8], of: &[u8]) -> bool {

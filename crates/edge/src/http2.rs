@@ -74,7 +74,9 @@ pub async fn serve(worker: Rc<Worker>, client: Watched, input: Buffer, ends: End
     let service = service_fn(move |request| handle(Rc::clone(&busy), ends.clone(), request));
     let connection = Builder::new(Local)
         .max_concurrent_streams(STREAMS)
-        .max_header_list_size(u32::try_from(worker.limits.head).unwrap_or(u32::MAX))
+        // What is more than this is refused there, without a line in the log; a field counts 32 bytes more (RFC 9113,
+        // section 6.5.2).
+        .max_header_list_size(u32::try_from(worker.limits.head * 2).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(32)
         .max_send_buf_size(WAITING)
         .serve_connection(io, service);
@@ -221,17 +223,21 @@ fn local(answer: Answer, head: bool) -> Response<Out> {
 async fn handle(busy: Rc<Busy>, ends: Ends, request: Request<Incoming>) -> Result<Response<Out>, Infallible> {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
-    let mut ask = Ask::default();
+    let logging = busy.worker.is_logging();
+    let mut ask = Ask::noting(logging);
     let bits = (busy.worker.id(), busy.worker.id());
-    let framing = match write(&parts, &body, &ends, bits, &mut ask) {
-        Ok(framing) => framing,
-        Err(answer) => return Ok(local(answer, false)),
-    };
+    let received = if logging { size(&parts) } else { 0 };
     let most = busy.worker.bounds().body;
-    if most > 0 && body.size_hint().lower() > most {
-        tokio::task::spawn_local(drive::linger(body));
-        return Ok(local(Answer::bad_request(TOO_LARGE.0), false));
-    }
+    let written = write(&parts, &body, &ends, bits, &mut ask, busy.worker.limits.head);
+    let framing = match written {
+        Ok(_) if most > 0 && body.size_hint().lower() > most => {
+            tokio::task::spawn_local(drive::linger(body));
+            let answer = Answer::bad_request(TOO_LARGE.0);
+            return Ok(refuse(&busy.worker, &ends, &mut ask, answer, received));
+        }
+        Ok(framing) => framing,
+        Err(answer) => return Ok(refuse(&busy.worker, &ends, &mut ask, answer, received)),
+    };
     let head = ask.is_head();
     let (sender, response) = oneshot::channel();
     let stream = drive::Stream {
@@ -239,8 +245,10 @@ async fn handle(busy: Rc<Busy>, ends: Ends, request: Request<Incoming>) -> Resul
         ask,
         body: Some(body).filter(|body| !body.is_end_stream()),
         framing,
-        peer: ends.peer,
+        ends,
         started,
+        received,
+        up: logging.then(Rc::default),
         response: Some(sender),
     };
     busy.streams.set(busy.streams.get() + 1);
@@ -249,8 +257,41 @@ async fn handle(busy: Rc<Busy>, ends: Ends, request: Request<Incoming>) -> Resul
         busy.streams.set(busy.streams.get() - 1);
         busy.rest();
     });
-    let lost = |_| local(Answer::bad_gateway("the request was given up"), head);
+    let lost = |_| local(Answer::given_up(), head);
     Ok(response.await.unwrap_or_else(lost))
+}
+
+/// Answers what is no request.
+fn refuse(worker: &Worker, ends: &Ends, ask: &mut Ask, answer: Answer, received: u64) -> Response<Out> {
+    worker
+        .shared
+        .totals
+        .refused
+        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let response = local(answer.clone(), false);
+    if let Some(log) = &worker.log {
+        let sent = length(response.headers()) + answer.body.len() as u64;
+        log.refused(ask, ends, "HTTP/2", &answer, (received, sent));
+    }
+    response
+}
+
+/// Bytes of a head, as they would be in HTTP/1.1 but for its first line.
+pub fn length(headers: &HeaderMap) -> u64 {
+    headers
+        .iter()
+        .map(|(name, value)| (name.as_str().len() + value.len() + 4) as u64)
+        .sum()
+}
+
+/// The same of a request, with its first line.
+fn size(parts: &Parts) -> u64 {
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or(1, |target| target.as_str().len());
+    let host = parts.uri.authority().map_or(0, |host| host.as_str().len() + 8);
+    (parts.method.as_str().len() + target + host) as u64 + length(&parts.headers)
 }
 
 /// Writes the request as HTTP/1.1. hyper has refused what HTTP/2 forbids: bad names and values, `Connection` and its
@@ -261,11 +302,13 @@ fn write(
     ends: &Ends,
     bits: (u64, u64),
     ask: &mut Ask,
+    most: usize,
 ) -> Result<Framing, Answer> {
-    if Method::of(parts.method.as_str()) == Method::Refused {
+    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    ask.start(parts.method.as_str(), target, ends);
+    if ask.method == Method::Refused {
         return Err(Answer::not_allowed());
     }
-    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     if !target.starts_with('/') && target != "*" {
         return Err(Answer::bad_request("the request target is not a path"));
     }
@@ -275,7 +318,6 @@ fn write(
         .authority()
         .map(|authority| authority.as_str())
         .or(field);
-    ask.start(parts.method.as_str(), target, ends);
     if is_confusing(ask.path()) {
         return Err(Answer::bad_request(CONFUSING));
     }
@@ -288,6 +330,9 @@ fn write(
         }
     }
     write_cookies(&parts.headers, ask);
+    if ask.wire.len() > most {
+        return Err(Answer::head_too_large());
+    }
     if parts.headers.get(TE).is_some_and(|te| te == "trailers") {
         ask.header(b"Connection", b"TE");
         ask.header(b"TE", b"trailers");

@@ -117,6 +117,8 @@ pub struct Link {
     /// A client that is between two requests.
     idle: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// Bytes that were read and written.
+    moved: Cell<(u64, u64)>,
     /// The target, when this is a connection to one.
     pub target: Option<Target>,
 }
@@ -131,6 +133,7 @@ impl Link {
             expired: Cell::new(false),
             idle: Cell::new(false),
             waker: RefCell::new(None),
+            moved: Cell::default(),
             target,
         }
     }
@@ -146,6 +149,19 @@ impl Link {
 
     pub fn is_idle(&self) -> bool {
         self.idle.get()
+    }
+
+    /// Bytes that were read and written so far; without TLS.
+    pub fn moved(&self) -> (u64, u64) {
+        self.moved.get()
+    }
+
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = &written {
+            let (read, before) = self.moved.get();
+            self.moved.set((read, before + *count as u64));
+        }
+        written
     }
 
     pub fn has_expired(&self) -> bool {
@@ -184,14 +200,19 @@ impl Link {
         self.check(cx)?;
         let mut space = ReadBuf::new(space);
         match self.io.borrow_mut().poll_read(cx, &mut space) {
-            Poll::Ready(result) => Poll::Ready(result.map(|()| space.filled().len())),
+            Poll::Ready(result) => {
+                let count = space.filled().len();
+                let (before, written) = self.moved.get();
+                self.moved.set((before + count as u64, written));
+                Poll::Ready(result.map(|()| count))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
 
     pub fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         self.check(cx)?;
-        self.io.borrow_mut().poll_write(cx, data)
+        self.wrote(self.io.borrow_mut().poll_write(cx, data))
     }
 
     /// Until what was written has left for the kernel. Only TLS holds something back.
@@ -262,7 +283,7 @@ impl Link {
     pub fn write_now(&self, data: &[u8]) {
         let mut cx = Context::from_waker(Waker::noop());
         let mut io = self.io.borrow_mut();
-        if io.poll_write(&mut cx, data).is_ready() {
+        if self.wrote(io.poll_write(&mut cx, data)).is_ready() {
             let _ = io.poll_flush(&mut cx);
         }
     }

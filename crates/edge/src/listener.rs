@@ -9,12 +9,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
+    access::Connection,
     answer::Answer,
+    head::Ask,
     http1,
     link::Stream,
     login::pem,
     pass, proxy,
-    tls::{self, CHALLENGE, Certificates, Tls},
+    tls::{self, Agreed, CHALLENGE, Certificates, Failure, Tls},
     worker::{Ends, Worker},
 };
 
@@ -91,14 +93,14 @@ impl Door {
     }
 
     pub fn is_secure(&self) -> bool {
-        matches!(self.speaks, Spoken::Https(_))
+        matches!(self.speaks, Spoken::Https(..))
     }
 }
 
 #[derive(Clone)]
 enum Spoken {
     Http,
-    Https(Arc<ServerConfig>),
+    Https(Arc<ServerConfig>, Arc<Certificates>),
     Tcp(Arc<str>),
     Sni,
 }
@@ -129,7 +131,7 @@ pub fn doors(listeners: &[Listener]) -> Result<(Vec<Door>, Watched), tls::Error>
                         new
                     }
                 };
-                Spoken::Https(tls::server(tls, certificates)?)
+                Spoken::Https(tls::server(tls, Arc::clone(&certificates))?, certificates)
             }
         };
         doors.push(Door {
@@ -144,17 +146,13 @@ pub fn doors(listeners: &[Listener]) -> Result<(Vec<Door>, Watched), tls::Error>
 /// Serves one connection to its end.
 pub async fn serve(worker: Rc<Worker>, door: &Door, stream: TcpStream, ends: Ends) {
     let patience = worker.limits.head_time;
-    let greeted = tokio::time::timeout(patience, greet(door, stream, ends)).await;
-    let (stream, ends) = match greeted {
-        Ok(Ok(greeted)) => greeted,
-        // It spoke no TLS, or no PROXY protocol, or nothing.
-        Ok(Err(_)) | Err(_) => {
-            worker
-                .shared
-                .totals
-                .refused
-                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            return;
+    let mut ends = ends;
+    let greeted = tokio::time::timeout(patience, greet(&worker, door, stream, &mut ends)).await;
+    let stream = match greeted.unwrap_or_else(|_| Err((Failure::Late, None))) {
+        Ok(stream) => stream,
+        Err((failure, cause)) => {
+            let failures = &worker.shared.failures;
+            return failures.count(failure, &ends, cause.as_ref(), worker.tick());
         }
     };
     if let Stream::Tls(tls) = &stream
@@ -165,47 +163,73 @@ pub async fn serve(worker: Rc<Worker>, door: &Door, stream: TcpStream, ends: End
     }
     let client = worker.register(stream, None);
     match &door.speaks {
-        Spoken::Http | Spoken::Https(_) => http1::serve(worker, client, ends).await,
+        Spoken::Http | Spoken::Https(..) => http1::serve(worker, client, ends).await,
         Spoken::Tcp(host) => pass::through(&worker, &client, ends, Some(host)).await,
         Spoken::Sni => pass::through(&worker, &client, ends, None).await,
     }
 }
 
 /// Turns a connection of a source away that has too many.
-pub fn refuse(worker: &Worker, door: &Door, stream: &TcpStream) {
+pub fn refuse(worker: &Worker, door: &Door, stream: &TcpStream, ends: &Ends) {
     worker
         .shared
         .totals
         .limited
         .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    if matches!(door.speaks, Spoken::Http) {
-        let mut out = Vec::new();
-        Answer::too_many("too many connections from this address").write(
-            &mut out,
-            "Connection: close\r\n",
-            false,
-        );
-        // A word on the way out; who does not listen misses it.
-        let _ = stream.try_write(&out);
+    if !matches!(door.speaks, Spoken::Http) {
+        return;
+    }
+    let answer = Answer::too_many("too many connections from this address");
+    let mut out = Vec::new();
+    answer.write(&mut out, "Connection: close\r\n", false);
+    // A word on the way out; who does not listen misses it.
+    let _ = stream.try_write(&out);
+    if let Some(log) = &worker.log {
+        let mut ask = Ask::noting(true);
+        ask.guess(b"", ends);
+        log.refused(&mut ask, ends, "HTTP/1.1", &answer, (0, out.len() as u64));
     }
 }
 
-async fn greet(door: &Door, stream: TcpStream, ends: Ends) -> io::Result<(Stream, Ends)> {
-    let (mut stream, mut ends) = (stream, ends);
-    if door.proxied
-        && let Some((peer, local)) = proxy::read(&mut stream).await?
-    {
-        (ends.peer, ends.local) = (peer, local);
+/// The first steps of a connection: who it is from, and TLS.
+async fn greet(
+    worker: &Worker,
+    door: &Door,
+    stream: TcpStream,
+    ends: &mut Ends,
+) -> Result<Stream, (Failure, Option<io::Error>)> {
+    let mut stream = stream;
+    if door.proxied {
+        let said = proxy::read(&mut stream).await;
+        if let Some((peer, local)) = said.map_err(|error| (Failure::NoProxy, Some(error)))? {
+            (ends.peer, ends.local) = (peer, local);
+        }
     }
-    let Spoken::Https(config) = &door.speaks else {
-        return Ok((Stream::Tcp(stream), ends));
+    let stream = match &door.speaks {
+        Spoken::Https(config, certificates) => {
+            // Answers of a handshake are small, and waited for.
+            let _ = stream.set_nodelay(true);
+            let tls = TlsAcceptor::from(Arc::clone(config)).accept(stream).await;
+            let tls = tls.map_err(|error| (Failure::of(&error), Some(error)))?;
+            ends.tls = true;
+            ends.identity = identity(&tls);
+            note(worker, ends, || Some(Agreed::of(tls.get_ref().1, certificates)));
+            return Ok(Stream::Tls(Box::new(tls)));
+        }
+        _ => Stream::Tcp(stream),
     };
-    // Answers of a handshake are small, and waited for.
-    let _ = stream.set_nodelay(true);
-    let tls = TlsAcceptor::from(Arc::clone(config)).accept(stream).await?;
-    ends.tls = true;
-    ends.identity = identity(&tls);
-    Ok((Stream::Tls(Box::new(tls)), ends))
+    note(worker, ends, || None);
+    Ok(stream)
+}
+
+/// Keeps what the log says of a connection, where there is one.
+fn note(worker: &Worker, ends: &mut Ends, agreed: impl FnOnce() -> Option<Agreed>) {
+    if worker.is_logging() {
+        ends.connection = Some(Rc::new(Connection {
+            id: worker.id(),
+            tls: agreed(),
+        }));
+    }
 }
 
 /// What ALB says of a client's certificate, as header lines.

@@ -27,6 +27,7 @@ use crate::{
     snapshot::{self, Log},
     table::Rules,
     target::Target,
+    tls::Failures,
     udp, wake,
     worker::Order,
 };
@@ -58,6 +59,8 @@ pub struct Live {
 pub struct Shared {
     pub live: ArcSwap<Live>,
     pub totals: Totals,
+    /// Connections that came to nothing.
+    pub failures: Failures,
     /// Ids of requests start here, so that those of two edges or two starts differ.
     pub seed: AtomicU64,
     /// Connections and requests of sources, and requests of tenants.
@@ -203,7 +206,12 @@ impl Keeper {
             };
             self.log.rewrite(version, rules, groups);
         }
-        tracing::info!(table.version = version, rules, took_us, "table in force");
+        tracing::info!(
+            table.version = version,
+            rules.new = rules,
+            took_us,
+            "table {version} in force: {rules} rules are new or changed"
+        );
         Ok(version)
     }
 

@@ -288,7 +288,11 @@ impl Visit<'_> {
             age <= session::PATIENCE && session::nonce(self.ask) == Some(&*errand.nonce)
         };
         let Some(errand) = errand.filter(ours) else {
-            return Answer::unauthorized();
+            let reason = match field("state") {
+                Some(_) => "AuthInvalidStateParam",
+                None => "AuthMissingStateParam",
+            };
+            return Answer::unauthorized().because(reason);
         };
         // RFC 9207: an answer of another provider is no answer.
         let other = field("iss").is_some_and(|issuer| issuer != self.login.spec.issuer);
@@ -298,7 +302,7 @@ impl Visit<'_> {
                 why = field("error"),
                 "a provider refused to sign somebody in"
             );
-            return Answer::refused_by_provider();
+            return Answer::refused_by_provider().because("AuthMissingCodeParam");
         };
         match self.exchange(&code, &errand).await {
             Ok(session) => match self.cookies(&session) {
@@ -311,10 +315,11 @@ impl Visit<'_> {
             },
             Err(error) => {
                 self.told(&error);
-                match error {
+                let answer = match error {
                     Error::Refused(_) => Answer::refused_by_provider(),
                     _ => Answer::provider_failed(),
-                }
+                };
+                answer.because(error.reason())
             }
         }
     }

@@ -5,6 +5,7 @@
 mod load;
 
 use std::{
+    collections::BTreeMap,
     fmt::Write,
     sync::OnceLock,
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -14,7 +15,7 @@ use std::{
 use model::route::TargetState;
 use serde::{Deserialize, Serialize};
 
-use crate::{balance::Group, table::Rule};
+use crate::{balance::Group, table::Rule, target::Target};
 pub use load::{GroupLoad, Load, RuleLoad, TotalStats};
 
 /// Upper ends of the latency buckets: 2^8 µs (0.256 ms) to 2^26 µs (67 s), and one for what took longer.
@@ -138,20 +139,66 @@ impl Counters {
     }
 }
 
+/// What comes before the values of a metric. `help` is one line, and `kind` one of Prometheus'.
+pub fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+/// A metric of one value; its kind is that of its name.
+pub fn single(out: &mut String, name: &str, help: &str, value: u64) {
+    let kind = if name.ends_with("_total") {
+        "counter"
+    } else {
+        "gauge"
+    };
+    head(out, name, kind, help);
+    let _ = writeln!(out, "{name} {value}");
+}
+
 /// All groups as Prometheus text, metric by metric as the format wants it. Names are escaped already.
 pub fn write(out: &mut String, groups: &[(String, &Counters)]) {
-    let mut metric = |name: &str, kind: &str, value: &dyn Fn(&Counters) -> u64| {
-        let _ = writeln!(out, "# TYPE vend_edge_{name} {kind}");
+    type Value = fn(&Counters) -> u64;
+    let metrics: [(&str, &str, &str, Value); 5] = [
+        (
+            "requests_total",
+            "counter",
+            "Requests that went to a target group.",
+            |c| c.requests.load(Relaxed),
+        ),
+        (
+            "failures_total",
+            "counter",
+            "Answers of the load balancer because no target gave a good one (502, 503, 504).",
+            |c| c.failures.load(Relaxed),
+        ),
+        (
+            "panics_total",
+            "counter",
+            "Requests that went to any target because none was healthy.",
+            |c| c.panics.load(Relaxed),
+        ),
+        (
+            "sent_bytes_total",
+            "counter",
+            "Bytes of answers' bodies that went to clients.",
+            Counters::bytes,
+        ),
+        ("requests_active", "gauge", "Requests under way.", |c| {
+            u64::from(c.active.load(Relaxed))
+        }),
+    ];
+    for (name, kind, help, value) in metrics {
+        head(out, &format!("vend_edge_{name}"), kind, help);
         for (group, counters) in groups {
             let _ = writeln!(out, "vend_edge_{name}{{group=\"{group}\"}} {}", value(counters));
         }
-    };
-    metric("requests_total", "counter", &|c| c.requests.load(Relaxed));
-    metric("failures_total", "counter", &|c| c.failures.load(Relaxed));
-    metric("panics_total", "counter", &|c| c.panics.load(Relaxed));
-    metric("sent_bytes_total", "counter", &Counters::bytes);
-    metric("requests_active", "gauge", &|c| u64::from(c.active.load(Relaxed)));
-    let _ = writeln!(out, "# TYPE vend_edge_target_responses_total counter");
+    }
+    head(
+        out,
+        "vend_edge_target_responses_total",
+        "counter",
+        "Answers of targets by class of their status.",
+    );
     for (group, counters) in groups {
         for class in 1..=5 {
             let count = counters.class(class);
@@ -161,7 +208,12 @@ pub fn write(out: &mut String, groups: &[(String, &Counters)]) {
             );
         }
     }
-    let _ = writeln!(out, "# TYPE vend_edge_latency_seconds histogram");
+    head(
+        out,
+        "vend_edge_latency_seconds",
+        "histogram",
+        "From the choice of a target to the end of its answer.",
+    );
     for (group, counters) in groups {
         if let Some(answers) = counters.answers.get() {
             answers.latency.write(out, group);
@@ -170,16 +222,61 @@ pub fn write(out: &mut String, groups: &[(String, &Counters)]) {
 }
 
 /// Rules and targets as Prometheus text.
-pub fn write_table(out: &mut String, rules: &[Rule], groups: &[Group], escape: impl Fn(&str) -> String) {
-    let _ = writeln!(out, "# TYPE vend_edge_rule_requests_total counter");
+pub fn write_table(
+    out: &mut String,
+    rules: &[Rule],
+    groups: &[Group],
+    leaving: &[(Box<str>, Target)],
+    escape: impl Fn(&str) -> String,
+) {
+    let name = "vend_edge_rule_requests_total";
+    head(
+        out,
+        name,
+        "counter",
+        "Requests that a rule decided about, by its priority, place and first host.",
+    );
     for rule in rules {
         let (priority, place, hits) = (rule.priority, escape(rule.place()), rule.hits());
+        let host = escape(rule.hosts().next().unwrap_or("any"));
         let _ = writeln!(
             out,
-            "vend_edge_rule_requests_total{{rule=\"{priority}\",place=\"{place}\"}} {hits}"
+            "{name}{{rule=\"{priority}\",place=\"{place}\",host=\"{host}\"}} {hits}"
         );
     }
-    let _ = writeln!(out, "# TYPE vend_edge_targets gauge");
+    let asked: Vec<_> = rules.iter().filter(|rule| rule.hits() > 0).collect();
+    let name = "vend_edge_rule_responses_total";
+    head(
+        out,
+        name,
+        "counter",
+        "Answers to clients of a rule that was asked for, by class of their status.",
+    );
+    for rule in &asked {
+        let (priority, place) = (rule.priority, escape(rule.place()));
+        for (class, count) in (1..).zip(rule.answers().classes) {
+            let _ = writeln!(
+                out,
+                "{name}{{rule=\"{priority}\",place=\"{place}\",class=\"{class}xx\"}} {count}"
+            );
+        }
+    }
+    let name = "vend_edge_rule_sent_bytes_total";
+    head(
+        out,
+        name,
+        "counter",
+        "Bytes of answers' bodies to clients of a rule that was asked for.",
+    );
+    for rule in &asked {
+        let (priority, place) = (rule.priority, escape(rule.place()));
+        let _ = writeln!(
+            out,
+            "{name}{{rule=\"{priority}\",place=\"{place}\"}} {}",
+            rule.answers().sent
+        );
+    }
+    head(out, "vend_edge_targets", "gauge", "Targets by state.");
     for group in groups {
         let name = escape(group.name());
         for (state, word) in [
@@ -197,6 +294,18 @@ pub fn write_table(out: &mut String, rules: &[Rule], groups: &[Group], escape: i
                 "vend_edge_targets{{group=\"{name}\",state=\"{word}\"}} {count}"
             );
         }
+    }
+    // They are in no group any more, and the group may be gone as well.
+    let mut draining = BTreeMap::<&str, u32>::new();
+    for (group, _) in leaving {
+        *draining.entry(group).or_default() += 1;
+    }
+    for (group, count) in draining {
+        let name = escape(group);
+        let _ = writeln!(
+            out,
+            "vend_edge_targets{{group=\"{name}\",state=\"draining\"}} {count}"
+        );
     }
 }
 
@@ -240,22 +349,49 @@ pub struct Totals {
 
 impl Totals {
     pub fn write(&self, out: &mut String) {
-        for (name, value) in [
-            ("connections_total", self.connections.load(Relaxed)),
-            ("connections_open", u64::from(self.open.load(Relaxed))),
-            ("unmatched_total", self.unmatched.load(Relaxed)),
-            ("malformed_total", self.refused.load(Relaxed)),
-            ("retries_total", self.retries.load(Relaxed)),
-            ("limited_total", self.limited.load(Relaxed)),
-            ("passed_bytes_total", self.passed.load(Relaxed)),
-            ("access_log_dropped_total", self.log_dropped.load(Relaxed)),
+        for (name, help, value) in [
+            (
+                "connections_total",
+                "Connections of clients that were accepted.",
+                self.connections.load(Relaxed),
+            ),
+            (
+                "connections_open",
+                "Connections of clients that are open.",
+                self.open.load(Relaxed).into(),
+            ),
+            (
+                "unmatched_total",
+                "Requests that no rule matched.",
+                self.unmatched.load(Relaxed),
+            ),
+            (
+                "malformed_total",
+                "Requests refused because they were malformed, too large or too slow.",
+                self.refused.load(Relaxed),
+            ),
+            (
+                "retries_total",
+                "Attempts at another target or connection.",
+                self.retries.load(Relaxed),
+            ),
+            (
+                "limited_total",
+                "Connections and requests refused with 429.",
+                self.limited.load(Relaxed),
+            ),
+            (
+                "passed_bytes_total",
+                "Bytes of connections that pass through, both ways.",
+                self.passed.load(Relaxed),
+            ),
+            (
+                "access_log_dropped_total",
+                "Lines of the access log that were lost.",
+                self.log_dropped.load(Relaxed),
+            ),
         ] {
-            let kind = if name.ends_with("_total") {
-                "counter"
-            } else {
-                "gauge"
-            };
-            let _ = writeln!(out, "# TYPE vend_edge_{name} {kind}\nvend_edge_{name} {value}");
+            single(out, &format!("vend_edge_{name}"), help, value);
         }
     }
 }

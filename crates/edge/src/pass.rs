@@ -51,7 +51,7 @@ pub async fn through(worker: &Rc<Worker>, client: &Watched, ends: Ends, host: Op
         let connected =
             tokio::time::timeout(worker.limits.connect, TcpStream::connect(target.address())).await;
         let Ok(Ok(stream)) = connected else {
-            target.met(true, group.policy.ejection.as_ref(), worker.tick());
+            target.met_in(&group, true, worker.tick());
             tried.push(target.serial);
             continue;
         };

@@ -57,8 +57,25 @@ struct More {
     /// Conditions beside the host's patterns, transforms, and who must sign in.
     rest: Option<Box<Rest>>,
     own: Option<Box<route::Own>>,
-    /// Requests that it has decided about.
+    /// Requests that it has decided about, and what they were answered.
     hits: AtomicU64,
+    answers: Answers,
+}
+
+/// What clients got.
+#[derive(Default)]
+struct Answers {
+    /// By class of their status: 1xx to 5xx.
+    classes: [AtomicU64; 5],
+    /// Bytes of bodies.
+    sent: AtomicU64,
+}
+
+/// The same, at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Answered {
+    pub classes: [u64; 5],
+    pub sent: u64,
 }
 
 impl Rule {
@@ -69,7 +86,7 @@ impl Rule {
         let more = More {
             rest: Rest::new(rule).map(Box::new),
             own: (!rule.own.is_empty()).then(|| Box::new(rule.own.clone())),
-            hits: AtomicU64::new(0),
+            ..More::default()
         };
         let meaning = Meaning {
             priority: rule.priority,
@@ -102,6 +119,38 @@ impl Rule {
         if count > 0 {
             let more = self.more.get_or_init(Box::default);
             more.hits.fetch_add(count, Relaxed);
+        }
+    }
+
+    /// A client got an answer with so many bytes of a body.
+    pub fn answered(&self, status: u16, bytes: u64) {
+        let answers = &self.more.get_or_init(Box::default).answers;
+        if let Some(class) = answers.classes.get(usize::from(status / 100).wrapping_sub(1)) {
+            class.fetch_add(1, Relaxed);
+        }
+        answers.sent.fetch_add(bytes, Relaxed);
+    }
+
+    pub fn answers(&self) -> Answered {
+        let Some(more) = self.more.get() else {
+            return Answered::default();
+        };
+        Answered {
+            classes: std::array::from_fn(|class| more.answers.classes[class].load(Relaxed)),
+            sent: more.answers.sent.load(Relaxed),
+        }
+    }
+
+    /// Counts what the rule has counted in whose place it is.
+    pub fn go_on_from(&self, before: &Self) {
+        self.hit(before.hits());
+        let Some(more) = before.more.get().filter(|_| before.hits() > 0) else {
+            return;
+        };
+        let answers = &self.more.get_or_init(Box::default).answers;
+        let pairs = answers.classes.iter().zip(&more.answers.classes);
+        for (now, then) in pairs.chain([(&answers.sent, &more.answers.sent)]) {
+            now.fetch_add(then.load(Relaxed), Relaxed);
         }
     }
 

@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 use model::route::{self, Ejection, TargetGroup, TargetHealth, TargetState};
 use once_cell::race::OnceBox;
 
-use crate::{clock, health::Why, thin::Thin};
+use crate::{balance::Group, clock, health::Why, thin::Thin};
 
 /// Ticks: as exact as the end of a target's time is kept.
 const LEAP: u64 = 64;
@@ -192,8 +192,13 @@ impl Target {
             .is_some_and(|deeds| deeds.ejected.load(Relaxed) > tick)
     }
 
-    /// How a request to it ended.
-    pub fn met(&self, failed: bool, ejection: Option<&Ejection>, tick: u64) {
+    /// Why it is not healthy, as the last probe said.
+    pub fn why(&self) -> Option<Why> {
+        Why::unpack(self.reason.load(Relaxed))
+    }
+
+    /// How a request to it ended. Gives how many in a row have failed, when it is left out for that from now on.
+    pub fn met(&self, failed: bool, ejection: Option<&Ejection>, tick: u64) -> Option<u32> {
         let deeds = self.deeds();
         // An average in which each answer counts for 1/32 when it is new.
         let before = deeds.trouble.load(Relaxed);
@@ -203,16 +208,27 @@ impl Target {
             if deeds.failures.load(Relaxed) > 0 {
                 deeds.failures.store(0, Relaxed);
             }
-            return;
+            return None;
         }
         deeds.errors.fetch_add(1, Relaxed);
         let failures = deeds.failures.fetch_add(1, Relaxed) + 1;
-        if let Some(ejection) = ejection.filter(|ejection| failures >= ejection.failures) {
-            deeds.failures.store(0, Relaxed);
-            deeds
-                .ejected
-                .store(tick.saturating_add(clock::signed(ejection.time)), Relaxed);
-            tracing::info!(target.id = %self.id(), failures, "a target is left out: its requests fail");
+        let ejection = ejection.filter(|ejection| failures >= ejection.failures)?;
+        deeds.failures.store(0, Relaxed);
+        deeds
+            .ejected
+            .store(tick.saturating_add(clock::signed(ejection.time)), Relaxed);
+        Some(failures)
+    }
+
+    /// The same, as its group says; a target that is left out is named in the log.
+    pub fn met_in(&self, group: &Group, failed: bool, tick: u64) {
+        let ejection = group.policy.ejection.as_ref();
+        if let Some(failures) = self.met(failed, ejection, tick) {
+            let (group, id, address) = (group.name(), self.id(), self.address());
+            tracing::warn!(
+                group, target.id = %id, %address, failures,
+                "target {id} of {group} is left out for a while: {failures} requests in a row have failed"
+            );
         }
     }
 
@@ -228,7 +244,7 @@ impl Target {
                 Some("left out: its requests fail".to_owned())
             }
             TargetState::Healthy => None,
-            _ => Why::unpack(self.reason.load(Relaxed)).map(|why| why.to_string()),
+            _ => self.why().map(|why| why.to_string()),
         };
         let count = |count: fn(&Deeds) -> u64| self.deeds.get().map_or(0, count);
         TargetHealth {

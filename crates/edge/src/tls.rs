@@ -3,8 +3,10 @@
 //! The settings of a listener are fixed while it runs; certificates are not: `certificates` watches their folder, and
 //! connections that are open keep what they began with.
 
+mod agreed;
 mod certificates;
 mod der;
+mod failure;
 mod name;
 
 use std::{io, sync::Arc};
@@ -18,8 +20,10 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
+pub use agreed::Agreed;
 pub use certificates::{Certificates, Good, Seen};
 pub use der::{Facts, facts};
+pub use failure::{Failure, Failures};
 
 /// How a listener speaks TLS.
 #[derive(Debug, Clone)]

@@ -8,7 +8,6 @@ mod flow;
 
 use std::{
     collections::HashMap,
-    fmt::Write as _,
     io,
     net::{IpAddr, SocketAddr, UdpSocket as Socket},
     sync::{
@@ -23,6 +22,7 @@ use tokio::{net::UdpSocket, task::JoinSet};
 use crate::{
     clock,
     live::Shared,
+    metrics,
     quota::{Quota, source},
 };
 use flow::{Flow, Opened, is_settled, open};
@@ -70,21 +70,26 @@ pub struct Held {
 impl Held {
     /// As Prometheus text.
     pub fn write(&self, out: &mut String) {
-        let flows = self.flows.load(Relaxed);
-        let _ = writeln!(
-            out,
-            "# TYPE vend_edge_datagram_flows gauge\nvend_edge_datagram_flows {flows}"
-        );
-        for (what, count) in [
-            ("flows_opened", &self.opened),
-            ("refused", &self.refused),
-            ("bytes", &self.bytes),
+        for (what, help, count) in [
+            ("flows", "Flows of datagrams that are open.", &self.flows),
+            (
+                "flows_opened_total",
+                "Flows of datagrams that were opened.",
+                &self.opened,
+            ),
+            (
+                "refused_total",
+                "Datagrams that went to no target.",
+                &self.refused,
+            ),
+            (
+                "bytes_total",
+                "Bytes of datagrams that passed, both ways.",
+                &self.bytes,
+            ),
         ] {
-            let count = count.load(Relaxed);
-            let _ = writeln!(
-                out,
-                "# TYPE vend_edge_datagram_{what}_total counter\nvend_edge_datagram_{what}_total {count}"
-            );
+            let name = format!("vend_edge_datagram_{what}");
+            metrics::single(out, &name, help, count.load(Relaxed));
         }
     }
 

@@ -109,7 +109,8 @@ pub struct Lease {
     /// What is added to the answer.
     pub cookies: Option<Box<Cookies>>,
     tick: u64,
-    started: Instant,
+    /// When it was got.
+    pub started: Instant,
 }
 
 impl Lease {
@@ -143,14 +144,12 @@ impl Lease {
     /// The target has answered.
     pub fn answered(&self, status: u16) {
         self.group.counters().answered(status, self.started.elapsed());
-        self.target
-            .met(status >= 500, self.group.policy.ejection.as_ref(), self.tick);
+        self.target.met_in(&self.group, status >= 500, self.tick);
     }
 
     /// The target has not answered, or not well.
     pub fn failed(&self) {
-        self.target
-            .met(true, self.group.policy.ejection.as_ref(), self.tick);
+        self.target.met_in(&self.group, true, self.tick);
     }
 
     /// The answer is complete and the connection good for another request.
@@ -182,6 +181,8 @@ pub struct Attempts {
     sleeps: bool,
     /// They have been waited for.
     waited: bool,
+    /// The rule that decided, where there is an answer of our own.
+    decided: Option<Rule>,
     /// Its rule, when that has people sign in first and nobody has looked yet.
     unknown: Option<Rule>,
     /// Who is let in, and by which rule.
@@ -197,11 +198,16 @@ impl Attempts {
     /// The connection was lost before any answer. On a fresh one that says something about the target.
     pub fn lost(&mut self, lease: &Lease) {
         self.count += 1;
-        self.last = Some(Answer::bad_gateway(
-            "the target closed the connection without an answer",
-        ));
+        self.last = Some(Answer::target_closed());
         if !lease.reused {
             self.tried.push(lease.target.serial);
+        }
+    }
+
+    /// The client got an answer of our own: its rule counts it.
+    pub fn answered(&self, status: u16, bytes: u64) {
+        if let Some(rule) = &self.decided {
+            rule.answered(status, bytes);
         }
     }
 
@@ -270,13 +276,14 @@ pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) 
                 let up = worker.register(stream, Some(target));
                 return Ok(Leased::One(Lease::new(up, chosen, false, worker.tick())));
             }
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                Answer::bad_gateway("the target refused the connection")
-            }
-            Ok(Err(_)) => Answer::bad_gateway("the target cannot be reached"),
-            Err(_) => Answer::gateway_timeout("the target did not accept the connection in time"),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Answer::target_refused(),
+            Ok(Err(_)) => Answer::target_unreachable(),
+            Err(_) => Answer::connect_timeout(),
         };
-        target.met(true, chosen.group.policy.ejection.as_ref(), worker.tick());
+        if let Some(note) = &mut ask.note {
+            note.tried(chosen.group.name(), &target);
+        }
+        target.met_in(&chosen.group, true, worker.tick());
         worker.shared.totals.retries.fetch_add(1, Relaxed);
         attempts.failed(&target, failure);
     }
@@ -335,7 +342,7 @@ fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Cho
     if let Some(answer) = known.or_else(|| desk?.public_key(ask.path()).map(str::to_owned)) {
         return Err(Answer::text(answer));
     }
-    let (shared, limits, tick) = (&worker.shared, &worker.limits, worker.tick());
+    let (shared, tick) = (&worker.shared, worker.tick());
     let first = !std::mem::replace(&mut attempts.counted, true);
     let most = worker.bounds().source_requests;
     if first
@@ -353,11 +360,27 @@ fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Cho
         .is_none_or(|only| only.iter().any(|host| matches(host, &ask.host)));
     let Some(rule) = live.rules.find(ask).filter(|_| here) else {
         worker.shared.totals.unmatched.fetch_add(1, Relaxed);
-        return Err(Answer::unmatched(ask, shared.secure()));
+        let answer = Answer::unmatched(ask, shared.secure());
+        if let Some(note) = &mut ask.note {
+            note.unmatched(&answer);
+        }
+        return Err(answer);
     };
-    if worker.log.is_some() {
-        ask.decided(rule.place());
+    if let Some(note) = &mut ask.note {
+        note.rule(rule);
     }
+    decide(worker, rule, ask, attempts, first).inspect_err(|_| attempts.decided = Some(rule.clone()))
+}
+
+/// What the rule says of it.
+fn decide(
+    worker: &Worker,
+    rule: &Rule,
+    ask: &mut Ask,
+    attempts: &mut Attempts,
+    first: bool,
+) -> Result<Chosen, Answer> {
+    let (shared, limits, tick) = (&worker.shared, &worker.limits, worker.tick());
     if first {
         rule.hit(1);
         let tenant = || rule.place().split('/').next().unwrap_or_default().into();
@@ -374,6 +397,9 @@ fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Cho
         cookies: attempts.cookies().to_vec(),
         ..answer
     };
+    if let Some(note) = &mut ask.note {
+        note.act(&rule.action);
+    }
     let weights = match &rule.action {
         Action::Forward(weights) => weights,
         Action::Fixed(fixed) => return Err(mine(Answer::fixed(fixed))),
@@ -381,6 +407,9 @@ fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Cho
     };
     let group = sticky::wanted_group(ask, weights).or_else(|| weights.pick());
     let group = group.ok_or_else(Answer::no_targets)?;
+    if let Some(note) = &mut ask.note {
+        note.group(group.name());
+    }
     let wanted = sticky::wanted_target(ask, group);
     attempts.sleeps = group.policy.waking && !group.has_healthy();
     if attempts.sleeps {
@@ -415,8 +444,23 @@ fn transform(chosen: &Chosen, ask: &mut Ask, attempts: &Attempts) -> Result<(), 
     let (url, host) = match rest.map(|rest| (rest.url(ask), rest.host(ask))) {
         None => (None, None),
         Some((Ok(url), Ok(host))) => (url, host),
-        Some(_) => return Err(Answer::untransformed()),
+        Some((url, _)) => {
+            if let Some(note) = &mut ask.note {
+                note.transform = Some(if url.is_err() {
+                    "TransformInvalidPath"
+                } else {
+                    "TransformInvalidHost"
+                });
+            }
+            return Err(Answer::untransformed());
+        }
     };
+    if let Some(note) = &mut ask.note
+        && (url.is_some() || host.is_some())
+    {
+        note.transform = Some("TransformSuccess");
+        (note.new_url, note.new_host) = (url.clone(), host.clone());
+    }
     // Elsewhere, a host is found by its own name.
     ask.transform(url.as_deref(), away.or(host.as_deref()), told);
     Ok(())

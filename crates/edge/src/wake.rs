@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{head::Ask, live::Live, table::Action, upstream::Limits, worker::Worker};
+use crate::{head::Ask, live::Live, metrics, table::Action, upstream::Limits, worker::Worker};
 
 /// Where somebody still waits is told again after this, if nobody comes elsewhere.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -128,14 +128,11 @@ impl Wanted {
 
     /// Prometheus' text.
     pub fn write(&self, out: &mut String) {
-        use std::fmt::Write as _;
-        let waiting = self.waiting();
+        let requests = "Requests that wait for hosts to wake.";
+        metrics::single(out, "vend_edge_waking_requests", requests, self.waiting().into());
+        let refused = "Requests that found no place to wait in.";
         let turned_away = self.turned_away.load(Relaxed);
-        let _ = write!(
-            out,
-            "# TYPE vend_edge_waking_requests gauge\nvend_edge_waking_requests {waiting}\n\
-             # TYPE vend_edge_waking_refused_total counter\nvend_edge_waking_refused_total {turned_away}\n"
-        );
+        metrics::single(out, "vend_edge_waking_refused_total", refused, turned_away);
     }
 
     fn places(&self) -> MutexGuard<'_, HashMap<Box<str>, Wish>> {

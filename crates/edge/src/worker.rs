@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     Limits,
-    access::Writer,
+    access::{Connection, Writer},
     clock,
     http2::forward,
     link::{Buffers, LARGE, Link, Stream},
@@ -108,6 +108,11 @@ impl Worker {
     /// The limits of whoever asks, as they are now.
     pub fn bounds(&self) -> Bounds {
         self.bounds.get()
+    }
+
+    /// Are requests logged?
+    pub fn is_logging(&self) -> bool {
+        self.log.is_some()
     }
 
     pub fn is_stopping(&self) -> bool {
@@ -258,6 +263,8 @@ pub struct Ends {
     pub tls: bool,
     /// Header lines that say who the client has shown to be.
     pub identity: Option<Rc<str>>,
+    /// What the log says of the connection; none where there is no log.
+    pub connection: Option<Rc<Connection>>,
     /// The hosts that are to be had there; all when there are none.
     pub only: Option<Only>,
 }
@@ -277,6 +284,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Rc<Door>) {
                     local,
                     tls: false,
                     identity: None,
+                    connection: None,
                     only: door.only.clone(),
                 };
                 let (worker, door) = (Rc::clone(&worker), Rc::clone(&door));
@@ -290,7 +298,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Rc<Door>) {
                         listener::serve(Rc::clone(&worker), &door, stream, ends).await;
                         shared.sources.close(source, worker.tick());
                     } else {
-                        listener::refuse(&worker, &door, &stream);
+                        listener::refuse(&worker, &door, &stream, &ends);
                     }
                     drop(admission);
                 });

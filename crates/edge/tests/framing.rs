@@ -144,8 +144,38 @@ async fn a_target_gets_a_clean_head() {
         "{request}"
     );
 
+    // As ALB: what a client brings goes on, with the number of this station, and `Forwarded` is nobody's here.
+    for (brought, expected) in [
+        (
+            "Root=1-67891233-abcdef012345678912345678",
+            ";Root=1-67891233-abcdef012345678912345678",
+        ),
+        (
+            "Self=1-1-1;Root=1-2-3;CalledFrom=app",
+            ";Root=1-2-3;CalledFrom=app",
+        ),
+        ("CalledFrom=app", ";CalledFrom=app"),
+    ] {
+        let request = format!(
+            "GET /trace HTTP/1.1\r\nHost: shop.test\r\nX-Amzn-Trace-Id: {brought}\r\nForwarded: for=192.0.2.1\r\n\
+             Connection: close\r\n\r\n"
+        );
+        edge.raw(request).await;
+        let request = origin.requests().pop().unwrap();
+        let trace = field(&request, "x-amzn-trace-id").unwrap();
+        let (own, rest) = trace.split_at(trace.find(';').unwrap());
+        assert_eq!(rest, expected);
+        let name = if expected.contains("Root=") {
+            "Self=1-"
+        } else {
+            "Root=1-"
+        };
+        assert!(own.starts_with(name) && own.len() == name.len() + 33, "{trace}");
+        assert_eq!(field(&request, "forwarded"), Some("for=192.0.2.1"));
+    }
+
     edge.get("shop.test:8080", "/").await;
-    let request = origin.requests().remove(1);
+    let request = origin.requests().pop().unwrap();
     assert_eq!(
         field(&request, "host"),
         Some("shop.test:8080"),

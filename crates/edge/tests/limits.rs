@@ -306,7 +306,7 @@ async fn requests_are_written_down_and_counted() {
         let mut text = String::new();
         soon("numbers", scrape.read_to_string(&mut text)).await.unwrap();
         for line in [
-            "vend_edge_rule_requests_total{rule=\"1\",place=\"acme/shop/dev\"} 6\n",
+            "vend_edge_rule_requests_total{rule=\"1\",place=\"acme/shop/dev\",host=\"shop.test\"} 6\n",
             "vend_edge_targets{group=\"shop\",state=\"unhealthy\"} 0\n",
             "vend_edge_sent_bytes_total{group=\"shop\"} 36\n",
             "vend_edge_target_responses_total{group=\"shop\",class=\"2xx\"} 6\n",
@@ -333,15 +333,19 @@ async fn requests_are_written_down_and_counted() {
             );
         } else {
             let fields = split(line);
-            assert_eq!(fields.len(), 29, "{line}");
+            assert_eq!(fields.len(), 33, "{line}");
             assert_eq!((fields[0], fields[8], fields[9]), ("http", "200", "200"));
             assert!(
                 fields[12].starts_with("GET http://shop.test:") && fields[12].ends_with("?c=d HTTP/1.1"),
                 "{line}"
             );
             assert_eq!(
-                (fields[17], fields[18], fields[20]),
-                ("Root=1-2-3", "shop.test", "1")
+                (fields[18], fields[20], fields[22], fields[25]),
+                ("-", "1", "forward", &*origin.address.to_string())
+            );
+            assert!(
+                fields[17].starts_with("Self=1-") && fields[17].ends_with(";Root=1-2-3"),
+                "{line}"
             );
         }
     }

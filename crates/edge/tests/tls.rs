@@ -295,7 +295,17 @@ impl Authority {
     }
 
     fn sign(&self, serial: u8) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        self.sign_until(serial, 4090)
+    }
+
+    /// What was good until 2021.
+    fn old(&self, serial: u8) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        self.sign_until(serial, 2021)
+    }
+
+    fn sign_until(&self, serial: u8, year: i32) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let mut params = CertificateParams::new(vec!["client.test".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         params.serial_number = Some(vec![serial].into());
         let key = KeyPair::generate().unwrap();
         let signed = params.signed_by(&key, &self.issuer).unwrap();
@@ -358,7 +368,24 @@ async fn only_clients_with_a_good_certificate_are_let_in() {
     );
     assert!(ask(Some(authority.sign(66))).await.is_err(), "revoked");
     assert!(origin.requests().is_empty());
+    assert!(ask(Some(authority.old(68))).await.is_err(), "expired");
     assert!(ask(Some(authority.sign(67))).await.unwrap().ends_with("origin"));
+    let mut stranger = edge.connect().await;
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let _ = soon("the end", stranger.read_to_end(&mut Vec::new())).await;
+    until("all are counted", || async {
+        let metrics = edge.client.metrics().await.unwrap();
+        [
+            "client_certificate_missing",
+            "client_certificate_unknown_authority",
+            "client_certificate_revoked",
+            "client_certificate_expired",
+            "not_tls",
+        ]
+        .iter()
+        .all(|reason| metrics.contains(&format!("handshakes_failed_total{{reason=\"{reason}\"}} 1\n")))
+    })
+    .await;
     let request = origin.requests().remove(0);
     assert!(
         request.contains("X-Amzn-Mtls-Clientcert-Serial-Number: 43\r\n"),

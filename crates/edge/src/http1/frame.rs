@@ -20,6 +20,9 @@ pub struct Bad(pub &'static str);
 /// A body is larger than it may be.
 pub const TOO_LARGE: Bad = Bad("the body of the request is too large");
 
+/// A head is longer than it may be.
+pub const HEAD_TOO_LARGE: Bad = Bad("the head of the request is too large");
+
 /// How much of a message's body is still to come.
 #[derive(Debug, Default)]
 pub enum Body {

@@ -7,14 +7,30 @@ use std::mem::MaybeUninit;
 
 use httparse::Header;
 
-use super::frame::{Bad, Body, Framing};
+use super::{
+    class,
+    frame::{Bad, Body, Framing},
+};
 use crate::{
-    head::{Ask, CONFUSING, is_confusing},
+    head::{Ask, CONFUSING, Method, is_confusing},
     worker::Ends,
 };
 
 /// Fields of one head.
 const FIELDS: usize = 100;
+
+/// What is said of heads that `class` knows.
+pub const TWO_LENGTHS: &str = "there are two Content-Length fields";
+pub const SAME_LENGTHS: &str = "the same Content-Length is there twice";
+pub const BAD_LENGTH: &str = "the Content-Length is not a number";
+pub const TWO_CODINGS: &str = "there are two Transfer-Encoding fields";
+pub const BAD_CODING: &str = "the only Transfer-Encoding is chunked";
+pub const BOTH: &str = "there are both Transfer-Encoding and Content-Length";
+pub const BAD_FIELD: &str = "a header value is malformed";
+pub const BAD_VERSION: &str = "the HTTP version is not 1.0 or 1.1";
+pub const BAD_METHOD: &str = "the method is malformed";
+pub const BAD_TARGET: &str = "the request target is malformed";
+pub const SPACE: &str = "there is a space in the request target";
 
 /// Looks for the end of a head in bytes that arrive bit by bit, each byte once.
 #[derive(Default)]
@@ -156,14 +172,21 @@ impl<'h, 'b> Fields<'h, 'b> {
 
     /// Transfer-Encoding and Content-Length together, twice, or in any but the plainest form are refused.
     fn framing(&self, http10: bool) -> Result<Option<Body>, Bad> {
-        let coding = self.one(Kind::TransferEncoding, "there are two Transfer-Encoding fields")?;
-        let length = self.one(Kind::ContentLength, "there are two Content-Length fields")?;
+        let coding = self.one(Kind::TransferEncoding, TWO_CODINGS)?;
+        let length = self.one(Kind::ContentLength, TWO_LENGTHS).map_err(|bad| {
+            let mut lengths = self.of(Kind::ContentLength);
+            let first = lengths.next();
+            match lengths.all(|length| Some(length) == first) {
+                true => Bad(SAME_LENGTHS),
+                false => bad,
+            }
+        })?;
         match (coding, length) {
-            (Some(_), Some(_)) => Err(Bad("there are both Transfer-Encoding and Content-Length")),
+            (Some(_), Some(_)) => Err(Bad(BOTH)),
             (Some(_), None) if http10 => Err(Bad("HTTP/1.0 has no Transfer-Encoding")),
             (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Some(Body::chunked())),
-            (Some(_), None) => Err(Bad("the only Transfer-Encoding is chunked")),
-            (None, Some(length)) => match number(length).ok_or(Bad("the Content-Length is not a number"))? {
+            (Some(_), None) => Err(Bad(BAD_CODING)),
+            (None, Some(length)) => match number(length).ok_or(Bad(BAD_LENGTH))? {
                 0 => Ok(Some(Body::Empty)),
                 length => Ok(Some(Body::Length(length))),
             },
@@ -194,10 +217,33 @@ fn bad(error: httparse::Error) -> Bad {
     Bad(match error {
         httparse::Error::TooManyHeaders => "there are too many header fields",
         httparse::Error::HeaderName => "a header name is malformed",
-        httparse::Error::HeaderValue => "a header value is malformed",
-        httparse::Error::Version => "the HTTP version is not 1.0 or 1.1",
+        httparse::Error::HeaderValue => BAD_FIELD,
+        httparse::Error::Version => BAD_VERSION,
         _ => "the head of the message is malformed",
     })
+}
+
+/// The same for a request: which part of its first line it is.
+fn bad_request(error: httparse::Error, head: &[u8]) -> Bad {
+    let line = head.split(|b| *b == b'\r').next().unwrap_or_default();
+    let words = line.split(|b| *b == b' ');
+    let last = words.clone().next_back().unwrap_or_default();
+    match error {
+        httparse::Error::Version
+            if words.clone().count() > 3 && [&b"HTTP/1.0"[..], b"HTTP/1.1"].contains(&last) =>
+        {
+            Bad(SPACE)
+        }
+        httparse::Error::Token => {
+            let method = words.clone().next().unwrap_or_default();
+            let good = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+            match !method.is_empty() && method.iter().all(good) {
+                true => Bad(BAD_TARGET),
+                false => Bad(BAD_METHOD),
+            }
+        }
+        error => bad(error),
+    }
 }
 
 /// What the proxy needs to know of a request, beside the `Ask`.
@@ -215,7 +261,9 @@ pub struct Request {
 pub fn request(head: &[u8], ends: &Ends, bits: (u64, u64), ask: &mut Ask) -> Result<Request, Bad> {
     let mut slots = [const { MaybeUninit::uninit() }; FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
-    parsed.parse_with_uninit_headers(head, &mut slots).map_err(bad)?;
+    parsed
+        .parse_with_uninit_headers(head, &mut slots)
+        .map_err(|error| bad_request(error, head))?;
     let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(Bad("the head of the message is malformed"));
     };
@@ -261,6 +309,15 @@ pub fn request(head: &[u8], ends: &Ends, bits: (u64, u64), ask: &mut Ask) -> Res
     let (id, trace) = (fields.of(Kind::RequestId).next(), fields.of(Kind::TraceId).next());
     ask.identify(id, trace, bits);
     ask.end();
+    if matches!(ask.method, Method::Get | Method::Head)
+        && let Some(note) = &mut ask.note
+    {
+        note.class = match &body {
+            Body::Length(_) => Some(class::BODY),
+            Body::Chunked(_) => Some(class::CHUNKS),
+            _ => fields.of(Kind::ContentLength).next().map(|_| class::EMPTY_BODY),
+        };
+    }
     Ok(Request {
         http10,
         keep,

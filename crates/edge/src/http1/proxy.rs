@@ -3,9 +3,9 @@
 use std::{cell::Cell, io, sync::atomic::Ordering::Relaxed, time::Instant};
 
 use super::{
-    After, Session,
+    After, Session, count,
     parse::Request,
-    relay::{Done, Fail, Way, feed},
+    relay::{Done, Fail, Heard, Way, feed},
     tunnel,
 };
 use crate::{
@@ -16,6 +16,9 @@ use crate::{
     upstream::{self, Attempts, Lease, Leased},
 };
 
+/// Why there is no answer to a client that did not wait, in the log's words. ALB's number for it is 460.
+pub const CLIENT_GONE: &str = "ClientClosedConnection";
+
 /// Takes a request whose head has been read through to its end.
 pub(super) async fn exchange(session: &mut Session, request: Request) -> After {
     let mut request = request;
@@ -23,10 +26,10 @@ pub(super) async fn exchange(session: &mut Session, request: Request) -> After {
     if session.ask.method == Method::Refused {
         return local(session, &Answer::not_allowed(), &mut request, None, started).await;
     }
-    if let Err(bad) = request.body.limit(session.worker.bounds().body) {
-        return session.refuse(&Answer::bad_request(bad.0)).await;
-    }
-    if let Err(bad) = feed(&mut request.body, &mut session.input, &mut session.ask.wire) {
+    let limited = request.body.limit(session.worker.bounds().body);
+    if let Err(bad) =
+        limited.and_then(|()| feed(&mut request.body, &mut session.input, &mut session.ask.wire))
+    {
         return session.refuse(&Answer::bad_request(bad.0)).await;
     }
     let mut attempts = Attempts::default();
@@ -35,23 +38,37 @@ pub(super) async fn exchange(session: &mut Session, request: Request) -> After {
             Ok(Leased::One(lease)) => lease,
             // As ALB: these targets are for clients that speak HTTP/2.
             Ok(Leased::Shared(_)) => {
-                return local(session, &Answer::incompatible(), &mut request, None, started).await;
+                let answer = Answer::incompatible();
+                attempts.answered(answer.status, 0);
+                return local(session, &answer, &mut request, None, started).await;
             }
-            Err(answer) => return local(session, &answer, &mut request, None, started).await,
+            Err(answer) => {
+                attempts.answered(answer.status, answer.body.len() as u64);
+                return local(session, &answer, &mut request, None, started).await;
+            }
         };
         let mut buffer = session.worker.buffers.take();
         let mut sent = 0;
-        let begun = Cell::new(false);
-        let result = attempt(session, &lease, &mut request, &mut buffer, &mut sent, &begun).await;
+        let heard = Heard::default();
+        let result = attempt(session, &lease, &mut request, &mut buffer, &mut sent, &heard).await;
         let after = match result {
-            Ok(done) => Some(finish(session, lease, done, &request, &mut buffer, started).await),
+            Ok(done) => {
+                let told = Told { heard, started };
+                Some(finish(session, lease, done, told, &request, &mut buffer).await)
+            }
             Err(Fail::Lost) if session.ask.may_repeat(sent) && attempts.more() => {
                 lease.failed();
                 session.worker.shared.totals.retries.fetch_add(1, Relaxed);
                 attempts.lost(&lease);
+                if let Some(note) = &mut session.ask.note {
+                    note.tried(lease.group.name(), &lease.target);
+                }
                 None
             }
-            Err(fail) => Some(give_up(session, &lease, fail, &mut request, begun.get(), started).await),
+            Err(fail) => {
+                let told = Told { heard, started };
+                Some(give_up(session, &lease, fail, told, &mut request).await)
+            }
         };
         session.worker.buffers.give(buffer);
         if let Some(after) = after {
@@ -60,13 +77,19 @@ pub(super) async fn exchange(session: &mut Session, request: Request) -> After {
     }
 }
 
+/// What has come of a request that began then.
+struct Told {
+    heard: Heard,
+    started: Instant,
+}
+
 async fn attempt(
     session: &mut Session,
     lease: &Lease,
     request: &mut Request,
     buffer: &mut Buffer,
     sent: &mut usize,
-    begun: &Cell<bool>,
+    heard: &Heard,
 ) -> Result<Done, Fail> {
     let Session {
         worker,
@@ -88,6 +111,9 @@ async fn attempt(
     // A target may answer and close without reading all: its answer counts, if there is one.
     let pumping = Cell::new(written.is_ok() && !request.body.is_over());
     let whole = Cell::new(written.is_ok() && request.body.is_over());
+    if pumping.get() {
+        ask.keep_head();
+    }
     let way = Way {
         worker,
         client,
@@ -99,7 +125,7 @@ async fn attempt(
         cookies: lease.cookies.as_deref(),
         upgrade: request.upgrade,
         pumping: &pumping,
-        begun,
+        heard,
     };
     let mut answer = std::pin::pin!(way.answer(out, buffer));
     if !pumping.get() {
@@ -121,19 +147,20 @@ async fn finish(
     session: &mut Session,
     lease: Lease,
     done: Done,
+    told: Told,
     request: &Request,
     buffer: &mut Buffer,
-    started: Instant,
 ) -> After {
-    let mut done = done;
     lease.answered(done.status);
     if done.upgraded {
         let client = (&*session.link, &mut session.input);
         let (_, down) = tunnel::carry(&session.worker, client, (&lease.link, buffer)).await;
-        done.bytes = down;
+        told.heard.bytes.set(down);
     }
-    lease.group.counters().sent(done.bytes);
-    session.log(Some(&lease), done.status, done.bytes, started);
+    let bytes = told.heard.bytes.get();
+    lease.group.counters().sent(bytes);
+    lease.rule.answered(done.status, bytes);
+    session.log(Some(&lease), done.status, request.http10, &told);
     let whole = request.body.is_over();
     if whole && done.keep_target {
         lease.keep(&session.worker);
@@ -152,13 +179,18 @@ async fn give_up(
     session: &mut Session,
     lease: &Lease,
     fail: Fail,
+    told: Told,
     request: &mut Request,
-    begun: bool,
-    started: Instant,
 ) -> After {
+    // What the client has seen, if it has seen something.
+    let seen = told.heard.status().filter(|_| told.heard.begun.get());
+    let status = seen.unwrap_or_else(|| fail.status());
+    lease.rule.answered(status, told.heard.bytes.get());
     if let Fail::ClientGone = fail {
-        // nginx's number for a client that did not wait.
-        session.log(Some(lease), 499, 0, started);
+        if let Some(note) = &mut session.ask.note {
+            note.reason = Some(CLIENT_GONE);
+        }
+        session.log(Some(lease), status, request.http10, &told);
         return After::Close;
     }
     if let Fail::Bad(bad) = &fail {
@@ -169,13 +201,16 @@ async fn give_up(
         lease.failed();
         lease.group.counters().failures.fetch_add(1, Relaxed);
     }
-    if begun {
+    if seen.is_some() {
         // Half an answer can only be ended by ending the connection.
-        session.log(Some(lease), answer.status, 0, started);
+        if let Some(note) = &mut session.ask.note {
+            note.answer(&answer);
+        }
+        session.log(Some(lease), status, request.http10, &told);
         return After::Close;
     }
     request.keep &= answer.status >= 500;
-    local(session, &answer, request, Some(lease), started).await
+    local(session, &answer, request, Some(lease), told.started).await
 }
 
 /// An answer of our own.
@@ -195,25 +230,38 @@ async fn local(
     };
     session.out.clear();
     answer.write(&mut session.out, connection, session.ask.is_head());
-    session.log(lease, answer.status, answer.body.len() as u64, started);
-    match session.flush().await {
+    let flushed = session.flush().await;
+    let heard = Heard::default();
+    if !session.ask.is_head() {
+        heard.passed(answer.body.len());
+    }
+    if let Some(note) = &mut session.ask.note {
+        note.answer(answer);
+    }
+    session.log(lease, answer.status, request.http10, &Told { heard, started });
+    match flushed {
         After::Linger if keep => After::Keep,
         after => after,
     }
 }
 
 impl Session {
-    fn log(&self, lease: Option<&Lease>, status: u16, bytes: u64, started: Instant) {
-        if let Some(log) = &self.worker.log {
-            log.write(&Record {
-                peer: self.ends.peer,
-                version: "HTTP/1.1",
-                ask: &self.ask,
-                lease,
-                status,
-                bytes,
-                took: started.elapsed(),
-            });
-        }
+    fn log(&mut self, lease: Option<&Lease>, status: u16, http10: bool, told: &Told) {
+        let Some(log) = &self.worker.log else { return };
+        let (received, sent) = count(&self.link, &self.input, &mut self.counted);
+        let Told { heard, started } = told;
+        log.write(&Record {
+            ends: &self.ends,
+            version: if http10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            ask: &self.ask,
+            met: lease.map(|lease| (&lease.group, &lease.target)),
+            status,
+            target_status: heard.status(),
+            bytes: heard.bytes.get(),
+            received,
+            sent,
+            waited: lease.and_then(|lease| heard.waited(*started, lease.started)),
+            took: started.elapsed(),
+        });
     }
 }

@@ -1,6 +1,10 @@
 //! Both directions of one exchange: the request's body to the target, the answer to the client.
 
-use std::{cell::Cell, io};
+use std::{
+    cell::Cell,
+    io,
+    time::{Duration, Instant},
+};
 
 use super::{
     frame::{Bad, Body, Framing},
@@ -28,10 +32,44 @@ pub enum Fail {
     ClientBad(Bad),
 }
 
+/// What has come of an answer so far.
+#[derive(Default)]
+pub struct Heard {
+    /// The client has got a part of it.
+    pub begun: Cell<bool>,
+    status: Cell<Option<u16>>,
+    /// When its head had come; only where it is logged.
+    at: Cell<Option<Instant>>,
+    /// Bytes of its body that have gone to the client, and of its head to a client of HTTP/2.
+    pub bytes: Cell<u64>,
+    pub head: Cell<u64>,
+}
+
+impl Heard {
+    /// The final head has come.
+    pub fn head(&self, status: u16, logged: bool) {
+        self.status.set(Some(status));
+        self.at.set(logged.then(Instant::now));
+    }
+
+    pub fn status(&self) -> Option<u16> {
+        self.status.get()
+    }
+
+    pub fn passed(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes as u64);
+    }
+
+    /// How long a request waited to be sent, and for its answer.
+    pub fn waited(&self, started: Instant, sent: Instant) -> Option<(Duration, Duration)> {
+        let at = self.at.get()?;
+        Some((sent.duration_since(started), at.duration_since(sent)))
+    }
+}
+
 /// A complete answer.
 pub struct Done {
     pub status: u16,
-    pub bytes: u64,
     /// The client's connection may go on.
     pub keep: bool,
     /// The target's connection may go on.
@@ -41,15 +79,23 @@ pub struct Done {
 }
 
 impl Fail {
+    /// What is counted and logged when the client has seen nothing: 460 is ALB's number for one that did not wait.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::ClientGone => 460,
+            fail => fail.answer().status,
+        }
+    }
+
     /// What a client gets to hear of it, if it can still be told.
     pub fn answer(&self) -> Answer {
         match self {
             Self::ClientGone | Self::ClientLate => Answer::request_timeout(),
             Self::ClientBad(bad) => Answer::bad_request(bad.0),
-            Self::Late => Answer::gateway_timeout("the target did not answer in time"),
-            Self::Bad(_) => Answer::bad_gateway("the target sent an invalid answer"),
-            Self::Lost => Answer::bad_gateway("the target closed the connection without an answer"),
-            Self::Broken => Answer::bad_gateway("the target broke its answer off"),
+            Self::Late => Answer::target_late(),
+            Self::Bad(_) => Answer::target_invalid(),
+            Self::Lost => Answer::target_closed(),
+            Self::Broken => Answer::target_broke_off(),
         }
     }
 }
@@ -85,8 +131,7 @@ pub struct Way<'a> {
     pub pumping: &'a Cell<bool>,
     /// The target has the whole request.
     pub whole: &'a Cell<bool>,
-    /// The client has got a part of the answer.
-    pub begun: &'a Cell<bool>,
+    pub heard: &'a Heard,
 }
 
 impl Way<'_> {
@@ -123,12 +168,12 @@ impl Way<'_> {
     pub async fn answer(&self, out: &mut Vec<u8>, buffer: &mut Buffer) -> Result<Done, Fail> {
         let mut seen = false;
         let reply = self.head(out, buffer, &mut seen).await?;
+        self.heard.head(reply.status, self.worker.is_logging());
         if reply.status == 101 {
-            self.begun.set(true);
+            self.heard.begun.set(true);
             self.send(out).await?;
             return Ok(Done {
                 status: 101,
-                bytes: 0,
                 keep: false,
                 keep_target: false,
                 upgraded: true,
@@ -152,10 +197,9 @@ impl Way<'_> {
             body,
             keep: keep_target,
         } = reply;
-        let bytes = self.body(body, framing, out, buffer).await?;
+        self.body(body, framing, out, buffer).await?;
         Ok(Done {
             status,
-            bytes,
             keep,
             keep_target: keep_target && buffer.is_empty() && self.whole.get(),
             upgraded: false,
@@ -205,16 +249,15 @@ impl Way<'_> {
         out.extend_from_slice(lines.as_bytes());
     }
 
-    /// Sends `out`, then the body behind it. Returns the bytes of the body as sent.
+    /// Sends `out`, then the body behind it.
     async fn body(
         &self,
         body: Body,
         framing: Framing,
         out: &mut Vec<u8>,
         buffer: &mut Buffer,
-    ) -> Result<u64, Fail> {
+    ) -> Result<(), Fail> {
         let mut body = body;
-        let mut bytes = 0;
         loop {
             let before = out.len();
             let trailers = body
@@ -223,17 +266,18 @@ impl Way<'_> {
             if body.is_over() {
                 framing.end(out, trailers.as_deref());
             }
-            bytes += (out.len() - before) as u64;
+            let bytes = out.len() - before;
             if !out.is_empty() {
-                self.begun.set(true);
+                self.heard.begun.set(true);
                 self.send(out).await?;
+                self.heard.passed(bytes);
                 out.clear();
             }
             if body.is_over() {
-                return Ok(bytes);
+                return Ok(());
             }
             if framing == Framing::Plain {
-                bytes += self.stream(&mut body, buffer).await?;
+                self.stream(&mut body, buffer).await?;
                 continue;
             }
             if !self.more(buffer).await? {
@@ -246,14 +290,13 @@ impl Way<'_> {
     }
 
     /// What needs no framing goes from buffer to socket without a copy.
-    async fn stream(&self, body: &mut Body, buffer: &mut Buffer) -> Result<u64, Fail> {
-        let mut bytes = 0;
+    async fn stream(&self, body: &mut Body, buffer: &mut Buffer) -> Result<(), Fail> {
         while matches!(body, Body::Length(_) | Body::UntilClose) {
             if !self.more(buffer).await? {
                 return match body {
                     Body::UntilClose => {
                         *body = Body::Empty;
-                        Ok(bytes)
+                        Ok(())
                     }
                     _ => Err(Fail::Broken),
                 };
@@ -265,9 +308,9 @@ impl Way<'_> {
             self.send(&buffer.filled_part()[..count]).await?;
             buffer.consume(count);
             body.passed(count);
-            bytes += count as u64;
+            self.heard.passed(count);
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// Reads on in the answer; false at its end.

@@ -3,7 +3,6 @@
 use std::{
     cell::Cell,
     io,
-    net::SocketAddr,
     rc::Rc,
     sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
@@ -12,7 +11,7 @@ use std::{
 use http_body_util::BodyExt;
 use hyper::{
     HeaderMap, Response, StatusCode,
-    body::{Bytes, Frame, Incoming},
+    body::{Body as _, Bytes, Frame, Incoming},
     header::{HeaderName, HeaderValue, SET_COOKIE},
 };
 use tokio::{
@@ -23,21 +22,24 @@ use tokio::{
 use super::{
     FRAMES, Out, Parting,
     forward::{forward, grpc_answer, is_grpc},
-    local,
+    length, local,
 };
 use crate::{
     access::Record,
     answer::Answer,
+    balance::Group,
     head::Ask,
     http1::{
         frame::{Bad, Body, Framing, TOO_LARGE},
         parse::{self, Reply},
-        relay::{Fail, find_head},
+        proxy::CLIENT_GONE,
+        relay::{Fail, Heard, find_head},
     },
     link::{Buffer, Link, NEVER},
     sticky::Cookies,
+    target::Target,
     upstream::{self, Attempts, Lease, Leased},
-    worker::Worker,
+    worker::{Ends, Worker},
 };
 
 /// One request under way.
@@ -47,8 +49,11 @@ pub struct Stream {
     /// Of the request; none when it is empty.
     pub body: Option<Incoming>,
     pub framing: Framing,
-    pub peer: SocketAddr,
+    pub ends: Ends,
     pub started: Instant,
+    /// Bytes of the request's head, and of what has come of its body; only where they are logged.
+    pub received: u64,
+    pub up: Option<Rc<Cell<u64>>>,
     /// Where the answer goes, until it has gone.
     pub response: Option<oneshot::Sender<Response<Out>>>,
 }
@@ -62,17 +67,19 @@ impl Stream {
                 Ok(Leased::Shared(chosen)) => match forward(&mut self, chosen, &mut attempts).await {
                     Ok(true) => return,
                     Ok(false) => continue,
-                    Err(answer) => return self.answer(None, answer),
+                    Err(answer) => return self.local(&attempts, answer),
                 },
-                Err(answer) => return self.answer(None, answer),
+                Err(answer) => return self.local(&attempts, answer),
             };
             let mut buffer = self.worker.buffers.take();
             let mut sent = 0;
-            let result = self.attempt(&lease, &mut buffer, &mut sent).await;
+            let heard = Heard::default();
+            let result = self.attempt(&lease, &mut buffer, &mut sent, &heard).await;
             match result {
-                Ok((status, bytes, keep)) => {
-                    lease.group.counters().sent(bytes);
-                    self.log(Some(&lease), status, bytes);
+                Ok((status, keep)) => {
+                    lease.group.counters().sent(heard.bytes.get());
+                    lease.rule.answered(status, heard.bytes.get());
+                    self.log(Some((&lease.group, &lease.target)), status, &heard, lease.started);
                     lease.answered(status);
                     if keep && buffer.is_empty() {
                         lease.keep(&self.worker);
@@ -84,55 +91,108 @@ impl Stream {
                     lease.failed();
                     self.worker.shared.totals.retries.fetch_add(1, Relaxed);
                     attempts.lost(&lease);
-                }
-                Err(Fail::ClientGone) => return self.log(Some(&lease), 499, 0),
-                Err(fail) => {
-                    let answer = fail.answer();
-                    if answer.status >= 500 {
-                        lease.failed();
-                        lease.group.counters().failures.fetch_add(1, Relaxed);
+                    if let Some(note) = &mut self.ask.note {
+                        note.tried(lease.group.name(), &lease.target);
                     }
-                    return self.answer(Some(&lease), answer);
                 }
+                Err(fail) => return self.give_up(&lease, &fail, &heard),
             }
         }
     }
 
-    fn answer(&mut self, lease: Option<&Lease>, answer: Answer) {
-        self.log(lease, answer.status, answer.body.len() as u64);
-        if let Some(response) = self.response.take() {
+    fn give_up(&mut self, lease: &Lease, fail: &Fail, heard: &Heard) {
+        let met = Some((&lease.group, &lease.target));
+        // What the client has seen, if it has seen something.
+        let seen = heard.status().filter(|_| heard.begun.get());
+        let status = seen.unwrap_or_else(|| fail.status());
+        lease.rule.answered(status, heard.bytes.get());
+        if let Fail::ClientGone = fail {
+            self.gone();
+            return self.log(met, status, heard, lease.started);
+        }
+        let answer = fail.answer();
+        if answer.status >= 500 {
+            lease.failed();
+            lease.group.counters().failures.fetch_add(1, Relaxed);
+        }
+        match seen {
+            Some(_) => {
+                self.note(&answer);
+                self.log(met, status, heard, lease.started);
+            }
+            None => self.answer(met, answer),
+        }
+    }
+
+    /// There is no target for it.
+    fn local(&mut self, attempts: &Attempts, answer: Answer) {
+        attempts.answered(answer.status, answer.body.len() as u64);
+        self.answer(None, answer);
+    }
+
+    /// It ends with this in the place of a target's whole answer.
+    pub fn note(&mut self, answer: &Answer) {
+        if let Some(note) = &mut self.ask.note {
+            note.answer(answer);
+        }
+    }
+
+    /// The client has not waited.
+    pub fn gone(&mut self) {
+        if let Some(note) = &mut self.ask.note {
+            note.reason = Some(CLIENT_GONE);
+        }
+    }
+
+    pub fn answer(&mut self, met: Option<(&Group, &Target)>, answer: Answer) {
+        self.note(&answer);
+        let (status, heard) = (answer.status, Heard::default());
+        let body = answer.body.len();
+        let response = match is_grpc(&self.ask) {
+            true => grpc_answer(&answer),
+            false => local(answer, self.ask.is_head()),
+        };
+        if !response.body().is_end_stream() {
+            heard.passed(body);
+        }
+        heard.head.set(length(response.headers()));
+        self.log(met, status, &heard, self.started);
+        if let Some(waiting) = self.response.take() {
             // A client that has gone needs no answer.
-            let _ = response.send(match is_grpc(&self.ask) {
-                true => grpc_answer(&answer),
-                false => local(answer, self.ask.is_head()),
-            });
+            let _ = waiting.send(response);
         }
         if let Some(body) = self.body.take() {
             tokio::task::spawn_local(linger(body));
         }
     }
 
-    pub fn log(&self, lease: Option<&Lease>, status: u16, bytes: u64) {
-        if let Some(log) = &self.worker.log {
-            log.write(&Record {
-                peer: self.peer,
-                version: "HTTP/2",
-                ask: &self.ask,
-                lease,
-                status,
-                bytes,
-                took: self.started.elapsed(),
-            });
-        }
+    /// `sent`: when the request was.
+    pub fn log(&self, met: Option<(&Group, &Target)>, status: u16, heard: &Heard, sent: Instant) {
+        let Some(log) = &self.worker.log else { return };
+        let body = self.up.as_ref().map_or(0, |up| up.get());
+        log.write(&Record {
+            ends: &self.ends,
+            version: "HTTP/2",
+            ask: &self.ask,
+            met,
+            status,
+            target_status: heard.status(),
+            bytes: heard.bytes.get(),
+            received: self.received + body,
+            sent: heard.head.get() + heard.bytes.get(),
+            waited: heard.waited(self.started, sent),
+            took: self.started.elapsed(),
+        });
     }
 
-    /// Status, bytes, and whether the connection may go on.
+    /// The status, and whether the connection may go on.
     async fn attempt(
         &mut self,
         lease: &Lease,
         buffer: &mut Buffer,
         sent: &mut usize,
-    ) -> Result<(u16, u64, bool), Fail> {
+        heard: &Heard,
+    ) -> Result<(u16, bool), Fail> {
         let target = &*lease.link;
         target.arm(self.worker.after(self.worker.limits.upstream));
         let written = target.write_from(&self.ask.wire, sent).await;
@@ -149,11 +209,15 @@ impl Stream {
             to_head: self.ask.is_head(),
             cookies: lease.cookies.as_deref(),
             pumping: &pumping,
+            heard,
         };
+        if pumping.get() {
+            self.ask.keep_head();
+        }
         let mut answer = std::pin::pin!(back.answer(&mut self.response, buffer));
         let result = match &mut self.body {
             Some(body) if pumping.get() => {
-                let pump = back.pump(body, self.framing, &mut self.ask.wire);
+                let pump = back.pump(body, self.framing, &mut self.ask.wire, self.up.as_deref());
                 tokio::select! {
                     biased;
                     done = &mut answer => done,
@@ -166,7 +230,7 @@ impl Stream {
             _ => answer.await,
         };
         let whole = written.is_ok() && !pumping.get();
-        result.map(|(status, bytes, keep)| (status, bytes, keep && whole))
+        result.map(|(status, keep)| (status, keep && whole))
     }
 }
 
@@ -192,10 +256,17 @@ struct Back<'a> {
     to_head: bool,
     cookies: Option<&'a Cookies>,
     pumping: &'a Cell<bool>,
+    heard: &'a Heard,
 }
 
 impl Back<'_> {
-    async fn pump(&self, body: &mut Incoming, framing: Framing, out: &mut Vec<u8>) -> Result<(), Fail> {
+    async fn pump(
+        &self,
+        body: &mut Incoming,
+        framing: Framing,
+        out: &mut Vec<u8>,
+        up: Option<&Cell<u64>>,
+    ) -> Result<(), Fail> {
         let limits = &self.worker.limits;
         let most = self.worker.bounds().body;
         let (mut trailers, mut total) = (None, 0);
@@ -212,6 +283,9 @@ impl Back<'_> {
             match frame.into_data() {
                 Ok(data) => {
                     total += data.len() as u64;
+                    if let Some(up) = up {
+                        up.set(total);
+                    }
                     if most > 0 && total > most {
                         return Err(Fail::ClientBad(TOO_LARGE));
                     }
@@ -246,7 +320,7 @@ impl Back<'_> {
         &self,
         response: &mut Option<oneshot::Sender<Response<Out>>>,
         buffer: &mut Buffer,
-    ) -> Result<(u16, u64, bool), Fail> {
+    ) -> Result<(u16, bool), Fail> {
         let mut seen = false;
         let (reply, head) = loop {
             let find = find_head(self.worker, self.target, self.pumping, buffer, &mut seen);
@@ -270,6 +344,7 @@ impl Back<'_> {
                 break (reply, head);
             }
         };
+        self.heard.head(reply.status, self.worker.is_logging());
         let (frames, out) = mpsc::channel(FRAMES);
         let over = Rc::new(Cell::new(false));
         let out = match reply.body.is_over() {
@@ -279,12 +354,16 @@ impl Back<'_> {
                 over: Rc::clone(&over),
             }),
         };
+        if self.worker.is_logging() {
+            self.heard.head.set(length(head.headers()));
+        }
         if let Some(response) = response.take() {
             response.send(head.map(|()| out)).map_err(|_| Fail::ClientGone)?;
         }
-        let bytes = self.body(reply.body, &frames, buffer).await?;
+        self.heard.begun.set(true);
+        self.body(reply.body, &frames, buffer).await?;
         over.set(true);
-        Ok((reply.status, bytes, reply.keep))
+        Ok((reply.status, reply.keep))
     }
 
     fn add_cookies(&self, fields: &mut HeaderMap) {
@@ -304,17 +383,16 @@ impl Back<'_> {
         body: Body,
         frames: &mpsc::Sender<io::Result<Frame<Bytes>>>,
         buffer: &mut Buffer,
-    ) -> Result<u64, Fail> {
+    ) -> Result<(), Fail> {
         let limits = &self.worker.limits;
         let mut body = body;
-        let mut bytes = 0;
         while !body.is_over() {
             let mut data = Vec::new();
             let trailers = body.take(buffer, |part| data.extend_from_slice(part));
             let Ok(trailers) = trailers else {
                 return Err(break_off(frames).await);
             };
-            bytes += data.len() as u64;
+            self.heard.passed(data.len());
             let data =
                 Some(Frame::data(Bytes::from(data))).filter(|f| f.data_ref().is_some_and(|d| !d.is_empty()));
             let fields = trailers.map(|trailers| Frame::trailers(fields(&trailers)));
@@ -334,7 +412,7 @@ impl Back<'_> {
                 Ok(_) => buffer.widen(),
             }
         }
-        Ok(bytes)
+        Ok(())
     }
 }
 

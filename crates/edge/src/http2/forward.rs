@@ -2,11 +2,11 @@
 //! Bodies and trailers pass as they come.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     pin::Pin,
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::atomic::Ordering::Relaxed,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -23,11 +23,12 @@ use hyper_util::rt::TokioIo;
 use model::route::Protocol;
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
-use super::{Local, Out, drive::Stream, local};
+use super::{Local, Out, drive::Stream, length, local};
 use crate::{
     answer::Answer,
     clock,
     head::Ask,
+    http1::relay::Heard,
     target::Target,
     upstream::{Attempts, Chosen},
     worker::Worker,
@@ -40,7 +41,8 @@ pub struct Shared(RefCell<HashMap<u64, SendRequest<Up>>>);
 /// The body of a request on its way to a target.
 pub enum Up {
     None,
-    Incoming(Incoming),
+    /// With a count of its bytes, where they are logged.
+    Incoming(Incoming, Option<Rc<Cell<u64>>>),
 }
 
 impl Body for Up {
@@ -53,14 +55,20 @@ impl Body for Up {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut *self {
             Self::None => Poll::Ready(None),
-            Self::Incoming(body) => Pin::new(body).poll_frame(cx),
+            Self::Incoming(body, count) => {
+                let frame = Pin::new(body).poll_frame(cx);
+                if let (Some(count), Poll::Ready(Some(Ok(frame)))) = (count, &frame) {
+                    count.set(count.get() + frame.data_ref().map_or(0, |data| data.len() as u64));
+                }
+                frame
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::None => true,
-            Self::Incoming(body) => body.is_end_stream(),
+            Self::Incoming(body, _) => body.is_end_stream(),
         }
     }
 }
@@ -68,8 +76,18 @@ impl Body for Up {
 /// The body of an answer on its way to a client; its end, in whatever way, is told with the bytes that passed.
 pub struct Passing {
     body: Incoming,
+    end: End,
+    over: Option<oneshot::Sender<End>>,
+}
+
+/// How an answer ended.
+#[derive(Clone, Copy, Default)]
+struct End {
     bytes: u64,
-    over: Option<oneshot::Sender<u64>>,
+    /// All of it was there.
+    whole: bool,
+    /// The target broke it off.
+    broken: bool,
 }
 
 impl Passing {
@@ -79,8 +97,14 @@ impl Passing {
 
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &frame {
-            self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.end.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.end.whole = self.body.is_end_stream();
+            }
+            Poll::Ready(None) => self.end.whole = true,
+            Poll::Ready(Some(Err(_))) => self.end.broken = true,
+            Poll::Pending => {}
         }
         frame.map_err(std::io::Error::other)
     }
@@ -89,7 +113,7 @@ impl Passing {
 impl Drop for Passing {
     fn drop(&mut self) {
         if let Some(over) = self.over.take() {
-            let _ = over.send(self.bytes);
+            let _ = over.send(self.end);
         }
     }
 }
@@ -101,12 +125,14 @@ pub async fn forward(stream: &mut Stream, chosen: Chosen, attempts: &mut Attempt
     if grpc && !is_grpc(&stream.ask) {
         return Err(Answer::incompatible());
     }
-    let policy = Arc::clone(&chosen.group.policy);
-    let failed = || chosen.target.met(true, policy.ejection.as_ref(), worker.tick());
+    let failed = || chosen.target.met_in(&chosen.group, true, worker.tick());
     let sender = match connect(&worker, &chosen.target).await {
         Ok(sender) => sender,
         Err(answer) => {
             failed();
+            if let Some(note) = &mut stream.ask.note {
+                note.tried(chosen.group.name(), &chosen.target);
+            }
             attempts.failed(&chosen.target, answer);
             return Ok(false);
         }
@@ -114,15 +140,21 @@ pub async fn forward(stream: &mut Stream, chosen: Chosen, attempts: &mut Attempt
     if chosen.target.is_leaving() {
         return Ok(false);
     }
-    let request = request(&stream.ask, stream.body.take()).map_err(Answer::bad_request)?;
-    let flow = Flow::new(&chosen);
+    let body = stream.body.take().map(|body| (body, stream.up.clone()));
+    let request = request(&stream.ask, body).map_err(Answer::bad_request)?;
+    let (flow, heard) = (Flow::new(&chosen), Heard::default());
     let started = Instant::now();
     let mut sender = sender;
     let mut waiting = stream.response.take();
     let answer = tokio::select! {
         answer = timeout(worker.limits.upstream, sender.send_request(request)) => answer,
         // A client that resets its request frees the target at once.
-        () = closed(&mut waiting) => return Ok(true),
+        () = closed(&mut waiting) => {
+            stream.gone();
+            chosen.rule.answered(460, 0);
+            stream.log(Some((&chosen.group, &chosen.target)), 460, &heard, started);
+            return Ok(true);
+        }
     };
     stream.response = waiting;
     let answer = match answer {
@@ -130,10 +162,13 @@ pub async fn forward(stream: &mut Stream, chosen: Chosen, attempts: &mut Attempt
         lost => {
             failed();
             chosen.group.counters().failures.fetch_add(1, Relaxed);
-            return Err(match lost {
-                Err(_) => Answer::gateway_timeout("the target did not answer in time"),
-                Ok(_) => Answer::bad_gateway("the target closed the connection without an answer"),
-            });
+            let answer = match lost {
+                Err(_) => Answer::target_late(),
+                Ok(_) => Answer::target_closed(),
+            };
+            chosen.rule.answered(answer.status, 0);
+            stream.answer(Some((&chosen.group, &chosen.target)), answer);
+            return Ok(true);
         }
     };
     let (mut parts, body) = answer.into_parts();
@@ -142,23 +177,35 @@ pub async fn forward(stream: &mut Stream, chosen: Chosen, attempts: &mut Attempt
     }
     add_cookies(&chosen, &mut parts.headers);
     let status = parts.status.as_u16();
+    heard.head(status, worker.is_logging());
+    if worker.is_logging() {
+        heard.head.set(length(&parts.headers));
+    }
     chosen.group.counters().answered(status, started.elapsed());
-    chosen
-        .target
-        .met(status >= 500, policy.ejection.as_ref(), worker.tick());
+    chosen.target.met_in(&chosen.group, status >= 500, worker.tick());
     let (over, ended) = oneshot::channel();
     let passing = Passing {
+        end: End {
+            whole: body.is_end_stream(),
+            ..End::default()
+        },
         body,
-        bytes: 0,
         over: Some(over),
     };
     if let Some(response) = stream.response.take() {
         // A client that has gone needs no answer.
         let _ = response.send(Response::from_parts(parts, Out::Passing(passing)));
     }
-    let bytes = ended.await.unwrap_or_default();
-    chosen.group.counters().sent(bytes);
-    stream.log(None, status, bytes);
+    let end = ended.await.unwrap_or_default();
+    chosen.group.counters().sent(end.bytes);
+    chosen.rule.answered(status, end.bytes);
+    heard.bytes.set(end.bytes);
+    match end {
+        End { broken: true, .. } => stream.note(&Answer::target_broke_off()),
+        End { whole: false, .. } => stream.gone(),
+        _ => {}
+    }
+    stream.log(Some((&chosen.group, &chosen.target)), status, &heard, started);
     drop(flow);
     Ok(true)
 }
@@ -231,7 +278,6 @@ async fn connect(worker: &Rc<Worker>, target: &Target) -> Result<SendRequest<Up>
     {
         return Ok(known);
     }
-    let unreachable = || Answer::bad_gateway("the target cannot be reached");
     let connecting = async {
         let stream = TcpStream::connect(target.address()).await.ok()?;
         let _ = stream.set_nodelay(true);
@@ -242,8 +288,8 @@ async fn connect(worker: &Rc<Worker>, target: &Target) -> Result<SendRequest<Up>
     };
     let connected = timeout(worker.limits.connect, connecting).await;
     let (sender, connection) = connected
-        .map_err(|_| Answer::gateway_timeout("the target did not accept the connection in time"))?
-        .ok_or_else(unreachable)?;
+        .map_err(|_| Answer::connect_timeout())?
+        .ok_or_else(Answer::target_unreachable)?;
     let leaving = target.clone();
     let held = Rc::downgrade(worker);
     tokio::task::spawn_local(async move {
@@ -281,7 +327,7 @@ impl Shared {
 }
 
 /// The request as it was written for targets, transforms included, in HTTP/2's words.
-fn request(ask: &Ask, body: Option<Incoming>) -> Result<Request<Up>, &'static str> {
+fn request(ask: &Ask, body: Option<(Incoming, Option<Rc<Cell<u64>>>)>) -> Result<Request<Up>, &'static str> {
     let mut slots = [httparse::EMPTY_HEADER; 128];
     let mut parsed = httparse::Request::new(&mut slots);
     let wrong = "the request cannot be said in HTTP/2";
@@ -301,7 +347,7 @@ fn request(ask: &Ask, body: Option<Incoming>) -> Result<Request<Up>, &'static st
         .scheme(ask.scheme())
         .authority(host)
         .path_and_query(target);
-    let mut request = Request::new(body.map_or(Up::None, Up::Incoming));
+    let mut request = Request::new(body.map_or(Up::None, |(body, count)| Up::Incoming(body, count)));
     *request.uri_mut() = uri.build().map_err(|_| wrong)?;
     *request.method_mut() = method.parse().map_err(|_| wrong)?;
     *request.headers_mut() = headers;

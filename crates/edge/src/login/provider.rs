@@ -46,6 +46,18 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The same in ALB's words, for the log. Which of the provider's two addresses it was is not told apart.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "AuthTokenEpRequestTimeout",
+            Self::Refused(_) => "AuthTokenEpRequestFailed",
+            Self::Useless(_) => "AuthInvalidTokenResponse",
+            Self::Secret { .. } => "AuthUnhandledException",
+        }
+    }
+}
+
 /// What is needed to ask.
 pub struct Provider<'a> {
     pub spec: &'a Authenticate,

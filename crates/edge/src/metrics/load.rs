@@ -37,6 +37,14 @@ pub struct TotalStats {
     pub passed: u64,
     /// Requests that wait for hosts to wake, now.
     pub waking: u32,
+    /// Connections that ended before they came to speak: in TLS, or without the word of a proxy.
+    #[serde(default)]
+    pub handshakes: u64,
+    /// Targets of all groups now, and those of them that are not well.
+    #[serde(default)]
+    pub targets: u32,
+    #[serde(default)]
+    pub unhealthy: u32,
 }
 
 /// A target group.
@@ -84,6 +92,12 @@ impl Load {
                 retries: totals.retries.load(Relaxed),
                 passed: totals.passed.load(Relaxed),
                 waking: shared.wanted.waiting(),
+                handshakes: shared.failures.sum(),
+                targets: groups.iter().map(|group| group.targets().len() as u32).sum(),
+                unhealthy: groups
+                    .iter()
+                    .map(|group| count(group, TargetState::Unhealthy))
+                    .sum(),
             },
             groups: groups.iter().filter_map(GroupLoad::of).collect(),
             rules: rules.iter().filter_map(RuleLoad::of).collect(),
@@ -91,13 +105,14 @@ impl Load {
     }
 }
 
+fn count(group: &Group, state: TargetState) -> u32 {
+    let targets = group.targets().iter();
+    targets.filter(|target| target.state() == state).count() as u32
+}
+
 impl GroupLoad {
     fn of(group: &Group) -> Option<Self> {
-        let count = |state| {
-            let targets = group.targets().iter();
-            targets.filter(|target| target.state() == state).count() as u32
-        };
-        let (counters, unhealthy) = (group.counted(), count(TargetState::Unhealthy));
+        let (counters, unhealthy) = (group.counted(), count(group, TargetState::Unhealthy));
         let stats = counters.stats(group.name());
         if stats.requests == 0 && stats.edge_5xx == 0 && unhealthy == 0 {
             return None;
@@ -107,7 +122,7 @@ impl GroupLoad {
             sent: counters.bytes(),
             panics: counters.panics.load(Relaxed),
             targets: group.targets().len() as u32,
-            healthy: count(TargetState::Healthy),
+            healthy: count(group, TargetState::Healthy),
             unhealthy,
             stats,
         })

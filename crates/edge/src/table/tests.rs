@@ -71,6 +71,7 @@ impl Asked<'_> {
             local: "127.0.0.1:80".parse().unwrap(),
             tls: false,
             identity: None,
+            connection: None,
             only: None,
         };
         let mut ask = Ask::default();

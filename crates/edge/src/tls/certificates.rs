@@ -52,8 +52,15 @@ pub struct Certificates {
 #[derive(Debug, Default)]
 struct Serving {
     /// In lower case; `*.example.com` by `.example.com`.
-    hosts: HashMap<String, Arc<CertifiedKey>>,
-    default: Option<Arc<CertifiedKey>>,
+    hosts: HashMap<String, Named>,
+    default: Option<Named>,
+}
+
+/// A key, and the name of its file.
+#[derive(Debug, Clone)]
+struct Named {
+    name: Arc<str>,
+    key: Arc<CertifiedKey>,
 }
 
 /// One name of the folder.
@@ -133,6 +140,18 @@ impl Certificates {
         self.own.load().keys().cloned().collect()
     }
 
+    /// The name of the certificate that a client gets who asks for this host, and whether it is for that host.
+    pub fn shown(&self, host: Option<&str>) -> (Option<String>, bool) {
+        let own = host.map(str::to_ascii_lowercase);
+        if let Some(host) = own.filter(|host| self.own.load().contains_key(host)) {
+            return (Some(host), true);
+        }
+        let serving = self.serving.load();
+        let named = host.and_then(|host| serving.find(host));
+        let shown = named.or(serving.default.as_ref());
+        (shown.map(|shown| shown.name.to_string()), named.is_some())
+    }
+
     pub fn seen(&self) -> Vec<Seen> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -180,18 +199,22 @@ impl Serving {
             .iter()
             .filter_map(|(name, held)| Some((name, held.good.as_ref()?)))
         {
+            let named = Named {
+                name: name.as_str().into(),
+                key: Arc::clone(&good.key),
+            };
             for host in &good.hosts {
                 let host = host.strip_prefix('*').unwrap_or(host).to_ascii_lowercase();
-                serving.hosts.entry(host).or_insert_with(|| Arc::clone(&good.key));
+                serving.hosts.entry(host).or_insert_with(|| named.clone());
             }
             if name == DEFAULT || serving.default.is_none() {
-                serving.default = Some(Arc::clone(&good.key));
+                serving.default = Some(named);
             }
         }
         serving
     }
 
-    fn find(&self, host: &str) -> Option<&Arc<CertifiedKey>> {
+    fn find(&self, host: &str) -> Option<&Named> {
         let host = host.to_ascii_lowercase();
         let wild = || self.hosts.get(&host[host.find('.')?..]);
         self.hosts.get(&host).or_else(wild)
@@ -213,7 +236,8 @@ impl ResolvesServerCert for Certificates {
         }
         let serving = self.serving.load();
         let named = hello.server_name().and_then(|host| serving.find(host));
-        named.or(serving.default.as_ref()).cloned()
+        let shown = named.or(serving.default.as_ref());
+        shown.map(|shown| Arc::clone(&shown.key))
     }
 }
 

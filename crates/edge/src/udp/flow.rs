@@ -212,6 +212,7 @@ fn choose(shared: &Shared, opened: &Opened<'_>, refused: Option<u64>) -> Option<
         local: opened.at,
         tls: false,
         identity: None,
+        connection: None,
         only: None,
     };
     let mut ask = Ask::default();

@@ -27,6 +27,7 @@ mod names;
 mod platform;
 mod registry;
 mod room;
+mod seen;
 mod sleep;
 mod strategies;
 mod top;

@@ -431,6 +431,7 @@ while (1) {
     my ($path, $length) = ('/', 0);
     while (my $line = <$client>) {
         $path = $1 if $line =~ m{^GET (\S+)};
+        print "request $1\n" if $line =~ /^X-Request-Id: (\S+)/i;
         last if $line =~ /^\r?\n$/;
     }
     my $body = "TEXT\n";

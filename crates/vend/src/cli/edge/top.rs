@@ -148,7 +148,7 @@ async fn watch(client: &Client, every: Duration, look: Look, output: &Output) ->
     let heard = |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot hear signals: {error}")));
     let (mut resized, mut left) = (heard(SignalKind::window_change())?, heard(SignalKind::hangup())?);
     let mut ended = std::pin::pin!(crate::roles::ended());
-    let mut keys = keys();
+    let mut keys = Typed::new();
     let mut screen = Screen::take(output);
     let mut rates = Rates::default();
     let mut ticks = tokio::time::interval(every);
@@ -161,7 +161,7 @@ async fn watch(client: &Client, every: Duration, look: Look, output: &Output) ->
             () = &mut ended => return Ok(()),
             _ = left.recv() => return Ok(()),
             _ = resized.recv() => {}
-            typed = keys.recv() => match typed.map_or(Next::End, |typed| press(&mut look, &typed)) {
+            typed = keys.next() => match typed.map_or(Next::End, |typed| press(&mut look, &typed)) {
                 Next::Look => {}
                 Next::End => return Ok(()),
                 Next::Rest => {
@@ -265,18 +265,57 @@ fn type_in(look: &mut Look, key: u8) {
 }
 
 /// What is typed, as it comes.
-fn keys() -> mpsc::UnboundedReceiver<Vec<u8>> {
-    let (sender, keys) = mpsc::unbounded_channel();
-    // It waits for a key until the program ends.
-    std::thread::spawn(move || {
-        let mut typed = [0; 64];
-        while let Ok(count @ 1..) = std::io::stdin().read(&mut typed) {
-            if sender.send(typed[..count].to_vec()).is_err() {
-                return;
+struct Typed {
+    keys: mpsc::UnboundedReceiver<Vec<u8>>,
+    held: Vec<u8>,
+}
+
+impl Typed {
+    /// An escape may be the first byte of a key whose others come later, over a slow line.
+    const MORE: Duration = Duration::from_millis(50);
+
+    fn new() -> Self {
+        let (sender, keys) = mpsc::unbounded_channel();
+        // It waits for a key until the program ends.
+        std::thread::spawn(move || {
+            let mut typed = [0; 64];
+            while let Ok(count @ 1..) = std::io::stdin().read(&mut typed) {
+                if sender.send(typed[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            keys,
+            held: Vec::new(),
+        }
+    }
+
+    /// Whole keys; none when there will be no more. What it holds is not lost when it is not waited for to the end.
+    async fn next(&mut self) -> Option<Vec<u8>> {
+        if self.held.is_empty() {
+            self.held = self.keys.recv().await?;
+        }
+        while is_begun(&self.held) {
+            match tokio::time::timeout(Self::MORE, self.keys.recv()).await {
+                Ok(Some(more)) => self.held.extend(more),
+                Ok(None) | Err(_) => break,
             }
         }
-    });
-    keys
+        Some(std::mem::take(&mut self.held))
+    }
+}
+
+/// Is the last of it the beginning of a key without a letter?
+fn is_begun(typed: &[u8]) -> bool {
+    let Some(escape) = typed.iter().rposition(|byte| *byte == key::ESCAPE) else {
+        return false;
+    };
+    match &typed[escape + 1..] {
+        [] | [b'O'] => true,
+        [b'[', rest @ ..] => !rest.iter().any(|byte| (0x40..=0x7e).contains(byte)),
+        _ => false,
+    }
 }
 
 /// The terminal, with nothing else on it, until this is dropped.
@@ -358,6 +397,40 @@ mod tests {
         assert_eq!((&*look.filter, look.keys), ("", Keys::Named));
         press(&mut look, b"/");
         assert_eq!(press(&mut look, b"\x03"), Next::End);
+    }
+
+    #[tokio::test]
+    async fn an_arrow_that_comes_in_parts_is_one_key_and_an_escape_alone_is_one_too() {
+        let (sender, keys) = mpsc::unbounded_channel();
+        let mut typed = Typed {
+            keys,
+            held: Vec::new(),
+        };
+        for part in [&b"\x1b"[..], b"[1;", b"5Cg"] {
+            sender.send(part.to_vec()).unwrap();
+        }
+        assert_eq!(typed.next().await.as_deref(), Some(&b"\x1b[1;5Cg"[..]));
+        sender.send(b"\x1b".to_vec()).unwrap();
+        assert_eq!(typed.next().await.as_deref(), Some(&b"\x1b"[..]));
+        // Who stops waiting for the rest loses nothing.
+        sender.send(b"\x1b".to_vec()).unwrap();
+        tokio::select! {
+            biased;
+            _ = typed.next() => panic!("it waits for more"),
+            () = std::future::ready(()) => {}
+        }
+        sender.send(b"OA".to_vec()).unwrap();
+        assert_eq!(typed.next().await.as_deref(), Some(&b"\x1bOA"[..]));
+        drop(sender);
+        assert_eq!(typed.next().await, None);
+        for (typed, begun) in [
+            (&b"a"[..], false),
+            (b"\x1bx", false),
+            (b"\x1b[A", false),
+            (b"a\x1b[", true),
+        ] {
+            assert_eq!(is_begun(typed), begun, "{typed:?}");
+        }
     }
 
     #[test]

@@ -26,9 +26,12 @@ pub struct Rates {
     pub connections_open: u32,
     pub unmatched: f64,
     pub malformed: f64,
+    /// Connections that ended before they came to speak.
+    pub handshakes: f64,
     pub limited: f64,
     pub retries: f64,
     pub waking: u32,
+    /// Of all groups, asked for or not.
     pub targets: u32,
     pub unhealthy: u32,
     pub groups: Vec<Group>,
@@ -110,11 +113,12 @@ impl Rates {
             connections_open: is.open,
             unmatched: rate(was.unmatched, is.unmatched),
             malformed: rate(was.malformed, is.malformed),
+            handshakes: rate(was.handshakes, is.handshakes),
             limited: rate(was.limited, is.limited),
             retries: rate(was.retries, is.retries),
             waking: is.waking,
-            targets: groups.iter().map(|group| group.targets).sum(),
-            unhealthy: groups.iter().map(|group| group.unhealthy).sum(),
+            targets: is.targets,
+            unhealthy: is.unhealthy,
             groups_asked: groups.len(),
             rules_asked: now.rules.len(),
             rules: rules.collect(),
@@ -215,6 +219,10 @@ pub mod tests {
                 connections: 10 * of,
                 open: 7,
                 limited: of,
+                handshakes: 4 * of,
+                // One target is of a group that nobody has asked for.
+                targets: 9,
+                unhealthy: 2,
                 ..TotalStats::default()
             },
             groups: vec![
@@ -241,7 +249,7 @@ pub mod tests {
             (rates.connections, rates.limited, rates.connections_open),
             (10.0, 1.0, 7)
         );
-        assert_eq!((rates.targets, rates.unhealthy), (8, 2));
+        assert_eq!((rates.targets, rates.unhealthy, rates.handshakes), (9, 2, 4.0));
         rates.arrange(Sort::Requests, 1);
         let first = &rates.groups[0];
         assert_eq!(

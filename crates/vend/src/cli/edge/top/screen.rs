@@ -85,10 +85,11 @@ fn head(rates: &Rates, output: &Output, width: usize) -> Vec<String> {
         number(rates.connections),
     );
     let second = format!(
-        "a second: no rule {}  malformed {}  limited {}  retries {}   waiting for hosts to wake: {}   targets: {}, \
+        "a second: no rule {}  malformed {}  handshakes failed {}  limited {}  retries {}   waking: {}   targets: {}, \
          unhealthy {}",
         number(rates.unmatched),
         number(rates.malformed),
+        number(rates.handshakes),
         number(rates.limited),
         number(rates.retries),
         rates.waking,
@@ -263,7 +264,7 @@ mod tests {
     fn a_wide_terminal_has_all_columns() {
         let expected = "\
 1000 requests/s   1xx 0  2xx 998  3xx 0  4xx 0  5xx 2.0  edge 4.0   976.6 KiB/s   7 connections open, 10.0 new/s
-a second: no rule 0  malformed 0  limited 1.0  retries 0   waiting for hosts to wake: 0   targets: 8, unhealthy 2
+a second: no rule 0  malformed 0  handshakes failed 4.0  limited 1.0  retries 0   waking: 0   targets: 9, unhealthy 2
 
 GROUP          REQ/S▾     2XX    3XX    4XX    5XX EDGE5XX  P50 MS  P99 MS ACTIVE    BYTES/S  HEALTHY
 b/blog/dev/v2     900     899      0      0    1.0     2.0    0.13    0.25      3  878.9 KiB      3/4
