@@ -311,9 +311,28 @@ impl Drop for Answers<'_> {
     }
 }
 
+/// The account's file: one for each authority, which knows no account of another. Those of the time when there was one file
+/// stay with the authority that they name.
+fn account_file(acme: &Acme) -> Utf8PathBuf {
+    let old = acme.account.join("account.json");
+    let authority = |bytes: Vec<u8>| {
+        let account: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+        Some(account.get("directory")?.as_str()? == acme.directory)
+    };
+    if std::fs::read(&old).ok().and_then(authority) == Some(true) {
+        return old;
+    }
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, acme.directory.as_bytes());
+    let hex: String = digest.as_ref()[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    acme.account.join(format!("account-{hex}.json"))
+}
+
 /// The account that was made before, or a new one.
 async fn account(acme: &Acme) -> Result<Account, Error> {
-    let path = acme.account.join("account.json");
+    let path = account_file(acme);
     let builder = Account::builder_with_http(http::client(acme.roots.as_deref()).map_err(Error::Roots)?);
     match std::fs::read(&path) {
         Ok(bytes) => {
@@ -359,4 +378,57 @@ fn write(path: &Utf8Path, bytes: &[u8]) -> Result<(), Error> {
         path: path.to_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_due_when_two_thirds_of_its_time_are_over_or_it_is_of_no_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Utf8Path::from_path(folder.path()).unwrap().join("shop.pem");
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let hosts = names(&["shop.test", "www.shop.test"]);
+        let now = Timestamp::now();
+        assert!(is_due(&path, &hosts, now), "there is none");
+        std::fs::write(&path, "nonsense").unwrap();
+        assert!(is_due(&path, &hosts, now));
+        let mut params = CertificateParams::new(names(&["WWW.shop.test", "shop.test"])).unwrap();
+        let day = |days: i64| now + SignedDuration::from_hours(24 * days);
+        let time = |at: Timestamp| std::time::SystemTime::from(at).into();
+        (params.not_before, params.not_after) = (time(now), time(day(60)));
+        let made = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        std::fs::write(&path, made.pem()).unwrap();
+        assert!(!is_due(&path, &hosts, now));
+        assert!(!is_due(&path, &hosts, day(39)));
+        assert!(is_due(&path, &hosts, day(41)));
+        assert!(
+            is_due(&path, &names(&["shop.test", "other.test"]), now),
+            "another host"
+        );
+    }
+
+    #[test]
+    fn each_authority_has_an_account_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |directory: &str| Acme {
+            directory: directory.into(),
+            contact: Vec::new(),
+            roots: None,
+            account: Utf8Path::from_path(folder.path()).unwrap().to_owned(),
+            certificates: "".into(),
+            challenge: Challenge::Http,
+            wanted: Vec::new(),
+        };
+        let (staging, production) = (of("https://staging.test/dir"), of("https://ca.test/dir"));
+        assert_ne!(account_file(&staging), account_file(&production));
+        let before = folder.path().join("account.json");
+        std::fs::write(&before, r#"{"directory":"https://staging.test/dir"}"#).unwrap();
+        assert_eq!(account_file(&staging), before);
+        assert_ne!(account_file(&production), before);
+    }
 }

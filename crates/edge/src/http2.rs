@@ -49,14 +49,29 @@ struct Busy {
     worker: Rc<Worker>,
     link: Rc<Link>,
     streams: Cell<usize>,
+    /// Until when the next request must be there. What comes without being one, or a byte of one now and then, is no
+    /// reason to wait longer.
+    until: Cell<u64>,
 }
 
 impl Busy {
     fn rest(&self) {
         self.link.arm(match self.streams.get() {
-            0 => self.worker.after(self.worker.limits.idle),
+            0 => self.until.get(),
             _ => NEVER,
         });
+    }
+
+    /// A request begins.
+    fn begin(&self) {
+        self.streams.set(self.streams.get() + 1);
+    }
+
+    /// One is over.
+    fn end(&self) {
+        self.streams.set(self.streams.get() - 1);
+        self.until.set(self.worker.after(self.worker.limits.idle));
+        self.rest();
     }
 }
 
@@ -66,6 +81,7 @@ pub async fn serve(worker: Rc<Worker>, client: Watched, input: Buffer, ends: End
         worker: Rc::clone(&worker),
         link: Rc::clone(&client.link),
         streams: Cell::new(0),
+        until: Cell::new(worker.after(worker.limits.idle)),
     });
     let io = Io {
         busy: Rc::clone(&busy),
@@ -251,11 +267,10 @@ async fn handle(busy: Rc<Busy>, ends: Ends, request: Request<Incoming>) -> Resul
         up: logging.then(Rc::default),
         response: Some(sender),
     };
-    busy.streams.set(busy.streams.get() + 1);
+    busy.begin();
     tokio::task::spawn_local(async move {
         stream.run().await;
-        busy.streams.set(busy.streams.get() - 1);
-        busy.rest();
+        busy.end();
     });
     let lost = |_| local(Answer::given_up(), head);
     Ok(response.await.unwrap_or_else(lost))

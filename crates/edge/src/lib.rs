@@ -188,7 +188,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     };
     restore(&mut keeper);
     (config.tidy)();
-    let (doors, certificates) = listener::doors(&config.listeners)?;
+    let (doors, watched) = listener::doors(&config.listeners)?;
+    let certificates = watched.folders;
     let secure = config.listeners.iter().zip(&doors);
     let secure = secure.filter(|(_, door)| door.is_secure());
     let secure = secure.filter_map(|(listener, _)| listener.socket.local_addr().ok());
@@ -218,6 +219,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     health::start(admissions, Arc::clone(&shared)).map_err(Error::Start)?;
     for (folder, watched) in certificates.clone() {
         control.spawn(watched.watch(folder));
+    }
+    for server in watched.servers {
+        control.spawn(server.watch());
     }
     let sockets = own::Sockets {
         shared: Arc::clone(&shared),

@@ -4,8 +4,10 @@
 use std::{collections::HashMap, io, net::TcpListener, rc::Rc, sync::Arc};
 
 use camino::Utf8PathBuf;
-use rustls::ServerConfig;
-use tokio::net::TcpStream;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
@@ -16,7 +18,7 @@ use crate::{
     link::Stream,
     login::pem,
     pass, proxy,
-    tls::{self, Agreed, CHALLENGE, Certificates, Failure, Tls},
+    tls::{self, Agreed, CHALLENGE, Certificates, Failure, Server, Tls},
     worker::{Ends, Worker},
 };
 
@@ -100,18 +102,21 @@ impl Door {
 #[derive(Clone)]
 enum Spoken {
     Http,
-    Https(Arc<ServerConfig>, Arc<Certificates>),
+    Https(Arc<Server>),
     Tcp(Arc<str>),
     Sni,
 }
 
-/// Folders to watch.
-type Watched = Vec<(Utf8PathBuf, Arc<Certificates>)>;
+/// What may change under the listeners: folders of certificates, and who is let in.
+pub struct Watched {
+    pub folders: Vec<(Utf8PathBuf, Arc<Certificates>)>,
+    pub servers: Vec<Arc<Server>>,
+}
 
 /// Makes listeners ready. Those with one folder of certificates share them.
 pub fn doors(listeners: &[Listener]) -> Result<(Vec<Door>, Watched), tls::Error> {
     let mut folders: HashMap<Utf8PathBuf, Arc<Certificates>> = HashMap::new();
-    let mut doors = Vec::new();
+    let (mut doors, mut servers) = (Vec::new(), Vec::new());
     for listener in listeners {
         let speaks = match &listener.speaks {
             Speaks::Http => Spoken::Http,
@@ -131,7 +136,9 @@ pub fn doors(listeners: &[Listener]) -> Result<(Vec<Door>, Watched), tls::Error>
                         new
                     }
                 };
-                Spoken::Https(tls::server(tls, Arc::clone(&certificates))?, certificates)
+                let server = Server::new(tls, certificates)?;
+                servers.push(Arc::clone(&server));
+                Spoken::Https(server)
             }
         };
         doors.push(Door {
@@ -140,20 +147,32 @@ pub fn doors(listeners: &[Listener]) -> Result<(Vec<Door>, Watched), tls::Error>
             only: None,
         });
     }
-    Ok((doors, folders.into_iter().collect()))
+    let folders = folders.into_iter().collect();
+    Ok((doors, Watched { folders, servers }))
 }
 
 /// Serves one connection to its end.
 pub async fn serve(worker: Rc<Worker>, door: &Door, stream: TcpStream, ends: Ends) {
-    let patience = worker.limits.head_time;
-    let mut ends = ends;
-    let greeted = tokio::time::timeout(patience, greet(&worker, door, stream, &mut ends)).await;
-    let stream = match greeted.unwrap_or_else(|_| Err((Failure::Late, None))) {
+    let until = Instant::now() + worker.limits.head_time;
+    let (mut stream, mut ends) = (stream, ends);
+    let failed = |(failure, cause): Failed, ends: &Ends| {
+        let failures = &worker.shared.failures;
+        failures.count(failure, ends, cause.as_ref(), worker.tick());
+    };
+    let late = |_| Err((Failure::Late, None));
+    let introduced = timeout_at(until, introduce(door, &mut stream, &mut ends)).await;
+    if let Err(failure) = introduced.unwrap_or_else(late) {
+        return failed(failure, &ends);
+    }
+    // Behind a proxy all come from one address: whose they are is known now.
+    let Some(_seat) = worker.seat(ends.peer.ip()) else {
+        return refuse(&worker, door, &stream, &ends);
+    };
+    let greeted = timeout_at(until, greet(&worker, door, stream, &mut ends)).await;
+    let late = |_| Err((Failure::Late, None));
+    let stream = match greeted.unwrap_or_else(late) {
         Ok(stream) => stream,
-        Err((failure, cause)) => {
-            let failures = &worker.shared.failures;
-            return failures.count(failure, &ends, cause.as_ref(), worker.tick());
-        }
+        Err(failure) => return failed(failure, &ends),
     };
     if let Stream::Tls(tls) = &stream
         && tls.get_ref().1.alpn_protocol() == Some(CHALLENGE)
@@ -170,7 +189,7 @@ pub async fn serve(worker: Rc<Worker>, door: &Door, stream: TcpStream, ends: End
 }
 
 /// Turns a connection of a source away that has too many.
-pub fn refuse(worker: &Worker, door: &Door, stream: &TcpStream, ends: &Ends) {
+fn refuse(worker: &Worker, door: &Door, stream: &TcpStream, ends: &Ends) {
     worker
         .shared
         .totals
@@ -191,29 +210,32 @@ pub fn refuse(worker: &Worker, door: &Door, stream: &TcpStream, ends: &Ends) {
     }
 }
 
-/// The first steps of a connection: who it is from, and TLS.
-async fn greet(
-    worker: &Worker,
-    door: &Door,
-    stream: TcpStream,
-    ends: &mut Ends,
-) -> Result<Stream, (Failure, Option<io::Error>)> {
-    let mut stream = stream;
+type Failed = (Failure, Option<io::Error>);
+
+/// What a proxy says of a connection comes before everything else.
+async fn introduce(door: &Door, stream: &mut TcpStream, ends: &mut Ends) -> Result<(), Failed> {
     if door.proxied {
-        let said = proxy::read(&mut stream).await;
+        let said = proxy::read(stream).await;
         if let Some((peer, local)) = said.map_err(|error| (Failure::NoProxy, Some(error)))? {
             (ends.peer, ends.local) = (peer, local);
         }
     }
+    Ok(())
+}
+
+/// TLS, where that is spoken.
+async fn greet(worker: &Worker, door: &Door, stream: TcpStream, ends: &mut Ends) -> Result<Stream, Failed> {
     let stream = match &door.speaks {
-        Spoken::Https(config, certificates) => {
+        Spoken::Https(server) => {
             // Answers of a handshake are small, and waited for.
             let _ = stream.set_nodelay(true);
-            let tls = TlsAcceptor::from(Arc::clone(config)).accept(stream).await;
+            let tls = TlsAcceptor::from(server.config()).accept(stream).await;
             let tls = tls.map_err(|error| (Failure::of(&error), Some(error)))?;
             ends.tls = true;
             ends.identity = identity(&tls);
-            note(worker, ends, || Some(Agreed::of(tls.get_ref().1, certificates)));
+            note(worker, ends, || {
+                Some(Agreed::of(tls.get_ref().1, server.certificates()))
+            });
             return Ok(Stream::Tls(Box::new(tls)));
         }
         _ => Stream::Tcp(stream),

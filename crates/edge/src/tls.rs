@@ -1,13 +1,14 @@
 //! TLS to clients: which certificate, which versions, who is let in. rustls does the work.
 //!
-//! The settings of a listener are fixed while it runs; certificates are not: `certificates` watches their folder, and
-//! connections that are open keep what they began with.
+//! The settings of a listener are fixed while it runs; certificates are not: `certificates` watches their folder, `server` the
+//! files of who is let in, and connections that are open keep what they began with.
 
 mod agreed;
 mod certificates;
 mod der;
 mod failure;
 mod name;
+mod server;
 
 use std::{io, sync::Arc};
 
@@ -24,6 +25,7 @@ pub use agreed::Agreed;
 pub use certificates::{Certificates, Good, Seen};
 pub use der::{Facts, facts};
 pub use failure::{Failure, Failures};
+pub use server::Server;
 
 /// How a listener speaks TLS.
 #[derive(Debug, Clone)]
@@ -81,8 +83,8 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// The settings of one listener.
-pub fn server(tls: &Tls, certificates: Arc<Certificates>) -> Result<Arc<ServerConfig>, Error> {
+/// The settings of one listener, as the files are now.
+fn settings(tls: &Tls, certificates: Arc<Certificates>) -> Result<Arc<ServerConfig>, Error> {
     let provider = with_ciphers(&tls.ciphers)?;
     let versions: &[&SupportedProtocolVersion] = match tls.minimum {
         Version::Tls12 => &[&TLS13, &TLS12],

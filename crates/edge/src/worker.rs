@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
@@ -222,6 +222,17 @@ impl Worker {
         }
     }
 
+    /// A place among the connections of this source. None when it has as many as it may.
+    pub fn seat(self: &Rc<Self>, source: IpAddr) -> Option<Seat> {
+        let most = self.bounds().source_connections;
+        let source = (most > 0).then(|| quota::source(source));
+        let free = source.is_none_or(|source| self.shared.sources.open(source, most, self.tick()));
+        free.then(|| Seat {
+            worker: Rc::clone(self),
+            source,
+        })
+    }
+
     fn admit(self: &Rc<Self>) -> Admission {
         self.clients.set(self.clients.get() + 1);
         self.shared.totals.connections.fetch_add(1, Relaxed);
@@ -251,6 +262,20 @@ impl Drop for Admission {
         self.0.clients.set(self.0.clients.get() - 1);
         self.0.shared.totals.open.fetch_sub(1, Relaxed);
         self.0.room.notify_one();
+    }
+}
+
+/// One connection of its source, where they are counted.
+pub struct Seat {
+    worker: Rc<Worker>,
+    source: Option<u128>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(source) = self.source {
+            self.worker.shared.sources.close(source, self.worker.tick());
+        }
     }
 }
 
@@ -289,17 +314,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Rc<Door>) {
                 };
                 let (worker, door) = (Rc::clone(&worker), Rc::clone(&door));
                 tokio::task::spawn_local(async move {
-                    let shared = Arc::clone(&worker.shared);
-                    let source = quota::source(ends.peer.ip());
-                    let most = worker.bounds().source_connections;
-                    if most == 0 {
-                        listener::serve(worker, &door, stream, ends).await;
-                    } else if shared.sources.open(source, most, worker.tick()) {
-                        listener::serve(Rc::clone(&worker), &door, stream, ends).await;
-                        shared.sources.close(source, worker.tick());
-                    } else {
-                        listener::refuse(&worker, &door, &stream, &ends);
-                    }
+                    listener::serve(worker, &door, stream, ends).await;
                     drop(admission);
                 });
                 // Other workers may take the next one.

@@ -130,6 +130,20 @@ fn built_in() -> Dns {
     }
 }
 
+/// A certificate of sixty days with ten left: two thirds of its time are over.
+fn aged(folder: &Utf8Path, name: &str, hosts: &[&str]) {
+    let key = KeyPair::generate().unwrap();
+    let mut params =
+        CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
+    let now = std::time::SystemTime::now();
+    let days = |days: u64| std::time::Duration::from_secs(days * 86_400);
+    (params.not_before, params.not_after) = ((now - days(50)).into(), (now + days(10)).into());
+    let made = params.self_signed(&key).unwrap();
+    std::fs::create_dir_all(folder).unwrap();
+    let path = folder.join(format!("{name}.pem"));
+    std::fs::write(path, made.pem() + &key.serialize_pem()).unwrap();
+}
+
 async fn certificate(challenge: Challenge) -> (Edge, tempfile::TempDir, Authority) {
     let folder = tempfile::tempdir().unwrap();
     let home = Utf8Path::from_path(folder.path()).unwrap().to_owned();
@@ -157,6 +171,7 @@ async fn certificate(challenge: Challenge) -> (Edge, tempfile::TempDir, Authorit
         .await;
     }
     let certificates = home.join("certificates");
+    aged(&certificates, "shop", &["shop.test", second(challenge)]);
     let acme = Acme {
         directory: authority.directory.clone(),
         contact: vec!["mailto:ops@shop.test".into()],
@@ -165,14 +180,8 @@ async fn certificate(challenge: Challenge) -> (Edge, tempfile::TempDir, Authorit
         certificates: certificates.clone(),
         challenge,
         wanted: match challenge {
-            Challenge::Dns => vec![
-                ("shop".into(), vec!["shop.test".into(), "*.shop.test".into()]),
-                ("bad".into(), vec!["elsewhere.test".into()]),
-            ],
-            _ => vec![
-                ("shop".into(), vec!["shop.test".into(), "www.shop.test".into()]),
-                ("bad".into(), vec!["*.shop.test".into()]),
-            ],
+            Challenge::Dns => wanted(challenge, "elsewhere.test"),
+            _ => wanted(challenge, "*.shop.test"),
         },
     };
     let tls = Tls {
@@ -193,6 +202,19 @@ async fn certificate(challenge: Challenge) -> (Edge, tempfile::TempDir, Authorit
     (edge, folder, authority)
 }
 
+/// The second host of the certificate.
+fn second(challenge: Challenge) -> &'static str {
+    match challenge {
+        Challenge::Dns => "*.shop.test",
+        _ => "www.shop.test",
+    }
+}
+
+fn wanted(challenge: Challenge, cannot: &str) -> Vec<(String, Vec<String>)> {
+    let shop = vec!["shop.test".into(), second(challenge).into()];
+    vec![("shop".into(), shop), ("bad".into(), vec![cannot.into()])]
+}
+
 async fn seen(edge: &Edge, name: &str) -> Option<CertificateSeen> {
     let all = edge.client.certificates().await.ok()?;
     all.into_iter().find(|seen| seen.name == name)
@@ -200,7 +222,9 @@ async fn seen(edge: &Edge, name: &str) -> Option<CertificateSeen> {
 
 async fn is_got(challenge: Challenge) {
     let (edge, folder, _authority) = certificate(challenge).await;
-    until("the certificate is there", || async {
+    // That of before has ten days left.
+    let renewed = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(11 * 24);
+    until("the certificate is renewed", || async {
         let seen = seen(&edge, "shop").await;
         let failure = seen.as_ref().and_then(|seen| seen.problem.clone());
         assert_eq!(
@@ -209,16 +233,16 @@ async fn is_got(challenge: Challenge) {
             "{}",
             std::fs::read_to_string(folder.path().join("pebble.log")).unwrap()
         );
-        seen.is_some_and(|seen| seen.until.is_some())
+        seen.is_some_and(|seen| seen.until.is_some_and(|until| until > renewed))
     })
     .await;
     let mut got = seen(&edge, "shop").await.unwrap();
     got.hosts.sort();
-    let (second, cannot) = match challenge {
-        Challenge::Dns => ("*.shop.test", "elsewhere.test` is in no zone"),
-        _ => ("www.shop.test", "shop.test"),
+    let cannot = match challenge {
+        Challenge::Dns => "elsewhere.test` is in no zone",
+        _ => "shop.test",
     };
-    let mut hosts = vec!["shop.test".to_owned(), second.to_owned()];
+    let mut hosts = vec!["shop.test".to_owned(), second(challenge).to_owned()];
     hosts.sort();
     assert_eq!((got.hosts, got.problem), (hosts, None));
     // What cannot be shown in this way has its reason for people to see.
@@ -244,16 +268,16 @@ async fn is_got(challenge: Challenge) {
     })
     .await;
     use std::os::unix::fs::PermissionsExt;
-    for file in ["certificates/shop.pem", "acme/account.json"] {
-        let mode = std::fs::metadata(folder.path().join(file))
-            .unwrap()
-            .permissions()
-            .mode();
-        assert_eq!(mode & 0o777, 0o600, "{file}");
+    let accounts: Vec<_> = std::fs::read_dir(folder.path().join("acme")).unwrap().collect();
+    assert_eq!(accounts.len(), 1, "{accounts:?}");
+    let account = accounts[0].as_ref().unwrap().path();
+    for file in [folder.path().join("certificates/shop.pem"), account] {
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
     }
-    // What was answered for the check is answered no longer.
+    // What was answered for the check is answered no longer: it is a path as any other, and goes to HTTPS.
     let answer = edge.get("shop.test", "/.well-known/acme-challenge/x").await;
-    assert_ne!(world::status(&answer), 200, "{answer}");
+    assert_eq!(world::status(&answer), 301, "{answer}");
     edge.stop().await;
 }
 

@@ -305,6 +305,41 @@ async fn floods_of_frames_end_their_connection_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_asks_for_nothing_is_let_go_whatever_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::named("origin").await;
+    let limits = edge::Limits {
+        idle: std::time::Duration::from_millis(400),
+        ..edge::Limits::default()
+    };
+    let edge = Edge::with(&folder, limits, 1);
+    edge.apply(&shop(1, &[origin.address])).await;
+    let ping = frame(6, 0, 0, &[0; 8]);
+    let slow = frame(1, 4, 1, HEAD);
+    for (name, begin, more) in [
+        ("pings", &[][..], &ping),
+        // Its length says more than ever comes: one byte at a time.
+        ("a head in drops", &slow[..slow.len() - HEAD.len()], &vec![0x82]),
+    ] {
+        let (mut reader, mut writer) = edge.connect().await.into_split();
+        let hello = [PREFACE, &frame(4, 0, 0, &[]), begin].concat();
+        writer.write_all(&hello).await.unwrap();
+        let more = more.clone();
+        let dripping = tokio::spawn(async move {
+            // Fewer drops than a head has bytes would be in a second.
+            while writer.write_all(&more).await.is_ok() {
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        });
+        let mut answers = Vec::new();
+        let _ = soon(name, reader.read_to_end(&mut answers)).await;
+        drop(reader);
+        soon(name, dripping).await.unwrap();
+    }
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_is_too_large_is_said_to_be() {
     let folder = tempfile::tempdir().unwrap();
     let origin = Origin::named("ok").await;

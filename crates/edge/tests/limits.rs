@@ -132,10 +132,12 @@ async fn requests_wait_for_hosts_that_wake() {
     let group = table.target_groups.get_mut("shop").unwrap();
     group.waking = true;
     edge.apply(&table).await;
-    // A browser gets a page after a short while.
+    // A browser gets a page after two seconds and not at once: most hosts are there by then.
+    let asked = std::time::Instant::now();
     let page = edge
         .raw("GET / HTTP/1.1\r\nHost: shop.test\r\nAccept: text/html\r\nConnection: close\r\n\r\n")
         .await;
+    assert!(asked.elapsed() >= Duration::from_secs(2), "{:?}", asked.elapsed());
     assert_eq!((status(&page), field(&page, "retry-after")), (503, Some("2")));
     assert!(body(&page).contains("http-equiv=refresh"), "{page}");
     // The others wait, so many at a time.

@@ -12,7 +12,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use world::{Edge, Origin, body, shop, soon, status};
+use world::{Edge, Origin, body, message, shop, soon, status, until};
 
 fn listener(speaks: Speaks, proxied: bool) -> Listener {
     Listener {
@@ -146,5 +146,37 @@ async fn the_word_of_a_proxy_is_believed_and_asked_for() {
     assert!(seen.contains("X-Forwarded-For: 203.0.113.9\r\n"), "{seen}");
     assert!(seen.contains("X-Forwarded-Port: 8443\r\n"), "{seen}");
     assert_eq!(edge.raw(request).await, "", "who says nothing is not heard");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_counted_by_whom_the_proxy_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::named("origin").await;
+    let limits = Limits {
+        source_connections: 1,
+        ..Limits::default()
+    };
+    let edge = Edge::listening(&folder, vec![listener(Speaks::Http, true)], limits, 1);
+    edge.apply(&shop(1, &[origin.address])).await;
+    let of = |source: u8| {
+        format!(
+            "PROXY TCP4 203.0.113.{source} 198.51.100.1 4000 8443\r\nGET / HTTP/1.1\r\nHost: shop.test\r\n\r\n"
+        )
+    };
+    let mut open = Vec::new();
+    for source in [1, 2] {
+        let mut stream = edge.connect().await;
+        stream.write_all(of(source).as_bytes()).await.unwrap();
+        assert_eq!(status(&message(&mut stream).await), 200, "{source}");
+        open.push(stream);
+    }
+    assert_eq!(status(&edge.raw(of(1)).await), 429, "it has one");
+    drop(open);
+    until("there is room again", || async {
+        let request = of(1).replace("Host", "Connection: close\r\nHost");
+        status(&edge.raw(request).await) == 200
+    })
+    .await;
     edge.stop().await;
 }

@@ -316,9 +316,13 @@ impl Authority {
     }
 
     fn revoke(&self, serial: u8) -> String {
+        self.revoke_until(serial, 2090)
+    }
+
+    fn revoke_until(&self, serial: u8, year: i32) -> String {
         let list = rcgen::CertificateRevocationListParams {
             this_update: rcgen::date_time_ymd(2020, 1, 1),
-            next_update: rcgen::date_time_ymd(2090, 1, 1),
+            next_update: rcgen::date_time_ymd(year, 1, 1),
             crl_number: vec![1].into(),
             issuing_distribution_point: None,
             revoked_certs: vec![rcgen::RevokedCertParams {
@@ -401,5 +405,53 @@ async fn only_clients_with_a_good_certificate_are_let_in() {
         request.contains("X-Amzn-Mtls-Clientcert-Leaf: -----BEGIN%20CERTIFICATE-----%0A"),
         "{request}"
     );
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_let_in_changes_with_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = Utf8PathBuf::from_path_buf(folder.path().to_owned()).unwrap();
+    let (authority, another) = (Authority::new(), Authority::new());
+    let (trust, revoked) = (home.join("trust.pem"), home.join("revoked.pem"));
+    std::fs::write(&trust, &authority.pem).unwrap();
+    // Its time was over in 2021: nobody is let in by it.
+    std::fs::write(&revoked, authority.revoke_until(66, 2021)).unwrap();
+    let tls = Tls {
+        clients: Some(Clients {
+            trust: trust.clone(),
+            revoked: Some(revoked.clone()),
+        }),
+        ..settings(&folder)
+    };
+    certificate(&tls.certificates, "shop", &["shop.test"]);
+    let origin = Origin::named("origin").await;
+    let edge = start(&folder, tls, &origin).await;
+    let address = edge.address;
+    let is_let_in = |identity| async move {
+        let caller = caller(rustls::ALL_VERSIONS, &[], Some(identity));
+        match caller.connect(address, "shop.test").await {
+            Ok(mut stream) => {
+                matches!(Caller::get(&mut stream).await, Ok(answer) if answer.ends_with("origin"))
+            }
+            Err(_) => false,
+        }
+    };
+    assert!(!is_let_in(authority.sign(67)).await, "the list is out of date");
+    std::fs::write(&revoked, authority.revoke(66)).unwrap();
+    until("a new list is in force", || is_let_in(authority.sign(67))).await;
+    assert!(!is_let_in(authority.sign(66)).await);
+    std::fs::write(&revoked, authority.revoke(67)).unwrap();
+    until("another is revoked", || async {
+        !is_let_in(authority.sign(67)).await
+    })
+    .await;
+    // What cannot be used changes nothing.
+    std::fs::write(&trust, "nonsense").unwrap();
+    assert!(is_let_in(authority.sign(66)).await);
+    std::fs::write(&trust, &another.pem).unwrap();
+    std::fs::write(&revoked, another.revoke(1)).unwrap();
+    until("another authority is trusted", || is_let_in(another.sign(5))).await;
+    assert!(!is_let_in(authority.sign(66)).await);
     edge.stop().await;
 }

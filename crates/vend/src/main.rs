@@ -136,6 +136,7 @@ fn in_runtime(command: Command, global: cli::Global, lent: role::Lent) -> ExitCo
     runtime.block_on(async {
         match command {
             Command::Demo(demo) => demo::run(&demo, &data.0).await,
+            Command::Up(up) if up.replace => roles::code(up::replace(&data).await),
             Command::Up(up) => roles::code(up::run(data, up.pick_ports).await),
             Command::Down => roles::down(data).await,
             Command::Serve => roles::code(serve::run(data, lent).await),

@@ -56,9 +56,9 @@ impl Lent {
 }
 
 #[allow(unsafe_code)]
-fn owned(fd: i32) -> OwnedFd {
-    // SAFETY: by the LISTEN_FDS protocol these descriptors were opened for this process and nobody else in it has
-    // taken them: `take` is called once, first thing.
+pub fn owned(fd: i32) -> OwnedFd {
+    // SAFETY: by the LISTEN_FDS protocol, or by the program that this process was, these descriptors were opened for
+    // this process and nobody else in it has taken them: both are read once, first thing.
     let owned = unsafe { OwnedFd::from_raw_fd(fd) };
     // Whatever this role starts must not hold the platform's sockets.
     if let Err(error) = rustix::io::fcntl_setfd(&owned, rustix::io::FdFlags::CLOEXEC) {

@@ -17,6 +17,10 @@ pub struct Up {
     /// Listen on free ports of loopback; `run/endpoints.json` says which.
     #[arg(long)]
     pub pick_ports: bool,
+    /// Have the platform that runs in this directory go on as this program, with platform.toml as it is now. Nobody is
+    /// refused meanwhile, and no app is restarted.
+    #[arg(long, conflicts_with = "pick_ports")]
+    pub replace: bool,
 }
 
 pub fn failed(error: &dyn Error) -> ExitCode {

@@ -4,12 +4,12 @@
 //! sd_listen_fds(3), so that systemd's socket units do the same): while a role is being restarted, connections wait in
 //! the socket's queue instead of being refused. It knows nothing of what the roles do.
 
+mod replace;
+mod sockets;
+
 use std::{
-    net::{SocketAddr, TcpListener, UdpSocket},
-    os::{
-        fd::OwnedFd,
-        unix::{fs::PermissionsExt as _, net::UnixListener},
-    },
+    net::SocketAddr,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
     process::{ExitStatus, Stdio},
 };
 
@@ -24,12 +24,17 @@ use tokio::{
 use tracing::{info, warn};
 
 use model::wire::{Health, RoleHealth};
+use rustix::process::Pid;
 
 use crate::{
     cli::Client,
     config::{Data, Platform},
     view::View,
 };
+
+pub use replace::replace;
+use replace::{Held, Running};
+use sockets::{listen, listen_local, listen_names, picked};
 
 /// How long a role may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(20);
@@ -59,6 +64,12 @@ pub enum Error {
     Config(#[from] crate::config::Error),
     #[error("cannot listen for signals")]
     Signal(#[source] std::io::Error),
+    #[error("no platform runs in {0}: `vend up` without --replace starts one")]
+    NotRunning(Utf8PathBuf),
+    #[error("cannot ask the platform that runs to go on as this program")]
+    Replace { source: std::io::Error },
+    #[error("the platform in {0} does not go on as this program: its log says why (`vend health`)")]
+    NotReplaced(Utf8PathBuf),
 }
 
 /// Where a running platform is reached; kept in `<data>/run/endpoints.json` for the CLI.
@@ -107,6 +118,16 @@ struct Role {
     sockets: Vec<(&'static str, OwnedFd)>,
 }
 
+impl Role {
+    /// How long it may take to end: edge finishes its visitors' requests first.
+    fn grace(&self) -> Duration {
+        match self.name {
+            "edge" => edge::Limits::default().drain + Duration::from_secs(5),
+            _ => GRACE,
+        }
+    }
+}
+
 /// Runs until SIGTERM or SIGINT. Hosts go on running afterwards: `vend down` stops them.
 pub async fn run(data: Data, pick_ports: bool) -> Result<(), Error> {
     if !rustix::process::geteuid().is_root() {
@@ -116,20 +137,45 @@ pub async fn run(data: Data, pick_ports: bool) -> Result<(), Error> {
     prepare(&data, users)?;
     let data = whole(&data)?;
     let _lock = lock(&data)?;
+    let mut held = Held::take();
     let mut platform = Platform::load(&data.platform_toml())?;
     if pick_ports {
-        (platform.listen.http, platform.listen.api) = picked(&data);
+        (platform.listen.http, platform.listen.api) = picked(&data, !held.is_empty());
     }
-    let (roles, endpoints) = roles(&data, &platform, users)?;
+    let (roles, endpoints) = roles(&data, &platform, users, &mut held)?;
     write_endpoints(&data, &endpoints)?;
+    let lent = lent(&roles)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
+    let mut replaced = signal(SignalKind::user_defined2()).map_err(Error::Signal)?;
     let (stop, stopping) = tokio::sync::watch::channel(false);
-    let supervised = roles
-        .into_iter()
-        .map(|role| supervise(role, data.clone(), users, stopping.clone()));
+    let running = Running::default();
+    let supervised = roles.into_iter().map(|role| {
+        let before = held.role(role.name);
+        supervise(
+            role,
+            before,
+            running.clone(),
+            data.clone(),
+            users,
+            stopping.clone(),
+        )
+    });
+    let supervised: Vec<_> = supervised.collect();
+    // Sockets that are wanted no more are closed.
+    drop(held);
     let signalled = async {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = replaced.recv() => {
+                    info!("going on as another program: hosts and sockets stay");
+                    let error = replace::become_next(&data, &lent, &running);
+                    warn!(%error, "this program goes on: the other one cannot be started");
+                }
+            }
+        }
         info!("stopping: hosts go on running, `vend down` stops them");
         // The receivers live in this function: sending cannot fail.
         let _ = stop.send(true);
@@ -139,7 +185,7 @@ pub async fn run(data: Data, pick_ports: bool) -> Result<(), Error> {
     // Who asks how the roles are ends with them.
     tokio::select! {
         _ = work => {}
-        () = async { announce(&data, &endpoints).await; std::future::pending::<()>().await } => {}
+        () = async { announce(&data, &endpoints, &running).await; std::future::pending::<()>().await } => {}
     }
     Ok(())
 }
@@ -149,7 +195,11 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Says on standard output, once each, which role answers, and then how the platform is used.
-async fn announce(data: &Data, endpoints: &Endpoints) {
+async fn announce(data: &Data, endpoints: &Endpoints, running: &Running) {
+    // Until then those of the supervisor before this one answer.
+    while running.all().len() < ROLES {
+        sleep(LOOK_EVERY).await;
+    }
     let Ok(client) = Client::new(None, Some(data.0.as_std_path())) else {
         return;
     };
@@ -172,6 +222,9 @@ async fn announce(data: &Data, endpoints: &Endpoints) {
             );
         }
         sleep(LOOK_EVERY).await;
+    }
+    if let Err(error) = std::fs::write(replace::ready_at(data), "") {
+        warn!(%error, "nobody who waits will see that all roles answer");
     }
     crate::output::aloud(format_args!("{}", usage_text(data, endpoints)));
 }
@@ -200,17 +253,6 @@ fn usage_text(data: &Data, endpoints: &Endpoints) -> String {
          Ctrl-C stops the roles and leaves the hosts; then `vend down{option}` stops the hosts.",
         endpoints.api
     )
-}
-
-/// The ports of the last time, because addresses of apps, remotes and webhooks carry them; free ones where there was
-/// no last time, or somebody else took them.
-fn picked(data: &Data) -> (SocketAddr, SocketAddr) {
-    let free = SocketAddr::from(([127, 0, 0, 1], 0));
-    let again = |last: SocketAddr| match TcpListener::bind(last) {
-        Ok(_) => last,
-        Err(_) => free,
-    };
-    endpoints(data).map_or((free, free), |last| (again(last.http), again(last.api)))
 }
 
 /// The directories of the roles, each with its owner.
@@ -251,8 +293,18 @@ fn whole(data: &Data) -> Result<Data, Error> {
 
 fn lock(data: &Data) -> Result<std::fs::File, Error> {
     let path = data.run().join("up.lock");
-    let file = std::fs::File::create(&path).map_err(|source| Error::Prepare { path, source })?;
+    let open = || {
+        let mut how = std::fs::File::options();
+        how.write(true).create(true).truncate(false).open(&path)
+    };
+    let wrong = |source| Error::Prepare {
+        path: path.clone(),
+        source,
+    };
+    let file = open().map_err(wrong)?;
     file.try_lock().map_err(|_| Error::Busy(data.0.clone()))?;
+    file.set_len(0).map_err(wrong)?;
+    std::io::Write::write_all(&mut &file, std::process::id().to_string().as_bytes()).map_err(wrong)?;
     Ok(file)
 }
 
@@ -262,20 +314,28 @@ pub fn is_running(data: &Data) -> bool {
     lock.is_ok_and(|file| file.try_lock().is_err())
 }
 
-fn roles(data: &Data, platform: &Platform, users: Users) -> Result<(Vec<Role>, Endpoints), Error> {
-    let (http, http_at) = listen(platform.listen.http)?;
-    let (api, api_at) = listen(platform.listen.api)?;
-    let local = listen_local(&data.api_socket())?;
+fn roles(
+    data: &Data,
+    platform: &Platform,
+    users: Users,
+    held: &mut Held,
+) -> Result<(Vec<Role>, Endpoints), Error> {
+    let (http, http_at) = listen("http", platform.listen.http, held)?;
+    let (api, api_at) = listen("api", platform.listen.api, held)?;
+    let local = match held.local("local") {
+        Some(local) => local,
+        None => listen_local(&data.api_socket())?,
+    };
     let mut of_edge = vec![("http", http)];
     let mut https_at = None;
     if let Some(https) = platform.listen.https {
-        let (https, at) = listen(https)?;
+        let (https, at) = listen("https", https, held)?;
         of_edge.push(("https", https));
         https_at = Some(at);
     }
     let mut dns_at = Vec::new();
     for address in &platform.dns.listen {
-        let (udp, tcp, at) = listen_names(*address)?;
+        let (udp, tcp, at) = listen_names(*address, held)?;
         of_edge.extend([("dns-udp", udp), ("dns-tcp", tcp)]);
         dns_at.push(at);
     }
@@ -307,47 +367,12 @@ fn roles(data: &Data, platform: &Platform, users: Users) -> Result<(Vec<Role>, E
     ))
 }
 
-/// One port for UDP and TCP. A free one (port 0) is looked for until it is free for both.
-fn listen_names(address: SocketAddr) -> Result<(OwnedFd, OwnedFd, SocketAddr), Error> {
-    const TRIES: usize = 64;
-    let mut tries = 0;
-    loop {
-        let (tcp, at) = listen(address)?;
-        match UdpSocket::bind(at) {
-            Ok(udp) => return Ok((udp.into(), tcp, at)),
-            Err(_) if address.port() == 0 && tries < TRIES => tries += 1,
-            Err(source) => {
-                return Err(Error::Listen {
-                    address: address.to_string(),
-                    source,
-                });
-            }
-        }
-    }
-}
-
-fn listen(address: SocketAddr) -> Result<(OwnedFd, SocketAddr), Error> {
-    let bind = || {
-        let listener = TcpListener::bind(address)?;
-        let at = listener.local_addr()?;
-        Ok((listener.into(), at))
-    };
-    bind().map_err(|source| Error::Listen {
-        address: address.to_string(),
-        source,
-    })
-}
-
-/// Everybody may connect: serve asks the kernel who it is, and refuses all but root and the platform's owner.
-fn listen_local(path: &camino::Utf8Path) -> Result<OwnedFd, Error> {
-    let bind = || {
-        let listener: UnixListener = host::socket::bind(path, 0o666)?.into_std()?;
-        Ok(listener.into())
-    };
-    bind().map_err(|source| Error::Listen {
-        address: path.to_string(),
-        source,
-    })
+/// All sockets of the roles, once more: they outlive this program when another takes its place.
+fn lent(roles: &[Role]) -> Result<Vec<(&'static str, OwnedFd)>, Error> {
+    let sockets = roles.iter().flat_map(|role| &role.sockets);
+    let again = sockets.map(|(name, socket)| Ok((*name, socket.try_clone()?)));
+    let again: std::io::Result<_> = again.collect();
+    again.map_err(|source| Error::Replace { source })
 }
 
 fn write_endpoints(data: &Data, endpoints: &Endpoints) -> Result<(), Error> {
@@ -357,17 +382,31 @@ fn write_endpoints(data: &Data, endpoints: &Endpoints) -> Result<(), Error> {
 }
 
 /// Keeps one role running until told to stop.
-async fn supervise(role: Role, data: Data, users: Users, mut stopping: tokio::sync::watch::Receiver<bool>) {
+async fn supervise(
+    role: Role,
+    before: Option<Pid>,
+    running: Running,
+    data: Data,
+    users: Users,
+    mut stopping: tokio::sync::watch::Receiver<bool>,
+) {
+    if let Some(before) = before {
+        // Only edge has visitors that it must finish with while its successor works.
+        let doors = (role.name == "edge").then(|| data.edge_socket().into_std_path_buf());
+        replace::give_way(role.name, before, doors.as_deref(), role.grace()).await;
+    }
     let mut delay = Duration::from_millis(50);
     while !*stopping.borrow() {
         let started = Instant::now();
         match spawn(&role, &data, users) {
             Ok(mut child) => {
                 info!(role = role.name, pid = child.id(), "started {}", role.name);
+                running.set(role.name, child.id());
                 tokio::select! {
                     status = child.wait() => report(role.name, status),
-                    _ = stopping.changed() => return stop(role.name, child).await,
+                    _ = stopping.changed() => return stop(&role, child).await,
                 }
+                running.set(role.name, None);
             }
             Err(error) => warn!(
                 role = role.name,
@@ -398,6 +437,7 @@ fn spawn(role: &Role, data: &Data, users: Users) -> Result<Child, Error> {
         source,
     };
     let mut command = std::process::Command::new("/proc/self/exe");
+    command.env_remove(replace::VARIABLE);
     std::os::unix::process::CommandExt::arg0(&mut command, "vend");
     command
         .arg(role.name)
@@ -434,16 +474,14 @@ fn spawn(role: &Role, data: &Data, users: Users) -> Result<Child, Error> {
     Command::from(command).kill_on_drop(true).spawn().map_err(wrong)
 }
 
-async fn stop(role: &'static str, mut child: Child) {
-    if let Some(pid) = child
-        .id()
-        .and_then(|pid| rustix::process::Pid::from_raw(pid as i32))
-    {
+async fn stop(role: &Role, mut child: Child) {
+    let (role, grace) = (role.name, role.grace());
+    if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid as i32)) {
         // A role that is gone already needs no signal.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
-    if timeout(GRACE, child.wait()).await.is_err() {
-        warn!(role, "{role} did not end within {}s, killing it", GRACE.as_secs());
+    if timeout(grace, child.wait()).await.is_err() {
+        warn!(role, "{role} did not end within {}s, killing it", grace.as_secs());
         if let Err(error) = child.kill().await {
             warn!(role, %error, "cannot kill {role}");
         }

@@ -73,11 +73,13 @@ impl Platform {
         platform
     }
 
-    /// Goes on as another program: hosts stay, everything else starts anew.
+    /// Goes on as another program: the process, its sockets and the hosts stay, every role starts anew.
     pub fn upgrade(&mut self, program: &Path) {
-        self.end();
-        self.child = up(program, &self.data);
-        self.wait_until_ready();
+        let mut replace = Command::new(program);
+        replace.args(["up", "--replace", "--data"]).arg(&self.data);
+        let output = replace.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(self.child.try_wait().unwrap().is_none(), "the supervisor ended");
     }
 
     fn end(&mut self) {

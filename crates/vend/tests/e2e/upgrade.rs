@@ -56,8 +56,8 @@ fn a_new_version_takes_over_the_agents_and_no_app_is_restarted() {
     let mut file = std::fs::OpenOptions::new().append(true).open(&another).unwrap();
     file.write_all(b"another version").unwrap();
     drop(file);
-    platform.upgrade(&another);
     let load = Load::on(&platform.http(), &name);
+    platform.upgrade(&another);
     eventually("the agent is of the new version", Duration::from_secs(60), || {
         (std::fs::read_to_string(&noted).ok()? != before).then_some(())
     });

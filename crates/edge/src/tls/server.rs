@@ -1,0 +1,93 @@
+//! What one listener answers handshakes with. Who is let in may change while it runs.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use camino::Utf8Path;
+use rustls::ServerConfig;
+
+use super::{Certificates, Error, Tls, settings};
+
+/// How often the files of who is let in are looked at.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// The settings of one listener, as they are now.
+#[derive(Debug)]
+pub struct Server {
+    tls: Tls,
+    certificates: Arc<Certificates>,
+    current: ArcSwap<ServerConfig>,
+    /// Of the files that `current` was made of.
+    stamp: Mutex<Stamp>,
+}
+
+/// What changes when a file does: length and time.
+type Stamp = Vec<Option<(u64, SystemTime)>>;
+
+impl Server {
+    pub fn new(tls: &Tls, certificates: Arc<Certificates>) -> Result<Arc<Self>, Error> {
+        // Before they are read: what changes meanwhile is seen at the next look.
+        let stamp = stamp(tls);
+        let config = settings(tls, Arc::clone(&certificates))?;
+        Ok(Arc::new(Self {
+            tls: tls.clone(),
+            certificates,
+            current: ArcSwap::new(config),
+            stamp: Mutex::new(stamp),
+        }))
+    }
+
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.current.load_full()
+    }
+
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
+    /// Looks at the files of who is let in until it is dropped.
+    pub async fn watch(self: Arc<Self>) {
+        while self.tls.clients.is_some() {
+            tokio::time::sleep(EVERY).await;
+            let server = Arc::clone(&self);
+            // Its only failure is a panic, which has been told.
+            let _ = tokio::task::spawn_blocking(move || server.read()).await;
+        }
+    }
+
+    /// Takes over what has changed. Sessions of before are not resumed: their clients show themselves again.
+    fn read(&self) {
+        let now = stamp(&self.tls);
+        let mut known = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known == now {
+            return;
+        }
+        let trust = self.tls.clients.as_ref().map(|clients| clients.trust.as_str());
+        match settings(&self.tls, Arc::clone(&self.certificates)) {
+            Ok(config) => {
+                tracing::info!(trust, "who is let in has changed");
+                self.current.store(config);
+            }
+            Err(error) => tracing::error!(
+                trust,
+                error = %error,
+                cause = std::error::Error::source(&error).map(tracing::field::display),
+                "who is let in stays as it was: a file cannot be used"
+            ),
+        }
+        *known = now;
+    }
+}
+
+fn stamp(tls: &Tls) -> Stamp {
+    let clients = tls.clients.iter();
+    let files = clients.flat_map(|clients| [Some(clients.trust.as_path()), clients.revoked.as_deref()]);
+    let of = |path: &Utf8Path| {
+        let file = std::fs::metadata(path).ok()?;
+        Some((file.len(), file.modified().ok()?))
+    };
+    files.flatten().map(of).collect()
+}
