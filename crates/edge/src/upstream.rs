@@ -358,6 +358,9 @@ fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Cho
     if worker.log.is_some() {
         ask.decided(rule.place());
     }
+    if !rule.lets_in(ask.peer) {
+        return Err(Answer::not_let_in());
+    }
     if first {
         rule.hit(1);
         let tenant = || rule.place().split('/').next().unwrap_or_default().into();

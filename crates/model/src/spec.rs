@@ -14,6 +14,7 @@ mod yaml;
 
 pub(crate) use app::is_branch;
 pub use app::{
+    Traffic,
     Analysis, App, Approval, Base, Build, Certificate, Clash, Database, Deploy, Domain, Environment, Health,
     Host, Image, Leads, Migrate, MinimumHealthy, NotABase, Pattern, Placement, Port, Preview, Reference,
     Refresh, Scaling, Steps, Strategy, Transport, Tree, Variable, Zones, is_apart, is_label, is_secret,

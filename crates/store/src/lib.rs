@@ -32,7 +32,7 @@ mod writer;
 
 pub use approvals::{Approval, ApprovalState, Decision, NewApproval};
 pub use catalogue::{
-    App, Arriving, Environment, Gone, Host, HostState, Keepers, Machine, Move, NewHost, NewInvitation,
+    App, Arriving, Closure, Door, Environment, Gone, Host, HostState, Keepers, Machine, Move, NewHost, NewInvitation,
     NewPush, NewRelease, Preview, Push, PushState, Release, Subnets, Tenant,
 };
 pub use commands::Command;

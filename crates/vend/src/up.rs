@@ -71,6 +71,9 @@ pub struct Endpoints {
     /// The built-in name server.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dns: Vec<SocketAddr>,
+    /// Where Prometheus asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Whom the unprivileged roles run as. Both share a group, so that serve reaches the others' sockets.
@@ -119,6 +122,9 @@ pub async fn run(data: Data, pick_ports: bool) -> Result<(), Error> {
     let mut platform = Platform::load(&data.platform_toml())?;
     if pick_ports {
         (platform.listen.http, platform.listen.api) = picked(&data);
+        if let Some(metrics) = &mut platform.edge.metrics.0 {
+            metrics.set_port(0);
+        }
     }
     let (roles, endpoints) = roles(&data, &platform, users)?;
     write_endpoints(&data, &endpoints)?;
@@ -273,6 +279,14 @@ fn roles(data: &Data, platform: &Platform, users: Users) -> Result<(Vec<Role>, E
         of_edge.push(("https", https));
         https_at = Some(at);
     }
+    // A port that somebody else has is no reason to serve nobody.
+    let metrics = platform.edge.metrics.0.map(listen).transpose();
+    let metrics = metrics.unwrap_or_else(|error| {
+        warn!("nobody can ask for metrics: {}", crate::flow::chain(&error));
+        None
+    });
+    let metrics_at = metrics.as_ref().map(|(_, at)| *at);
+    of_edge.extend(metrics.map(|(socket, _)| ("metrics", socket)));
     let mut dns_at = Vec::new();
     for address in &platform.dns.listen {
         let (udp, tcp, at) = listen_names(*address)?;
@@ -303,6 +317,7 @@ fn roles(data: &Data, platform: &Platform, users: Users) -> Result<(Vec<Role>, E
             api: api_at,
             https: https_at,
             dns: dns_at,
+            metrics: metrics_at,
         },
     ))
 }

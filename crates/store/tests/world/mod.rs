@@ -240,6 +240,7 @@ pub fn spec() -> spec::Environment {
             size: "small".into(),
             port: 8080,
             health: spec::Health {
+                protocol: Default::default(),
                 path: "/".into(),
                 interval: second,
                 timeout: second,
@@ -248,6 +249,7 @@ pub fn spec() -> spec::Environment {
                 codes: vec![(200, 399)],
                 within: second,
             },
+            traffic: Default::default(),
             env: BTreeMap::new(),
         },
         database: None,
@@ -260,5 +262,6 @@ pub fn spec() -> spec::Environment {
         sleep_after: None,
         preview: None,
         authenticate: None,
+        access: Default::default(),
     }
 }

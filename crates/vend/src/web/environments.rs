@@ -22,6 +22,7 @@ use super::{
     releases,
     scope::keyed,
     state::State,
+    tenants,
 };
 use crate::flow;
 
@@ -98,6 +99,7 @@ fn wire(db: &Db<'_>, environment: store::Environment, urls: &[String]) -> Result
         asleep_since: environment.asleep_at,
         preview,
         elsewhere,
+        closed: db.closure(place)?.map(tenants::closed),
         branch: environment.branch,
         protected: environment.protected,
         live: environment.live,
@@ -171,7 +173,8 @@ async fn of(
     Ok(state.store.read(read).await?)
 }
 
-async fn read(state: &State, place: Place) -> Result<Environment, Refusal> {
+/// The environment as it is now.
+pub async fn of_place(state: &State, place: Place) -> Result<Environment, Refusal> {
     let urls = (state.urls)(&place);
     let read = move |db: &Db<'_>| wire(db, db.environment(&place)?, &urls);
     Ok(state.store.read(read).await?)
@@ -207,7 +210,7 @@ pub async fn show(
     named: Named,
 ) -> Result<Json<Environment>, Refusal> {
     let place = allowed(&caller, Action::View, named)?;
-    Ok(Json(read(&state, place).await?))
+    Ok(Json(of_place(&state, place).await?))
 }
 
 /// Destroys an environment with its hosts, its database and its routes.

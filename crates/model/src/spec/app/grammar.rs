@@ -1,6 +1,9 @@
 //! The grammar of `vend.yaml`, as a table: the parser and the JSON Schema are both read off it, so they cannot differ.
 
-use super::sign::ON_UNAUTHENTICATED;
+use super::{
+    sign::ON_UNAUTHENTICATED,
+    traffic::{ALGORITHMS, HEALTH_PROTOCOLS, PROTOCOLS},
+};
 
 /// A mapping of the file with the keys that may stand in it.
 pub(super) struct Section {
@@ -72,6 +75,7 @@ macro_rules! shared {
             key("listeners", Kind::List(&LISTENER), "TCP and UDP ports of the app, beside its HTTP."),
             key("domains", Kind::List(&DOMAIN), "Names of its own under which it is reached."),
             key("authenticate", Kind::Section(&AUTHENTICATE), "Who must have signed in before a request reaches the app, as ALB's `authenticate-oidc`."),
+            key("access", Kind::Section(&ACCESS), "Who may ask, by their addresses. Others get 403; connections and datagrams of theirs have no answer."),
             later("tests"),
             later("notify"),
             later("runtime"),
@@ -348,6 +352,11 @@ static HOST: Section = Section {
             "How the load balancer asks whether a host is well.",
         ),
         key(
+            "traffic",
+            Kind::Section(&TRAFFIC),
+            "How the load balancer speaks to hosts and shares requests out among them. How long requests under way may go on is `deploy.drain`.",
+        ),
+        key(
             "env",
             Kind::Variables,
             "Environment variables of the app. `{{secret:NAME}}` is the value of a secret.",
@@ -357,7 +366,16 @@ static HOST: Section = Section {
 
 static HEALTH: Section = Section {
     keys: &[
-        key("path", Kind::Text, "Default `/`."),
+        key(
+            "protocol",
+            Kind::Word(HEALTH_PROTOCOLS),
+            "`http` (default): one GET. `tcp`: a connection, for hosts that speak HTTP/2 alone. `grpc`: one call, the default where hosts speak it.",
+        ),
+        key(
+            "path",
+            Kind::Text,
+            "Default `/`; of `grpc` the method, `/grpc.health.v1.Health/Check`.",
+        ),
         key("interval", Kind::Duration, "Default `5s`."),
         key(
             "timeout",
@@ -382,7 +400,78 @@ static HEALTH: Section = Section {
         key(
             "codes",
             Kind::Codes,
-            "Status codes that count as success. Default `200-399`.",
+            "Status codes that count as success. Default `200-399`; of `grpc`, which has 0 to 99, `0`.",
+        ),
+    ],
+};
+
+static TRAFFIC: Section = Section {
+    keys: &[
+        key(
+            "protocol",
+            Kind::Word(PROTOCOLS),
+            "`http1` (default), `http2` without TLS by prior knowledge, or `grpc`, which is the same with gRPC's own failures.",
+        ),
+        key(
+            "algorithm",
+            Kind::Word(ALGORITHMS),
+            "Who gets the next request: each in turn (`round-robin`, default), who has the fewest under way, one by chance, or the same and less often one that fails much more than the others.",
+        ),
+        key(
+            "slow_start",
+            Kind::Duration,
+            "How long the share of a host grows after it became healthy, `30s` to `15m`. It gets its share at once by default.",
+        ),
+        key(
+            "stickiness",
+            Kind::Section(&STICKINESS),
+            "A visitor stays with the host that first answered.",
+        ),
+        key(
+            "ejection",
+            Kind::Section(&EJECTION),
+            "A host that fails requests is left out for a while, before its health check finds out.",
+        ),
+    ],
+};
+
+static STICKINESS: Section = Section {
+    keys: &[
+        key(
+            "duration",
+            Kind::Duration,
+            "For so long after the last request, `1s` to `7d`.",
+        ),
+        key(
+            "cookie",
+            Kind::Text,
+            "For as long as the app's own cookie of this name lasts, and `duration` at most.",
+        ),
+    ],
+};
+
+static EJECTION: Section = Section {
+    keys: &[
+        key(
+            "failures",
+            Kind::Number(1, 1_000),
+            "Failures in a row: no connection, no answer, or 5xx. Default 5.",
+        ),
+        key("time", Kind::Duration, "How long it is left out. Default `30s`, at most `1h`."),
+    ],
+};
+
+static ACCESS: Section = Section {
+    keys: &[
+        key(
+            "allow",
+            Kind::Texts,
+            "Addresses and networks, `192.0.2.0/24`: nobody else may ask. Everybody may by default.",
+        ),
+        key(
+            "deny",
+            Kind::Texts,
+            "Addresses and networks that may not, also where they are allowed.",
         ),
     ],
 };

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::{Config, read};
 use crate::{
     cli::{Failure, edge::failed},
-    config::Data,
+    config::{Data, Workers},
     flow::chain,
     roles::ended,
 };
@@ -29,13 +29,12 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
             crate::output::aloud(format_args!("listening at {address}"));
         }
     }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (sender, bounds) = watch::channel(Bounds::from(&config.limits()));
     let running = edge::Config {
         listeners,
         admin: data.edge_socket(),
         snapshot: data.edge().join("table.log"),
-        workers: config.workers.unwrap_or(cores),
+        workers: Workers::or_cores(config.workers),
         access_log: config.log()?,
         metrics: config.metrics()?,
         limits: config.limits(),
