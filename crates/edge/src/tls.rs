@@ -114,7 +114,11 @@ pub fn server(tls: &Tls, certificates: Arc<Certificates>) -> Result<Arc<ServerCo
 
 /// Names of all cipher suites that a listener may be told.
 pub fn ciphers() -> Vec<String> {
-    aws_lc_rs::default_provider().cipher_suites.iter().map(named).collect()
+    aws_lc_rs::default_provider()
+        .cipher_suites
+        .iter()
+        .map(named)
+        .collect()
 }
 
 fn named(suite: &rustls::SupportedCipherSuite) -> String {

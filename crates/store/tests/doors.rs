@@ -13,10 +13,7 @@ use world::{World, by};
 #[tokio::test]
 async fn an_environment_is_closed_by_itself_or_with_its_tenant() {
     let (world, dev) = World::dev().await;
-    let (tenant, own) = (
-        Door::Tenant(dev.tenant.clone()),
-        Door::Environment(dev.clone()),
-    );
+    let (tenant, own) = (Door::Tenant(dev.tenant.clone()), Door::Environment(dev.clone()));
     let seen = async |world: &World| {
         let place = dev.clone();
         world.store.read(move |db| db.closure(&place)).await.unwrap()
@@ -82,7 +79,10 @@ async fn who_may_ask_is_kept_with_the_tenant() {
 async fn steps_are_kept_and_no_two_rules_have_one() {
     let (world, dev) = World::dev().await;
     let steps = |pairs: &[(&str, u32)]| -> BTreeMap<String, u32> {
-        pairs.iter().map(|(name, step)| ((*name).to_owned(), *step)).collect()
+        pairs
+            .iter()
+            .map(|(name, step)| ((*name).to_owned(), *step))
+            .collect()
     };
     let first = steps(&[("a.example", 1), ("udp-5514", 3)]);
     let (place, own) = (dev.clone(), first.clone());
@@ -90,12 +90,12 @@ async fn steps_are_kept_and_no_two_rules_have_one() {
     let place = dev.clone();
     let kept = world.store.read(move |db| db.steps(&place)).await.unwrap();
     assert_eq!(kept, first);
-    for wrong in [steps(&[("a.example", 1), ("b.example", 1)]), steps(&[("a.example", 256)])] {
+    for wrong in [
+        steps(&[("a.example", 1), ("b.example", 1)]),
+        steps(&[("a.example", 256)]),
+    ] {
         let place = dev.clone();
-        let written: Result<(), Error> = world
-            .store
-            .write(move |tx| tx.set_steps(&place, &wrong))
-            .await;
+        let written: Result<(), Error> = world.store.write(move |tx| tx.set_steps(&place, &wrong)).await;
         assert!(written.is_err());
     }
     let kept = world.store.read(move |db| db.steps(&dev)).await.unwrap();

@@ -17,7 +17,7 @@ use store::Subnets;
 mod balancer;
 mod edge;
 
-pub use balancer::{AccessLog, Cipher, Edge, Limited, Metrics, Minimum, Shape, Trusted, Workers};
+pub use balancer::{AccessLog, Cipher, Edge, Limited, Minimum, Shape, Trusted, Workers};
 pub use edge::{Authority, Dedicated, Dns, Rotate};
 
 /// The one data directory of a platform. Each role owns one directory in it.

@@ -498,6 +498,7 @@ mod tests {
             api: ([127, 0, 0, 1], 7070).into(),
             https: None,
             dns: Vec::new(),
+            metrics: None,
         };
         let role = |role: &str, reason: Option<&str>| RoleHealth {
             role: role.into(),

@@ -44,9 +44,7 @@ impl Rule {
             ));
         }
         match self.access.iter().any(long) {
-            true => Err(format!(
-                "a list of who may ask has more than {NETWORKS} networks"
-            )),
+            true => Err(format!("a list of who may ask has more than {NETWORKS} networks")),
             false => Ok(()),
         }
     }

@@ -329,7 +329,11 @@ mod tests {
             ("[edge]\nmetrics = 'x'", "line 2, column 11", "an address such as"),
             ("[edge]\nmetrics = true", "line 2", "or false"),
             ("[edge]\n\nminimum = 1.1", "line 3, column 11", "1.2 or 1.3"),
-            ("[edge]\nciphers = ['TLS_NONE']", "line 2", "there is no cipher suite `TLS_NONE`: there are TLS13_"),
+            (
+                "[edge]\nciphers = ['TLS_NONE']",
+                "line 2",
+                "there is no cipher suite `TLS_NONE`: there are TLS13_",
+            ),
             ("[edge]\nworkers = 0", "line 2", "somebody must serve"),
             ("[edge.limits]\nhead = 10", "line 2", "1024 to 1048576"),
             ("[edge.limits]\nhead_time = '0s'", "line 2", "1s to 1h"),
@@ -350,12 +354,21 @@ mod tests {
         )
         .unwrap();
         let (edge, limits) = (&platform.edge, platform.edge.limits.limits());
-        assert_eq!((edge.metrics.0, edge.minimum.0, edge.proxied), (None, Version::Tls13, true));
+        assert_eq!(
+            (edge.metrics.0, edge.minimum.0, edge.proxied),
+            (None, Version::Tls13, true)
+        );
         assert_eq!((limits.tenant_requests, limits.head), (7, 2048));
         assert_eq!(limits.idle, Duration::from_secs(5));
         assert_eq!(limits.head_time, Limits::default().head_time);
         let log = platform.access_log.log("log".into()).unwrap();
-        assert_eq!((log.format, log.one_in, log.rotation.size), (edge::Format::Json, 10, 1 << 20));
-        assert_eq!(Platform::default().edge.metrics.0.unwrap().to_string(), "127.0.0.1:9180");
+        assert_eq!(
+            (log.format, log.one_in, log.rotation.size),
+            (edge::Format::Json, 10, 1 << 20)
+        );
+        assert_eq!(
+            Platform::default().edge.metrics.0.unwrap().to_string(),
+            "127.0.0.1:9180"
+        );
     }
 }

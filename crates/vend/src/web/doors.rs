@@ -1,6 +1,6 @@
 //! What visitors get while nothing is released: a page in the place of an app, or nothing for those who may not ask.
 
-use axum::{Json, extract::State as Held, http::StatusCode};
+use axum::{Json, extract::State as Held};
 use model::{
     TenantName,
     policy::Action,
@@ -130,7 +130,9 @@ pub async fn access(
 
 fn networks(texts: &[String]) -> Result<Vec<Network>, Refusal> {
     if texts.len() > NETWORKS {
-        return Err(Refusal::invalid(format!("a list has {NETWORKS} networks at most")));
+        return Err(Refusal::invalid(format!(
+            "a list has {NETWORKS} networks at most"
+        )));
     }
     let read = |text: &String| {
         Network::exact(text).ok_or_else(|| {

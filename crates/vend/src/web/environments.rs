@@ -224,7 +224,7 @@ pub async fn destroy(
     named: Named,
 ) -> Result<(StatusCode, Json<Started>), Refusal> {
     let place = allowed(&caller, Action::Develop, named)?;
-    let found = read(&state, place.clone()).await?;
+    let found = of_place(&state, place.clone()).await?;
     if found.protected {
         return Err(Refusal::conflict(format!("{place} is protected"))
             .next(format!("vend environments unprotect {place}")));
@@ -278,7 +278,7 @@ async fn set_protected(
         .store
         .write(move |tx| tx.set_protected(&own, protected, &by))
         .await?;
-    Ok(Json(read(state, place).await?))
+    Ok(Json(of_place(state, place).await?))
 }
 
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/apps/{app}/environments/{environment}/scale",
@@ -297,7 +297,7 @@ pub async fn scale(
             "an environment has 1 to {MAX_HOSTS} hosts"
         )));
     }
-    read(&state, place.clone()).await?;
+    of_place(&state, place.clone()).await?;
     let by = state.by(&caller.0);
     let execution = state.commands.scale(place.clone(), scale.hosts, by).await?;
     let many = if scale.hosts == 1 { "" } else { "s" };
@@ -316,7 +316,7 @@ pub async fn wake(
     named: Named,
 ) -> Result<(StatusCode, Json<Started>), Refusal> {
     let place = allowed(&caller, Action::Develop, named)?;
-    read(&state, place.clone()).await?;
+    of_place(&state, place.clone()).await?;
     let execution = state.commands.wake(place.clone(), state.by(&caller.0)).await?;
     Ok(started(format!("{place} wakes"), execution))
 }
@@ -332,7 +332,7 @@ pub async fn retry(
     named: Named,
 ) -> Result<(StatusCode, Json<Push>), Refusal> {
     let place = allowed(&caller, Action::Develop, named)?;
-    read(&state, place.clone()).await?;
+    of_place(&state, place.clone()).await?;
     let number = state.commands.retry(place, state.by(&caller.0)).await?;
     let push = state.store.read(move |db| db.push(number)).await?;
     Ok((StatusCode::ACCEPTED, Json(releases::push(push))))
@@ -350,7 +350,7 @@ pub async fn rollback(
     input::Json(order): input::Json<NewRollback>,
 ) -> Result<(StatusCode, Json<Started>), Refusal> {
     let place = allowed(&caller, Action::Develop, named)?;
-    read(&state, place.clone()).await?;
+    of_place(&state, place.clone()).await?;
     let by = state.by(&caller.0);
     let to = match order.to {
         Some(number) => format!("v{number}"),
@@ -372,7 +372,7 @@ pub async fn plan_rollback(
     input::Json(order): input::Json<NewRollback>,
 ) -> Result<Json<PlanAnswer>, Refusal> {
     let place = allowed(&caller, Action::View, named)?;
-    read(&state, place.clone()).await?;
+    of_place(&state, place.clone()).await?;
     let plan = state.commands.plan_rollback(place.clone(), order.to).await?;
     let (to, across) = (plan.to, order.across_migrations);
     let crossing = state.store.read(move |db| {

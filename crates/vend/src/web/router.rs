@@ -16,8 +16,8 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    approvals, apps, audit, console, deployments, drawings, environments, executions, git, hooks, hosts,
-    idempotency, images, input, logs, machines, moves, platform,
+    approvals, apps, audit, console, deployments, doors, drawings, environments, executions, git, hooks,
+    hosts, idempotency, images, input, logs, machines, moves, platform,
     refusal::{Kind, Refusal},
     releases, secrets,
     state::State,

@@ -73,7 +73,9 @@ pub async fn list(
 ) -> Result<Json<Page<Tenant>>, Refusal> {
     let read = state.store.read(|db| {
         let tenants = db.tenants()?.into_iter();
-        tenants.map(|tenant| wire(db, tenant)).collect::<Result<Vec<_>, store::Error>>()
+        tenants
+            .map(|tenant| wire(db, tenant))
+            .collect::<Result<Vec<_>, store::Error>>()
     });
     let mut tenants = read.await?;
     tenants.retain(|tenant| decide(&caller.0, Action::View, Some(&tenant.name)));

@@ -457,7 +457,11 @@ static EJECTION: Section = Section {
             Kind::Number(1, 1_000),
             "Failures in a row: no connection, no answer, or 5xx. Default 5.",
         ),
-        key("time", Kind::Duration, "How long it is left out. Default `30s`, at most `1h`."),
+        key(
+            "time",
+            Kind::Duration,
+            "How long it is left out. Default `30s`, at most `1h`.",
+        ),
     ],
 };
 

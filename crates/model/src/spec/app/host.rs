@@ -215,8 +215,13 @@ fn codes(reader: &mut Reader<'_>, node: &Node, grpc: bool) -> Vec<(u16, u16)> {
                     } else {
                         shown(item)
                     };
-                    let such = if grpc { "`0` or `0-12`" } else { "`200` or `200-399`" };
-                    let message = format!("`host.health.codes` must be status codes such as {such}, not {found}");
+                    let such = if grpc {
+                        "`0` or `0-12`"
+                    } else {
+                        "`200` or `200-399`"
+                    };
+                    let message =
+                        format!("`host.health.codes` must be status codes such as {such}, not {found}");
                     reader.error(item, message);
                 }
             }

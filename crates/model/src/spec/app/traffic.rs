@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::environment::{Fields, section, value};
 use crate::{
-    route::{Access, Algorithm, Ejection, HealthProtocol, NETWORKS, Network, Protocol, Stickiness, is_cookie},
+    route::{
+        Access, Algorithm, Ejection, HealthProtocol, NETWORKS, Network, Protocol, Stickiness, is_cookie,
+    },
     spec::{
         read::{Reader, quoted},
         yaml::{Node, Value},

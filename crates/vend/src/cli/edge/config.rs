@@ -257,6 +257,20 @@ impl Config {
         Ok(table)
     }
 
+    /// Refuses what would listen nowhere, or say something that nobody looks at.
+    fn sound(&self) -> Result<(), Failure> {
+        if self.listeners.is_empty() {
+            return Err(Failure::usage("`listeners` is empty: nobody could come"));
+        }
+        let idle = |listens: &Listens| Some((listens.address, listens.idle_key()?));
+        match self.listeners.iter().find_map(idle) {
+            Some((address, (key, of))) => Err(Failure::usage(format!(
+                "the listener {address} has `{key}`, which is of {of}"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     fn listeners(&self) -> Result<Vec<Listener>, Failure> {
         let streams = self
             .listeners
@@ -422,6 +436,26 @@ impl Group {
 }
 
 impl Listens {
+    /// A key that means nothing at what is spoken there, and where it would.
+    fn idle_key(&self) -> Option<(&'static str, &'static str)> {
+        let of_https = [
+            ("certificates", self.certificates.is_some()),
+            ("minimum", self.minimum.is_some()),
+            ("ciphers", !self.ciphers.is_empty()),
+            ("clients", self.clients.is_some()),
+        ];
+        let of_bytes = [("host", self.host.is_some())];
+        let of_streams = [("proxied", self.proxied)];
+        let said = |keys: &[(&'static str, bool)]| keys.iter().find(|(_, said)| *said).map(|(key, _)| *key);
+        let https = said(&of_https).filter(|_| self.speaks != Spoken::Https);
+        let bytes = said(&of_bytes).filter(|_| !matches!(self.speaks, Spoken::Tcp | Spoken::Udp));
+        let streams = said(&of_streams).filter(|_| self.speaks == Spoken::Udp);
+        https
+            .map(|key| (key, "`https`"))
+            .or(bytes.map(|key| (key, "`tcp` and `udp`")))
+            .or(streams.map(|key| (key, "what has connections")))
+    }
+
     fn datagrams(&self) -> Result<Datagrams, Failure> {
         let host = self
             .host

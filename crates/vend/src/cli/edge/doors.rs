@@ -51,7 +51,10 @@ enum Door {
 impl Door {
     fn read(text: &str) -> Result<Self, Failure> {
         match text.contains('/') {
-            false => Ok(Self::Tenant(format!("/v1/tenants/{}", target::tenant(Some(text))?))),
+            false => Ok(Self::Tenant(format!(
+                "/v1/tenants/{}",
+                target::tenant(Some(text))?
+            ))),
             true => Ok(Self::Environment(Target::read(text)?.environment_path()?)),
         }
     }
@@ -60,9 +63,10 @@ impl Door {
 pub async fn close(command: &Close, global: &Global) -> Result<(), Failure> {
     let page = match &command.page {
         None => None,
-        Some(file) => Some(std::fs::read_to_string(file).map_err(|error| {
-            Failure::usage(format!("cannot read {file}")).cause(error.to_string())
-        })?),
+        Some(file) => Some(
+            std::fs::read_to_string(file)
+                .map_err(|error| Failure::usage(format!("cannot read {file}")).cause(error.to_string()))?,
+        ),
     };
     let closing = Closing { page };
     let client = global.client()?;
@@ -108,7 +112,11 @@ fn say(value: &impl Serialize, closed: Option<&Closed>, target: &str, global: &G
 
 /// `closed for its visitors since 5 minutes ago, by person:ops@acme.example`
 pub fn closed_text(closed: &Closed) -> String {
-    let whole = if closed.whole { ", with its whole tenant" } else { "" };
+    let whole = if closed.whole {
+        ", with its whole tenant"
+    } else {
+        ""
+    };
     format!(
         "closed for its visitors{whole}, {}, by {}",
         ago(closed.since, now()),

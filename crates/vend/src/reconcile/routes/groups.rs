@@ -54,4 +54,3 @@ pub fn target_group(fleet: &Fleet) -> TargetGroup {
         ..TargetGroup::default()
     }
 }
-

@@ -38,7 +38,11 @@ pub fn access(db: &Db<'_>, place: &Place, own: Access) -> Result<Vec<Access>, st
     Ok(lists.into_iter().filter(|access| !access.is_empty()).collect())
 }
 
-pub fn named(db: &Db<'_>, environment: &store::Environment, platform: &Platform) -> Result<Named, store::Error> {
+pub fn named(
+    db: &Db<'_>,
+    environment: &store::Environment,
+    platform: &Platform,
+) -> Result<Named, store::Error> {
     let Some(live) = environment.live else {
         return Ok(Named::default());
     };
@@ -102,4 +106,3 @@ pub fn fleets(
     }
     Ok(fleets)
 }
-

@@ -10,7 +10,7 @@ use model::{
     spec::{self, Certificate, Transport},
 };
 
-use super::{Served, group, vault};
+use super::{Fleet, Served, group, vault};
 
 /// Bits of the number of an environment in a priority. Rules of its domains and ports come after those of all
 /// environments' own names, which they can thus not take.
@@ -21,12 +21,17 @@ const STEPS: std::ops::RangeInclusive<u32> = 1..=255;
 
 /// The steps of the rules with these names: a rule keeps its own, and a new one gets the first that is free.
 pub fn steps(before: &BTreeMap<String, u32>, names: Vec<String>) -> BTreeMap<String, u32> {
-    let kept = names.iter().filter_map(|name| Some((name.clone(), *before.get(name)?)));
+    let kept = names
+        .iter()
+        .filter_map(|name| Some((name.clone(), *before.get(name)?)));
     let mut steps: BTreeMap<String, u32> = kept.collect();
     for name in names {
         let taken: BTreeSet<u32> = steps.values().copied().collect();
         // A release has fewer domains and ports than there are steps; two releases together have too.
-        if let (false, Some(free)) = (steps.contains_key(&name), STEPS.clone().find(|step| !taken.contains(step))) {
+        if let (false, Some(free)) = (
+            steps.contains_key(&name),
+            STEPS.clone().find(|step| !taken.contains(step)),
+        ) {
             steps.insert(name, free);
         }
     }
@@ -94,23 +99,23 @@ pub fn rules(served: &Served, weights: &BTreeMap<u64, u32>, taken: &mut BTreeSet
     let ports = shown.into_iter().flat_map(|fleet| &fleet.ports);
     let ports = ports.filter_map(|port| {
         Some(Rule {
-        priority: priority(&label(port))?,
-        hosts: vec![format!("{}.{}", label(port), served.hostnames[0])],
-        action: action(served, weights, &label(port)),
-        // Bytes cannot sign in.
-        authenticate: None,
-        own: Own {
-            listeners: vec![Listens {
-                address: SocketAddr::from((served.apps, port.port)),
-                speaks: match port.protocol {
-                    Transport::Tcp => Speaks::Tcp,
-                    Transport::Udp => Speaks::Udp { idle: port.idle },
-                },
-            }],
-            acme: false,
-        },
-        ..own.clone()
-    })
+            priority: priority(&label(port))?,
+            hosts: vec![format!("{}.{}", label(port), served.hostnames[0])],
+            action: action(served, weights, &label(port)),
+            // Bytes cannot sign in.
+            authenticate: None,
+            own: Own {
+                listeners: vec![Listens {
+                    address: SocketAddr::from((served.apps, port.port)),
+                    speaks: match port.protocol {
+                        Transport::Tcp => Speaks::Tcp,
+                        Transport::Udp => Speaks::Udp { idle: port.idle },
+                    },
+                }],
+                acme: false,
+            },
+            ..own.clone()
+        })
     });
     let others: Vec<Rule> = domains.chain(ports).collect();
     [own].into_iter().chain(others).collect()
@@ -166,4 +171,3 @@ fn action(served: &Served, weights: &BTreeMap<u64, u32>, port: &str) -> Action {
         },
     }
 }
-

@@ -22,11 +22,18 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
     let config = read(file)?;
     // Nothing is bound for a file that is wrong.
     config.table(1)?;
+    config.sound()?;
     let _held = hold(data)?;
     let listeners = config.listeners()?;
     for listener in &listeners {
         if let Ok(address) = listener.socket.local_addr() {
             crate::output::aloud(format_args!("listening at {address}"));
+        }
+    }
+    let datagrams = config.datagrams()?;
+    for datagrams in &datagrams {
+        if let Ok(address) = datagrams.socket.local_addr() {
+            crate::output::aloud(format_args!("listening at {address}, for datagrams"));
         }
     }
     let (sender, bounds) = watch::channel(Bounds::from(&config.limits()));
@@ -40,7 +47,7 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
         limits: config.limits(),
         bounds: Some(bounds),
         acme: config.acme(data)?,
-        datagrams: config.datagrams()?,
+        datagrams,
         dns: config.names()?,
         secrets: config
             .secrets
