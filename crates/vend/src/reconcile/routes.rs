@@ -161,6 +161,9 @@ fn weights(served: &Served) -> BTreeMap<u64, u32> {
 /// Rows change without anybody asking when the edge lost its table, or a row was changed by hand.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// Environments whose rules have other steps than are on record.
+type Changed = Vec<(Place, BTreeMap<String, u32>)>;
+
 pub type Answer = oneshot::Sender<Result<(), Fault>>;
 
 /// Asks for the table to be computed and applied now.
@@ -236,7 +239,7 @@ impl Routes {
 
     /// `check`: nobody asked, so the edge is asked whether it still has what it was given.
     async fn apply(&mut self, check: bool) -> Result<(), Fault> {
-        let (served, given) = self.served().await?;
+        let (served, given, changed) = self.served().await?;
         let silent = |error: edge::ClientError| {
             Fault::platform(format!("the edge does not answer: {}", chain(&error)))
         };
@@ -252,7 +255,7 @@ impl Routes {
             self.given = None;
         }
         self.keep(given).await?;
-        self.number(&served).await?;
+        self.number(changed).await?;
         let same = |applied: &Table| applied.version == version && table(version, &served) == *applied;
         if self.applied.as_ref().is_some_and(same) {
             return Ok(());
@@ -294,14 +297,15 @@ impl Routes {
         Ok(())
     }
 
-    /// Writes down which step each rule has, before the edge has the rule.
-    async fn number(&mut self, served: &[Served]) -> Result<(), Fault> {
-        let of = |served: &Served| (served.place.clone(), served.steps.clone());
-        let steps: BTreeMap<Place, BTreeMap<String, u32>> = served.iter().map(of).collect();
+    /// Writes down which steps have changed, before the edge has the rules.
+    async fn number(&mut self, changed: Changed) -> Result<(), Fault> {
+        if changed.is_empty() {
+            return Ok(());
+        }
         let written = self.store.write(move |tx| {
-            for (place, steps) in &steps {
+            for (place, steps) in &changed {
                 // It may have been destroyed since.
-                if tx.find_environment(place)?.is_some() && tx.steps(place)? != *steps {
+                if tx.find_environment(place)?.is_some() {
                     tx.set_steps(place, steps)?;
                 }
             }
@@ -310,18 +314,23 @@ impl Routes {
         written.await.map_err(stored)
     }
 
-    async fn served(&self) -> Result<(Vec<Served>, edge::Given), Fault> {
+    async fn served(&self) -> Result<(Vec<Served>, edge::Given, Changed), Fault> {
         let platform = self.platform.clone();
         let served = self.store.read(move |db| {
             let hosts = db.standing_hosts(None)?;
             let mut moves = away::all(db)?;
+            let mut changed = Changed::new();
             let served = |environment: store::Environment| {
                 let named = rows::named(db, &environment, &platform)?;
                 let fleets = rows::fleets(db, &environment, &hosts)?;
-                let names = named.rules(&fleets);
+                let before = db.steps(&environment.place)?;
+                let steps = rules::steps(&before, named.rules(&fleets));
+                if steps != before {
+                    changed.push((environment.place.clone(), steps.clone()));
+                }
                 Ok(Served {
                     hostnames: platform.hostnames(&environment.place),
-                    steps: rules::steps(&db.steps(&environment.place)?, names),
+                    steps,
                     domains: named.domains,
                     authenticate: named.authenticate,
                     access: rows::access(db, &environment.place, named.access)?,
@@ -342,7 +351,7 @@ impl Routes {
                 .map(served)
                 .collect::<Result<Vec<_>, store::Error>>()?;
             let given = vault::given(db, &served)?;
-            Ok((served, given))
+            Ok((served, given, changed))
         });
         served.await.map_err(stored)
     }
