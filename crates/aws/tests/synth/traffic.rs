@@ -12,7 +12,7 @@ fn made(yaml: &str) -> Result<BTreeMap<String, String>, String> {
     let (app, _) = spec::App::parse(&text, "vend.yaml", &|_| true).unwrap();
     let stacks = all(&config, &app, &mut Priorities::default()).map_err(|error| error.to_string())?;
     let mut told = BTreeMap::new();
-    for stack in &stacks {
+    for stack in &stacks.stacks {
         for group in stack
             .template
             .of("AWS::ElasticLoadBalancingV2::TargetGroup")

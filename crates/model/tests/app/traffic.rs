@@ -62,7 +62,7 @@ fn what_is_wrong_is_said_where_it_stands() {
         (
             "host: { traffic: { protocol: spdy } }",
             "2:30",
-            "`protocol` must be one of",
+            "`protocol` must be `http1`",
         ),
         ("host: { traffic: { slow_start: 5s } }", "2:32", "30s"),
         (
