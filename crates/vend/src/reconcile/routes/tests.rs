@@ -311,6 +311,7 @@ fn ports_stay_open_while_the_live_hosts_are_out() {
             leads: Leads::Balancer,
         }];
     }
+    served.steps = rules::steps(&BTreeMap::new(), vec!["tcp-5432".to_owned()]);
     let table = table(1, &[served]);
     let port = table.rules.iter().find(|rule| !rule.own.listeners.is_empty());
     let Action::Forward { groups, .. } = &port.expect("its socket stays").action else {
