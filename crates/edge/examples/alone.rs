@@ -79,6 +79,7 @@ fn table(target: SocketAddr, hosts: u32) -> Result<Table, Failure> {
             paths: Vec::new(),
             conditions: Conditions::default(),
             transforms: Transforms::default(),
+            access: Vec::new(),
             own: Own::default(),
             authenticate: None,
             action: Action::Forward {

@@ -210,6 +210,7 @@ fn rule(n: u32) -> Rule {
         paths: Vec::new(),
         conditions: Conditions::default(),
         transforms: Transforms::default(),
+        access: Vec::new(),
         own: Own::default(),
         authenticate: None,
         action: Action::Forward {

@@ -184,6 +184,11 @@ impl Answer {
         Self::new(403, "this is served over HTTPS only").because("InsecureConnection")
     }
 
+    /// Who is there may not ask.
+    pub fn not_let_in() -> Self {
+        Self::new(403, "this is not served to your address")
+    }
+
     pub fn unauthorized() -> Self {
         Self::new(401, "sign in to see this")
     }

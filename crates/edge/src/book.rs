@@ -445,6 +445,7 @@ mod tests {
             paths: Vec::new(),
             conditions: Conditions::default(),
             transforms: Transforms::default(),
+            access: Vec::new(),
             own: Own {
                 acme: host == 1,
                 ..Own::default()

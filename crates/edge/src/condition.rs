@@ -19,6 +19,8 @@ pub struct Rest {
     rewrite_host: Option<Regex>,
     rewrite_url: Option<Regex>,
     pub login: Option<Login>,
+    /// Each must let a source in.
+    pub access: Vec<route::Access>,
 }
 
 /// A transform found its pattern, and what came of it cannot be sent.
@@ -29,7 +31,8 @@ impl Rest {
     pub fn new(rule: &route::Rule) -> Option<Self> {
         let (asked, transforms) = (&rule.conditions, &rule.transforms);
         let login = rule.authenticate.as_ref();
-        if rule.paths.is_empty() && asked.is_empty() && transforms.is_empty() && login.is_none() {
+        let conditions = rule.paths.is_empty() && asked.is_empty();
+        if conditions && transforms.is_empty() && login.is_none() && rule.access.is_empty() {
             return None;
         }
         let all = |texts: &[String]| texts.iter().filter_map(|text| route::regex(text).ok()).collect();
@@ -44,6 +47,7 @@ impl Rest {
             paths: rule.paths.clone(),
             conditions: asked.clone(),
             transforms: transforms.clone(),
+            access: rule.access.clone(),
         })
     }
 

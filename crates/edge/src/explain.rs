@@ -70,6 +70,10 @@ pub fn explain(shared: &Shared, question: &Question) -> Result<Explanation, Stri
         explanation.answer = Some(format!("{} {what}", answer.status));
         return Ok(explanation);
     };
+    if !rule.lets_in(ask.peer) {
+        explanation.answer = Some(said(&Answer::not_let_in()));
+        return Ok(explanation);
+    }
     if rule.login().is_some() && !ask.tls {
         explanation.answer = Some(said(&Answer::insecure()));
         return Ok(explanation);

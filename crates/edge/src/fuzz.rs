@@ -269,6 +269,7 @@ impl Dice<'_> {
                 host: "x.test".into(),
                 ..Default::default()
             }),
+            access: Vec::new(),
             own: route::Own::default(),
         }
     }

@@ -75,7 +75,7 @@ pub use explain::{Explanation, Question};
 pub use listener::{Listener, Speaks};
 pub use metrics::{GroupLoad, GroupStats, Load, RuleLoad, TotalStats, upper_us};
 pub use own::OwnSeen;
-pub use tls::{Clients, Seen as CertificateSeen, Tls, Version};
+pub use tls::{Clients, Seen as CertificateSeen, Tls, Version, ciphers};
 pub use udp::Datagrams;
 pub use upstream::{Bounds, Limits};
 pub use vault::{Given, Useless};

@@ -111,7 +111,8 @@ impl Drop for Flow<'_> {
 /// A target of the first rule whose conditions hold. Only forwards mean something here.
 pub fn choose(worker: &Worker, ask: &Ask, tried: &[u64]) -> Option<(Group, Target)> {
     let live = worker.shared.live.load();
-    let Action::Forward(weights) = &live.rules.find(ask)?.action else {
+    let rule = live.rules.find(ask).filter(|rule| rule.lets_in(ask.peer))?;
+    let Action::Forward(weights) = &rule.action else {
         return None;
     };
     let group = weights.pick()?;

@@ -8,6 +8,7 @@ mod index;
 
 use std::{
     collections::HashSet,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -164,6 +165,7 @@ impl Rule {
             paths,
             conditions,
             transforms,
+            access: self.rest().map_or_else(Vec::new, |rest| rest.access.clone()),
             authenticate: self.login().map(|login| Box::new(login.spec.clone())),
             action: source(&self.action),
             own: self.own().cloned().unwrap_or_default(),
@@ -230,6 +232,14 @@ impl Rule {
     /// Do all conditions hold but those of the host's patterns?
     pub fn fits(&self, ask: &Ask) -> bool {
         self.rest().is_none_or(|rest| rest.fits(ask))
+    }
+
+    /// May somebody ask who is there? Where that is not known, only if everybody may.
+    pub fn lets_in(&self, source: Option<IpAddr>) -> bool {
+        let access = self.rest().map_or(&[][..], |rest| &rest.access);
+        access
+            .iter()
+            .all(|access| source.is_some_and(|source| access.lets_in(source)))
     }
 
     /// Who must have signed in.

@@ -118,12 +118,24 @@ fn settings(tls: &Tls, certificates: Arc<Certificates>) -> Result<Arc<ServerConf
     Ok(Arc::new(config))
 }
 
+/// Names of all cipher suites that a listener may be told.
+pub fn ciphers() -> Vec<String> {
+    aws_lc_rs::default_provider()
+        .cipher_suites
+        .iter()
+        .map(named)
+        .collect()
+}
+
+fn named(suite: &rustls::SupportedCipherSuite) -> String {
+    format!("{:?}", suite.suite())
+}
+
 fn with_ciphers(names: &[String]) -> Result<Arc<CryptoProvider>, Error> {
     let mut provider = aws_lc_rs::default_provider();
     if names.is_empty() {
         return Ok(Arc::new(provider));
     }
-    let named = |suite: &rustls::SupportedCipherSuite| format!("{:?}", suite.suite());
     let known: Vec<String> = provider.cipher_suites.iter().map(named).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
         return Err(Error::Cipher(unknown.clone()));

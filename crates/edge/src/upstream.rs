@@ -381,6 +381,9 @@ fn decide(
     first: bool,
 ) -> Result<Chosen, Answer> {
     let (shared, limits, tick) = (&worker.shared, &worker.limits, worker.tick());
+    if !rule.lets_in(ask.peer) {
+        return Err(Answer::not_let_in());
+    }
     if first {
         rule.hit(1);
         let tenant = || rule.place().split('/').next().unwrap_or_default().into();

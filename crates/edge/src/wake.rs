@@ -160,7 +160,7 @@ impl Drop for Seat<'_> {
 
 /// The place of the request's rule, when all that the rule leads to sleeps.
 pub fn asleep<'a>(live: &'a Live, ask: &Ask) -> Option<&'a str> {
-    let rule = live.rules.find(ask)?;
+    let rule = live.rules.find(ask).filter(|rule| rule.lets_in(ask.peer))?;
     let Action::Forward(weights) = &rule.action else {
         return None;
     };

@@ -3,6 +3,7 @@
 //! A table is computed from the catalogue by a pure function. It goes to the edge whole or as the difference to the one
 //! in force, and is applied or refused as one, so that no order of changes can leave half a route behind.
 
+mod access;
 mod authenticate;
 mod check;
 mod condition;
@@ -18,8 +19,9 @@ use serde::{Deserialize, Serialize};
 use crate::Place;
 
 pub use crate::address::Network;
+pub use access::{Access, NETWORKS};
 pub use authenticate::{Authenticate, Unauthenticated};
-pub use check::{Invalid, VALUES, VALUES_PER_RULE, WILDCARDS, regex};
+pub use check::{Invalid, VALUES, VALUES_PER_RULE, WILDCARDS, is_cookie, regex};
 pub use condition::{Conditions, HeaderCondition, Pair, Rewrite, folds, matches};
 pub use delta::Delta;
 pub use group::{
@@ -58,6 +60,9 @@ pub struct Rule {
     /// Who must have signed in before the action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authenticate: Option<Box<Authenticate>>,
+    /// Each must let a source in; else it gets 403, and bytes no answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub access: Vec<Access>,
     pub action: Action,
     /// What the load balancer has for this rule alone.
     #[serde(default, skip_serializing_if = "Own::is_empty")]

@@ -5,6 +5,7 @@
 
 mod access;
 mod catalogue;
+mod doors;
 mod images;
 mod moving;
 mod record;
@@ -18,6 +19,7 @@ pub use access::{
 pub use catalogue::{
     App, Environment, EnvironmentState, NewApp, NewTenant, Place, Preview, Scale, Split, Started, Tenant,
 };
+pub use doors::{Allowed, Closed, Closing};
 pub use images::{ImageApp, ImageShown, Imported, NewRefresh, Refreshed, RefreshedBase};
 pub use moving::{Arrived, Elsewhere, Forwarded, Move, NewMove, Side};
 pub use record::{Delivery, DeliveryDetail, DeliveryVerdict, PublicKey};

@@ -18,6 +18,8 @@ mod branches;
 mod deploy;
 #[path = "app/ports.rs"]
 mod ports;
+#[path = "app/traffic.rs"]
+mod traffic;
 
 /// A tree that has everything but what is called `missing…`.
 fn tree(path: &Utf8Path) -> bool {

@@ -2,17 +2,20 @@
 
 mod apps;
 mod branches;
+mod doors;
 mod environments;
 mod hosts;
 mod keepers;
 mod machines;
 mod moves;
+mod priorities;
 mod pushes;
 mod releases;
 mod tenants;
 
 pub use apps::App;
 pub use branches::{Gone, Preview};
+pub use doors::{Closure, Door};
 pub(crate) use environments::place;
 pub use environments::{Arriving, Environment, Subnets};
 pub use hosts::{Host, HostState, NewHost};

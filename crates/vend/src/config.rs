@@ -14,8 +14,10 @@ use model::{
 use serde::Deserialize;
 use store::Subnets;
 
+mod balancer;
 mod edge;
 
+pub use balancer::{AccessLog, Cipher, Edge, Limited, Minimum, Shape, Trusted, Workers};
 pub use edge::{Authority, Dedicated, Dns, Rotate};
 
 /// The one data directory of a platform. Each role owns one directory in it.
@@ -103,7 +105,8 @@ pub struct Platform {
     pub acme: Option<Authority>,
     pub machines: Machines,
     pub deployments: Deployments,
-    pub access_log: Rotate,
+    pub edge: Edge,
+    pub access_log: AccessLog,
     pub branches: Branches,
 }
 
@@ -292,7 +295,8 @@ impl Default for Platform {
             acme: None,
             machines: Machines::default(),
             deployments: Deployments::default(),
-            access_log: Rotate::default(),
+            edge: Edge::default(),
+            access_log: AccessLog::default(),
             branches: Branches::default(),
         }
     }

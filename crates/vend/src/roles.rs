@@ -1,12 +1,12 @@
 //! The roles that are little more than another crate's `run`.
 
-use std::{error::Error, process::ExitCode};
+use std::{error::Error, net::TcpListener, process::ExitCode};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    config::{Data, Platform},
+    config::{Data, Platform, Trusted, Workers},
     flow::chain,
     role::Lent,
     up::Users,
@@ -94,7 +94,11 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
         Ok(platform) => platform,
         Err(error) => return failed(&error),
     };
-    let mut listeners = vec![edge::Listener::http(http)];
+    let own = &platform.edge;
+    let mut listeners = vec![edge::Listener {
+        proxied: own.proxied,
+        ..edge::Listener::http(http)
+    }];
     if let Some(https) = lent.tcp("https") {
         // There may be no certificate yet; one that comes is seen.
         if let Err(error) = std::fs::create_dir_all(data.certificates()) {
@@ -102,14 +106,14 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
         }
         let tls = edge::Tls {
             certificates: data.certificates(),
-            minimum: edge::Version::default(),
-            ciphers: Vec::new(),
-            clients: None,
+            minimum: own.minimum.0,
+            ciphers: own.ciphers.iter().map(|cipher| cipher.0.clone()).collect(),
+            clients: own.clients.as_ref().map(Trusted::clients),
         };
         listeners.push(edge::Listener {
             socket: https,
             speaks: edge::Speaks::Https(Box::new(tls)),
-            proxied: false,
+            proxied: own.proxied,
         });
     }
     let dns = match names(&platform, &mut lent) {
@@ -119,18 +123,21 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let rotation = platform.access_log.rotation().unwrap_or_default();
+    let access_log = match platform.access_log.log(data.edge().join("access.log")) {
+        Ok(log) => log,
+        Err(why) => {
+            eprintln!("error: {}: `[access_log]`: {why}", data.platform_toml());
+            return ExitCode::FAILURE;
+        }
+    };
     let config = edge::Config {
         listeners,
         admin: data.edge_socket(),
         snapshot: data.edge().join("table.log"),
-        workers: std::thread::available_parallelism().map_or(1, usize::from),
-        access_log: Some(edge::Log {
-            rotation,
-            ..edge::Log::short(data.edge().join("access.log"))
-        }),
-        metrics: None,
-        limits: edge::Limits::default(),
+        workers: Workers::or_cores(own.workers),
+        access_log: Some(access_log),
+        metrics: metrics(&platform, &mut lent),
+        limits: own.limits.limits(),
         acme: platform.acme.as_ref().map(|authority| authority.acme(&data)),
         datagrams: Vec::new(),
         dns,
@@ -141,6 +148,20 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
         tidy: crate::tidy,
     };
     code(edge::run(config, ended()).await)
+}
+
+/// Where numbers are given away: a socket that was lent, or one of its own where systemd lends none. A port that somebody
+/// else has is no reason to serve nobody.
+fn metrics(platform: &Platform, lent: &mut Lent) -> Option<TcpListener> {
+    let lent = lent.tcp("metrics");
+    if lent.is_some() || std::env::var_os("VEND_SUPERVISED").is_some() {
+        return lent;
+    }
+    let address = platform.edge.metrics.0?;
+    let bound = TcpListener::bind(address);
+    bound
+        .inspect_err(|error| tracing::warn!(%error, %address, "nobody can ask for metrics"))
+        .ok()
 }
 
 /// The zones at the sockets that were lent for them.

@@ -82,6 +82,9 @@ pub struct Endpoints {
     /// The built-in name server.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dns: Vec<SocketAddr>,
+    /// Where Prometheus asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Whom the unprivileged roles run as. Both share a group, so that serve reaches the others' sockets.
@@ -141,6 +144,9 @@ pub async fn run(data: Data, pick_ports: bool) -> Result<(), Error> {
     let mut platform = Platform::load(&data.platform_toml())?;
     if pick_ports {
         (platform.listen.http, platform.listen.api) = picked(&data, !held.is_empty());
+        if let Some(metrics) = &mut platform.edge.metrics.0 {
+            metrics.set_port(0);
+        }
     }
     let (roles, endpoints) = roles(&data, &platform, users, &mut held)?;
     write_endpoints(&data, &endpoints)?;
@@ -333,6 +339,15 @@ fn roles(
         of_edge.push(("https", https));
         https_at = Some(at);
     }
+    // A port that somebody else has is no reason to serve nobody.
+    let metrics = platform.edge.metrics.0;
+    let metrics = metrics.map(|at| listen("metrics", at, held)).transpose();
+    let metrics = metrics.unwrap_or_else(|error| {
+        warn!("nobody can ask for metrics: {}", crate::flow::chain(&error));
+        None
+    });
+    let metrics_at = metrics.as_ref().map(|(_, at)| *at);
+    of_edge.extend(metrics.map(|(socket, _)| ("metrics", socket)));
     let mut dns_at = Vec::new();
     for address in &platform.dns.listen {
         let (udp, tcp, at) = listen_names(*address, held)?;
@@ -363,6 +378,7 @@ fn roles(
             api: api_at,
             https: https_at,
             dns: dns_at,
+            metrics: metrics_at,
         },
     ))
 }
@@ -521,6 +537,7 @@ mod tests {
             api: ([127, 0, 0, 1], 7070).into(),
             https: None,
             dns: Vec::new(),
+            metrics: None,
         };
         let role = |role: &str, reason: Option<&str>| RoleHealth {
             role: role.into(),

@@ -12,6 +12,7 @@ mod auth;
 mod commands;
 mod console;
 mod deployments;
+mod doors;
 mod drawings;
 mod environments;
 mod executions;

@@ -250,6 +250,9 @@ fn check(scope: &Scope<'_>) -> Result<(), Error> {
         ));
     }
     place::registered(&scope.at("placement"), scope.spec)?;
+    if let Some((key, why)) = traffic::refused(scope.spec) {
+        return Err(Error::config(scope.at(key), why.to_owned()));
+    }
     way(scope)
 }
 

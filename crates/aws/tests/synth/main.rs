@@ -11,6 +11,7 @@ mod law;
 mod matrix;
 mod order;
 mod tools;
+mod traffic;
 mod zones;
 
 use aws::synth::Config;

@@ -316,6 +316,7 @@ mod tests {
                 paths: Vec::new(),
                 conditions: Conditions::default(),
                 transforms: Transforms::default(),
+                access: Vec::new(),
                 own: Own::default(),
                 authenticate: None,
                 action: Action::FixedResponse {

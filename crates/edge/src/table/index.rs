@@ -194,6 +194,7 @@ mod tests {
             paths: Vec::new(),
             conditions: Default::default(),
             transforms: Default::default(),
+            access: Vec::new(),
             own: Default::default(),
             authenticate: None,
             action,

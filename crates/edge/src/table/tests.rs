@@ -12,6 +12,7 @@ fn rule(priority: u32, hosts: &[&str], paths: &[&str]) -> route::Rule {
         paths: paths.iter().map(|p| (*p).to_owned()).collect(),
         conditions: Conditions::default(),
         transforms: Transforms::default(),
+        access: Vec::new(),
         own: Own::default(),
         authenticate: None,
         action: route::Action::FixedResponse {

@@ -221,7 +221,7 @@ fn choose(shared: &Shared, opened: &Opened<'_>, refused: Option<u64>) -> Option<
         return None;
     }
     let live = shared.live.load();
-    let rule = live.rules.find(&ask)?;
+    let rule = live.rules.find(&ask).filter(|rule| rule.lets_in(ask.peer))?;
     rule.hit(1);
     let Action::Forward(weights) = &rule.action else {
         return None;

@@ -335,6 +335,7 @@ pub fn rule(priority: u32, host: &str, action: Action) -> Rule {
         paths: Vec::new(),
         conditions: Conditions::default(),
         transforms: Transforms::default(),
+        access: Vec::new(),
         own: Own::default(),
         authenticate: None,
         action,

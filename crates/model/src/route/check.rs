@@ -91,6 +91,8 @@ impl Rule {
             rewrite.check().map_err(|why| Invalid::Condition { rule, why })?;
         }
         self.check_own().map_err(|why| Invalid::Own { rule, why })?;
+        self.check_access()
+            .map_err(|why| Invalid::Condition { rule, why })?;
         if let Some(why) = self.authenticate.as_ref().and_then(|login| login.wrong()) {
             let why = why.to_owned();
             return Err(Invalid::Authenticate { rule, why });
@@ -376,12 +378,17 @@ impl TargetGroup {
         match &self.stickiness {
             None => None,
             Some(Stickiness::Duration(time)) => wrong_stickiness(*time),
-            Some(Stickiness::Application { cookie, duration }) => match cookie.bytes().all(is_token) {
-                true if !cookie.is_empty() && !cookie.starts_with("AWSALB") => wrong_stickiness(*duration),
-                _ => Some("the name of its cookie is not the name of a cookie, or the balancer's own"),
+            Some(Stickiness::Application { cookie, duration }) => match is_cookie(cookie) {
+                true => wrong_stickiness(*duration),
+                false => Some("the name of its cookie is not the name of a cookie, or the balancer's own"),
             },
         }
     }
+}
+
+/// Is it the name of a cookie that an app may have? (RFC 6265, section 4.1.1.)
+pub fn is_cookie(name: &str) -> bool {
+    !name.is_empty() && name.len() <= VALUE && name.bytes().all(is_token) && !name.starts_with("AWSALB")
 }
 
 /// No line break and nothing else that could end a header early.

@@ -48,6 +48,7 @@ pub fn rule(priority: u32) -> Rule {
         paths: vec!["/*".into()],
         conditions: Conditions::default(),
         transforms: Transforms::default(),
+        access: Vec::new(),
         own: Own::default(),
         authenticate: None,
         action: Action::Forward {

@@ -11,6 +11,7 @@ mod ports;
 mod preview;
 mod schema;
 mod sign;
+mod traffic;
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,11 @@ use camino::Utf8PathBuf;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, EnvironmentName, port::DatabaseEngine, route::Authenticate};
+use crate::{
+    AppName, EnvironmentName,
+    port::DatabaseEngine,
+    route::{Access, Authenticate, HealthProtocol},
+};
 
 pub use base::{Base, NotABase, Reference};
 pub(crate) use environment::is_branch;
@@ -30,6 +35,7 @@ pub use preview::{
     Clash, Pattern, Preview, is_apart, matches as matches_branch, name as preview_name, name_apart,
 };
 pub use schema::schema;
+pub use traffic::Traffic;
 
 /// A whole `vend.yaml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,6 +82,9 @@ pub struct Environment {
     /// Who must have signed in before a request reaches the app. The client's secret is the name of one of the app's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authenticate: Option<Box<Authenticate>>,
+    /// Who may ask, by where they are.
+    #[serde(default, skip_serializing_if = "Access::is_empty")]
+    pub access: Access,
 }
 
 impl Environment {
@@ -403,7 +412,13 @@ pub struct Host {
     /// Default 8080. Given to the app as `PORT`.
     pub port: u16,
     pub health: Health,
+    #[serde(default, skip_serializing_if = "Traffic::is_usual")]
+    pub traffic: Traffic,
     pub env: BTreeMap<String, Variable>,
+}
+
+fn is_http(protocol: &HealthProtocol) -> bool {
+    *protocol == HealthProtocol::Http
 }
 
 /// A value, or the name of the secret that holds it.
@@ -417,6 +432,8 @@ pub enum Variable {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Health {
+    #[serde(default, skip_serializing_if = "is_http")]
+    pub protocol: HealthProtocol,
     pub path: String,
     pub interval: SignedDuration,
     pub timeout: SignedDuration,

@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Elsewhere;
+use super::{Allowed, Closed, Elsewhere};
 use crate::{AppName, EnvironmentName, ExecutionId, TenantName};
 
 /// A customer.
@@ -10,6 +10,12 @@ use crate::{AppName, EnvironmentName, ExecutionId, TenantName};
 pub struct Tenant {
     #[schema(value_type = String)]
     pub name: TenantName,
+    /// All that it has is closed for visitors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<Closed>,
+    /// Who may ask for anything that it has; absent: everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Allowed>,
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
 }
@@ -103,6 +109,9 @@ pub struct Environment {
     /// It is being moved to AWS, or was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elsewhere: Option<Elsewhere>,
+    /// Its visitors get a page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<Closed>,
     /// Names under which it is reached, as URLs.
     pub urls: Vec<String>,
     /// What runs for it now.

@@ -1,5 +1,5 @@
 use jiff::Timestamp;
-use model::TenantName;
+use model::{TenantName, route::Access};
 use rusqlite::{Row, params};
 use serde_json::json;
 
@@ -11,6 +11,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
     pub name: TenantName,
+    /// Who may ask for anything that it has.
+    pub access: Access,
     pub created_at: Timestamp,
     pub created_by: String,
 }
@@ -93,6 +95,7 @@ impl Tx<'_> {
 fn tenant(row: &Row<'_>) -> rusqlite::Result<Tenant> {
     Ok(Tenant {
         name: row.parsed("name")?,
+        access: row.maybe_json("access")?.unwrap_or_default(),
         created_at: row.at("created_at")?,
         created_by: row.get("created_by")?,
     })

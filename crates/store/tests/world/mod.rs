@@ -241,6 +241,7 @@ pub fn spec() -> spec::Environment {
             size: "small".into(),
             port: 8080,
             health: spec::Health {
+                protocol: Default::default(),
                 path: "/".into(),
                 interval: second,
                 timeout: second,
@@ -249,6 +250,7 @@ pub fn spec() -> spec::Environment {
                 codes: vec![(200, 399)],
                 within: second,
             },
+            traffic: Default::default(),
             env: BTreeMap::new(),
         },
         database: None,
@@ -261,5 +263,6 @@ pub fn spec() -> spec::Environment {
         sleep_after: None,
         preview: None,
         authenticate: None,
+        access: Default::default(),
     }
 }

@@ -151,9 +151,7 @@ pub async fn tenants(command: &Tenants, global: &Global) -> Result<(), Failure> 
         Tenants::Show { name } => {
             let path = format!("/v1/tenants/{}", target::tenant(Some(name))?);
             let tenant: Tenant = client.get(&path).await?;
-            output.show(&tenant, |tenant| {
-                format!("{}, created {}\n", tenant.name, ago(tenant.created_at, now()))
-            });
+            output.show(&tenant, |tenant| tenant_text(tenant));
         }
         Tenants::Delete { name, sure } => {
             let name = target::tenant(Some(name))?;
@@ -166,6 +164,17 @@ pub async fn tenants(command: &Tenants, global: &Global) -> Result<(), Failure> 
         }
     }
     Ok(())
+}
+
+fn tenant_text(tenant: &Tenant) -> String {
+    let access = super::edge::access_text(tenant.access.as_ref());
+    let closed = tenant.closed.as_ref().map(super::edge::closed_text);
+    let closed = closed.map_or(String::new(), |closed| format!("{closed}\n"));
+    format!(
+        "{}, created {}; {access}\n{closed}",
+        tenant.name,
+        ago(tenant.created_at, now())
+    )
 }
 
 pub async fn apps(command: &Apps, global: &Global) -> Result<(), Failure> {
@@ -363,6 +372,11 @@ pub fn environments_text(environments: &[Environment], output: &Output) -> Strin
         Some(format!("{}: {elsewhere}\n", environment.place.environment))
     });
     text.extend(elsewhere.map(|line| output.tone(Tone::Wait, &line)));
+    let closed = environments.iter().filter_map(|environment| {
+        let closed = super::edge::closed_text(environment.closed.as_ref()?);
+        Some(format!("{}: {closed}\n", environment.place.environment))
+    });
+    text.extend(closed.map(|line| output.tone(Tone::Wait, &line)));
     let of_branches = environments.iter().filter_map(|environment| {
         let until = until_text(environment)?;
         Some(format!("{}: {until}\n", environment.place.environment))
@@ -444,6 +458,9 @@ fn environment_text(environment: &Environment) -> String {
     }
     if let Some(split) = split_text(environment) {
         text.push_str(&format!("traffic      {split}\n"));
+    }
+    if let Some(closed) = &environment.closed {
+        text.push_str(&format!("visitors     {}\n", super::edge::closed_text(closed)));
     }
     if let Some(elsewhere) = elsewhere_text(environment) {
         text.push_str(&format!("on AWS       {elsewhere}\n"));

@@ -1,6 +1,7 @@
 //! `vend edge`: the load balancer alone, and questions to the one of this machine.
 
 mod config;
+mod doors;
 mod names;
 mod top;
 
@@ -10,6 +11,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Subcommand};
 use edge::{Client, ClientError, Explanation, Question};
 use model::route::{Action, Rule, Table as Routes, TargetState, Unauthenticated};
+
+pub use doors::{access_text, closed_text};
 
 use super::{Exit, Failure, Global};
 use crate::{
@@ -56,6 +59,12 @@ pub enum Ask {
     Sockets,
     /// Show the certificates, and what is wrong with them.
     Certificates,
+    /// Give visitors a page in the place of an environment, or of all that a tenant has, until it is opened.
+    Close(doors::Close),
+    /// Give them the app again.
+    Open(doors::Open),
+    /// Show or say who may ask for anything of a tenant, by their addresses.
+    Access(doors::Access),
 }
 
 /// Runs the load balancer alone until it is told to stop.
@@ -92,6 +101,9 @@ pub async fn ask(ask: &Ask, data: &Data, global: &Global) -> ExitCode {
         Ask::Names => names::names(&client, &output).await,
         Ask::Sockets => names::sockets(&client, &output).await,
         Ask::Certificates => certificates(&client, &output).await,
+        Ask::Close(own) => doors::close(own, global).await,
+        Ask::Open(own) => doors::open(own, global).await,
+        Ask::Access(own) => doors::access(own, global).await,
     };
     match answered {
         Ok(()) => ExitCode::SUCCESS,

@@ -240,7 +240,7 @@ pub fn wrong(platform: &Platform) -> Option<String> {
     {
         return Some("`dns.listen` has 0.0.0.0, which is every address, and others beside it".into());
     }
-    if let Err(why) = platform.access_log.rotation() {
+    if let Err(why) = platform.access_log.log(Utf8PathBuf::new()) {
         return Some(format!("`[access_log]`: {why}"));
     }
     if platform.acme.is_some() && platform.listen.https.is_none() {

@@ -165,6 +165,10 @@ impl Commands for Flows {
         Box::pin(async move { start::scale(&self.world, place, hosts, by).await.map_err(refused) })
     }
 
+    fn follow(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(self.world.routes.apply())
+    }
+
     fn moved(&self, place: Place, step: Moving, by: By) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(moving::step(&self.world, place, step, by))
     }

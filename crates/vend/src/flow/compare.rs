@@ -7,6 +7,7 @@ mod files;
 mod login;
 mod settings;
 mod tested;
+mod traffic;
 
 use std::collections::BTreeMap;
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use model::{Place, port::Fault, spec, wire::Side};
+use model::{Place, port::Fault, route::Protocol, spec, wire::Side};
 use store::{By, Error, Tx};
 use tracing::warn;
 
@@ -187,6 +187,12 @@ fn immovable(spec: &spec::Environment) -> Option<String> {
             "{protocol} {port} is no HTTP, and AWS's load balancer has nothing else"
         ));
     }
+    if spec.host.traffic.protocol != Protocol::Http1 {
+        return Some("its hosts speak HTTP/2, and between the two load balancers HTTP/1.1 is spoken".into());
+    }
+    if !spec.access.is_empty() {
+        return Some("this load balancer looks at who asks, and nobody would on AWS".into());
+    }
     if spec.authenticate.is_some() {
         return Some("people sign in to it at this load balancer, and nobody would be asked on AWS".into());
     }
@@ -207,5 +213,9 @@ mod tests {
         assert_eq!(why("environments: { production: {} }"), None);
         let port = why("listeners: [{ protocol: udp, port: 5514, host_port: 514 }]").unwrap();
         assert!(port.starts_with("udp 5514 "), "{port}");
+        let grpc = why("host: { traffic: { protocol: grpc } }").unwrap();
+        assert!(grpc.contains("HTTP/2"), "{grpc}");
+        let access = why("access: { deny: 192.0.2.7 }").unwrap();
+        assert!(access.contains("who asks"), "{access}");
     }
 }

@@ -12,8 +12,8 @@ use model::{
     HostId, Place,
     port::{CheckOrder, Death, Deployer as _, Fault, LogRef, Verdict},
     release::Release,
-    route::TargetState,
-    spec::Checks,
+    route::{HealthProtocol, TargetState},
+    spec::{Checks, Health},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -112,9 +112,14 @@ pub async fn unhealthy(world: &World, release: &Release, host: &str, ill: &Ill) 
         (Ill::Dead(death), Ok(id)) => return died(&id, death),
         (ill, _) => ill.to_string(),
     };
-    let path = &release.spec.host.health.path;
+    let Health { protocol, path, .. } = &release.spec.host.health;
+    let asked = match protocol {
+        HealthProtocol::Http => format!("GET {path}"),
+        HealthProtocol::Grpc => format!("the gRPC call {path}"),
+        HealthProtocol::Tcp => "a connection".to_owned(),
+    };
     let fault = Fault::customer(format!(
-        "host {host} is not healthy: GET {path} on port {}: {reason}",
+        "host {host} is not healthy: {asked} on port {}: {reason}",
         release.spec.host.port
     ))
     .next("correct the app, or `host.port` and `host.health` in vend.yaml, and push again");

@@ -5,35 +5,37 @@
 //! task and waits for the edge's word.
 
 mod away;
+mod groups;
+mod rows;
+mod rules;
 mod vault;
 
 pub use away::{Away, elsewhere};
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
 
 use jiff::SignedDuration;
 use model::{
     HostId, Place,
-    port::{Fault, HostRole},
-    route::{
-        Action, Authenticate, Conditions, HealthCheck, Listens, Own, Rule, Speaks, Table, Target,
-        TargetGroup, Transforms, Weighted,
-    },
-    spec::{self, Certificate, Leads, Transport},
+    port::Fault,
+    route::{Access, Authenticate, Listens, Table, TargetGroup},
+    spec,
 };
-use store::{Arriving, Db, HostState, Store};
+use store::{Arriving, Closure, Db, Store};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    config::{Dedicated, Platform},
+    config::Platform,
     flow::{chain, stored},
 };
+use groups::{port_group, target_group};
+use rules::{label, rules};
 
 /// What the table must know of one environment.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +48,12 @@ pub struct Served {
     pub domains: Vec<(spec::Domain, Vec<Listens>)>,
     /// Who must have signed in, as the live release says.
     pub authenticate: Option<Box<Authenticate>>,
+    /// Each must let a visitor in: the tenant's list, and the environment's.
+    pub access: Vec<Access>,
+    /// Visitors get a page.
+    pub closed: Option<Closure>,
+    /// Which step each rule of a domain or port has, and keeps.
+    pub steps: BTreeMap<String, u32>,
     /// Where ports of apps are.
     pub apps: IpAddr,
     /// The release that gets the traffic.
@@ -150,161 +158,11 @@ fn weights(served: &Served) -> BTreeMap<u64, u32> {
     served.fleets.iter().map(weight).collect()
 }
 
-/// Bits of the number of an environment in a priority. Rules of its domains and ports come after those of all
-/// environments' own names, which they can thus not take.
-const STEP: u32 = 24;
-
-/// `udp-5514`
-fn label(port: &spec::Port) -> String {
-    format!("{}-{}", port.protocol, port.port)
-}
-
-/// The rule of the environment's own names, of each domain that nobody has `taken`, and of each port.
-fn rules(served: &Served, weights: &BTreeMap<u64, u32>, taken: &mut BTreeSet<String>) -> Vec<Rule> {
-    let own = Rule {
-        priority: served.number + 1,
-        place: served.place.clone(),
-        hosts: served.hostnames.clone(),
-        paths: Vec::new(),
-        conditions: Conditions::default(),
-        transforms: Transforms::default(),
-        authenticate: served
-            .authenticate
-            .as_ref()
-            .map(|login| vault::login(&served.place, login)),
-        action: action(served, weights, ""),
-        own: Own::default(),
-    };
-    let free = served
-        .domains
-        .iter()
-        .filter(|(domain, _)| taken.insert(domain.host.clone()));
-    let domains = free.map(|(domain, listeners)| Rule {
-        hosts: vec![domain.host.clone()],
-        own: Own {
-            listeners: listeners.clone(),
-            acme: domain.certificate == Certificate::Acme,
-        },
-        ..own.clone()
-    });
-    // In place, the last hosts of the live release may be out while others come: their sockets must stay open.
-    let arriving = served.arriving.map(|own| own.release);
-    let either = [served.live, arriving].into_iter().flatten();
-    let shown = either.filter_map(|release| served.fleets.get(&release)).next();
-    let ports = shown.into_iter().flat_map(|fleet| &fleet.ports).map(|port| Rule {
-        hosts: vec![format!("{}.{}", label(port), served.hostnames[0])],
-        action: action(served, weights, &label(port)),
-        // Bytes cannot sign in.
-        authenticate: None,
-        own: Own {
-            listeners: vec![Listens {
-                address: SocketAddr::from((served.apps, port.port)),
-                speaks: match port.protocol {
-                    Transport::Tcp => Speaks::Tcp,
-                    Transport::Udp => Speaks::Udp { idle: port.idle },
-                },
-            }],
-            acme: false,
-        },
-        ..own.clone()
-    });
-    let others = (1..).zip(domains.chain(ports)).map(|(n, rule)| Rule {
-        priority: (n << STEP) + served.number + 1,
-        ..rule
-    });
-    let others: Vec<Rule> = others.collect();
-    [own].into_iter().chain(others).collect()
-}
-
-/// To the fleets by weight; of those that have the port, when it is one of a port.
-fn action(served: &Served, weights: &BTreeMap<u64, u32>, port: &str) -> Action {
-    if let Some(away) = served.away.as_ref().filter(|_| port.is_empty())
-        && let Some(action) = away.action(served, weights)
-    {
-        return action;
-    }
-    let has = |fleet: &Fleet| port.is_empty() || fleet.ports.iter().any(|own| label(own) == port);
-    let live = served.live.filter(|release| served.fleets.contains_key(release));
-    let arriving = served.arriving.map(|own| own.release);
-    let any = live.or(arriving.filter(|release| served.fleets.contains_key(release)));
-    // When all are out, whoever comes back first is to get what waits.
-    let all_out = weights.values().all(|weight| *weight == 0);
-    let weighted = |(release, _): (&u64, &Fleet)| {
-        let name = group(&served.place, *release);
-        Weighted {
-            group: if port.is_empty() {
-                name
-            } else {
-                format!("{name}/{port}")
-            },
-            weight: match all_out && arriving == Some(*release) {
-                true => 1,
-                false => weights.get(release).copied().unwrap_or(0),
-            },
-        }
-    };
-    match any {
-        Some(_) => Action::Forward {
-            groups: served
-                .fleets
-                .iter()
-                .filter(|(_, fleet)| has(fleet))
-                .map(weighted)
-                .collect(),
-            stickiness: None,
-        },
-        None => Action::FixedResponse {
-            status: 503,
-            content_type: "text/plain; charset=utf-8".into(),
-            body: match served.live {
-                Some(_) => format!("no host of {} serves here\n", served.place),
-                None => format!("{} has no release yet\n", served.place),
-            },
-        },
-    }
-}
-
-/// The hosts at one of their ports. They are asked how they are where their HTTP is.
-fn port_group(fleet: &Fleet, port: &spec::Port) -> TargetGroup {
-    let mut group = target_group(fleet);
-    group.health.port = Some(fleet.spec.port);
-    for target in &mut group.targets {
-        target.address.set_port(port.host_port);
-    }
-    group.direct = match port.leads {
-        Leads::Balancer => None,
-        Leads::Hosts { ttl } => Some(ttl),
-    };
-    group
-}
-
-fn target_group(fleet: &Fleet) -> TargetGroup {
-    let health = &fleet.spec.health;
-    TargetGroup {
-        targets: fleet
-            .hosts
-            .iter()
-            .map(|(host, address)| Target {
-                id: host.to_string(),
-                address: SocketAddr::from((*address, fleet.spec.port)),
-            })
-            .collect(),
-        health: HealthCheck {
-            path: health.path.clone(),
-            interval: health.interval,
-            timeout: health.timeout,
-            healthy: health.healthy,
-            unhealthy: health.unhealthy,
-            codes: health.codes.clone(),
-            ..HealthCheck::default()
-        },
-        deregistration_delay: fleet.drain,
-        ..TargetGroup::default()
-    }
-}
-
 /// Rows change without anybody asking when the edge lost its table, or a row was changed by hand.
 const EVERY: Duration = Duration::from_secs(5);
+
+/// Environments whose rules have other steps than are on record.
+type Changed = Vec<(Place, BTreeMap<String, u32>)>;
 
 pub type Answer = oneshot::Sender<Result<(), Fault>>;
 
@@ -381,7 +239,7 @@ impl Routes {
 
     /// `check`: nobody asked, so the edge is asked whether it still has what it was given.
     async fn apply(&mut self, check: bool) -> Result<(), Fault> {
-        let (served, given) = self.served().await?;
+        let (served, given, changed) = self.served().await?;
         let silent = |error: edge::ClientError| {
             Fault::platform(format!("the edge does not answer: {}", chain(&error)))
         };
@@ -397,6 +255,7 @@ impl Routes {
             self.given = None;
         }
         self.keep(given).await?;
+        self.number(changed).await?;
         let same = |applied: &Table| applied.version == version && table(version, &served) == *applied;
         if self.applied.as_ref().is_some_and(same) {
             return Ok(());
@@ -438,19 +297,46 @@ impl Routes {
         Ok(())
     }
 
-    async fn served(&self) -> Result<(Vec<Served>, edge::Given), Fault> {
+    /// Writes down which steps have changed, before the edge has the rules.
+    async fn number(&mut self, changed: Changed) -> Result<(), Fault> {
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let written = self.store.write(move |tx| {
+            for (place, steps) in &changed {
+                // It may have been destroyed since.
+                if tx.find_environment(place)?.is_some() {
+                    tx.set_steps(place, steps)?;
+                }
+            }
+            Ok::<_, store::Error>(())
+        });
+        written.await.map_err(stored)
+    }
+
+    async fn served(&self) -> Result<(Vec<Served>, edge::Given, Changed), Fault> {
         let platform = self.platform.clone();
         let served = self.store.read(move |db| {
             let hosts = db.standing_hosts(None)?;
             let mut moves = away::all(db)?;
+            let mut changed = Changed::new();
             let served = |environment: store::Environment| {
-                let (domains, authenticate) = named(db, &environment, &platform)?;
+                let named = rows::named(db, &environment, &platform)?;
+                let fleets = rows::fleets(db, &environment, &hosts)?;
+                let before = db.steps(&environment.place)?;
+                let steps = rules::steps(&before, named.rules(&fleets));
+                if steps != before {
+                    changed.push((environment.place.clone(), steps.clone()));
+                }
                 Ok(Served {
                     hostnames: platform.hostnames(&environment.place),
-                    domains,
-                    authenticate,
+                    steps,
+                    domains: named.domains,
+                    authenticate: named.authenticate,
+                    access: rows::access(db, &environment.place, named.access)?,
+                    closed: db.closure(&environment.place)?,
                     apps: platform.listen.of_apps(),
-                    fleets: fleets(db, &environment, &hosts)?,
+                    fleets,
                     number: environment.number,
                     live: environment.live,
                     asleep: environment.asleep_at.is_some(),
@@ -465,72 +351,10 @@ impl Routes {
                 .map(served)
                 .collect::<Result<Vec<_>, store::Error>>()?;
             let given = vault::given(db, &served)?;
-            Ok((served, given))
+            Ok((served, given, changed))
         });
         served.await.map_err(stored)
     }
-}
-
-type Named = (Vec<(spec::Domain, Vec<Listens>)>, Option<Box<Authenticate>>);
-
-/// Names that the live release asks for and may have, and who must have signed in there.
-fn named(db: &Db<'_>, environment: &store::Environment, platform: &Platform) -> Result<Named, store::Error> {
-    let Some(live) = environment.live else {
-        return Ok((Vec::new(), None));
-    };
-    let spec = db.release(&environment.place, live)?.content.spec;
-    let free = spec
-        .domains
-        .into_iter()
-        .filter(|domain| !platform.owns(&domain.host));
-    let listening = free.map(|domain| {
-        let own = platform.listen.dedicated.get(&domain.host);
-        let listeners = own.filter(|_| domain.dedicated_balancer);
-        let listeners = listeners.map(Dedicated::listeners).unwrap_or_default();
-        (domain, listeners)
-    });
-    Ok((listening.collect(), spec.authenticate))
-}
-
-fn fleets(
-    db: &Db<'_>,
-    environment: &store::Environment,
-    hosts: &[store::Host],
-) -> Result<BTreeMap<u64, Fleet>, store::Error> {
-    let place = &environment.place;
-    let mut fleets: BTreeMap<u64, Fleet> = BTreeMap::new();
-    let empty = |release: u64| {
-        let spec = db.release(place, release)?.content.spec;
-        Ok::<_, store::Error>(Fleet {
-            spec: spec.host,
-            drain: spec.deploy.drain,
-            serving: 0,
-            ports: spec.listeners,
-            hosts: Vec::new(),
-        })
-    };
-    // What arrives, and what sleeps, has its group before its first host: when all hosts are out, requests wait there.
-    let arriving = environment.arriving.map(|arriving| arriving.release);
-    let asleep = environment.live.filter(|_| environment.asleep_at.is_some());
-    for release in [arriving, asleep].into_iter().flatten() {
-        fleets.insert(release, empty(release)?);
-    }
-    for host in hosts
-        .iter()
-        .filter(|host| host.place == *place && host.role == HostRole::App)
-    {
-        if let (Some(release), HostState::Ready | HostState::Serving | HostState::Kept) =
-            (host.release, host.state)
-        {
-            let fleet = match fleets.entry(release) {
-                Entry::Occupied(found) => found.into_mut(),
-                Entry::Vacant(new) => new.insert(empty(release)?),
-            };
-            fleet.serving += u32::from(host.state == HostState::Serving);
-            fleet.hosts.push((host.id.clone(), host.address));
-        }
-    }
-    Ok(fleets)
 }
 
 #[cfg(test)]

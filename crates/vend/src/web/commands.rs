@@ -101,6 +101,9 @@ pub trait Commands: Send + Sync + 'static {
     /// Changes the number of hosts of the live release.
     fn scale(&self, place: Place, hosts: u32, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;
 
+    /// The load balancer does what rows say by now when this answers.
+    fn follow(&self) -> BoxFuture<'_, Result<(), Fault>>;
+
     /// Takes a step of an environment's way to AWS or back. The load balancer has followed when this answers.
     fn moved(&self, place: Place, step: Moving, by: By) -> BoxFuture<'_, Result<(), Fault>>;
 

@@ -22,6 +22,7 @@ use super::{
     releases,
     scope::keyed,
     state::State,
+    tenants,
 };
 use crate::flow;
 
@@ -98,6 +99,7 @@ fn wire(db: &Db<'_>, environment: store::Environment, urls: &[String]) -> Result
         asleep_since: environment.asleep_at,
         preview,
         elsewhere,
+        closed: db.closure(place)?.map(tenants::closed),
         branch: environment.branch,
         protected: environment.protected,
         live: environment.live,
@@ -171,7 +173,8 @@ async fn of(
     Ok(state.store.read(read).await?)
 }
 
-async fn read(state: &State, place: Place) -> Result<Environment, Refusal> {
+/// The environment as it is now.
+pub async fn of_place(state: &State, place: Place) -> Result<Environment, Refusal> {
     let urls = (state.urls)(&place);
     let read = move |db: &Db<'_>| wire(db, db.environment(&place)?, &urls);
     Ok(state.store.read(read).await?)
@@ -207,7 +210,7 @@ pub async fn show(
     named: Named,
 ) -> Result<Json<Environment>, Refusal> {
     let place = allowed(&caller, Action::View, named)?;
-    Ok(Json(read(&state, place).await?))
+    Ok(Json(of_place(&state, place).await?))
 }
 
 /// Destroys an environment with its hosts, its database and its routes.
@@ -221,7 +224,7 @@ pub async fn destroy(
     named: Named,
 ) -> Result<(StatusCode, Json<Started>), Refusal> {
     let place = allowed(&caller, Action::Develop, named)?;
-    let found = read(&state, place.clone()).await?;
+    let found = of_place(&state, place.clone()).await?;
     if found.protected {
         return Err(Refusal::conflict(format!("{place} is protected"))
             .next(format!("vend environments unprotect {place}")));
@@ -275,7 +278,7 @@ async fn set_protected(
         .store
         .write(move |tx| tx.set_protected(&own, protected, &by))
         .await?;
-    Ok(Json(read(state, place).await?))
+    Ok(Json(of_place(state, place).await?))
 }
 
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/apps/{app}/environments/{environment}/scale",
@@ -294,7 +297,7 @@ pub async fn scale(
             "an environment has 1 to {MAX_HOSTS} hosts"
         )));
     }
-    read(&state, place.clone()).await?;
+    of_place(&state, place.clone()).await?;
     let by = state.by(&caller.0);
     let execution = state.commands.scale(place.clone(), scale.hosts, by).await?;
     let many = if scale.hosts == 1 { "" } else { "s" };
@@ -313,7 +316,7 @@ pub async fn wake(
     named: Named,
 ) -> Result<(StatusCode, Json<Started>), Refusal> {
     let place = allowed(&caller, Action::Develop, named)?;
-    read(&state, place.clone()).await?;
+    of_place(&state, place.clone()).await?;
     let execution = state.commands.wake(place.clone(), state.by(&caller.0)).await?;
     Ok(started(format!("{place} wakes"), execution))
 }
@@ -329,7 +332,7 @@ pub async fn retry(
     named: Named,
 ) -> Result<(StatusCode, Json<Push>), Refusal> {
     let place = allowed(&caller, Action::Develop, named)?;
-    read(&state, place.clone()).await?;
+    of_place(&state, place.clone()).await?;
     let number = state.commands.retry(place, state.by(&caller.0)).await?;
     let push = state.store.read(move |db| db.push(number)).await?;
     Ok((StatusCode::ACCEPTED, Json(releases::push(push))))
@@ -347,7 +350,7 @@ pub async fn rollback(
     input::Json(order): input::Json<NewRollback>,
 ) -> Result<(StatusCode, Json<Started>), Refusal> {
     let place = allowed(&caller, Action::Develop, named)?;
-    read(&state, place.clone()).await?;
+    of_place(&state, place.clone()).await?;
     let by = state.by(&caller.0);
     let to = match order.to {
         Some(number) => format!("v{number}"),
@@ -369,7 +372,7 @@ pub async fn plan_rollback(
     input::Json(order): input::Json<NewRollback>,
 ) -> Result<Json<PlanAnswer>, Refusal> {
     let place = allowed(&caller, Action::View, named)?;
-    read(&state, place.clone()).await?;
+    of_place(&state, place.clone()).await?;
     let plan = state.commands.plan_rollback(place.clone(), order.to).await?;
     let (to, across) = (plan.to, order.across_migrations);
     let crossing = state.store.read(move |db| {

@@ -16,8 +16,8 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    approvals, apps, audit, console, deployments, drawings, environments, executions, git, hooks, hosts,
-    idempotency, images, input, logs, machines, moves, platform,
+    approvals, apps, audit, console, deployments, doors, drawings, environments, executions, git, hooks,
+    hosts, idempotency, images, input, logs, machines, moves, platform,
     refusal::{Kind, Refusal},
     releases, secrets,
     state::State,
@@ -47,6 +47,8 @@ fn operations() -> OpenApiRouter<State> {
         .routes(routes!(tokens::revoke))
         .routes(routes!(tenants::create, tenants::list))
         .routes(routes!(tenants::show, tenants::delete))
+        .routes(routes!(doors::close_tenant, doors::open_tenant))
+        .routes(routes!(doors::access))
         .routes(routes!(apps::create, apps::list))
         .routes(routes!(apps::show, apps::delete))
         .routes(routes!(apps::pushes))
@@ -57,6 +59,7 @@ fn operations() -> OpenApiRouter<State> {
         .routes(routes!(environments::show, environments::destroy))
         .routes(routes!(environments::protect))
         .routes(routes!(environments::unprotect))
+        .routes(routes!(doors::close_environment, doors::open_environment))
         .routes(routes!(environments::scale))
         .routes(routes!(environments::wake))
         .routes(routes!(environments::retry))

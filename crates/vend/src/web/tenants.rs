@@ -4,8 +4,9 @@ use axum::{Json, extract::State as Held, http::StatusCode};
 use model::{
     TenantName,
     policy::{Action, decide},
-    wire::{NewTenant, Page, Started, Tenant},
+    wire::{Closed, NewTenant, Page, Started, Tenant},
 };
+use store::Db;
 
 use super::{
     auth::Caller,
@@ -15,11 +16,30 @@ use super::{
     state::State,
 };
 
-fn wire(tenant: store::Tenant) -> Tenant {
-    Tenant {
+/// As people see what is closed.
+pub fn closed(closure: store::Closure) -> Closed {
+    Closed {
+        whole: closure.whole,
+        since: closure.at,
+        by: closure.by,
+    }
+}
+
+fn wire(db: &Db<'_>, tenant: store::Tenant) -> Result<Tenant, store::Error> {
+    Ok(Tenant {
+        closed: db.closure_of_tenant(&tenant.name)?.map(closed),
+        access: Some(tenant.access)
+            .filter(|access| !access.is_empty())
+            .map(Into::into),
         name: tenant.name,
         created_at: tenant.created_at,
-    }
+    })
+}
+
+/// The tenant as it is now.
+pub async fn of(state: &State, name: TenantName) -> Result<Tenant, Refusal> {
+    let read = state.store.read(move |db| wire(db, db.tenant(&name)?));
+    Ok(read.await?)
 }
 
 /// Takes in a customer.
@@ -35,9 +55,12 @@ pub async fn create(
     let by = state.by(&caller.0);
     let tenant = state
         .store
-        .write(move |tx| tx.create_tenant(&new.name, &by))
+        .write(move |tx| {
+            let tenant = tx.create_tenant(&new.name, &by)?;
+            wire(tx, tenant)
+        })
         .await?;
-    Ok((StatusCode::CREATED, Json(wire(tenant))))
+    Ok((StatusCode::CREATED, Json(tenant)))
 }
 
 /// The tenants that the caller may see.
@@ -48,9 +71,14 @@ pub async fn list(
     caller: Caller,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Tenant>>, Refusal> {
-    let mut tenants = state.store.read(|db| db.tenants()).await?;
+    let read = state.store.read(|db| {
+        let tenants = db.tenants()?.into_iter();
+        tenants
+            .map(|tenant| wire(db, tenant))
+            .collect::<Result<Vec<_>, store::Error>>()
+    });
+    let mut tenants = read.await?;
     tenants.retain(|tenant| decide(&caller.0, Action::View, Some(&tenant.name)));
-    let tenants = tenants.into_iter().map(wire).collect();
     let page = keyed(tenants, paging.cursor.as_deref(), paging.limit(), |tenant| {
         tenant.name.to_string()
     });
@@ -66,8 +94,7 @@ pub async fn show(
     Path(tenant): Path<TenantName>,
 ) -> Result<Json<Tenant>, Refusal> {
     caller.may(Action::View, Some(&tenant), &format!("tenant `{tenant}`"))?;
-    let tenant = state.store.read(move |db| db.tenant(&tenant)).await?;
-    Ok(Json(wire(tenant)))
+    of(&state, tenant).await.map(Json)
 }
 
 /// Deletes a tenant with everything that it holds.

@@ -12,6 +12,7 @@ mod branches;
 mod cancel;
 mod corridor;
 mod crash;
+mod doors;
 mod guestbook;
 mod hostile;
 mod images;

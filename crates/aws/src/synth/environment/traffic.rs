@@ -1,5 +1,9 @@
 //! Target groups, and the load balancer of one environment alone.
 
+use model::{
+    route::{Algorithm, HealthProtocol, Protocol, Stickiness},
+    spec::{self, Health, Traffic},
+};
 use serde_json::{Value, json};
 
 use super::{Half, Scope};
@@ -72,13 +76,108 @@ fn codes(scope: &Scope<'_>) -> String {
         .join(",")
 }
 
+fn version(traffic: &Traffic) -> &'static str {
+    match traffic.protocol {
+        Protocol::Http1 => "HTTP1",
+        Protocol::Http2 => "HTTP2",
+        Protocol::Grpc => "GRPC",
+    }
+}
+
+fn matcher(health: &Health) -> &'static str {
+    match health.protocol {
+        HealthProtocol::Grpc => "GrpcCode",
+        HealthProtocol::Http | HealthProtocol::Tcp => "HttpCode",
+    }
+}
+
+/// What `vend.yaml` says of a target group that a load balancer cannot do there: the key, and why.
+pub(super) fn refused(spec: &spec::Environment) -> Option<(&'static str, &'static str)> {
+    let spec::Host { traffic, health, .. } = &spec.host;
+    let grpc = (
+        traffic.protocol == Protocol::Grpc,
+        health.protocol == HealthProtocol::Grpc,
+    );
+    if !spec.access.is_empty() {
+        Some((
+            "access",
+            "an Application Load Balancer knows no lists of who may not ask: AWS WAF does",
+        ))
+    } else if traffic.ejection.is_some() {
+        Some((
+            "host.traffic.ejection",
+            "an Application Load Balancer leaves out nobody who fails: `algorithm: anomaly-mitigation` sends them less",
+        ))
+    } else if health.protocol == HealthProtocol::Tcp {
+        Some((
+            "host.health.protocol",
+            "an Application Load Balancer asks by HTTP or gRPC",
+        ))
+    } else if grpc.0 != grpc.1 {
+        Some((
+            "host.health.protocol",
+            "an Application Load Balancer asks hosts that speak gRPC by gRPC, and no others",
+        ))
+    } else if !traffic.slow_start.is_zero() && traffic.algorithm != Algorithm::RoundRobin {
+        Some((
+            "host.traffic.slow_start",
+            "an Application Load Balancer has it with `algorithm: round-robin` alone",
+        ))
+    } else {
+        None
+    }
+}
+
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_TargetGroupAttribute.html>
+fn attributes_of(scope: &Scope<'_>) -> Vec<Value> {
+    let traffic = &scope.spec.host.traffic;
+    let one = |key: &str, value: String| json!({ "Key": key, "Value": value });
+    let algorithm = match traffic.algorithm {
+        Algorithm::RoundRobin => "round_robin",
+        Algorithm::LeastOutstanding => "least_outstanding_requests",
+        Algorithm::WeightedRandom | Algorithm::AnomalyMitigation => "weighted_random",
+    };
+    let mut all = vec![
+        one("deregistration_delay.timeout_seconds", scope.drain().to_string()),
+        one("load_balancing.algorithm.type", algorithm.into()),
+    ];
+    if traffic.algorithm == Algorithm::AnomalyMitigation {
+        all.push(one("load_balancing.algorithm.anomaly_mitigation", "on".into()));
+    }
+    if !traffic.slow_start.is_zero() {
+        all.push(one(
+            "slow_start.duration_seconds",
+            traffic.slow_start.as_secs().to_string(),
+        ));
+    }
+    let sticky = |kind: &str, duration: &jiff::SignedDuration| {
+        [
+            one("stickiness.enabled", "true".into()),
+            one("stickiness.type", kind.into()),
+            one(
+                &format!("stickiness.{kind}.duration_seconds"),
+                duration.as_secs().to_string(),
+            ),
+        ]
+    };
+    match &traffic.stickiness {
+        None => {}
+        Some(Stickiness::Duration(duration)) => all.extend(sticky("lb_cookie", duration)),
+        Some(Stickiness::Application { cookie, duration }) => {
+            all.extend(sticky("app_cookie", duration));
+            all.push(one("stickiness.app_cookie.cookie_name", cookie.clone()));
+        }
+    }
+    all
+}
+
 fn targets(scope: &Scope<'_>, half: Half) -> Resource {
     let health = &scope.spec.host.health;
     let properties = json!({
         "VpcId": scope.shared("Vpc"),
         "TargetType": if scope.options.runtime == Runtime::Host { "instance" } else { "ip" },
         "Protocol": "HTTP",
-        "ProtocolVersion": "HTTP1",
+        "ProtocolVersion": version(&scope.spec.host.traffic),
         "Port": scope.spec.host.port,
         "HealthCheckEnabled": true,
         "HealthCheckProtocol": "HTTP",
@@ -88,11 +187,8 @@ fn targets(scope: &Scope<'_>, half: Half) -> Resource {
         "HealthCheckTimeoutSeconds": timeout(scope),
         "HealthyThresholdCount": health.healthy,
         "UnhealthyThresholdCount": health.unhealthy,
-        "Matcher": { "HttpCode": codes(scope) },
-        "TargetGroupAttributes": [
-            { "Key": "deregistration_delay.timeout_seconds", "Value": scope.drain().to_string() },
-            { "Key": "load_balancing.algorithm.type", "Value": "least_outstanding_requests" },
-        ],
+        "Matcher": { matcher(health): codes(scope) },
+        "TargetGroupAttributes": attributes_of(scope),
     });
     let about = format!(
         "The hosts of the {} half, and how the load balancer asks whether they are well.",

@@ -12,6 +12,7 @@ use super::{
     parse::{Tree, entry},
     ports::{domains, listeners},
     sign::authenticate,
+    traffic::access,
 };
 use crate::{
     EnvironmentName,
@@ -49,6 +50,7 @@ pub(super) fn environment(
     let domains = domains(reader, entry(fields, "domains"));
     let placement = placement(reader, fields);
     let authenticate = authenticate(reader, fields);
+    let access = access(reader, fields);
     let sleep_after = sleep_after(reader, fields, &listeners);
     Some(Environment {
         name,
@@ -67,6 +69,7 @@ pub(super) fn environment(
         sleep_after,
         preview: None,
         authenticate,
+        access,
     })
 }
 

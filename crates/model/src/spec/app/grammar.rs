@@ -1,6 +1,8 @@
 //! The grammar of `vend.yaml`, as a table: the parser and the JSON Schema are both read off it, so they cannot differ.
 
-use super::sign::ON_UNAUTHENTICATED;
+mod balancer;
+
+use balancer::{ACCESS, AUTHENTICATE, DOMAIN, HEALTH, LISTENER, TRAFFIC};
 
 /// A mapping of the file with the keys that may stand in it.
 pub(super) struct Section {
@@ -72,6 +74,7 @@ macro_rules! shared {
             key("listeners", Kind::List(&LISTENER), "TCP and UDP ports of the app, beside its HTTP."),
             key("domains", Kind::List(&DOMAIN), "Names of its own under which it is reached."),
             key("authenticate", Kind::Section(&AUTHENTICATE), "Who must have signed in before a request reaches the app, as ALB's `authenticate-oidc`."),
+            key("access", Kind::Section(&ACCESS), "Who may ask, by their addresses. Others get 403; connections and datagrams of theirs have no answer."),
             later("tests"),
             later("notify"),
             later("runtime"),
@@ -348,41 +351,14 @@ static HOST: Section = Section {
             "How the load balancer asks whether a host is well.",
         ),
         key(
+            "traffic",
+            Kind::Section(&TRAFFIC),
+            "How the load balancer speaks to hosts and shares requests out among them. How long requests under way may go on is `deploy.drain`.",
+        ),
+        key(
             "env",
             Kind::Variables,
             "Environment variables of the app. `{{secret:NAME}}` is the value of a secret.",
-        ),
-    ],
-};
-
-static HEALTH: Section = Section {
-    keys: &[
-        key("path", Kind::Text, "Default `/`."),
-        key("interval", Kind::Duration, "Default `5s`."),
-        key(
-            "timeout",
-            Kind::Duration,
-            "Default `2s`; not more than the interval.",
-        ),
-        key(
-            "healthy",
-            Kind::Number(2, 10),
-            "Successes in a row that make a host healthy. Default 2.",
-        ),
-        key(
-            "unhealthy",
-            Kind::Number(2, 10),
-            "Failures in a row that make a host unhealthy. Default 3.",
-        ),
-        key(
-            "within",
-            Kind::Duration,
-            "How long the app may take from its start to being healthy. Default `90s`, at most `10m`.",
-        ),
-        key(
-            "codes",
-            Kind::Codes,
-            "Status codes that count as success. Default `200-399`.",
         ),
     ],
 };
@@ -417,112 +393,6 @@ static APPROVAL: Section = Section {
             "expires",
             Kind::Duration,
             "How long the question stands. Default `24h`.",
-        ),
-    ],
-};
-
-static LISTENER: Section = Section {
-    keys: &[
-        key("protocol", Kind::Word(&["tcp", "udp"]), "`tcp` or `udp`."),
-        key(
-            "port",
-            Kind::Number(1024, 65_535),
-            "Where the load balancer listens. One environment of the platform has a port.",
-        ),
-        key(
-            "host_port",
-            Kind::Number(1, 65_535),
-            "Where the app listens. Default: the same port.",
-        ),
-        key(
-            "idle",
-            Kind::Duration,
-            "UDP: a flow ends after so long without a datagram. Default `120s`.",
-        ),
-        key(
-            "name",
-            Kind::Word(&["balancer", "hosts"]),
-            "What the name `PROTOCOL-PORT.` and the environment's leads to: the load balancer (default), or by weight and health the hosts themselves.",
-        ),
-        key(
-            "ttl",
-            Kind::Duration,
-            "How long the addresses of hosts may be kept. Default `10s`.",
-        ),
-    ],
-};
-
-static DOMAIN: Section = Section {
-    keys: &[
-        key("host", Kind::Text, "The name: `shop.example.com`."),
-        key(
-            "certificate",
-            Kind::WordOr(&["file", "acme"], &VAULTED),
-            "`file` (default): the operator has put one there. `acme`: the platform gets one from its authority. Or the secrets that hold one.",
-        ),
-        key(
-            "dedicated_balancer",
-            Kind::Flag,
-            "Also at addresses of its own, which the operator gives in `platform.toml`, where nothing else is to be had.",
-        ),
-    ],
-};
-
-static VAULTED: Section = Section {
-    keys: &[
-        key(
-            "chain",
-            Kind::Text,
-            "`{{secret:NAME}}`: the certificate and those that signed it, as PEM.",
-        ),
-        key("key", Kind::Text, "`{{secret:NAME}}`: its private key, as PEM."),
-    ],
-};
-
-static AUTHENTICATE: Section = Section {
-    keys: &[
-        key(
-            "issuer",
-            Kind::Text,
-            "The OpenID Connect provider as it names itself: `https://id.example.com`.",
-        ),
-        key(
-            "authorization_endpoint",
-            Kind::Text,
-            "Where browsers are sent to, an `https://` address.",
-        ),
-        key("token_endpoint", Kind::Text, "Where tokens are got."),
-        key(
-            "user_info_endpoint",
-            Kind::Text,
-            "Where the provider says who somebody is.",
-        ),
-        key(
-            "client_id",
-            Kind::Text,
-            "What the provider knows this environment by.",
-        ),
-        key(
-            "client_secret",
-            Kind::Text,
-            "`{{secret:NAME}}`: the secret that goes with it.",
-        ),
-        key("scope", Kind::Text, "Default `openid`."),
-        key("session_cookie", Kind::Text, "Default `AWSELBAuthSessionCookie`."),
-        key(
-            "session_timeout",
-            Kind::Duration,
-            "How long somebody stays signed in. Default and at most `7d`.",
-        ),
-        key(
-            "extra_parameters",
-            Kind::Variables,
-            "Added to the request for authorization.",
-        ),
-        key(
-            "on_unauthenticated",
-            Kind::Word(ON_UNAUTHENTICATED),
-            "Who has not signed in is sent to the provider (`authenticate`, default), let in (`allow`) or turned away (`deny`).",
         ),
     ],
 };

@@ -7,10 +7,14 @@ use jiff::SignedDuration;
 use super::{
     Health, Host, Variable,
     environment::{Fields, section, value},
+    traffic::{Traffic, health_protocol, traffic},
 };
-use crate::spec::{
-    read::{Reader, quoted, shown, written},
-    yaml::{Node, Value},
+use crate::{
+    route::HealthProtocol,
+    spec::{
+        read::{Reader, quoted, shown, written},
+        yaml::{Node, Value},
+    },
 };
 
 pub(super) fn host(reader: &mut Reader<'_>, fields: Fields<'_>, database: bool) -> Host {
@@ -27,7 +31,8 @@ pub(super) fn host(reader: &mut Reader<'_>, fields: Fields<'_>, database: bool) 
         Some(text)
     });
     let port = value(fields, "port").and_then(|node| reader.number(node, "host.port", 1..=65_535));
-    let health = health(reader, section(fields, "health"));
+    let traffic = traffic(reader, section(fields, "traffic"));
+    let health = health(reader, section(fields, "health"), &traffic);
     let env = match value(fields, "env") {
         Some(node) => variables(reader, node, database),
         None => BTreeMap::new(),
@@ -36,9 +41,13 @@ pub(super) fn host(reader: &mut Reader<'_>, fields: Fields<'_>, database: bool) 
         size: size.unwrap_or_else(|| "small".to_owned()),
         port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(8080),
         health,
+        traffic,
         env,
     }
 }
+
+/// The method of gRPC's own health service, which asks for the server as a whole.
+const GRPC_CHECK: &str = "/grpc.health.v1.Health/Check";
 
 /// Variables that the platform itself gives to an app with a database.
 const OF_DATABASE: [&str; 6] = [
@@ -128,7 +137,9 @@ pub fn is_secret(name: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
-fn health(reader: &mut Reader<'_>, fields: Fields<'_>) -> Health {
+fn health(reader: &mut Reader<'_>, fields: Fields<'_>, traffic: &Traffic) -> Health {
+    let protocol = health_protocol(fields, traffic);
+    let grpc = protocol == HealthProtocol::Grpc;
     let second = SignedDuration::from_secs(1);
     let path = value(fields, "path").and_then(|node| {
         let text = reader.text(node, "host.health.path")?;
@@ -177,25 +188,26 @@ fn health(reader: &mut Reader<'_>, fields: Fields<'_>) -> Health {
     };
     let (healthy, unhealthy) = (count("healthy", 2), count("unhealthy", 3));
     let codes = value(fields, "codes")
-        .map(|node| codes(reader, node))
+        .map(|node| codes(reader, node, grpc))
         .filter(|codes| !codes.is_empty());
     Health {
-        path: path.unwrap_or_else(|| "/".to_owned()),
+        protocol,
+        path: path.unwrap_or_else(|| if grpc { GRPC_CHECK } else { "/" }.to_owned()),
         interval,
         timeout,
         healthy,
         unhealthy,
-        codes: codes.unwrap_or_else(|| vec![(200, 399)]),
+        codes: codes.unwrap_or_else(|| vec![if grpc { (0, 0) } else { (200, 399) }]),
         within: within.unwrap_or(Health::WITHIN),
     }
 }
 
-/// `200`, `"200-299"`, `"200,301-302"`, or a list of these.
-fn codes(reader: &mut Reader<'_>, node: &Node) -> Vec<(u16, u16)> {
+/// `200`, `"200-299"`, `"200,301-302"`, or a list of these; gRPC's are 0 to 99.
+fn codes(reader: &mut Reader<'_>, node: &Node, grpc: bool) -> Vec<(u16, u16)> {
     let mut codes = Vec::new();
     for item in reader.list(node, "host.health.codes", true) {
         for part in item.text().unwrap_or_default().split(',') {
-            match range(part.trim()) {
+            match range(part.trim(), grpc) {
                 Some(range) => codes.push(range),
                 None => {
                     let found = if item.text().is_some() {
@@ -203,9 +215,13 @@ fn codes(reader: &mut Reader<'_>, node: &Node) -> Vec<(u16, u16)> {
                     } else {
                         shown(item)
                     };
-                    let message = format!(
-                        "`host.health.codes` must be status codes such as `200` or `200-399`, not {found}"
-                    );
+                    let such = if grpc {
+                        "`0` or `0-12`"
+                    } else {
+                        "`200` or `200-399`"
+                    };
+                    let message =
+                        format!("`host.health.codes` must be status codes such as {such}, not {found}");
                     reader.error(item, message);
                 }
             }
@@ -214,12 +230,13 @@ fn codes(reader: &mut Reader<'_>, node: &Node) -> Vec<(u16, u16)> {
     codes
 }
 
-fn range(text: &str) -> Option<(u16, u16)> {
+fn range(text: &str, grpc: bool) -> Option<(u16, u16)> {
     let code = |text: &str| {
-        let shape = text.len() == 3 && text.bytes().all(|b| b.is_ascii_digit());
+        let (length, known) = if grpc { (1..=2, 0..=99) } else { (3..=3, 100..=599) };
+        let shape = length.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
         text.parse::<u16>()
             .ok()
-            .filter(|code| shape && (100..=599).contains(code))
+            .filter(|code| shape && known.contains(code))
     };
     let (low, high) = text.split_once('-').unwrap_or((text, text));
     let (low, high) = (code(low.trim())?, code(high.trim())?);

@@ -78,8 +78,8 @@ fn kind(kind: &Kind) -> Value {
         ] }),
         Kind::Codes => {
             let codes = json!({ "anyOf": [
-                { "type": "integer", "minimum": 100, "maximum": 599 },
-                { "type": "string", "pattern": "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?( *, *[1-5][0-9][0-9](-[1-5][0-9][0-9])?)*$" },
+                { "type": "integer", "minimum": 0, "maximum": 599 },
+                { "type": "string", "pattern": "^[0-9]{1,3}(-[0-9]{1,3})?( *, *[0-9]{1,3}(-[0-9]{1,3})?)*$" },
             ] });
             json!({ "anyOf": [codes, { "type": "array", "items": codes, "minItems": 1 }] })
         }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
-use edge::{Acme, Challenge, Clients, Datagrams, Dns, Listener, Speaks, Tls, Version};
+use edge::{Acme, Challenge, Datagrams, Dns, Listener, Speaks, Tls};
 use jiff::SignedDuration;
 use model::{
     Place,
@@ -21,7 +21,7 @@ use model::{
 use serde::Deserialize;
 
 use super::Failure;
-use crate::config::{Data, Rotate};
+use crate::config::{Cipher, Data, Limited, Minimum, Rotate, Shape, Trusted, Workers};
 
 pub use alone::run;
 
@@ -52,7 +52,7 @@ struct Config {
     limits: Limited,
     /// One per core when nothing is said.
     #[serde(default)]
-    workers: Option<usize>,
+    workers: Option<Workers>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -63,9 +63,9 @@ struct Listens {
     /// Of `https`: the folder of certificates.
     certificates: Option<Utf8PathBuf>,
     /// Of `https`: `1.2` or `1.3`.
-    minimum: Option<f64>,
+    minimum: Option<Minimum>,
     #[serde(default)]
-    ciphers: Vec<String>,
+    ciphers: Vec<Cipher>,
     clients: Option<Trusted>,
     /// Of `tcp` and `udp`: the host whose rule says where connections go.
     host: Option<String>,
@@ -81,13 +81,6 @@ enum Spoken {
     Tcp,
     Udp,
     Sni,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Trusted {
-    trust: Utf8PathBuf,
-    revoked: Option<Utf8PathBuf>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -123,25 +116,6 @@ struct Logged {
     one_in: u32,
     #[serde(default)]
     rotate: Rotate,
-}
-
-#[derive(Debug, Default, Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Shape {
-    #[default]
-    Short,
-    Alb,
-    Json,
-}
-
-/// Limits of who asks; 0 is none.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Limited {
-    connections_per_source: u32,
-    requests_per_source: u32,
-    /// Bytes of a request's body.
-    body: u64,
 }
 
 /// A rule, with exactly one of its actions. Rules are asked in the order of the file.
@@ -262,6 +236,7 @@ impl Config {
                 paths: rule.paths.clone(),
                 conditions: rule.conditions.clone(),
                 transforms: rule.transforms.clone(),
+                access: Vec::new(),
                 own: Own::default(),
                 authenticate: rule.authenticate.clone().map(Box::new),
                 action: rule.action().ok_or_else(|| {
@@ -280,6 +255,20 @@ impl Config {
             .check()
             .map_err(|invalid| Failure::usage(invalid.to_string()))?;
         Ok(table)
+    }
+
+    /// Refuses what would listen nowhere, or say something that nobody looks at.
+    fn sound(&self) -> Result<(), Failure> {
+        if self.listeners.is_empty() {
+            return Err(Failure::usage("`listeners` is empty: nobody could come"));
+        }
+        let idle = |listens: &Listens| Some((listens.address, listens.idle_key()?));
+        match self.listeners.iter().find_map(idle) {
+            Some((address, (key, of))) => Err(Failure::usage(format!(
+                "the listener {address} has `{key}`, which is of {of}"
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn listeners(&self) -> Result<Vec<Listener>, Failure> {
@@ -327,11 +316,7 @@ impl Config {
         };
         Ok(Some(edge::Log {
             path: log.path.clone(),
-            format: match log.format {
-                Shape::Short => edge::Format::Short,
-                Shape::Alb => edge::Format::Alb,
-                Shape::Json => edge::Format::Json,
-            },
+            format: log.format.into(),
             one_in: log.one_in,
             rotation: log.rotate.rotation().map_err(Failure::usage)?,
         }))
@@ -349,16 +334,11 @@ impl Config {
     }
 
     fn limits(&self) -> edge::Limits {
-        edge::Limits {
-            source_connections: self.limits.connections_per_source,
-            source_requests: self.limits.requests_per_source,
-            body: self.limits.body,
-            ..edge::Limits::default()
-        }
+        self.limits.limits()
     }
 
     /// What is read when it starts, and never again.
-    fn fixed(&self) -> [(&'static str, String); 9] {
+    fn fixed(&self) -> [(&'static str, String); 10] {
         [
             ("listeners", format!("{:?}", self.listeners)),
             ("access_log", format!("{:?}", self.access_log)),
@@ -369,6 +349,10 @@ impl Config {
             ("roots", format!("{:?}", self.roots)),
             ("zone", format!("{:?}", self.zone)),
             ("workers", format!("{:?}", self.workers)),
+            (
+                "limits: requests_per_tenant, head, head_time, idle",
+                format!("{:?}", self.limits.fixed()),
+            ),
         ]
     }
 
@@ -452,6 +436,26 @@ impl Group {
 }
 
 impl Listens {
+    /// A key that means nothing at what is spoken there, and where it would.
+    fn idle_key(&self) -> Option<(&'static str, &'static str)> {
+        let of_https = [
+            ("certificates", self.certificates.is_some()),
+            ("minimum", self.minimum.is_some()),
+            ("ciphers", !self.ciphers.is_empty()),
+            ("clients", self.clients.is_some()),
+        ];
+        let of_bytes = [("host", self.host.is_some())];
+        let of_streams = [("proxied", self.proxied)];
+        let said = |keys: &[(&'static str, bool)]| keys.iter().find(|(_, said)| *said).map(|(key, _)| *key);
+        let https = said(&of_https).filter(|_| self.speaks != Spoken::Https);
+        let bytes = said(&of_bytes).filter(|_| !matches!(self.speaks, Spoken::Tcp | Spoken::Udp));
+        let streams = said(&of_streams).filter(|_| self.speaks == Spoken::Udp);
+        https
+            .map(|key| (key, "`https`"))
+            .or(bytes.map(|key| (key, "`tcp` and `udp`")))
+            .or(streams.map(|key| (key, "what has connections")))
+    }
+
     fn datagrams(&self) -> Result<Datagrams, Failure> {
         let host = self
             .host
@@ -475,16 +479,9 @@ impl Listens {
             },
             Spoken::Https => Speaks::Https(Box::new(Tls {
                 certificates: self.certificates.clone().ok_or_else(|| needs("certificates"))?,
-                minimum: match self.minimum {
-                    None | Some(1.2) => Version::Tls12,
-                    Some(1.3) => Version::Tls13,
-                    Some(_) => return Err(needs("minimum: 1.2 or 1.3")),
-                },
-                ciphers: self.ciphers.clone(),
-                clients: self.clients.as_ref().map(|clients| Clients {
-                    trust: clients.trust.clone(),
-                    revoked: clients.revoked.clone(),
-                }),
+                minimum: self.minimum.unwrap_or_default().0,
+                ciphers: self.ciphers.iter().map(|cipher| cipher.0.clone()).collect(),
+                clients: self.clients.as_ref().map(Trusted::clients),
             })),
         };
         let socket = TcpListener::bind(self.address).map_err(|error| Failure {

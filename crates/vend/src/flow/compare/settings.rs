@@ -7,7 +7,10 @@ use model::spec::{
     MinimumHealthy, Port, Scaling, Steps, Transport, Variable, Zones, written,
 };
 
-use super::login;
+use super::{
+    login,
+    traffic::{self, word},
+};
 
 /// Everything of the configuration that is not told elsewhere in the plan, by key, as `vend.yaml` would write it. A
 /// field that is added to the spec must be put here or left out by name.
@@ -29,6 +32,7 @@ pub fn settings(environment: &Environment) -> BTreeMap<String, String> {
         sleep_after,
         preview,
         authenticate,
+        access,
     } = environment;
     let mut all = BTreeMap::new();
     let mut set = |key: &str, value: String| drop(all.insert(key.to_owned(), value));
@@ -89,10 +93,17 @@ pub fn settings(environment: &Environment) -> BTreeMap<String, String> {
         size: _,
         port,
         health,
+        traffic,
         env,
     } = host;
     set("host.port", port.to_string());
     for (key, value) in of_health(health) {
+        set(key, value);
+    }
+    for (key, value) in traffic::told(traffic) {
+        set(key, value);
+    }
+    for (key, value) in traffic::let_in(access) {
         set(key, value);
     }
     for (name, variable) in env {
@@ -140,8 +151,9 @@ fn migration(migrate: &Migrate) -> String {
     )
 }
 
-fn of_health(health: &Health) -> [(&'static str, String); 7] {
+fn of_health(health: &Health) -> [(&'static str, String); 8] {
     let Health {
+        protocol,
         path,
         interval,
         timeout,
@@ -156,6 +168,7 @@ fn of_health(health: &Health) -> [(&'static str, String); 7] {
     };
     let codes: Vec<String> = codes.iter().map(range).collect();
     [
+        ("host.health.protocol", word(protocol)),
         ("host.health.path", path.clone()),
         ("host.health.interval", written(*interval)),
         ("host.health.timeout", written(*timeout)),

@@ -60,7 +60,11 @@ impl Away {
 
     pub fn group(&self) -> TargetGroup {
         let like = Fleet {
-            spec: self.spec.clone(),
+            // Who gets what there is decided by the load balancer there.
+            spec: spec::Host {
+                traffic: spec::Traffic::default(),
+                ..self.spec.clone()
+            },
             drain: self.drain,
             serving: 0,
             ports: Vec::new(),

@@ -1,4 +1,7 @@
-use model::spec::App;
+use model::{
+    route::{Action, Algorithm, HealthProtocol, Protocol, Rule, Stickiness, Weighted},
+    spec::{App, Leads, Transport},
+};
 
 use super::*;
 
@@ -17,7 +20,15 @@ fn served(place: &str, number: u32, keys: &str) -> Served {
         serving: 1,
         hosts: vec![(HostId::from_bits(n.into()), Ipv4Addr::new(10, 64, 0, n))],
     };
+    let names = environment.domains.iter().map(|domain| domain.host.clone());
+    let names = names.chain(environment.listeners.iter().map(label)).collect();
     Served {
+        steps: rules::steps(&BTreeMap::new(), names),
+        access: Some(environment.access.clone())
+            .filter(|access| !access.is_empty())
+            .into_iter()
+            .collect(),
+        closed: None,
         hostnames: platform.hostnames(&place),
         domains: environment
             .domains
@@ -79,6 +90,142 @@ fn ports_and_domains_have_rules_of_their_own() {
     );
 }
 
+/// The priority of each rule, by the first of its hosts.
+fn priorities(served: &Served) -> BTreeMap<String, u32> {
+    let table = table(7, std::slice::from_ref(served));
+    table.check().unwrap();
+    let of = |rule: &Rule| (rule.hosts[0].clone(), rule.priority);
+    table.rules.iter().map(of).collect()
+}
+
+#[test]
+fn a_rule_keeps_its_priority_when_one_before_it_goes_and_a_new_one_gets_the_free_one() {
+    let with = |domains: &str| {
+        let port = "listeners: [{ protocol: udp, port: 5514 }]";
+        served(
+            "acme/shop/production",
+            3,
+            &format!("{port}\ndomains: [{domains}]"),
+        )
+    };
+    let (a, b, c, d) = (
+        "{ host: a.example.com }",
+        "{ host: b.example.com }",
+        "{ host: c.example.com }",
+        "{ host: d.example.com }",
+    );
+    let follow = |before: &Served, domains: &str| {
+        let after = with(domains);
+        let names = after.steps.keys().cloned().collect();
+        Served {
+            steps: rules::steps(&before.steps, names),
+            ..after
+        }
+    };
+    let three = with(&format!("{a}, {b}, {c}"));
+    let before = priorities(&three);
+    let two = follow(&three, &format!("{b}, {c}"));
+    let mut expected = before.clone();
+    let freed = expected.remove("a.example.com").unwrap();
+    assert_eq!(priorities(&two), expected, "nobody else moved");
+    let again = follow(&two, &format!("{d}, {b}, {c}"));
+    expected.insert("d.example.com".into(), freed);
+    assert_eq!(priorities(&again), expected);
+    assert!(freed > 1 << 24, "behind the own names of all environments");
+}
+
+#[test]
+fn who_is_told_that_it_is_closed_is_told_at_every_name_and_signs_in_nowhere() {
+    let closure = |page: Option<&str>| Closure {
+        whole: false,
+        page: page.map(str::to_owned),
+        at: jiff::Timestamp::UNIX_EPOCH,
+        by: "person:x".into(),
+    };
+    let login = "authenticate: { issuer: 'https://id.test', authorization_endpoint: 'https://id.test/a',
+  token_endpoint: 'https://id.test/t', user_info_endpoint: 'https://id.test/u', client_id: shop,
+  client_secret: '{{secret:oidc}}' }";
+    let open = served("acme/shop/production", 3, &format!("{KEYS}\n{login}"));
+    for (page, kind, text) in [
+        (
+            Some("<p>Back at noon"),
+            "text/html; charset=utf-8",
+            "<p>Back at noon",
+        ),
+        (None, "text/plain; charset=utf-8", "closed for maintenance\n"),
+    ] {
+        let closed = Served {
+            closed: Some(closure(page)),
+            ..open.clone()
+        };
+        let table = table(7, &[closed]);
+        table.check().unwrap();
+        assert_eq!(table.rules.len(), 4);
+        for rule in &table.rules {
+            let Action::FixedResponse {
+                status,
+                content_type,
+                body,
+            } = &rule.action
+            else {
+                panic!("{rule:?}")
+            };
+            assert_eq!((*status, &**content_type, &**body), (503, kind, text));
+            assert_eq!(rule.authenticate, None);
+        }
+        assert!(table.rules[2].own.acme, "certificates are renewed meanwhile");
+    }
+}
+
+#[test]
+fn who_may_ask_is_said_at_every_name() {
+    let access = "access: { allow: [192.0.2.0/24], deny: [192.0.2.7] }";
+    let own = served("acme/shop/production", 3, &format!("{KEYS}\n{access}"));
+    let table = table(7, &[own]);
+    table.check().unwrap();
+    assert_eq!(table.rules.len(), 4);
+    for rule in &table.rules {
+        let [access] = &rule.access[..] else {
+            panic!("{rule:?}")
+        };
+        assert!(access.lets_in("192.0.2.8".parse().unwrap()));
+        assert!(!access.lets_in("192.0.2.7".parse().unwrap()));
+    }
+}
+
+#[test]
+fn hosts_are_spoken_to_as_the_release_says() {
+    let keys = "host: { traffic: { protocol: grpc, algorithm: weighted-random, slow_start: 30s,
+      stickiness: { duration: 1h, cookie: session }, ejection: { failures: 3, time: 10s } } }
+listeners: [{ protocol: tcp, port: 5514 }]";
+    let own = served("acme/shop/production", 3, keys);
+    let table = table(7, &[own]);
+    table.check().unwrap();
+    let group = &table.target_groups["acme/shop/production/v2"];
+    assert_eq!(
+        (group.protocol, group.algorithm, group.slow_start),
+        (
+            Protocol::Grpc,
+            Algorithm::WeightedRandom,
+            SignedDuration::from_secs(30)
+        )
+    );
+    assert_eq!(group.ejection.unwrap().failures, 3);
+    assert!(matches!(&group.stickiness, Some(Stickiness::Application { cookie, .. }) if cookie == "session"));
+    assert_eq!(
+        (
+            group.health.protocol,
+            &*group.health.path,
+            &group.health.codes[..]
+        ),
+        (
+            HealthProtocol::Grpc,
+            "/grpc.health.v1.Health/Check",
+            &[(0, 0)][..]
+        )
+    );
+}
+
 #[test]
 fn people_sign_in_at_every_name_and_bytes_do_not() {
     let login = "authenticate: { issuer: 'https://id.test', authorization_endpoint: 'https://id.test/a',
@@ -135,6 +282,9 @@ fn shared(live: Option<u64>, arriving: Option<(u64, Option<u32>)>, fleets: &[(u6
         (*release, fleet)
     };
     Served {
+        steps: BTreeMap::new(),
+        access: Vec::new(),
+        closed: None,
         place: "acme/shop/dev".parse().unwrap(),
         number: 1,
         hostnames: vec!["dev.shop.acme.localhost".into()],
@@ -161,6 +311,7 @@ fn ports_stay_open_while_the_live_hosts_are_out() {
             leads: Leads::Balancer,
         }];
     }
+    served.steps = rules::steps(&BTreeMap::new(), vec!["tcp-5432".to_owned()]);
     let table = table(1, &[served]);
     let port = table.rules.iter().find(|rule| !rule.own.listeners.is_empty());
     let Action::Forward { groups, .. } = &port.expect("its socket stays").action else {

@@ -1,5 +1,6 @@
 //! Every operation of the document has a case here: an operation without one fails the suite.
 
+mod doors;
 mod moves;
 
 use std::collections::BTreeSet;
@@ -405,6 +406,7 @@ fn cases() -> Vec<Case> {
             EVERYBODY,
         ),
     ];
+    all.extend(doors::cases(environment));
     all.extend(moves::cases(environment));
     all
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::{Config, read};
 use crate::{
     cli::{Failure, edge::failed},
-    config::Data,
+    config::{Data, Workers},
     flow::chain,
     roles::ended,
 };
@@ -22,6 +22,7 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
     let config = read(file)?;
     // Nothing is bound for a file that is wrong.
     config.table(1)?;
+    config.sound()?;
     let _held = hold(data)?;
     let listeners = config.listeners()?;
     for listener in &listeners {
@@ -29,19 +30,24 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
             crate::output::aloud(format_args!("listening at {address}"));
         }
     }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let datagrams = config.datagrams()?;
+    for datagrams in &datagrams {
+        if let Ok(address) = datagrams.socket.local_addr() {
+            crate::output::aloud(format_args!("listening at {address}, for datagrams"));
+        }
+    }
     let (sender, bounds) = watch::channel(Bounds::from(&config.limits()));
     let running = edge::Config {
         listeners,
         admin: data.edge_socket(),
         snapshot: data.edge().join("table.log"),
-        workers: config.workers.unwrap_or(cores),
+        workers: Workers::or_cores(config.workers),
         access_log: config.log()?,
         metrics: config.metrics()?,
         limits: config.limits(),
         bounds: Some(bounds),
         acme: config.acme(data)?,
-        datagrams: config.datagrams()?,
+        datagrams,
         dns: config.names()?,
         secrets: config
             .secrets

@@ -117,10 +117,55 @@ fn what_is_read_at_the_start_only_is_named() {
         format!("{text}metrics: '127.0.0.1:9'\naccess_log: {{ path: a }}\nlimits: {{ body: 7 }}\nrules: []");
     let now = config(&now).unwrap();
     assert_eq!(now.later(&started), ["access_log", "metrics"]);
+    let head = config(&format!("{text}limits: {{ body: 7, head: 2048 }}\n")).unwrap();
+    assert_eq!(
+        head.later(&started),
+        ["limits: requests_per_tenant, head, head_time, idle"]
+    );
     assert_eq!(started.later(&started), [""; 0]);
     let (sender, bounds) = watch::channel(Bounds::from(&started.limits()));
     settle(&now, &started, &sender);
     assert_eq!(bounds.borrow().body, 7);
+}
+
+#[test]
+fn listeners_say_nothing_that_nobody_looks_at() {
+    let sound = |listeners: &str| {
+        let file = config(&format!("listeners: [{listeners}]\n")).unwrap();
+        file.sound().map_err(|failure| failure.what)
+    };
+    let with = |more: &str| format!("{{ address: '127.0.0.1:0', {more} }}");
+    assert_eq!(
+        sound(&with(
+            "speaks: https, certificates: /c, minimum: 1.3, proxied: true"
+        )),
+        Ok(())
+    );
+    assert_eq!(sound(&with("speaks: udp, host: game.test")), Ok(()));
+    for (listeners, why) in [
+        (String::new(), "`listeners` is empty: nobody could come"),
+        (
+            with("speaks: http, certificates: /c"),
+            "has `certificates`, which is of `https`",
+        ),
+        (
+            with("speaks: sni, minimum: 1.2"),
+            "has `minimum`, which is of `https`",
+        ),
+        (
+            with("speaks: https, host: a.test"),
+            "has `host`, which is of `tcp` and `udp`",
+        ),
+        (
+            with("speaks: udp, host: a.test, proxied: true"),
+            "has `proxied`, which is of what has connections",
+        ),
+    ] {
+        let said = sound(&listeners).unwrap_err();
+        assert!(said.contains(why), "{said}");
+    }
+    let none = config("listeners: [{ address: '127.0.0.1:0', speaks: http }]\nworkers: 0\n");
+    assert!(none.unwrap_err().contains("somebody must serve"));
 }
 
 #[test]

@@ -122,6 +122,11 @@ impl Commands for Recorder {
         done(self.note(format!("abort {deployment}{how} by {}", by.actor)))
     }
 
+    fn follow(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        self.note("follow".to_owned());
+        done(())
+    }
+
     fn moved(&self, place: Place, step: Moving, by: By) -> BoxFuture<'_, Result<(), Fault>> {
         self.note(format!("move {place} {step:?} by {}", by.actor));
         done(())

@@ -1,0 +1,25 @@
+//! An environment is closed by who may destroy it, a whole tenant by its operator.
+
+use super::{Case, DEVELOPERS, Foreigner::NotFound, OPERATORS, case};
+use axum::http::Method;
+use serde_json::json;
+
+pub(super) fn cases(environment: &str) -> Vec<Case> {
+    let (put, delete) = (|| Method::PUT, || Method::DELETE);
+    let (closure, tenant) = (format!("{environment}/closure"), "/v1/tenants/acme/closure");
+    vec![
+        case("environments.close", put(), &closure, NotFound, DEVELOPERS)
+            .body(json!({ "page": "<p>Back at noon" })),
+        case("environments.open", delete(), &closure, NotFound, DEVELOPERS),
+        case("tenants.close", put(), tenant, NotFound, OPERATORS).body(json!({})),
+        case("tenants.open", delete(), tenant, NotFound, OPERATORS),
+        case(
+            "tenants.access",
+            put(),
+            "/v1/tenants/acme/access",
+            NotFound,
+            OPERATORS,
+        )
+        .body(json!({ "deny": ["192.0.2.0/24"] })),
+    ]
+}
