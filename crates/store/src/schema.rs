@@ -34,6 +34,7 @@ const STEPS: &[&str] = &[
     include_str!("../migrations/26-branches.sql"),
     include_str!("../migrations/27-push-events.sql"),
     include_str!("../migrations/29-moves.sql"),
+    include_str!("../migrations/31-moves-back.sql"),
 ];
 
 /// Makes the directory if it is not there, and keeps every other process out of it while the file is open.
