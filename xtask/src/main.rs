@@ -124,7 +124,11 @@ fn tools() -> anyhow::Result<()> {
         ("npm", "npm", "a provider of identities, and peers of benchmarks"),
         ("packer", "packer", "Packer's own opinion of our templates"),
         // Not `mariadb-server`, which would start one.
-        ("mariadbd", "mariadb-server-core", "databases that data is carried between"),
+        (
+            "mariadbd",
+            "mariadb-server-core",
+            "databases that data is carried between",
+        ),
         ("mariadb-dump", "mariadb-client", "what carries it"),
     ];
     for (program, package, why) in wanted {

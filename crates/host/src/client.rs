@@ -386,13 +386,7 @@ impl Client {
 
     /// Takes in what a dump elsewhere wrote, compressed by gzip, in place of what is there, and gives what was counted of it.
     /// Nobody but the platform writes to it until [`Self::open`].
-    pub async fn load(
-        &self,
-        host: &HostId,
-        place: &Place,
-        name: &str,
-        dump: Body,
-    ) -> Result<String, Fault> {
+    pub async fn load(&self, host: &HostId, place: &Place, name: &str, dump: Body) -> Result<String, Fault> {
         let Place {
             tenant,
             app,

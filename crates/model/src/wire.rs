@@ -19,7 +19,7 @@ pub use catalogue::{
     App, Environment, EnvironmentState, NewApp, NewTenant, Place, Preview, Scale, Split, Started, Tenant,
 };
 pub use images::{ImageShown, Imported, NewRefresh, Refreshed, RefreshedBase};
-pub use moving::{Arrived, Elsewhere, Forwarded, Move, NewMove, Side};
+pub use moving::{Arrived, Elsewhere, Forwarded, Loaded, Move, NewMove, Side};
 pub use record::{Delivery, DeliveryDetail, DeliveryVerdict, PublicKey};
 pub use release::{
     Analysis, Approval, ApprovalState, Decision, DeployedHost, Deployment, Migration, MigrationState,

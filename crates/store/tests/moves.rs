@@ -102,7 +102,8 @@ async fn nobody_is_served_where_the_data_is_not() {
         .await;
     let own = dev.clone();
     let other = refused(&world, move |tx| {
-        tx.settle_move(&own, Side::Away, "1 table", None, &by(4)).map(drop)
+        tx.settle_move(&own, Side::Away, "1 table", None, &by(4))
+            .map(drop)
     })
     .await;
     assert!(other.contains("not what was dumped"), "{other}");
@@ -226,7 +227,10 @@ async fn what_was_counted_is_forgotten_when_somebody_may_write() {
 #[tokio::test]
 async fn data_comes_back_and_is_lost_nowhere() {
     let (world, dev) = begun(true).await;
-    let (there, here) = ("1 tables, 3 rows, 0123456789abcdef", "1 tables, 3 rows, 0123456789abcdef");
+    let (there, here) = (
+        "1 tables, 3 rows, 0123456789abcdef",
+        "1 tables, 3 rows, 0123456789abcdef",
+    );
     let own = dev.clone();
     world
         .write(move |tx| {
@@ -234,15 +238,24 @@ async fn data_comes_back_and_is_lost_nowhere() {
             tx.count_move(&own, there, &by(2))?;
             tx.settle_move(&own, Side::Away, there, None, &by(2))?;
             tx.serve_move(&own, 100, None, &by(2))?;
-            assert!(tx.tear_move(&own, &by(3)).is_err(), "it is served, so its data changes");
+            assert!(
+                tx.tear_move(&own, &by(3)).is_err(),
+                "it is served, so its data changes"
+            );
             tx.serve_move(&own, 100, LATER, &by(3))?;
             tx.tear_move(&own, &by(3))?;
             // From here on what is here is of no use, and nobody may have it served.
             assert!(tx.end_move(&own, true, &by(3)).is_err());
             assert!(tx.serve_move(&own, 0, None, &by(3)).is_err());
-            assert!(tx.settle_move(&own, Side::Here, here, None, &by(3)).is_err(), "nothing was counted here");
+            assert!(
+                tx.settle_move(&own, Side::Here, here, None, &by(3)).is_err(),
+                "nothing was counted here"
+            );
             tx.count_move(&own, here, &by(4))?;
-            assert!(tx.settle_move(&own, Side::Here, "1 tables, 2 rows, x", None, &by(4)).is_err());
+            assert!(
+                tx.settle_move(&own, Side::Here, "1 tables, 2 rows, x", None, &by(4))
+                    .is_err()
+            );
             // Said again, that it has arrived on AWS changes nothing.
             let still = tx.settle_move(&own, Side::Away, there, None, &by(4))?;
             assert!(still.torn && still.data == Some(Side::Away));
@@ -250,13 +263,31 @@ async fn data_comes_back_and_is_lost_nowhere() {
             assert!(late.is_err(), "somebody was served since it was dumped");
             let back = tx.settle_move(&own, Side::Here, here, Some(by(3).at), &by(5))?;
             assert!(!back.torn && back.data == Some(Side::Here) && back.closed);
-            assert!(tx.serve_move(&own, 100, None, &by(5)).is_err(), "the data is here");
+            assert!(
+                tx.serve_move(&own, 100, None, &by(5)).is_err(),
+                "the data is here"
+            );
             tx.serve_move(&own, 0, None, &by(5))?;
             tx.end_move(&own, false, &by(6))
         })
         .await;
-    let words = ["begin", "serve", "dump", "settle", "serve", "serve", "overwrite", "load", "settle", "serve", "end"];
-    assert_eq!(actions(&world, &dev).await, words.map(|word| format!("move.{word}")));
+    let words = [
+        "begin",
+        "serve",
+        "dump",
+        "settle",
+        "serve",
+        "serve",
+        "overwrite",
+        "load",
+        "settle",
+        "serve",
+        "end",
+    ];
+    assert_eq!(
+        actions(&world, &dev).await,
+        words.map(|word| format!("move.{word}"))
+    );
 }
 
 #[tokio::test]
@@ -277,7 +308,11 @@ async fn who_is_served_by_nobody_for_too_long_is_served_where_the_data_is() {
             assert_eq!(tx.overdue_moves(by(20).at)?, [own.clone()]);
             let over = tx.overdue_move(&own, &by(20))?.unwrap();
             assert!(over.closed && over.counted.is_none());
-            assert!(tx.settle_move(&own, Side::Away, "2 tables", None, &by(20)).is_err(), "nothing settles any more");
+            assert!(
+                tx.settle_move(&own, Side::Away, "2 tables", None, &by(20))
+                    .is_err(),
+                "nothing settles any more"
+            );
             let open = tx.lapse_move(&own, &by(20))?.unwrap();
             assert_eq!((open.share, open.closed, open.closed_until), (0, false, None));
             // The same where its data is on AWS.
@@ -290,9 +325,18 @@ async fn who_is_served_by_nobody_for_too_long_is_served_where_the_data_is() {
             Ok(())
         })
         .await;
-    let words = ["begin", "serve", "dump", "lapse", "serve", "dump", "settle", "lapse"];
-    assert_eq!(actions(&world, &dev).await, words.map(|word| format!("move.{word}")));
+    let words = [
+        "begin", "serve", "dump", "lapse", "serve", "dump", "settle", "lapse",
+    ];
+    assert_eq!(
+        actions(&world, &dev).await,
+        words.map(|word| format!("move.{word}"))
+    );
     let lines = world.store.read(|db| db.ledger_from(1, 1000)).await.unwrap();
     let lapse = lines.iter().find(|line| line.action == "move.lapse").unwrap();
-    assert!(lapse.detail.contains("closed_at") && lapse.detail.contains("\"before\":0"), "{}", lapse.detail);
+    assert!(
+        lapse.detail.contains("closed_at") && lapse.detail.contains("\"before\":0"),
+        "{}",
+        lapse.detail
+    );
 }

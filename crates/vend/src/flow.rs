@@ -13,7 +13,7 @@ pub mod healthy;
 pub mod images;
 pub mod intake;
 pub mod machines;
-mod moving;
+pub mod moving;
 pub mod runs;
 pub mod spread;
 pub mod start;

@@ -130,19 +130,34 @@ fn what_may_still_be_written_is_not_dumped_on_aws() {
     let file = there.folder.path().join("dump.gz");
     let open = there.send(&file, "").unwrap_err();
     assert!(open.contains("is not read-only") && !file.exists(), "{open}");
-    there.sql("", "SET GLOBAL read_only = 1; GRANT READ_ONLY ADMIN ON *.* TO app");
+    there.sql(
+        "",
+        "SET GLOBAL read_only = 1; GRANT READ_ONLY ADMIN ON *.* TO app",
+    );
     let exempt = there.send(&file, "").unwrap_err();
-    assert!(exempt.contains("may write although") && !file.exists(), "{exempt}");
-    assert_eq!(there.sql("app", "SHOW TABLES"), "notes\n", "what was tried is undone");
+    assert!(
+        exempt.contains("may write although") && !file.exists(),
+        "{exempt}"
+    );
+    assert_eq!(
+        there.sql("app", "SHOW TABLES"),
+        "notes\n",
+        "what was tried is undone"
+    );
     there.sql("", "REVOKE READ_ONLY ADMIN ON *.* FROM app");
     // Somebody ends it while it is dumped.
-    let thaws = format!("; mariadb --no-defaults --socket={} -e 'SET GLOBAL read_only = 0'", there.socket().display());
+    let thaws = format!(
+        "; mariadb --no-defaults --socket={} -e 'SET GLOBAL read_only = 0'",
+        there.socket().display()
+    );
     let thawed = there.send(&file, &thaws).unwrap_err();
     assert!(thawed.contains("has let the app write"), "{thawed}");
     there.sql("", "SET GLOBAL read_only = 1");
     assert!(counted(&there.send(&file, "").unwrap()).starts_with("1 tables, 1 rows, "));
     // And what cannot be sent is not said to be.
-    there.send(&there.folder.path().join("missing/dump.gz"), "").unwrap_err();
+    there
+        .send(&there.folder.path().join("missing/dump.gz"), "")
+        .unwrap_err();
 }
 
 #[test]
@@ -174,11 +189,18 @@ fn what_is_dumped_on_aws_takes_the_place_of_what_is_here() {
     assert_eq!(here.sql("app", people), there.sql("app", people));
     // Nobody writes until it is served here; then the app does, and what it made elsewhere is its own.
     let writes = |sql: &str| here.as_app(sql);
-    assert!(writes("INSERT INTO people (name) VALUES ('early')").unwrap_err().contains("read-only"));
+    assert!(
+        writes("INSERT INTO people (name) VALUES ('early')")
+            .unwrap_err()
+            .contains("read-only")
+    );
     assert_eq!(counted(&here.recount().unwrap()), dumped);
     here.sql("", "SET GLOBAL read_only = 0");
     writes("INSERT INTO people (name) VALUES ('late')").unwrap();
-    assert_eq!(writes("SELECT name FROM named WHERE name = 'LATE'").unwrap(), "LATE\n");
+    assert_eq!(
+        writes("SELECT name FROM named WHERE name = 'LATE'").unwrap(),
+        "LATE\n"
+    );
     let makers = "SELECT DISTINCT DEFINER FROM information_schema.VIEWS WHERE TABLE_SCHEMA = 'app'
         UNION SELECT DISTINCT DEFINER FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = 'app'";
     assert_eq!(here.sql("", makers), "app@%\n");

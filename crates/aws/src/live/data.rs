@@ -83,7 +83,8 @@ pub fn dumped(environment: &str, send: &str, secure: bool) -> String {
 /// The script that dumps into an object, on a host as its stack makes it, and says which version that is.
 pub fn dumping(bucket: &str, key: &str) -> String {
     let send = format!("aws s3 cp --only-show-errors --expected-size \"$bytes\" - 's3://{bucket}/{key}'");
-    let version = format!("aws s3api head-object --bucket '{bucket}' --key '{key}' --query VersionId --output text");
+    let version =
+        format!("aws s3api head-object --bucket '{bucket}' --key '{key}' --query VersionId --output text");
     let script = dumped("/etc/vend/environment", &send, true);
     format!("{script}echo \"version: $({version})\"\n")
 }

@@ -150,7 +150,12 @@ pub(super) fn counted(said: &str) -> Option<String> {
     Some(line.trim().to_owned())
 }
 
-pub(super) async fn shell(agent: &Client, host: &HostId, script: &str, within: Duration) -> Result<String, Fault> {
+pub(super) async fn shell(
+    agent: &Client,
+    host: &HostId,
+    script: &str,
+    within: Duration,
+) -> Result<String, Fault> {
     let run = RunOrder {
         command: ["/bin/bash", "-c", script].map(str::to_owned).to_vec(),
         user: None,

@@ -55,8 +55,8 @@ impl Databases {
             };
             let _ = mount::remove(&path);
             let (bytes, said) = done?;
-            let counted =
-                counted(&said).ok_or_else(|| Fault::platform("the load says nothing of what is there now"))?;
+            let counted = counted(&said)
+                .ok_or_else(|| Fault::platform("the load says nothing of what is there now"))?;
             info!(%place, counted, bytes, "a dump was loaded into the database of {place}");
             Ok(counted)
         });

@@ -7,9 +7,9 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{post, put},
 };
+use futures_util::TryStreamExt as _;
 use model::{AppName, EnvironmentName, HostId, Place, TenantName};
 use serde::{Deserialize, Serialize};
-use futures_util::TryStreamExt as _;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::{
@@ -43,10 +43,7 @@ struct Named {
 pub fn router() -> Router<Node> {
     Router::new()
         .route("/v1/databases/dump", post(dump))
-        .route(
-            "/v1/databases/load",
-            put(load).layer(DefaultBodyLimit::disable()),
-        )
+        .route("/v1/databases/load", put(load).layer(DefaultBodyLimit::disable()))
         .route("/v1/databases/open", post(open))
         .route("/v1/databases/count", post(count))
 }

@@ -74,7 +74,10 @@ impl Move {
         };
         let next = match self.torn {
             true => self.way_back(),
-            false => format!("{}, which brings it; or vend move {place} --abort --lose-writes", self.way_back()),
+            false => format!(
+                "{}, which brings it; or vend move {place} --abort --lose-writes",
+                self.way_back()
+            ),
         };
         Err(Error::refused_with(why, next))
     }
@@ -250,7 +253,9 @@ impl Tx<'_> {
     pub fn tear_move(&self, place: &Place, by: &By) -> Result<(), Error> {
         let found = self.the_move(place)?;
         if found.data != Some(Side::Away) {
-            return Err(Error::refused(format!("{place} has no data on AWS that is to come here")));
+            return Err(Error::refused(format!(
+                "{place} has no data on AWS that is to come here"
+            )));
         }
         if !found.closed {
             return Err(Error::refused(format!("{place} is served, so its data changes")));
@@ -259,7 +264,13 @@ impl Tx<'_> {
             "UPDATE moves SET torn = 1, counted = NULL WHERE environment_id = ?1",
             [self.environment_key(place)?],
         )?;
-        self.note(by, "move.overwrite", Some(&place.tenant), place, json!({ "torn": found.torn }))
+        self.note(
+            by,
+            "move.overwrite",
+            Some(&place.tenant),
+            place,
+            json!({ "torn": found.torn }),
+        )
     }
 
     /// Keeps what was counted of the data that was dumped, or loaded, here just now. Only while nobody writes.
@@ -278,7 +289,13 @@ impl Tx<'_> {
             Some(Side::Away) => "move.load",
             _ => "move.dump",
         };
-        self.note(by, action, Some(&place.tenant), place, json!({ "counted": counted }))
+        self.note(
+            by,
+            action,
+            Some(&place.tenant),
+            place,
+            json!({ "counted": counted }),
+        )
     }
 
     /// What was dumped is not what is here any more: a dump failed, so the app may write again. Says whether it may: not

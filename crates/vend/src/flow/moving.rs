@@ -36,11 +36,7 @@ pub async fn step(world: &World, place: Place, step: Moving, by: By) -> Result<(
                 .map(drop)
                 .map_err(refused);
         }
-        Moving::Settle {
-            side,
-            counted,
-            since,
-        } => {
+        Moving::Settle { side, counted, since } => {
             recount(world, &place, side).await?;
             let written = world
                 .store

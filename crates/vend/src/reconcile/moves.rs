@@ -33,7 +33,11 @@ async fn watch(world: &World) {
 /// One look, at a time. An environment that cannot be served yet is tried at the next.
 async fn look(world: &World, by: By) -> Result<(), Fault> {
     let now = by.at;
-    let over = world.store.read(move |db| db.overdue_moves(now)).await.map_err(stored)?;
+    let over = world
+        .store
+        .read(move |db| db.overdue_moves(now))
+        .await
+        .map_err(stored)?;
     for place in over {
         if let Err(fault) = moving::lapse(world, &place, by.clone()).await {
             warn!(%place, "{place} is served by nobody still: {fault}");

@@ -141,7 +141,9 @@ pub async fn forward(
     }
     let closed_s = closed_s.unwrap_or(CLOSED_S);
     if !(60..=86_400).contains(&closed_s) {
-        return Err(Refusal::invalid("nobody is served for 60 to 86400 seconds at most"));
+        return Err(Refusal::invalid(
+            "nobody is served for 60 to 86400 seconds at most",
+        ));
     }
     let closed = closed.then(|| SignedDuration::from_secs(closed_s.into()));
     let place = step(&state, &caller, named, Moving::Serve { share, closed }).await?;

@@ -1,5 +1,8 @@
 //! An environment goes to AWS, against moto's server and a platform that answers as documented.
 
+#[path = "back.rs"]
+mod back;
+
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -186,10 +189,12 @@ impl Held {
                 }
             },
             ("POST", "/move/arrived") => {
-                assert_eq!((&body["counted"], &body["closed_at"]), (&json!(COUNTED), &json!(AT)));
+                assert_eq!(
+                    (&body["counted"], &body["closed_at"]),
+                    (&json!(COUNTED), &json!(AT))
+                );
                 if self.loads.is_some_and(|loaded| loaded != COUNTED) {
-                    let problem =
-                        json!({ "type": "x", "title": "no", "status": 409, "detail": "is not what was dumped" });
+                    let problem = json!({ "type": "x", "title": "no", "status": 409, "detail": "is not what was dumped" });
                     return (409, more, problem.to_string().into_bytes());
                 }
                 self.the_move()["data"] = body["side"].clone();
@@ -204,7 +209,11 @@ impl Held {
                 let fails = self.fails;
                 let found = self.the_move();
                 (found["share"], found["closed"]) = (body["share"].clone(), body["closed"].clone());
-                found["closed_at"] = if body["closed"] == true { json!(AT) } else { Value::Null };
+                found["closed_at"] = if body["closed"] == true {
+                    json!(AT)
+                } else {
+                    Value::Null
+                };
                 let before = found.clone();
                 if fails {
                     (found["requests"], found["errors"]) = (json!(50), json!(20));
@@ -397,12 +406,12 @@ fn data_goes_at_once_or_not_at_all() {
     ));
     let moved = world.moves(&platform, &GO);
     assert!(
-        moved.contains(&format!("{COUNTED}: loaded")) && moved.contains("undo: vend move acme/shop/production --engine embedded"),
+        moved.contains(&format!("{COUNTED}: loaded"))
+            && moved.contains("undo: vend move acme/shop/production --engine embedded"),
         "{moved}"
     );
-    let arrived = format!(
-        "POST /move/arrived {{\"counted\":\"{COUNTED}\",\"side\":\"away\",\"closed_at\":\"{AT}\"}}"
-    );
+    let arrived =
+        format!("POST /move/arrived {{\"counted\":\"{COUNTED}\",\"side\":\"away\",\"closed_at\":\"{AT}\"}}");
     let all = "PUT /move {\"share\":100,\"closed\":false}";
     assert_eq!(platform.changes(), [close, "POST /move/dump {}", &arrived, all]);
     assert_eq!(world.python(objects), "[]");
@@ -411,83 +420,19 @@ fn data_goes_at_once_or_not_at_all() {
     assert_eq!(platform.changes(), [] as [&str; 0]);
     // Nothing runs here any more: it comes up again before anybody is served here.
     let done = world.moves(&platform, &["--finish"]);
-    assert!(done.contains("back: vend move acme/shop/production --engine embedded"), "{done}");
+    assert!(
+        done.contains("back: vend move acme/shop/production --engine embedded"),
+        "{done}"
+    );
     platform.changes();
-    comes_back(&world, &platform, objects);
+    back::comes_back(&world, &platform, objects);
 
     // Once more there: what refused to write for the way back takes what comes.
     world.moves(&platform, &GO);
-    assert_eq!(frozen(&world), "no");
+    assert_eq!(back::frozen(&world), "no");
     platform.changes();
     world.moves(&platform, &["--abort", "--lose-writes"]);
     assert_eq!(platform.changes(), ["DELETE /move?lose_writes=true"]);
-}
-
-/// Does the database on AWS refuse to write?
-fn frozen(world: &World) -> String {
-    world.python(&format!(
-        "s = client('cloudformation').describe_stacks(StackName='{STACK}')['Stacks'][0]\n\
-         print([p['ParameterValue'] for p in s['Parameters'] if p['ParameterKey'] == 'Frozen'][0])"
-    ))
-}
-
-const BACK: [&str; 5] = ["--engine", "embedded", "--yes", "--watch", "0"];
-
-/// From wholly on AWS, with data, through all that can fail.
-fn comes_back(world: &World, platform: &Platform, objects: &str) {
-    let plan = world.moves(platform, &["--engine", "embedded", "--plan"]);
-    assert!(plan.contains("nobody is served (503)") && plan.contains("refuses to write"), "{plan}");
-    assert_eq!((platform.changes(), frozen(world)), (Vec::new(), "no".to_owned()), "a plan changes nothing");
-    let closed = "PUT /move {\"share\":100,\"closed\":true,\"closed_s\":900}";
-    let open = "PUT /move {\"share\":100,\"closed\":false}";
-    let arrived = format!(
-        "POST /move/arrived {{\"counted\":\"{COUNTED}\",\"side\":\"here\",\"closed_at\":\"{AT}\"}}"
-    );
-
-    // The dump fails; hosts were started here, and everybody is served there again, where everybody may write.
-    world.python("client('ssm').put_parameter(Name='/test/fails', Type='String', Value='the disk is full')");
-    let failed = world.stops(platform, &BACK);
-    assert!(failed.contains("the disk is full") && failed.contains("served on AWS again"), "{failed}");
-    assert_eq!(platform.changes(), ["POST /move/reopen {}", closed, open]);
-    assert_eq!((frozen(world), world.python(objects)), ("no".into(), "[]".into()));
-    world.python("client('ssm').delete_parameter(Name='/test/fails')");
-
-    // It cannot be loaded here.
-    let failed = world.stops(platform, &BACK);
-    assert!(failed.contains("the server is away"), "{failed}");
-    assert_eq!(platform.changes(), [closed, open]);
-    assert_eq!((frozen(world), world.python(objects)), ("no".into(), "[]".into()));
-
-    // What was loaded is not what was dumped.
-    platform.held.lock().unwrap().loads = Some("2 tables, 4 rows, 0");
-    let failed = world.stops(platform, &BACK);
-    assert!(failed.contains("not what was dumped"), "{failed}");
-    assert_eq!(platform.changes(), [closed, &arrived, open]);
-    assert_eq!(frozen(world), "no");
-
-    // Nobody hears that it failed: whoever looks later says that it stays there.
-    {
-        let mut held = platform.held.lock().unwrap();
-        (held.deaf, held.loads) = (true, None);
-    }
-    let failed = world.stops(platform, &BACK);
-    assert!(failed.contains("nobody is served yet") && failed.contains("--abort"), "{failed}");
-    assert_eq!(frozen(world), "yes", "nobody may write where it may not be true any more");
-    platform.held.lock().unwrap().deaf = false;
-    platform.changes();
-    let stays = world.moves(platform, &["--abort"]);
-    assert!(stays.contains("100 % to") && stays.contains("may be written to again"), "{stays}");
-    assert_eq!((platform.changes(), frozen(world)), (vec![open.to_owned()], "no".into()));
-
-    // And then it comes.
-    platform.held.lock().unwrap().loads = Some(COUNTED);
-    let back = world.moves(platform, &BACK);
-    assert!(back.contains("is true here") && back.contains("is served here"), "{back}");
-    assert_eq!(platform.changes(), [closed, &arrived, "DELETE /move?lose_writes=false"]);
-    assert_eq!(platform.held.lock().unwrap().came, 8 * (3 << 20), "all of its pieces came");
-    assert_eq!((frozen(world), world.python(objects)), ("yes".into(), "[]".into()));
-    let again = world.moves(platform, &BACK);
-    assert!(again.contains("runs here"), "{again}");
 }
 
 #[test]

@@ -258,7 +258,12 @@ fn a_push_starts_the_flows_of_its_branch_once() {
     assert!(status == 200 || status == 202, "{status}");
     assert_eq!(inputs(&world, "production").len(), 1);
     // Another push is another one, also of the same commit.
-    let other = event("9f0c1b2a-cc78-11e3-81ab-4c9367dc0958", &later(&main), SECRET, false);
+    let other = event(
+        "9f0c1b2a-cc78-11e3-81ab-4c9367dc0958",
+        &later(&main),
+        SECRET,
+        false,
+    );
     assert_eq!(lambda.http(&other).0, 202);
     assert_eq!(inputs(&world, "production").len(), 2);
     // Nobody follows this branch.

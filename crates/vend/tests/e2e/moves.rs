@@ -271,7 +271,10 @@ fn comes_back(asked: &Asked<'_>, there: &Server) {
     let old = asked.refused("POST", "/arrived", arrived(&dumped, &closed_at));
     assert!(old.contains("what arrived is old"), "{old}");
     let settled = asked.good("POST", "/arrived", arrived(&dumped, &again));
-    assert_eq!((&settled["data"], &settled["torn"]), (&json!("here"), &json!(false)));
+    assert_eq!(
+        (&settled["data"], &settled["torn"]),
+        (&json!("here"), &json!(false))
+    );
     assert!(asked.refused("PUT", "", asked.forward(100)).contains("data"));
     asked.good("DELETE", "", None);
 }
@@ -294,7 +297,10 @@ fn who_is_served_by_nobody_for_too_long_is_served_again() {
     let close = |seconds: u32| Some(json!({ "share": 0, "closed": true, "closed_s": seconds }));
     assert!(asked.refused("PUT", "", close(5)).contains("60 to 86400"));
     let closed = asked.good("PUT", "", close(60));
-    assert!(closed["closed_at"].is_string() && closed["closed_until"].is_string(), "{closed}");
+    assert!(
+        closed["closed_at"].is_string() && closed["closed_until"].is_string(),
+        "{closed}"
+    );
     assert_eq!(platform.get(&host, "/").0, 503);
     // Whoever closed it is gone; so is what was the platform then.
     platform.restart("serve");
@@ -303,7 +309,10 @@ fn who_is_served_by_nobody_for_too_long_is_served_again() {
         (platform.get(&host, "/") == (200, "here\n".into())).then_some(())
     });
     let now = asked.good("GET", "", None);
-    assert_eq!((&now["closed"], &now["closed_until"]), (&json!(false), &Value::Null));
+    assert_eq!(
+        (&now["closed"], &now["closed_until"]),
+        (&json!(false), &Value::Null)
+    );
     let ledger = platform.vend(&["audit", "list", "--all", "--json"]);
     assert!(ledger.contains("move.lapse"), "{ledger}");
     platform.vend(&["tenants", "delete", &customer, "--yes"]);
@@ -339,7 +348,11 @@ fn a_release_that_waits_for_people_and_a_move_keep_each_other_out() {
     });
     let url = format!("http://{}", platform.endpoints()["api"].as_str().unwrap());
     let mut late = platform.command(&["approve", &question, "--yes"]);
-    let late = late.env("VEND_URL", url).env("VEND_TOKEN", &approver).output().unwrap();
+    let late = late
+        .env("VEND_URL", url)
+        .env("VEND_TOKEN", &approver)
+        .output()
+        .unwrap();
     assert!(!late.status.success());
     copy.says("three");
     let third = platform.push(&copy, &app, "main");
@@ -347,7 +360,10 @@ fn a_release_that_waits_for_people_and_a_move_keep_each_other_out() {
     assert!(why.contains("moved to AWS"), "{why}");
     let all = platform.json(&["approvals", "list", &app]);
     let is_open = |own: &Value| own["state"] == "open";
-    assert!(!all["items"].as_array().unwrap().iter().any(is_open), "nobody is asked: {all}");
+    assert!(
+        !all["items"].as_array().unwrap().iter().any(is_open),
+        "nobody is asked: {all}"
+    );
     assert!(!platform.try_vend(&["rollback", &asked.dev]).status.success());
     asked.good("DELETE", "", None);
     approved(&platform, &approver, &open_approval(&platform, &app), &app, third);

@@ -220,7 +220,10 @@ fn freezes(template: &mut Template) {
         "Description": "Does the database refuse to write, because its data leaves, or has left?",
     });
     template.parameter(FROZEN.to_owned(), frozen);
-    template.condition("IsFrozen".to_owned(), json!({ "Fn::Equals": [re(FROZEN), "yes"] }));
+    template.condition(
+        "IsFrozen".to_owned(),
+        json!({ "Fn::Equals": [re(FROZEN), "yes"] }),
+    );
 }
 
 /// The parameter by which the database refuses to write.
@@ -410,7 +413,7 @@ fn changed(template: &mut Template, scope: &Scope<'_>) {
         "ssm:SendCommand",
         [arn("ec2", "instance/*")],
     )
-    .when(json!({ "StringEquals": { "ssm:resourceTag/vend:environment": re("AWS::StackName") } }));
+    .when(json!({ "StringEquals": { "ssm:resourceTag/vend:stack": re("AWS::StackName") } }));
     let document = sub("arn:${AWS::Partition}:ssm:${AWS::Region}::document/AWS-RunShellScript");
     let run = grant(
         "RunShell",
@@ -448,7 +451,7 @@ fn changed(template: &mut Template, scope: &Scope<'_>) {
             "RoleArn": att("PasswordRole.Arn"),
             "Input": "{\"commands\":[\"/usr/local/sbin/vend-environment restart\"]}",
             "RunCommandParameters": {
-                "RunCommandTargets": [{ "Key": "tag:vend:environment", "Values": [re("AWS::StackName")] }],
+                "RunCommandTargets": [{ "Key": "tag:vend:stack", "Values": [re("AWS::StackName")] }],
             },
         }],
     });

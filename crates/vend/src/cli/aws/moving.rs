@@ -15,7 +15,7 @@ use std::{process::ExitCode, time::Duration};
 use clap::{Args, ValueEnum};
 use model::wire::{Environment, EnvironmentState, Forwarded, Move as Moved, Release, Side};
 
-use super::{Exit, Failure, agreed, project::Files};
+use super::{Exit, Failure, project::Files};
 use crate::{
     cli::{Client, Global, target::Target},
     output::{Output, Tone},

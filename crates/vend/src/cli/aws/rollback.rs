@@ -304,7 +304,8 @@ async fn all(
             spot,
             Box::pin(set(&own.target, &own.stack, &own.values, output)),
         )
-        .await {
+        .await
+        {
             // Those before it are done, and would be moved there and back by the same command.
             let rest: Vec<String> = now[index..]
                 .iter()

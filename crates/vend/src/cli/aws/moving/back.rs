@@ -18,8 +18,7 @@ use tokio::sync::mpsc;
 use super::{
     Move, Trip,
     data::{self, LAST},
-    frost,
-    plan,
+    frost, plan,
     step::{Same, is_live},
 };
 use crate::{
@@ -90,7 +89,10 @@ async fn same(trip: &Trip<'_>, own: &Move, found: &Moved) -> Result<Same, Failur
     let release = trip.live().await?;
     let same = Same::of(trip, own, &release)?;
     if same.host != found.host {
-        let what = format!("{} is at {}, and the files say {}", trip.target, found.host, same.host);
+        let what = format!(
+            "{} is at {}, and the files say {}",
+            trip.target, found.host, same.host
+        );
         return Err(Failure::new(Exit::Refused, what));
     }
     let spot = same.spot(trip)?;
@@ -112,7 +114,9 @@ async fn refuse_another(trip: &Trip<'_>, release: &Release, spot: &Spot<'_>) -> 
     );
     Err(Failure::new(Exit::Refused, what)
         .cause("its tables may be others there, and what runs here would not understand them")
-        .next(format!("vend aws rollback {name} --to {short}; then the same again")))
+        .next(format!(
+            "vend aws rollback {name} --to {short}; then the same again"
+        )))
 }
 
 /// Brings the data, or has everybody served on AWS again.
@@ -120,7 +124,10 @@ async fn returned(trip: &Trip<'_>, home: &Home, spot: &Spot<'_>) -> Result<(), F
     let host = data::host(&frost::target(spot)).await?;
     let turn = taken(home, spot).await?;
     let doing = carried(trip, home, spot, &turn, &host);
-    let done = match turn.during(Box::pin(trip.closed(100, doing)), crate::clock::now).await {
+    let done = match turn
+        .during(Box::pin(trip.closed(100, doing)), crate::clock::now)
+        .await
+    {
         Ok(()) => Ok(()),
         Err(failure) => undone(trip, spot, &turn, failure).await,
     };
@@ -153,7 +160,10 @@ async fn carried(
         // Whoever had the turn meanwhile may have let others write.
         held(turn, spot, async { Ok(()) }).await?;
         let (loaded, bytes) = poured(trip, Download::new(client, &name, &key, &version)).await?;
-        trip.tell("data", &format!("{loaded}: {} carried and loaded here", size(bytes)));
+        trip.tell(
+            "data",
+            &format!("{loaded}: {} carried and loaded here", size(bytes)),
+        );
         Ok(counted)
     }
     .await;
@@ -177,7 +187,8 @@ async fn carried(
 /// Fetches an object piece by piece, and has the platform load it. Gives what was counted, and its bytes.
 async fn poured(trip: &Trip<'_>, mut object: Download<'_>) -> Result<(String, u64), Failure> {
     let (pieces, taken) = mpsc::channel::<Result<Bytes, std::io::Error>>(AHEAD);
-    let fetching = async {
+    // It has the sender, so that what is sent ends with it.
+    let fetching = async move {
         let mut bytes = 0;
         loop {
             match object.next().await {
@@ -198,11 +209,6 @@ async fn poured(trip: &Trip<'_>, mut object: Download<'_>) -> Result<(String, u6
             }
         }
     };
-    let fetching = async {
-        let fetched = fetching.await;
-        drop(pieces);
-        fetched
-    };
     let body = Body::from_stream(stream(taken));
     let path = format!("{}/load", trip.path);
     let loading = trip.client.pour::<Loaded>(&path, body);
@@ -220,16 +226,15 @@ fn stream(
 }
 
 /// Everybody is served on AWS again, if the data is still true there.
-async fn undone(
-    trip: &Trip<'_>,
-    spot: &Spot<'_>,
-    turn: &Turn<'_>,
-    failure: Failure,
-) -> Result<(), Failure> {
+async fn undone(trip: &Trip<'_>, spot: &Spot<'_>, turn: &Turn<'_>, failure: Failure) -> Result<(), Failure> {
     let abort = format!("vend move {} --abort", trip.target);
     // First: from then on nothing that was counted before arrives any more. It is refused where the data has arrived.
     if let Err(second) = trip.forward(100).await {
-        if trip.the_move().await.is_ok_and(|now| now.data == Some(Side::Here)) {
+        if trip
+            .the_move()
+            .await
+            .is_ok_and(|now| now.data == Some(Side::Here))
+        {
             trip.tell("data", "is true here");
             return Ok(());
         }
@@ -245,7 +250,8 @@ async fn undone(
         }
         Err(second) => {
             let why = second.cause.as_ref().unwrap_or(&second.what);
-            let what = format!("did not come; everybody is served on AWS again, where nobody can write yet: {why}");
+            let what =
+                format!("did not come; everybody is served on AWS again, where nobody can write yet: {why}");
             trip.tell("data", &what);
             Err(failure.next(format!("vend move {} --engine aws", trip.target)))
         }
@@ -256,7 +262,11 @@ async fn undone(
 pub async fn stays(trip: &Trip<'_>, own: &Move) -> Result<(), Failure> {
     let home = own.files.home()?;
     if home.app() != trip.target.app.as_str() {
-        let what = format!("{} is the working tree of {}", own.files.dir.display(), home.app());
+        let what = format!(
+            "{} is the working tree of {}",
+            own.files.dir.display(),
+            home.app()
+        );
         return Err(Failure::usage(what));
     }
     let spot = home.spot(trip.target.environment()?.as_str())?;

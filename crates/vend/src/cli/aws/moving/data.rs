@@ -156,11 +156,7 @@ fn cut(error: &dyn Display) -> Failure {
 }
 
 /// Has a host run lines that load or dump, and count. Gives what was counted, and which version of an object was written.
-pub async fn ran(
-    target: &Target<'_>,
-    host: &str,
-    script: &str,
-) -> Result<(String, Option<String>), Failure> {
+pub async fn ran(target: &Target<'_>, host: &str, script: &str) -> Result<(String, Option<String>), Failure> {
     let client = target.client();
     let command = data::start(client, host, script).await.map_err(broken)?;
     match data::ended(client, host, &command, crate::clock::now)
