@@ -49,7 +49,7 @@ pub fn refuse(spot: &Spot<'_>, trip: &Trip<'_>) -> Result<(), Failure> {
 pub async fn carry(trip: &Trip<'_>, home: &Home, spot: &Spot<'_>) -> Result<(), Failure> {
     let mut found = trip.the_move().await?;
     if found.data == Some(Side::Here) {
-        found = match trip.closed(0, carried(trip, home, spot)).await {
+        found = match Box::pin(trip.closed(0, carried(trip, home, spot))).await {
             Ok(found) => found,
             Err(failure) => {
                 // Where its data still is.

@@ -79,7 +79,7 @@ pub async fn there(trip: &Trip<'_>, own: &Move) -> Result<(), Failure> {
     released(trip, own, &release, &spot).await?;
     healthy(trip).await?;
     match trip.the_move().await?.data {
-        Some(_) => data::carry(trip, &same.home, &spot).await,
+        Some(_) => Box::pin(data::carry(trip, &same.home, &spot)).await,
         None => traffic(trip, own).await,
     }
 }
