@@ -133,6 +133,13 @@ fn tools() -> anyhow::Result<()> {
         ("podman", "podman", "a third, which runs them"),
         ("runc", "runc", "what umoci's bundles run by"),
         ("buildah", "buildah", "a fourth, and a peer of benchmarks"),
+        // Not `mariadb-server`, which would start one.
+        (
+            "mariadbd",
+            "mariadb-server-core",
+            "databases that data is carried between",
+        ),
+        ("mariadb-dump", "mariadb-client", "what carries it"),
     ];
     for (program, package, why) in wanted {
         if !has(program) {

@@ -153,7 +153,8 @@ async fn begin(
     let role = role(site, wanted).await?;
     let guards = wanted.is_guarded();
     let token = token(&wanted.name, start);
-    stack::create(&site.client, &wanted.name, &body, role.as_deref(), guards, &token).await?;
+    let what = (&body, wanted.tags.as_slice());
+    stack::create(&site.client, &wanted.name, what, role.as_deref(), guards, &token).await?;
     settle(site, wanted, None, tell).await
 }
 

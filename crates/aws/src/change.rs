@@ -141,6 +141,8 @@ pub struct Order<'a> {
     pub kept: Vec<&'a str>,
     /// The role that CloudFormation takes.
     pub role: Option<&'a str>,
+    /// All that the stack has from then on, which everything in it gets too.
+    pub tags: &'a [(&'a str, String)],
 }
 
 /// Where a change set is.
@@ -162,6 +164,7 @@ pub async fn ask(client: &Client, order: &Order<'_>) -> Result<(), Error> {
     form.add("ClientToken", order.ticket).maybe("RoleARN", order.role);
     form.list("Capabilities.member", ["CAPABILITY_NAMED_IAM"]);
     order.body.fill(&mut form);
+    form.pairs("Tags.member", order.tags);
     for (index, id) in order.kept.iter().enumerate() {
         let name = format!("Parameters.member.{}", index + 1);
         form.add(&format!("{name}.ParameterKey"), id);

@@ -105,6 +105,16 @@ impl Form {
         }
         self
     }
+
+    /// A list of keys and values: `NAME.1.Key`, `NAME.1.Value`.
+    pub fn pairs(&mut self, name: &str, pairs: &[(&str, String)]) -> &mut Self {
+        for (index, (key, value)) in pairs.iter().enumerate() {
+            let name = format!("{name}.{}", index + 1);
+            self.add(&format!("{name}.Key"), key)
+                .add(&format!("{name}.Value"), value);
+        }
+        self
+    }
 }
 
 /// A request of S3 or Route 53: everything but who signs.

@@ -12,6 +12,7 @@ pub mod client;
 pub mod credentials;
 pub mod destroy;
 pub mod doctor;
+pub mod download;
 pub mod lambda;
 pub mod live;
 pub mod mark;

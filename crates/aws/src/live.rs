@@ -5,6 +5,7 @@
 
 pub mod data;
 pub mod fleet;
+pub mod frost;
 pub mod half;
 pub mod log;
 pub mod release;

@@ -1,6 +1,6 @@
 //! What a stack says about itself, in an output: whose it is, and which template it runs. So an apply that changes nothing
-//! asks CloudFormation once, and what is not in the files any more is still known as ours. (Tags would say it too; they are
-//! handed on to every resource, and each change of one changes them all.)
+//! asks CloudFormation once, and what is not in the files any more is still known as ours. (Tags say whose it is too; they are
+//! handed on to every resource, and each change of one changes them all, so a digest is none of them.)
 
 use serde_json::json;
 
@@ -21,7 +21,7 @@ pub struct Mark {
     pub app: Option<String>,
     pub environment: Option<String>,
     pub preview: Option<String>,
-    /// Of the template without this output.
+    /// Of the template without this output, and of the stack's tags.
     pub digest: String,
     /// US cents a month of what has a price.
     pub cents: u64,
@@ -36,7 +36,7 @@ impl Mark {
             app: stack.app.as_ref().map(ToString::to_string),
             environment: stack.environment.as_ref().map(ToString::to_string),
             preview: stack.preview.as_ref().map(ToString::to_string),
-            digest: digest(stack.template.body().to_string().as_bytes())[..32].to_owned(),
+            digest: digest(format!("{}{:?}", stack.template.body(), stack.tags).as_bytes())[..32].to_owned(),
             cents,
         }
     }

@@ -112,6 +112,8 @@ const MAKES: [(&str, &str); 34] = [
 /// The actions that a caller needs for these templates, sorted.
 pub fn actions<'t>(templates: impl IntoIterator<Item = &'t Template>) -> BTreeSet<String> {
     let mut all: BTreeSet<String> = call::ALL.iter().filter_map(call::Call::action).collect();
+    // Stacks are made and changed with their tags.
+    all.insert("cloudformation:TagResource".to_owned());
     for template in templates {
         for (kind, needs) in MAKES {
             if template.of(kind).next().is_some() {

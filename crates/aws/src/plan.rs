@@ -22,6 +22,8 @@ pub struct Wanted {
     /// The template with the mark.
     pub template: Template,
     pub mark: Mark,
+    /// Keys and values.
+    pub tags: Vec<(&'static str, String)>,
     pub price: Price,
     pub notes: Vec<String>,
 }
@@ -38,6 +40,7 @@ impl Wanted {
             name: stack.name.clone(),
             template: mark.on(&stack.template),
             mark,
+            tags: stack.tags.clone(),
             price,
             notes: stack.notes.clone(),
         }
@@ -173,6 +176,7 @@ pub(crate) async fn asked(site: &Site, wanted: &Wanted, stack: &Stack) -> Result
             .filter(is_kept)
             .collect(),
         role: role.as_deref(),
+        tags: &wanted.tags,
     };
     change::ask(&site.client, &order).await?;
     ready(site, &wanted.name, &ticket).await

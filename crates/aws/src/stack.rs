@@ -226,12 +226,13 @@ pub async fn destroyed(client: &Client, names: &[&str]) -> Result<Vec<String>, E
 pub async fn create(
     client: &Client,
     name: &str,
-    body: &Body,
+    (body, tags): (&Body, &[(&str, String)]),
     role: Option<&str>,
     protects: bool,
     token: &str,
 ) -> Result<(), Error> {
     let mut form = Form::default();
+    form.pairs("Tags.member", tags);
     form.add("StackName", name).maybe("RoleARN", role);
     form.list("Capabilities.member", ["CAPABILITY_NAMED_IAM"]);
     form.add("OnFailure", "ROLLBACK").add("ClientRequestToken", token);

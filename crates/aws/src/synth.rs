@@ -84,6 +84,11 @@ impl Kind {
     }
 }
 
+/// The tag of stacks of an app.
+const APP: &str = "vend:app";
+/// The tag of stacks that come and go with a branch: the entry of `vend.yaml` that they were made from.
+const PREVIEW: &str = "vend:preview";
+
 /// One stack: what CloudFormation is given, and what a person should know about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stack {
@@ -98,6 +103,9 @@ pub struct Stack {
     /// The entry of `vend.yaml` that it was made from, where it comes and goes with a branch.
     pub preview: Option<EnvironmentName>,
     pub region: Region,
+    /// Whose it is, by key: CloudFormation hands them on to all that it makes. They never change as long as the stack is the
+    /// same, because each change of one would change every resource.
+    pub tags: Vec<(&'static str, String)>,
     pub template: Template,
     /// What `vend.yaml` says and AWS does otherwise, in sentences.
     pub notes: Vec<String>,
@@ -121,9 +129,34 @@ impl Stack {
             environment: None,
             preview: None,
             region: foundation.region.clone(),
+            tags: Vec::new(),
             template,
             notes,
         })
+    }
+
+    /// Says whose it is to whoever looks at what it holds.
+    fn tagged(mut self, config: &Config) -> Self {
+        let text = |own: &dyn std::fmt::Display| Some(own.to_string());
+        let own = self.app.as_ref().and_then(|app| config.apps.get(app));
+        let tenant = own.and_then(|own| own.tenant.as_ref());
+        let all = [
+            ("vend:platform", text(&config.platform)),
+            ("vend:foundation", text(&self.foundation)),
+            ("vend:kind", text(&self.kind.word())),
+            ("vend:tenant", tenant.map(ToString::to_string)),
+            (APP, self.app.as_ref().map(ToString::to_string)),
+            (
+                "vend:environment",
+                self.environment.as_ref().map(ToString::to_string),
+            ),
+            (PREVIEW, self.preview.as_ref().map(ToString::to_string)),
+        ];
+        self.tags = all
+            .into_iter()
+            .filter_map(|(key, own)| Some((key, own?)))
+            .collect();
+        self
     }
 
     /// Says whose it is.

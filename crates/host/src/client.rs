@@ -50,6 +50,8 @@ const CHANGE: Duration = Duration::from_secs(300);
 
 /// For what may have to make a base or an image first.
 const MAKE: Duration = Duration::from_secs(3600);
+/// A dump comes in, and is loaded: what a dump took an hour to write takes several to be indexed again.
+const LOAD: Duration = Duration::from_secs(5 * 3600);
 
 /// CodeDeploy's longest deployment, and a little.
 const DEPLOYMENT: Duration = Duration::from_secs(8 * 3600 + 60);
@@ -392,6 +394,20 @@ impl Client {
             .ok_or_else(|| Fault::platform("the node does not say what it dumped"))?
             .to_owned();
         Ok((counted, Body::new(response.into_body())))
+    }
+
+    /// Takes in what a dump elsewhere wrote, compressed by gzip, in place of what is there, and gives what was counted of it.
+    /// Nobody but the platform writes to it until [`Self::open`].
+    pub async fn load(&self, host: &HostId, place: &Place, name: &str, dump: Body) -> Result<String, Fault> {
+        let Place {
+            tenant,
+            app,
+            environment,
+        } = place;
+        let uri = format!(
+            "/v1/databases/load?host={host}&tenant={tenant}&app={app}&environment={environment}&name={name}"
+        );
+        self.exchange(Method::PUT, &uri, dump, LOAD).await
     }
 
     /// Lets an app write to its database again that was dumped.

@@ -4,8 +4,10 @@
 //! input of its own client, as the local root; they are in no file, log or command line.
 
 mod dump;
+mod load;
 
 pub use dump::{Dumped, breaking, making, recounting};
+pub use load::loading;
 
 use std::{
     collections::HashMap,

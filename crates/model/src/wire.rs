@@ -21,7 +21,7 @@ pub use catalogue::{
 };
 pub use doors::{Allowed, Closed, Closing};
 pub use images::{ImageApp, ImageShown, Imported, NewRefresh, Refreshed, RefreshedBase};
-pub use moving::{Arrived, Elsewhere, Forwarded, Move, NewMove, Side};
+pub use moving::{Arrived, Elsewhere, Forwarded, Loaded, Move, NewMove, Side};
 pub use record::{Delivery, DeliveryDetail, DeliveryVerdict, PublicKey};
 pub use release::{
     Analysis, Approval, ApprovalState, Decision, DeployedHost, Deployment, Migration, MigrationState,

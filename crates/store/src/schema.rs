@@ -37,6 +37,7 @@ const STEPS: &[&str] = &[
     include_str!("../migrations/28-late-machines.sql"),
     include_str!("../migrations/30-images-of-apps.sql"),
     include_str!("../migrations/35-doors.sql"),
+    include_str!("../migrations/31-moves-back.sql"),
 ];
 
 /// Makes the directory if it is not there, and keeps every other process out of it while the file is open.

@@ -4,11 +4,15 @@
 
 mod world;
 
+use jiff::Timestamp;
 use model::{Place, wire::Side};
 use store::{Error, PushState, Tx};
 use world::{World, by, place, push};
 
 const HOST: &str = "shop.aws.example";
+
+/// Nobody is served until then.
+const LATER: Option<Timestamp> = Some(Timestamp::constant(4_000_000_000, 0));
 
 async fn refused(
     world: &World,
@@ -49,7 +53,7 @@ async fn without_a_database_any_share_goes_there_and_all_of_it_comes_back() {
     for share in [10, 50, 100] {
         let own = dev.clone();
         world
-            .write(move |tx| tx.serve_move(&own, share, false, &by(3)).map(drop))
+            .write(move |tx| tx.serve_move(&own, share, None, &by(3)).map(drop))
             .await;
         if share < 100 {
             let own = dev.clone();
@@ -59,7 +63,7 @@ async fn without_a_database_any_share_goes_there_and_all_of_it_comes_back() {
     }
     let own = dev.clone();
     world
-        .write(move |tx| tx.serve_move(&own, 100, false, &by(4)).map(drop))
+        .write(move |tx| tx.serve_move(&own, 100, None, &by(4)).map(drop))
         .await;
     let own = dev.clone();
     world.write(move |tx| tx.end_move(&own, false, &by(5))).await;
@@ -81,7 +85,7 @@ async fn nobody_is_served_where_the_data_is_not() {
     for share in [1, 50, 100] {
         let own = dev.clone();
         let why = refused(&world, move |tx| {
-            tx.serve_move(&own, share, false, &by(2)).map(drop)
+            tx.serve_move(&own, share, None, &by(2)).map(drop)
         })
         .await;
         assert!(why.contains("is here"), "{why}");
@@ -92,25 +96,26 @@ async fn nobody_is_served_where_the_data_is_not() {
     let own = dev.clone();
     world
         .write(move |tx| {
-            tx.serve_move(&own, 0, true, &by(3))?;
+            tx.serve_move(&own, 0, LATER, &by(3))?;
             tx.count_move(&own, "2 tables", &by(3))
         })
         .await;
     let own = dev.clone();
     let other = refused(&world, move |tx| {
-        tx.settle_move(&own, Side::Away, "1 table", &by(4)).map(drop)
+        tx.settle_move(&own, Side::Away, "1 table", None, &by(4))
+            .map(drop)
     })
     .await;
     assert!(other.contains("not what was dumped"), "{other}");
     let own = dev.clone();
     world
         .write(move |tx| {
-            tx.settle_move(&own, Side::Away, "2 tables", &by(4))?;
-            tx.serve_move(&own, 100, false, &by(4)).map(drop)
+            tx.settle_move(&own, Side::Away, "2 tables", None, &by(4))?;
+            tx.serve_move(&own, 100, None, &by(4)).map(drop)
         })
         .await;
     let own = dev.clone();
-    let back = refused(&world, move |tx| tx.serve_move(&own, 0, false, &by(5)).map(drop)).await;
+    let back = refused(&world, move |tx| tx.serve_move(&own, 0, None, &by(5)).map(drop)).await;
     assert!(back.contains("on AWS"), "{back}");
     let own = dev.clone();
     let lost = refused(&world, move |tx| tx.end_move(&own, false, &by(5))).await;
@@ -127,7 +132,7 @@ async fn what_waits_for_what_has_moved_is_ignored_and_says_why() {
     let own = dev.clone();
     let number = world
         .write(move |tx| {
-            tx.serve_move(&own, 100, false, &by(2))?;
+            tx.serve_move(&own, 100, None, &by(2))?;
             let number = tx.enqueue_push(&push(&own, "waits"), &by(2))?;
             tx.finish_move(&own, &by(3))?;
             tx.finish_move(&own, &by(4))?;
@@ -139,7 +144,7 @@ async fn what_waits_for_what_has_moved_is_ignored_and_says_why() {
     assert_eq!(found.state, PushState::Ignored);
     assert!(found.reason.unwrap().contains("vend aws push"));
     let own = dev.clone();
-    let gone = refused(&world, move |tx| tx.serve_move(&own, 50, false, &by(5)).map(drop)).await;
+    let gone = refused(&world, move |tx| tx.serve_move(&own, 50, None, &by(5)).map(drop)).await;
     assert!(gone.contains("runs here any more"), "{gone}");
     let own = dev.clone();
     let gone = refused(&world, move |tx| tx.end_move(&own, true, &by(5))).await;
@@ -148,7 +153,7 @@ async fn what_waits_for_what_has_moved_is_ignored_and_says_why() {
     world
         .write(move |tx| {
             tx.reopen_move(&own, &by(6))?;
-            tx.serve_move(&own, 0, false, &by(7))?;
+            tx.serve_move(&own, 0, None, &by(7))?;
             tx.end_move(&own, false, &by(8))
         })
         .await;
@@ -188,18 +193,18 @@ async fn what_was_counted_is_forgotten_when_somebody_may_write() {
     let own = dev.clone();
     world
         .write(move |tx| {
-            tx.serve_move(&own, 0, true, &by(2))?;
+            tx.serve_move(&own, 0, LATER, &by(2))?;
             tx.count_move(&own, counted, &by(2))?;
             // Another dump failed.
             assert!(tx.spoil_move(&own)?);
-            assert!(tx.settle_move(&own, Side::Away, counted, &by(3)).is_err());
+            assert!(tx.settle_move(&own, Side::Away, counted, None, &by(3)).is_err());
             tx.count_move(&own, counted, &by(3))?;
-            tx.serve_move(&own, 0, false, &by(4))?;
-            let again = tx.serve_move(&own, 0, true, &by(5))?;
+            tx.serve_move(&own, 0, None, &by(4))?;
+            let again = tx.serve_move(&own, 0, LATER, &by(5))?;
             assert_eq!(again.counted, None);
-            assert!(tx.settle_move(&own, Side::Away, counted, &by(5)).is_err());
+            assert!(tx.settle_move(&own, Side::Away, counted, None, &by(5)).is_err());
             tx.count_move(&own, counted, &by(6))?;
-            tx.settle_move(&own, Side::Away, counted, &by(6))?;
+            tx.settle_move(&own, Side::Away, counted, None, &by(6))?;
             assert!(!tx.spoil_move(&own)?, "where it is true nobody is to write here");
             Ok(())
         })
@@ -208,13 +213,130 @@ async fn what_was_counted_is_forgotten_when_somebody_may_write() {
     let own = dev.clone();
     world
         .write(move |tx| {
-            tx.serve_move(&own, 100, false, &by(7))?;
+            tx.serve_move(&own, 100, None, &by(7))?;
             tx.finish_move(&own, &by(7))
         })
         .await;
     let own = dev.clone();
     match world.store.write(move |tx| tx.end_move(&own, true, &by(8))).await {
-        Err(Error::Refused { next, .. }) => assert!(next.unwrap().ends_with("--abort --lose-writes")),
+        Err(Error::Refused { next, .. }) => assert!(next.unwrap().ends_with("--engine embedded")),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn data_comes_back_and_is_lost_nowhere() {
+    let (world, dev) = begun(true).await;
+    let (there, here) = (
+        "1 tables, 3 rows, 0123456789abcdef",
+        "1 tables, 3 rows, 0123456789abcdef",
+    );
+    let own = dev.clone();
+    world
+        .write(move |tx| {
+            tx.serve_move(&own, 0, LATER, &by(2))?;
+            tx.count_move(&own, there, &by(2))?;
+            tx.settle_move(&own, Side::Away, there, None, &by(2))?;
+            tx.serve_move(&own, 100, None, &by(2))?;
+            assert!(
+                tx.tear_move(&own, &by(3)).is_err(),
+                "it is served, so its data changes"
+            );
+            tx.serve_move(&own, 100, LATER, &by(3))?;
+            tx.tear_move(&own, &by(3))?;
+            // From here on what is here is of no use, and nobody may have it served.
+            assert!(tx.end_move(&own, true, &by(3)).is_err());
+            assert!(tx.serve_move(&own, 0, None, &by(3)).is_err());
+            assert!(
+                tx.settle_move(&own, Side::Here, here, None, &by(3)).is_err(),
+                "nothing was counted here"
+            );
+            tx.count_move(&own, here, &by(4))?;
+            assert!(
+                tx.settle_move(&own, Side::Here, "1 tables, 2 rows, x", None, &by(4))
+                    .is_err()
+            );
+            // Said again, that it has arrived on AWS changes nothing.
+            let still = tx.settle_move(&own, Side::Away, there, None, &by(4))?;
+            assert!(still.torn && still.data == Some(Side::Away));
+            let late = tx.settle_move(&own, Side::Here, here, Some(by(2).at), &by(4));
+            assert!(late.is_err(), "somebody was served since it was dumped");
+            let back = tx.settle_move(&own, Side::Here, here, Some(by(3).at), &by(5))?;
+            assert!(!back.torn && back.data == Some(Side::Here) && back.closed);
+            assert!(
+                tx.serve_move(&own, 100, None, &by(5)).is_err(),
+                "the data is here"
+            );
+            tx.serve_move(&own, 0, None, &by(5))?;
+            tx.end_move(&own, false, &by(6))
+        })
+        .await;
+    let words = [
+        "begin",
+        "serve",
+        "dump",
+        "settle",
+        "serve",
+        "serve",
+        "overwrite",
+        "load",
+        "settle",
+        "serve",
+        "end",
+    ];
+    assert_eq!(
+        actions(&world, &dev).await,
+        words.map(|word| format!("move.{word}"))
+    );
+}
+
+#[tokio::test]
+async fn who_is_served_by_nobody_for_too_long_is_served_where_the_data_is() {
+    let (world, dev) = begun(true).await;
+    let until = by(10).at;
+    let own = dev.clone();
+    world
+        .write(move |tx| {
+            tx.serve_move(&own, 0, Some(until), &by(2))?;
+            tx.count_move(&own, "2 tables", &by(3))?;
+            assert_eq!(tx.overdue_moves(by(9).at)?, []);
+            assert_eq!(tx.lapse_move(&own, &by(9))?, None);
+            // Said again, it is closed for longer, and since the same time; the ledger has it once.
+            let longer = tx.serve_move(&own, 0, Some(by(20).at), &by(9))?;
+            assert_eq!(longer.closed_at, Some(by(2).at));
+            assert_eq!(tx.lapse_move(&own, &by(10))?, None);
+            assert_eq!(tx.overdue_moves(by(20).at)?, [own.clone()]);
+            let over = tx.overdue_move(&own, &by(20))?.unwrap();
+            assert!(over.closed && over.counted.is_none());
+            assert!(
+                tx.settle_move(&own, Side::Away, "2 tables", None, &by(20))
+                    .is_err(),
+                "nothing settles any more"
+            );
+            let open = tx.lapse_move(&own, &by(20))?.unwrap();
+            assert_eq!((open.share, open.closed, open.closed_until), (0, false, None));
+            // The same where its data is on AWS.
+            tx.serve_move(&own, 0, Some(until), &by(21))?;
+            tx.count_move(&own, "2 tables", &by(21))?;
+            tx.settle_move(&own, Side::Away, "2 tables", None, &by(21))?;
+            let open = tx.lapse_move(&own, &by(22))?.unwrap();
+            assert_eq!((open.share, open.closed), (100, false));
+            assert_eq!(tx.overdue_moves(by(30).at)?, []);
+            Ok(())
+        })
+        .await;
+    let words = [
+        "begin", "serve", "dump", "lapse", "serve", "dump", "settle", "lapse",
+    ];
+    assert_eq!(
+        actions(&world, &dev).await,
+        words.map(|word| format!("move.{word}"))
+    );
+    let lines = world.store.read(|db| db.ledger_from(1, 1000)).await.unwrap();
+    let lapse = lines.iter().find(|line| line.action == "move.lapse").unwrap();
+    assert!(
+        lapse.detail.contains("closed_at") && lapse.detail.contains("\"before\":0"),
+        "{}",
+        lapse.detail
+    );
 }

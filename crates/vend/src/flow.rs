@@ -14,7 +14,7 @@ pub mod images;
 pub mod intake;
 pub mod late;
 pub mod machines;
-mod moving;
+pub mod moving;
 pub mod runs;
 pub mod spread;
 pub mod start;

@@ -1,7 +1,7 @@
 //! The receiver: this program as a function of Lambda, where an app's pipeline on AWS hears of pushes. It verifies them as
 //! `serve` does, and starts the flows of the branch's environments.
 //!
-//! It keeps nothing. An execution's name is made from the delivery, so that Step Functions itself takes a delivery once,
+//! It keeps nothing. An execution's name is made from what is signed of a delivery, so that Step Functions itself takes it once,
 //! however often it is sent or this function is called for it.
 
 mod push;

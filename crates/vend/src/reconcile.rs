@@ -4,6 +4,7 @@ pub mod bases;
 pub mod branches;
 pub mod fleet;
 pub mod machines;
+pub mod moves;
 pub mod patience;
 pub mod rest;
 pub mod retention;

@@ -80,6 +80,7 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     tasks.spawn(reconcile::branches::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::rest::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::machines::run(Arc::clone(&world), stop.clone()));
+    tasks.spawn(reconcile::moves::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::retention::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::bases::run(Arc::clone(&world), stop.clone()));
 

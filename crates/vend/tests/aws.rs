@@ -13,6 +13,8 @@ mod moving;
 mod people;
 #[path = "aws/receiver.rs"]
 mod receiver;
+#[path = "aws/tags.rs"]
+mod tags;
 
 use std::{
     fs,
@@ -219,6 +221,7 @@ fn a_platform_comes_changes_and_goes() {
     }
     assert_eq!(world.status(STACKS[0])["is_protected"], true);
     every_resource_is_there(&world);
+    tags::every_stack_says_whose_it_is(&world);
 
     world.write("aws.toml", &format!("{FOUNDATION}firewall = true\n"));
     let plan = world.json(&["plan"]);

@@ -1,4 +1,5 @@
-//! Data that comes into an environment's database: loaded by one of its hosts, because nobody else reaches it.
+//! Data that comes into an environment's database, and out of it: loaded and dumped by one of its hosts, because nobody else
+//! reaches it.
 //!
 //! The host has the database's login in the app's own environment, so no password is in a command or its record.
 
@@ -29,13 +30,20 @@ const LOGIN: &str = include_str!("data/login.sh");
 /// One load at a time; held by a connection of its own until the script ends.
 const ALONE: &str = include_str!("data/alone.sh");
 const TLS: &str = include_str!("data/tls.sh");
+/// Waits until the login cannot write, and proves it.
+const STILL: &str = include_str!("data/still.sh");
+const DUMP: &str = include_str!("data/dump.sh");
+/// Nobody could write from the first look to this one.
+const AFTER: &str = include_str!("data/after.sh");
 
-/// How a load ended.
+/// How a load or a dump ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
-    /// What was counted then: `3 tables, 120 rows, 0123456789abcdef`.
-    Loaded {
+    Counted {
+        /// What was counted then: `3 tables, 120 rows, 0123456789abcdef`.
         counted: String,
+        /// Of the object that a dump has written.
+        version: Option<String>,
     },
     Failed {
         why: String,
@@ -62,12 +70,31 @@ pub fn loading(bucket: &str, key: &str, version: &str) -> String {
     script("/etc/vend/environment", &fetch, true)
 }
 
+/// Has what is in the database of the app's environment taken by a command, compressed, and counts. Lines of bash. `send`
+/// reads its standard input, and knows about how many bytes come: `$bytes`.
+pub fn dumped(environment: &str, send: &str, secure: bool) -> String {
+    let tls = if secure { TLS } else { "tls=()\n" };
+    format!(
+        "set -euo pipefail\numask 077\nset -a; . {environment}; set +a\n{LOGIN}{tls}{ALONE}{STILL}\
+         send() {{ {send}; }}\n{DUMP}{COUNT}{AFTER}"
+    )
+}
+
+/// The script that dumps into an object, on a host as its stack makes it, and says which version that is.
+pub fn dumping(bucket: &str, key: &str) -> String {
+    let send = format!("aws s3 cp --only-show-errors --expected-size \"$bytes\" - 's3://{bucket}/{key}'");
+    let version =
+        format!("aws s3api head-object --bucket '{bucket}' --key '{key}' --query VersionId --output text");
+    let script = dumped("/etc/vend/environment", &send, true);
+    format!("{script}echo \"version: $({version})\"\n")
+}
+
 /// Starts lines of bash on a host. Gives the id of the command.
 pub async fn start(client: &Client, host: &str, script: &str) -> Result<String, Error> {
     let ask = json!({
         "DocumentName": "AWS-RunShellScript",
         "InstanceIds": [host],
-        "Comment": "The data of an environment that moves here",
+        "Comment": "The data of an environment that moves",
         "TimeoutSeconds": REACH_S,
         "Parameters": {
             // The shell there may be another one. Not on the standard input, which what is run could read.
@@ -88,7 +115,7 @@ pub async fn ended(
     now: fn() -> Timestamp,
 ) -> Result<Ended, Error> {
     let ended = watched(client, host, command, now).await;
-    if !matches!(ended, Ok(Ended::Loaded { .. })) {
+    if !matches!(ended, Ok(Ended::Counted { .. })) {
         let ask = json!({ "CommandId": command, "InstanceIds": [host] });
         // It may have ended by itself, and why it was given up is what there is to say.
         let _ = client.json(&call::CANCEL_COMMAND, ask).await;
@@ -137,12 +164,16 @@ fn last(said: &str) -> &str {
     }
 }
 
-/// What a load says at its end.
+/// What a command says at its end.
 fn read(said: &str) -> Ended {
-    let counted = said.lines().rev().find_map(|line| line.strip_prefix("counted: "));
-    match counted {
-        Some(counted) => Ended::Loaded {
-            counted: counted.trim().to_owned(),
+    let found = |word: &str| {
+        let line = said.lines().rev().find_map(|line| line.strip_prefix(word));
+        line.map(|rest| rest.trim().to_owned())
+    };
+    match found("counted: ") {
+        Some(counted) => Ended::Counted {
+            counted,
+            version: found("version: "),
         },
         None => Ended::Failed {
             why: "the command ended well and counted nothing".to_owned(),
@@ -160,10 +191,13 @@ mod tests {
         let loaded = read(&format!("Complete!\ncounted: {counted}\n"));
         assert_eq!(
             loaded,
-            Ended::Loaded {
-                counted: counted.into()
+            Ended::Counted {
+                counted: counted.into(),
+                version: None,
             }
         );
+        let dumped = read(&format!("counted: {counted}\nversion: 3/L4kq\n"));
+        assert!(matches!(dumped, Ended::Counted { version: Some(version), .. } if version == "3/L4kq"));
         assert!(matches!(read("Complete!\n"), Ended::Failed { .. }));
     }
 
@@ -192,6 +226,14 @@ mod tests {
     fn no_password_is_in_a_command() {
         let script = loading("bucket", "move/shop/production/x.sql.gz", "v1");
         assert!(script.contains(". /etc/vend/environment") && script.contains("DATABASE_PASSWORD"));
-        assert!(!script.contains("END_OF_COMMAND"), "it would end before its end");
+        let dump = dumping("bucket", "move/shop/production/x.sql.gz");
+        for script in [script, dump] {
+            assert!(!script.contains("END_OF_COMMAND"), "it would end before its end");
+            let done = std::process::Command::new("bash")
+                .args(["-n", "-c", &script])
+                .output()
+                .unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        }
     }
 }

@@ -190,6 +190,9 @@ impl Default for Retention {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct App {
+    /// Whose the app is, for who divides the bill: a tag of its stacks.
+    #[serde(default)]
+    pub tenant: Option<Label>,
     /// The foundation where its pipeline lives. Default: that of the only environment, or the only foundation.
     #[serde(default)]
     pub pipeline: Option<Label>,

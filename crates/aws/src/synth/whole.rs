@@ -171,6 +171,7 @@ pub fn all_with(
         }
         files(&mut output.files, config, app, own, &targets)?;
     }
+    output.stacks = output.stacks.into_iter().map(|own| own.tagged(config)).collect();
     Ok(output)
 }
 

@@ -29,6 +29,14 @@ fn a_flow_waits_for_its_source_and_says_what_it_waited_for() {
         world.calls
     );
     world.is("BlueRuns", "no");
+    // What is forbidden is not what is missing, and pushing it again would not help.
+    let mut world = World::new(&FIRST);
+    (world.source_after, world.denied) = (1_000, true);
+    let said = failure(&run("", &mut world));
+    assert!(
+        said.contains("Vend.SourceDenied") && said.contains("(403)") && !said.contains("vend aws push"),
+        "{said}"
+    );
 }
 
 fn asking(more: &str) -> spec::App {

@@ -34,6 +34,8 @@ pub struct World {
     commands: Vec<String>,
     /// The source comes after so many looks.
     pub source_after: u32,
+    /// And until then nobody may look.
+    pub denied: bool,
     /// Who began the release; ada, if nobody says so.
     pub sender: Option<String>,
     /// Who says yes, one after the other.
@@ -75,7 +77,13 @@ impl World {
                 assert_eq!(input["Key"], "source/shop/abc123.zip");
                 if self.source_after > 0 {
                     self.source_after -= 1;
-                    return Err(("S3.NoSuchKeyException".into(), "not there".into()));
+                    return Err(match self.denied {
+                        true => (
+                            "S3.S3Exception".into(),
+                            "Forbidden (Service: S3, Status Code: 403, Request ID: X)".into(),
+                        ),
+                        false => ("S3.NoSuchKeyException".into(), "not there".into()),
+                    });
                 }
                 json!({})
             }

@@ -25,6 +25,18 @@ pub fn files(name: &str) -> BTreeMap<String, String> {
     let mut priorities = Priorities::default();
     let output = all(&config, &app, &mut priorities).unwrap();
     let mut files = BTreeMap::new();
+    let tags: BTreeMap<&str, BTreeMap<&str, &str>> = output
+        .stacks
+        .iter()
+        .map(|stack| {
+            let tags = stack.tags.iter().map(|(key, value)| (*key, value.as_str()));
+            (stack.name.as_str(), tags.collect())
+        })
+        .collect();
+    files.insert(
+        "tags.json".into(),
+        format!("{:#}\n", serde_json::to_value(&tags).unwrap()),
+    );
     for stack in &output.stacks {
         // One flow is like the other.
         if !stack.name.contains("-flow-") || stack.name.ends_with("-production") {

@@ -65,7 +65,7 @@ const OF_FUNCTIONS: &str = "kms:Decrypt kms:GenerateDataKey logs:CreateLogStream
 const OF_BUILDS: &str = "kms:Decrypt kms:DescribeKey kms:GenerateDataKey logs:CreateLogStream logs:PutLogEvents s3:GetObject s3:ListBucket";
 /// What CloudFormation does for who makes, changes and deletes a flow of a branch, and what it is lent for its environment.
 /// Source: the service authorization reference, and the handlers of the types in CloudFormation's registry.
-const OF_BRANCHES: &str = "iam:PassRole logs:AssociateKmsKey logs:CreateLogGroup logs:DeleteLogGroup logs:DescribeLogGroups \
+const OF_BRANCHES: &str = "cloudformation:TagResource iam:PassRole logs:AssociateKmsKey logs:CreateLogGroup logs:DeleteLogGroup logs:DescribeLogGroups \
     logs:ListTagsForResource logs:PutRetentionPolicy logs:TagResource logs:UntagResource states:CreateStateMachine \
     states:DeleteStateMachine states:DescribeStateMachine states:ListTagsForResource states:TagResource states:UntagResource \
     states:UpdateStateMachine";
@@ -235,16 +235,74 @@ fn what_makes_branches_may_do_that_and_no_more() {
             if resources.contains(&"*".to_owned()) {
                 assert!(actions.as_array().unwrap().iter().all(looks), "{statement}");
             }
-            if statement["Sid"] == "Stacks" || statement["Sid"] == "Flows" {
+            // Names do not tell one app from another whose name begins with the same and a dash: tags do.
+            let sid = statement["Sid"].as_str().unwrap();
+            let by_tag = match sid {
+                "MakeStacks" => Some("aws:RequestTag"),
+                "ChangeStacks" => Some("aws:ResourceTag"),
+                _ => None,
+            };
+            if let Some(by_tag) = by_tag {
+                let (of, is) = (format!("{by_tag}/vend:app"), format!("{by_tag}/vend:preview"));
+                let wanted = json!({ "StringEquals": { of: "shop" }, "Null": { is: "false" } });
+                assert_eq!(statement["Condition"], wanted, "{sid}");
+            }
+            let changes =
+                |action: &Value| action.as_str().unwrap().starts_with("cloudformation:") && !looks(action);
+            if actions.as_array().unwrap().iter().any(changes) {
+                assert!(
+                    by_tag.is_some(),
+                    "{sid}: every change of a stack asks for its tags"
+                );
+            }
+            if sid.ends_with("Stacks") || sid == "Flows" {
                 assert!(
                     resources.iter().all(|own| own.contains("-shop-*-b-????????????")),
                     "{statement}"
                 );
             }
         }
+        stacks_of_others_are_left_alone(&build.properties["Policies"][0]["PolicyDocument"]);
         seen += 1;
     }
     assert!(seen > 0);
+}
+
+/// A stack that is called like one of this app's branches is one only when its tags say so.
+fn stacks_of_others_are_left_alone(policy: &Value) {
+    let statements = policy["Statement"].as_array().unwrap();
+    let make = statements.iter().find(|one| one["Sid"] == "MakeStacks").unwrap();
+    for pattern in many(&make["Resource"]) {
+        let resource = pattern
+            .replacen('*', "more-x", 1)
+            .replace('?', "a")
+            .replace('*', "id");
+        let may = |action: &str, keys: Keys<'_>| {
+            let request = Request {
+                action,
+                resource: &resource,
+                keys,
+            };
+            judge(policy, &request) == Verdict::Allowed
+        };
+        for (action, whose) in [
+            ("cloudformation:CreateStack", "aws:RequestTag"),
+            ("cloudformation:CreateChangeSet", "aws:ResourceTag"),
+            ("cloudformation:DeleteStack", "aws:ResourceTag"),
+        ] {
+            let (of, is) = (format!("{whose}/vend:app"), format!("{whose}/vend:preview"));
+            assert!(
+                may(action, &[(&of, "shop"), (&is, "preview")]),
+                "{action} on {resource}"
+            );
+            assert!(
+                !may(action, &[(&of, "shop-more"), (&is, "preview")]),
+                "{action}: another app's"
+            );
+            assert!(!may(action, &[(&of, "shop")]), "{action}: one that stays");
+            assert!(!may(action, &[]), "{action}: one without tags");
+        }
+    }
 }
 
 /// Whoever starts a build may say what it runs, with the project's role: so only who starts it anyway may start it.
@@ -373,6 +431,8 @@ fn holds(operator: &str, keys: &Value, request: &Request<'_>) -> bool {
         let wanted = many(wanted);
         match operator {
             "StringEquals" | "Bool" => given.is_some_and(|given| wanted.iter().any(|one| one == given)),
+            // "true": it is not there.
+            "Null" => wanted.iter().all(|one| (one == "true") == given.is_none()),
             // A key that is not there differs from everything.
             "StringNotEquals" => given.is_none_or(|given| wanted.iter().all(|one| one != given)),
             "StringLike" | "ArnLike" => given.is_some_and(|given| wanted.iter().any(|one| like(one, given))),

@@ -1,5 +1,5 @@
-//! All of a database in one file, for whoever takes it elsewhere: made by the engine's own client, on the database's host,
-//! where nobody writes any more.
+//! All of a database in one file, for whoever takes it elsewhere, or from elsewhere: made and loaded by the engine's own
+//! client, on the database's host, where nobody writes any more.
 
 use std::{fs::File, io, os::unix::fs::OpenOptionsExt as _, time::Duration};
 
@@ -24,7 +24,7 @@ const QUICK: Duration = Duration::from_secs(60);
 const FILE: &str = "vend-dump.gz";
 
 /// What all of them begin with.
-const ASK: &str = r#"set -euo pipefail
+pub(super) const ASK: &str = r#"set -euo pipefail
 umask 077
 socket=/run/mysqld/mysqld.sock
 ask() { mariadb --no-defaults --socket="$socket" "$@" "$database"; }
@@ -32,8 +32,8 @@ ask() { mariadb --no-defaults --socket="$socket" "$@" "$database"; }
 const MAKE: &str = include_str!("dump.sh");
 /// A dump under way ends, because nobody answers it any more.
 const BREAK: &str = include_str!("break.sh");
-/// The count of what nobody could write to since it was dumped.
-const STILL: &str = include_str!("still.sh");
+/// The count of what nobody could write to since it was dumped or loaded.
+pub(super) const STILL: &str = include_str!("still.sh");
 /// For so long a dump under way is waited for before it is broken off.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -111,7 +111,7 @@ impl Databases {
     }
 
     /// The agent of a place's own database.
-    fn agent_of(&self, host: &HostId, place: &Place, name: &str) -> Result<Client, Fault> {
+    pub(super) fn agent_of(&self, host: &HostId, place: &Place, name: &str) -> Result<Client, Fault> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
         if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
             return Err(Fault::order("that is not the name of a database"));
@@ -145,12 +145,17 @@ async fn writable(agent: &Client, host: &HostId, name: &str) -> Result<(), Fault
 }
 
 /// What was counted, of all that a script says.
-fn counted(said: &str) -> Option<String> {
+pub(super) fn counted(said: &str) -> Option<String> {
     let line = said.lines().find_map(|line| line.strip_prefix("counted: "))?;
     Some(line.trim().to_owned())
 }
 
-async fn shell(agent: &Client, host: &HostId, script: &str, within: Duration) -> Result<String, Fault> {
+pub(super) async fn shell(
+    agent: &Client,
+    host: &HostId,
+    script: &str,
+    within: Duration,
+) -> Result<String, Fault> {
     let run = RunOrder {
         command: ["/bin/bash", "-c", script].map(str::to_owned).to_vec(),
         user: None,

@@ -1,15 +1,16 @@
-//! Dumps of databases, as they are read: never held in memory.
+//! Dumps of databases, as they are read and as they come: never held in memory.
 
 use axum::{
     Router,
     body::Body,
-    extract::State,
+    extract::{DefaultBodyLimit, Query, State},
     response::{IntoResponse as _, Response},
-    routing::post,
+    routing::{post, put},
 };
-use model::{HostId, Place};
+use futures_util::TryStreamExt as _;
+use model::{AppName, EnvironmentName, HostId, Place, TenantName};
 use serde::{Deserialize, Serialize};
-use tokio_util::io::ReaderStream;
+use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::{
     Node,
@@ -29,9 +30,20 @@ pub struct Asking {
     pub name: String,
 }
 
+/// The same, in the query of a request whose body is a dump.
+#[derive(Debug, Deserialize)]
+struct Named {
+    host: HostId,
+    tenant: TenantName,
+    app: AppName,
+    environment: EnvironmentName,
+    name: String,
+}
+
 pub fn router() -> Router<Node> {
     Router::new()
         .route("/v1/databases/dump", post(dump))
+        .route("/v1/databases/load", put(load).layer(DefaultBodyLimit::disable()))
         .route("/v1/databases/open", post(open))
         .route("/v1/databases/count", post(count))
 }
@@ -45,6 +57,24 @@ async fn dump(State(node): State<Node>, Order(asked): Order<Asking>) -> Response
             ([(COUNTED, dumped.counted)], Body::from_stream(stream)).into_response()
         }
     }
+}
+
+async fn load(State(node): State<Node>, Query(named): Query<Named>, body: Body) -> Response {
+    let Named {
+        host,
+        tenant,
+        app,
+        environment,
+        name,
+    } = named;
+    let place = Place {
+        tenant,
+        app,
+        environment,
+    };
+    let stream = body.into_data_stream().map_err(std::io::Error::other);
+    let dump = Box::pin(StreamReader::new(stream));
+    answer(node.databases.load(&host, &place, &name, dump).await)
 }
 
 async fn open(State(node): State<Node>, Order(asked): Order<Asking>) -> Response {

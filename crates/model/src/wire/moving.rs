@@ -35,6 +35,17 @@ pub struct Move {
     pub share: u32,
     /// Nobody is served: the data is on the way.
     pub closed: bool,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub closed_at: Option<Timestamp>,
+    /// After this it is served where its data is, unless whoever carries it says before that it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub closed_until: Option<Timestamp>,
+    /// A load was begun here and has not arrived: its data is on AWS only.
+    #[serde(default)]
+    pub torn: bool,
     /// Where its data is true; absent: it has no database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Side>,
@@ -76,11 +87,29 @@ pub struct NewMove {
     pub host: String,
 }
 
-/// The data of an environment has arrived on AWS.
+/// The data of an environment has arrived on the other side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Arrived {
-    /// What was counted of it there: `3 tables, 120 rows, 0123456789abcdef`.
+    /// What was counted of it on AWS: `3 tables, 120 rows, 0123456789abcdef`.
+    pub counted: String,
+    /// Where it has arrived.
+    #[serde(default = "away")]
+    pub side: Side,
+    /// Since when nobody is served, as it was told to whoever dumped it. Refused when somebody was served since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub closed_at: Option<Timestamp>,
+}
+
+fn away() -> Side {
+    Side::Away
+}
+
+/// What was counted of data that was loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Loaded {
+    /// `3 tables, 120 rows, 0123456789abcdef`.
     pub counted: String,
 }
 
@@ -93,4 +122,8 @@ pub struct Forwarded {
     /// Answer all of them with 503 instead.
     #[serde(default)]
     pub closed: bool,
+    /// With `closed`: for so many seconds at most, if it is not said again. Then all is served where the data is. 60 to 86400;
+    /// without it 18000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_s: Option<u32>,
 }

@@ -433,7 +433,7 @@ fn elsewhere_text(environment: &Environment) -> Option<String> {
         _ if own.finished => {
             format!("all is forwarded to {host} (vend move {place} --engine embedded brings it back)")
         }
-        _ if own.closed => format!("nobody is served: its data is on the way to {host}"),
+        _ if own.closed => format!("nobody is served: its data is on the way to {host}, or back"),
         _ => format!(
             "{} % is forwarded to {host} (vend move {place} --abort ends it)",
             own.share

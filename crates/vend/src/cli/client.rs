@@ -24,6 +24,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(120);
 /// What is large is made or taken in before it is answered.
 const BULK: Duration = Duration::from_secs(3600);
+/// A database comes in, and is loaded.
+const POUR: Duration = Duration::from_secs(5 * 3600);
 /// Of one JSON answer.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
@@ -132,6 +134,12 @@ impl Client {
         let body = Body::from_stream(tokio_util::io::ReaderStream::with_capacity(file, 1 << 18));
         let request = self.request(&Method::PUT, path, Some(body))?;
         decode(self.send(request, BULK).await?).await
+    }
+
+    /// Sends what comes piece by piece, and waits for as long as a database takes to be loaded.
+    pub async fn pour<T: DeserializeOwned>(&self, path: &str, body: Body) -> Result<T, Failure> {
+        let request = self.request(&Method::PUT, path, Some(body))?;
+        decode(self.send(request, POUR).await?).await
     }
 
     /// A POST whose answer is long and comes piece by piece, with one of its headers.

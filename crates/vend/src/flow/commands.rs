@@ -173,6 +173,10 @@ impl Commands for Flows {
         Box::pin(moving::step(&self.world, place, step, by))
     }
 
+    fn load(&self, place: Place, dump: Body, by: By) -> BoxFuture<'_, Result<String, Fault>> {
+        Box::pin(moving::load(&self.world, place, dump, by))
+    }
+
     fn dump(&self, place: Place, by: By) -> BoxFuture<'_, Result<(String, Body), Fault>> {
         Box::pin(moving::dump(&self.world, place, by))
     }

@@ -18,11 +18,12 @@ pub async fn step(world: &World, place: Place, step: Moving, by: By) -> Result<(
         Moving::Begin { host } => begin(world, &place, host, by).await.map_err(refused)?,
         Moving::Serve { share, closed } => {
             let own = place.clone();
+            let until = closed.map(|closed| by.at + closed);
             let written = world
                 .store
-                .write(move |tx| tx.serve_move(&own, share, closed, &by));
+                .write(move |tx| tx.serve_move(&own, share, until, &by));
             let found = written.await.map_err(refused)?;
-            if !closed && found.data == Some(Side::Here) {
+            if !found.closed && found.data == Some(Side::Here) {
                 let opened = open(world, &found).await;
                 world.routes.apply().await?;
                 return opened;
@@ -35,11 +36,11 @@ pub async fn step(world: &World, place: Place, step: Moving, by: By) -> Result<(
                 .map(drop)
                 .map_err(refused);
         }
-        Moving::Settle { counted } => {
-            recount(world, &place).await?;
+        Moving::Settle { side, counted, since } => {
+            recount(world, &place, side).await?;
             let written = world
                 .store
-                .write(move |tx| tx.settle_move(&place, Side::Away, &counted, &by));
+                .write(move |tx| tx.settle_move(&place, side, &counted, since, &by));
             written.await.map(drop).map_err(refused)?;
         }
         Moving::End { lose } => {
@@ -49,7 +50,8 @@ pub async fn step(world: &World, place: Place, step: Moving, by: By) -> Result<(
                 .read(move |db| db.the_move(&own))
                 .await
                 .map_err(refused)?;
-            if found.finished_at.is_none() && (lose || found.data == Some(Side::Here)) {
+            found.may_end(lose).map_err(refused)?;
+            if found.finished_at.is_none() {
                 open(world, &found).await?;
             }
             let own = place.clone();
@@ -62,8 +64,8 @@ pub async fn step(world: &World, place: Place, step: Moving, by: By) -> Result<(
     world.routes.apply().await
 }
 
-/// Refuses where what is here is not what was dumped: a server that was started again has let others write.
-async fn recount(world: &World, place: &Place) -> Result<(), Fault> {
+/// Refuses where what is here is not what was dumped or loaded: a server that was started again has let others write.
+async fn recount(world: &World, place: &Place, side: Side) -> Result<(), Fault> {
     let own = place.clone();
     let read = world
         .store
@@ -71,7 +73,7 @@ async fn recount(world: &World, place: &Place) -> Result<(), Fault> {
     let (found, environment) = read.await.map_err(refused)?;
     let Some(host) = environment
         .database_host
-        .filter(|_| found.closed && found.data == Some(Side::Here))
+        .filter(|_| found.closed && found.data.is_some_and(|own| own != side))
     else {
         return Ok(());
     };
@@ -79,7 +81,7 @@ async fn recount(world: &World, place: &Place) -> Result<(), Fault> {
     match found.counted {
         Some(counted) if counted == now => Ok(()),
         _ => Err(Fault::order(format!(
-            "what is here is not what was dumped any more: {now}"
+            "what is here is not what was counted any more: {now}"
         ))),
     }
 }
@@ -139,6 +141,49 @@ async fn dumped(world: &World, place: Place, by: By) -> Result<(String, Body), F
         }
     }
     kept
+}
+
+/// Takes in all of the data of an environment that nobody is served by just now, in place of what is here.
+pub async fn load(world: &Arc<World>, place: Place, dump: Body, by: By) -> Result<String, Fault> {
+    let world = Arc::clone(world);
+    // Brought to its end also when nobody waits for it any more: another load must not begin beside it.
+    let whole = tokio::spawn(async move { loaded(&world, place, dump, by).await });
+    let ended = whole.await;
+    ended.unwrap_or_else(|error| Err(Fault::platform(format!("the load ended half way: {error}"))))
+}
+
+async fn loaded(world: &World, place: Place, dump: Body, by: By) -> Result<String, Fault> {
+    let (own, actor) = (place.clone(), by.clone());
+    // On record first: what is here is of no use from then on.
+    let torn = world.store.write(move |tx| {
+        let host = tx.environment(&own)?.database_host;
+        let host = host.ok_or_else(|| start::refusal(format!("{own} has no database here"), None))?;
+        tx.tear_move(&own, &actor).map(|()| host)
+    });
+    let host = torn.await.map_err(refused)?;
+    let counted = world.node.load(&host, &place, DATABASE_NAME, dump).await?;
+    let (own, said) = (place, counted.clone());
+    let written = world.store.write(move |tx| tx.count_move(&own, &said, &by));
+    written.await.map_err(refused).map(|()| counted)
+}
+
+/// Serves everybody where the data is, because whoever carried it has stopped to say that it goes on.
+pub async fn lapse(world: &World, place: &Place, by: By) -> Result<(), Fault> {
+    let (own, actor) = (place.clone(), by.clone());
+    let over = world.store.write(move |tx| tx.overdue_move(&own, &actor));
+    let Some(found) = over.await.map_err(refused)? else {
+        return Ok(());
+    };
+    if found.data == Some(Side::Here) {
+        // First: who is served before it may write would fail, and nobody would try again.
+        open(world, &found).await?;
+    }
+    let own = place.clone();
+    let lapsed = world.store.write(move |tx| tx.lapse_move(&own, &by));
+    if let Some(found) = lapsed.await.map_err(refused)? {
+        warn!(%place, "{place} was served by nobody for too long: {} % go to {} again", found.share, found.host);
+    }
+    world.routes.apply().await
 }
 
 async fn begin(world: &World, place: &Place, host: String, by: By) -> Result<(), Error> {

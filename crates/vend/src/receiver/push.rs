@@ -29,8 +29,7 @@ pub(super) async fn receive(receiver: &mut Receiver, request: &Request) -> Resul
     match (verdict, event) {
         (DeliveryVerdict::Refused, _) => Ok(refused(&reason.unwrap_or_default())),
         (DeliveryVerdict::Accepted, Some(Event::Push(push))) => {
-            let id = webhook::delivery_id(provider, &request.headers, &request.body);
-            start(receiver, &push, &id).await
+            start(receiver, &push, &signed(provider, request)).await
         }
         (DeliveryVerdict::Accepted, Some(event)) => match event.deletion() {
             Some((branch, commit)) => end(receiver, branch, commit, &signed(provider, request)).await,
@@ -41,7 +40,8 @@ pub(super) async fn receive(receiver: &mut Receiver, request: &Request) -> Resul
 }
 
 /// What tells one event from another by what is signed. GitHub signs the body alone, and the id in the header is whatever
-/// somebody writes who sends it again. GitLab signs id and time, or nothing, and what it sends about two deletions may be the same.
+/// somebody writes who sends it again; of two pushes that bring a branch to the same commit, the bodies differ by when the
+/// repository was pushed to. GitLab signs id and time, or nothing, and what it sends about two deletions may be the same.
 fn signed(provider: Provider, request: &Request) -> String {
     let id = match provider {
         Provider::Github => String::new(),
@@ -71,12 +71,12 @@ fn ignored(why: &str) -> Response {
     Response::new(200, json!({ "status": "ignored" }))
 }
 
-async fn start(receiver: &Receiver, push: &Push, delivery: &str) -> Result<Response, Error> {
+async fn start(receiver: &Receiver, push: &Push, event: &str) -> Result<Response, Error> {
     let branch = push.branch.as_deref().unwrap_or_default();
     let input = input(receiver, push, branch);
     let own = receiver.own(branch);
     if let Some((preview, environment)) = own.as_ref().filter(|(preview, _)| preview.made) {
-        let name = name(&push.commit.id, delivery, environment);
+        let name = name(&push.commit.id, event, environment);
         let job = release::job(environment.as_str(), branch, preview.expires, &name, &input);
         let started = execute(receiver, &receiver.branch_machine, &name, &job).await?;
         return Ok(told(started.iter().map(|_| environment).collect()));
@@ -91,7 +91,7 @@ async fn start(receiver: &Receiver, push: &Push, delivery: &str) -> Result<Respo
         match execute(
             receiver,
             &flow,
-            &name(&push.commit.id, delivery, environment),
+            &name(&push.commit.id, event, environment),
             &input,
         )
         .await
@@ -163,7 +163,7 @@ fn told(started: Vec<&EnvironmentName>) -> Response {
     }
 }
 
-/// What a flow is given. The same delivery says the same, or Step Functions would not know it again.
+/// What a flow is given. The same event says the same, or Step Functions would not know it again.
 fn input(receiver: &Receiver, push: &Push, branch: &str) -> Value {
     let message: String = push.commit.message.chars().take(MESSAGE).collect();
     json!({
@@ -176,9 +176,9 @@ fn input(receiver: &Receiver, push: &Push, branch: &str) -> Value {
     })
 }
 
-/// The commit for people, and the delivery for Step Functions: 80 characters at most.
-fn name(commit: &str, delivery: &str, environment: &EnvironmentName) -> String {
-    let digest = Digest::of_parts([environment.as_str(), delivery]).hex();
+/// The commit for people, and the event for Step Functions: 80 characters at most.
+fn name(commit: &str, event: &str, environment: &EnvironmentName) -> String {
+    let digest = Digest::of_parts([environment.as_str(), event]).hex();
     let commit: String = commit
         .chars()
         .filter(char::is_ascii_alphanumeric)

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 
 use axum::body::Body;
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     AppName, ApprovalId, DeploymentId, Digest, ExecutionId, HostId, Place, TenantName,
     plan::Plan,
     port::{BasesSeen, Commit, Fault, HostSeen, ImageAbout, ImageDiff, ImageExport, LogChunk, LogRef},
     route::TargetHealth,
-    wire::{NewRollback, Refreshed},
+    wire::{NewRollback, Refreshed, Side},
 };
 use store::{By, NewInvitation};
 
@@ -42,14 +42,21 @@ pub struct Pushed {
 pub enum Moving {
     /// Its load balancer there has this name.
     Begin { host: String },
-    /// Percent of the requests that are forwarded; or nobody is served.
-    Serve { share: u32, closed: bool },
+    /// Percent of the requests that are forwarded; or nobody is served for so long.
+    Serve {
+        share: u32,
+        closed: Option<SignedDuration>,
+    },
     /// Nothing of it runs here any more.
     Finish,
     /// It runs here again.
     Reopen,
-    /// Its data has arrived there, and this was counted of it.
-    Settle { counted: String },
+    /// Its data has arrived on that side, and this was counted of it on AWS. `since`: nobody was served since then.
+    Settle {
+        side: Side,
+        counted: String,
+        since: Option<Timestamp>,
+    },
     /// All is served here. `lose`: although its data is there.
     End { lose: bool },
 }
@@ -109,6 +116,9 @@ pub trait Commands: Send + Sync + 'static {
 
     /// The data of an environment that moves, compressed by gzip, and what was counted of it. Nobody writes to it from then on.
     fn dump(&self, place: Place, by: By) -> BoxFuture<'_, Result<(String, Body), Fault>>;
+
+    /// Takes in what a dump on AWS wrote in place of the data here, and gives what was counted of it. Nobody writes to it then.
+    fn load(&self, place: Place, dump: Body, by: By) -> BoxFuture<'_, Result<String, Fault>>;
 
     /// Starts the hosts of an environment that sleeps.
     fn wake(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;

@@ -2,15 +2,17 @@
 
 use axum::{
     Json,
+    body::Body,
     extract::State as Held,
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use jiff::SignedDuration;
 use model::{
     Place,
     policy::Action,
     route::TargetState,
-    wire::{Arrived, Forwarded, Move, NewMove},
+    wire::{Arrived, Forwarded, Loaded, Move, NewMove},
 };
 use serde::Deserialize;
 
@@ -23,6 +25,9 @@ use super::{
     state::State,
 };
 use crate::reconcile::routes;
+
+/// For so long nobody is served when whoever closes does not say it: a dump, a load and what comes between.
+const CLOSED_S: u32 = 18_000;
 
 /// What is lost on the way back.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -55,6 +60,9 @@ async fn wire(state: &State, place: Place) -> Result<Move, Refusal> {
         release: found.release,
         share: found.share,
         closed: found.closed,
+        closed_at: found.closed_at,
+        closed_until: found.closed_until,
+        torn: found.torn,
         data: found.data,
         healthy: known.map(|seen| seen.state == TargetState::Healthy),
         reason: seen.as_ref().and_then(|seen| seen.reason.clone()),
@@ -123,10 +131,21 @@ pub async fn forward(
     named: Named,
     input::Json(forwarded): input::Json<Forwarded>,
 ) -> Result<Json<Move>, Refusal> {
-    let Forwarded { share, closed } = forwarded;
+    let Forwarded {
+        share,
+        closed,
+        closed_s,
+    } = forwarded;
     if share > 100 {
         return Err(Refusal::invalid("a share is 0 to 100 percent"));
     }
+    let closed_s = closed_s.unwrap_or(CLOSED_S);
+    if !(60..=86_400).contains(&closed_s) {
+        return Err(Refusal::invalid(
+            "nobody is served for 60 to 86400 seconds at most",
+        ));
+    }
+    let closed = closed.then(|| SignedDuration::from_secs(closed_s.into()));
     let place = step(&state, &caller, named, Moving::Serve { share, closed }).await?;
     wire(&state, place).await.map(Json)
 }
@@ -180,7 +199,27 @@ pub async fn dump(Held(state): Held<State>, caller: Caller, named: Named) -> Res
     Ok((headers, body).into_response())
 }
 
-/// Says that the data has arrived, with what was counted of it there, which must be what was counted here.
+/// Takes in what a dump on AWS wrote: SQL, compressed by gzip, in place of the data here. Only while nobody is served, and
+/// the data is on AWS. Until it has arrived, nobody may have it served here.
+#[utoipa::path(put, path = "/v1/tenants/{tenant}/apps/{app}/environments/{environment}/move/load",
+    operation_id = "environments.move.load", tag = "environments",
+    params(("tenant" = String, Path), ("app" = String, Path), ("environment" = String, Path)),
+    request_body(content = String, content_type = "application/gzip"),
+    responses((status = 200, body = Loaded), Refusal))]
+pub async fn load(
+    Held(state): Held<State>,
+    caller: Caller,
+    named: Named,
+    body: Body,
+) -> Result<Json<Loaded>, Refusal> {
+    let place = allowed(&caller, Action::Operate, named)?;
+    let own = place.clone();
+    state.store.read(move |db| db.environment(&own)).await?;
+    let counted = state.commands.load(place, body, state.by(&caller.0)).await?;
+    Ok(Json(Loaded { counted }))
+}
+
+/// Says that the data has arrived, with what was counted of it on AWS, which must be what was counted here.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/apps/{app}/environments/{environment}/move/arrived",
     operation_id = "environments.move.arrived", tag = "environments",
     params(("tenant" = String, Path), ("app" = String, Path), ("environment" = String, Path)),
@@ -191,8 +230,12 @@ pub async fn arrived(
     named: Named,
     input::Json(arrived): input::Json<Arrived>,
 ) -> Result<Json<Move>, Refusal> {
-    let Arrived { counted } = arrived;
-    let place = step(&state, &caller, named, Moving::Settle { counted }).await?;
+    let settle = Moving::Settle {
+        side: arrived.side,
+        counted: arrived.counted,
+        since: arrived.closed_at,
+    };
+    let place = step(&state, &caller, named, settle).await?;
     wire(&state, place).await.map(Json)
 }
 

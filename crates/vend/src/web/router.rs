@@ -68,7 +68,6 @@ fn operations() -> OpenApiRouter<State> {
         .routes(routes!(moves::show, moves::begin, moves::forward, moves::end))
         .routes(routes!(moves::finish))
         .routes(routes!(moves::reopen))
-        .routes(routes!(moves::arrived))
         .routes(routes!(releases::list))
         .routes(routes!(releases::show))
         .routes(routes!(executions::list))
@@ -109,11 +108,13 @@ fn operations() -> OpenApiRouter<State> {
         .routes(routes!(audit::public_key))
 }
 
-/// What is as large as an image or a base, and takes its time.
+/// What is as large as an image, a base or a database, and takes its time.
 fn bulk() -> OpenApiRouter<State> {
     OpenApiRouter::new()
         .routes(routes!(images::export))
         .routes(routes!(moves::dump))
+        .routes(routes!(moves::load))
+        .routes(routes!(moves::arrived))
         .routes(routes!(images::import))
         .routes(routes!(images::refresh))
 }

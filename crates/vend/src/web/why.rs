@@ -137,9 +137,14 @@ fn of_environment(db: &Db<'_>, environment: store::Environment) -> Result<WhyEnv
     {
         torn(&mut why, &place, &spread);
     }
-    if db.find_move(&place)?.is_some_and(|own| own.closed) {
-        why.sentence =
-            "nobody is served (503): its data is on the way to AWS, or whoever carried it has stopped".into();
+    if let Some(own) = db.find_move(&place)?.filter(|own| own.closed) {
+        let until = match own.closed_until {
+            Some(until) => format!("until {}", until.strftime("%H:%M:%S UTC")),
+            None => "until somebody ends that".to_owned(),
+        };
+        why.sentence = format!(
+            "nobody is served (503): its data is on the way, or whoever carried it has stopped; {until}, if nobody says that it goes on"
+        );
         why.next = Some(format!("vend move {place} --abort, or the same move again"));
     }
     why.push = Some(releases::push(push));

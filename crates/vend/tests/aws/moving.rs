@@ -1,5 +1,8 @@
 //! An environment goes to AWS, against moto's server and a platform that answers as documented.
 
+#[path = "back.rs"]
+mod back;
+
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -14,6 +17,7 @@ use super::{World, said};
 const AT: &str = "2026-11-21T10:00:00Z";
 const HOST: &str = "shop.apps.example.com";
 const COUNTED: &str = "2 tables, 5 rows, 0123456789abcdef";
+const STACK: &str = "vend-production-shop-production";
 
 /// What the platform knows of the move, and what it was asked.
 #[derive(Default)]
@@ -31,6 +35,10 @@ struct Held {
     live: u64,
     asked: Vec<String>,
     looks: u32,
+    /// What it counted of data that was loaded; without it the load fails.
+    loads: Option<&'static str>,
+    /// Bytes of a dump that came.
+    came: usize,
 }
 
 /// A platform with the one environment.
@@ -65,14 +73,19 @@ impl Platform {
     fn answer(&self, mut stream: TcpStream) {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let (mut head, mut length) = (String::new(), 0);
+        let mut is_chunked = false;
         while reader.read_line(&mut head).unwrap() > 2 {
             let last = head.lines().last().unwrap().to_ascii_lowercase();
+            is_chunked |= last == "transfer-encoding: chunked";
             if let Some(text) = last.strip_prefix("content-length: ") {
                 length = text.parse().unwrap();
             }
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).unwrap();
+        if is_chunked {
+            self.held.lock().unwrap().came = chunks(&mut reader);
+        }
         let mut words = head.split(' ');
         let (method, path) = (words.next().unwrap(), words.next().unwrap());
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
@@ -104,12 +117,33 @@ impl Platform {
     }
 }
 
+/// Reads a body that comes in chunks. Gives its bytes.
+fn chunks(reader: &mut impl std::io::BufRead) -> usize {
+    let mut all = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        let Ok(bytes) = usize::from_str_radix(line.trim(), 16) else {
+            // It was cut short.
+            return 0;
+        };
+        let mut chunk = vec![0; bytes + 2];
+        if reader.read_exact(&mut chunk).is_err() {
+            return 0;
+        }
+        all += bytes;
+        if bytes == 0 {
+            return all;
+        }
+    }
+}
+
 impl Held {
     fn answer(&mut self, method: &str, path: &str, body: Value) -> (u16, String, Vec<u8>) {
         let what = path
             .strip_prefix("/v1/tenants/acme/apps/shop/environments/production")
             .unwrap();
-        if method != "GET" {
+        if method != "GET" && what != "/move/load" {
             let said = if body.is_null() {
                 String::new()
             } else {
@@ -146,9 +180,24 @@ impl Held {
                 more = format!("vend-counted: {COUNTED}\r\n");
                 return (200, more, b"a dump".to_vec());
             }
+            ("PUT", "/move/load") => match self.loads {
+                Some(counted) => json!({ "counted": counted }),
+                None => {
+                    let problem =
+                        json!({ "type": "x", "title": "no", "status": 500, "detail": "the server is away" });
+                    return (500, more, problem.to_string().into_bytes());
+                }
+            },
             ("POST", "/move/arrived") => {
-                assert_eq!(body["counted"], COUNTED);
-                self.the_move()["data"] = json!("away");
+                assert_eq!(
+                    (&body["counted"], &body["closed_at"]),
+                    (&json!(COUNTED), &json!(AT))
+                );
+                if self.loads.is_some_and(|loaded| loaded != COUNTED) {
+                    let problem = json!({ "type": "x", "title": "no", "status": 409, "detail": "is not what was dumped" });
+                    return (409, more, problem.to_string().into_bytes());
+                }
+                self.the_move()["data"] = body["side"].clone();
                 self.the_move().clone()
             }
             ("PUT", "/move") if self.deaf && body["closed"] == false => {
@@ -160,6 +209,11 @@ impl Held {
                 let fails = self.fails;
                 let found = self.the_move();
                 (found["share"], found["closed"]) = (body["share"].clone(), body["closed"].clone());
+                found["closed_at"] = if body["closed"] == true {
+                    json!(AT)
+                } else {
+                    Value::Null
+                };
                 let before = found.clone();
                 if fails {
                     (found["requests"], found["errors"]) = (json!(50), json!(20));
@@ -317,11 +371,10 @@ fn data_goes_at_once_or_not_at_all() {
     world.stops(&platform, &GO);
     world.approved();
     platform.changes();
-    let stack = "vend-production-shop-production";
     world.release("BlueRuns=yes BlueImage=ami-12c6146b BlueWeight=100");
     let nobody = world.stops(&platform, &GO);
     assert!(nobody.contains("no host there is healthy"), "{nobody}");
-    world.host(stack, "Blue", "instance");
+    world.host(STACK, "Blue", "instance");
     let objects = "b = 'vend-production-artifacts-123456789012-eu-central-1'\n\
                    print([v['Key'] for v in client('s3').list_object_versions(Bucket=b).get('Versions', []) if 'move' in v['Key']])";
 
@@ -342,7 +395,7 @@ fn data_goes_at_once_or_not_at_all() {
         "{lost}"
     );
     let (close, open) = (
-        "PUT /move {\"share\":0,\"closed\":true}",
+        "PUT /move {\"share\":0,\"closed\":true,\"closed_s\":900}",
         "PUT /move {\"share\":0,\"closed\":false}",
     );
     assert_eq!(platform.changes(), [close, "POST /move/dump {}", open]);
@@ -353,27 +406,33 @@ fn data_goes_at_once_or_not_at_all() {
     ));
     let moved = world.moves(&platform, &GO);
     assert!(
-        moved.contains(&format!("{COUNTED}: loaded")) && moved.contains("--lose-writes"),
+        moved.contains(&format!("{COUNTED}: loaded"))
+            && moved.contains("undo: vend move acme/shop/production --engine embedded"),
         "{moved}"
     );
-    let arrived = format!("POST /move/arrived {{\"counted\":\"{COUNTED}\"}}");
+    let arrived =
+        format!("POST /move/arrived {{\"counted\":\"{COUNTED}\",\"side\":\"away\",\"closed_at\":\"{AT}\"}}");
     let all = "PUT /move {\"share\":100,\"closed\":false}";
     assert_eq!(platform.changes(), [close, "POST /move/dump {}", &arrived, all]);
     assert_eq!(world.python(objects), "[]");
     // Typed again, nothing is carried twice.
     world.moves(&platform, &GO);
     assert_eq!(platform.changes(), [] as [&str; 0]);
-    let back = world.stops(&platform, &["--engine", "embedded", "--yes"]);
-    assert!(back.contains("cannot be brought back"), "{back}");
     // Nothing runs here any more: it comes up again before anybody is served here.
     let done = world.moves(&platform, &["--finish"]);
-    assert!(done.contains("--abort --lose-writes"), "{done}");
+    assert!(
+        done.contains("back: vend move acme/shop/production --engine embedded"),
+        "{done}"
+    );
+    platform.changes();
+    back::comes_back(&world, &platform, objects);
+
+    // Once more there: what refused to write for the way back takes what comes.
+    world.moves(&platform, &GO);
+    assert_eq!(back::frozen(&world), "no");
     platform.changes();
     world.moves(&platform, &["--abort", "--lose-writes"]);
-    assert_eq!(
-        platform.changes(),
-        ["POST /move/reopen {}", "DELETE /move?lose_writes=true"]
-    );
+    assert_eq!(platform.changes(), ["DELETE /move?lose_writes=true"]);
 }
 
 #[test]

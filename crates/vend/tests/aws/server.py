@@ -264,16 +264,24 @@ def hindrance(stack):
 
 
 def answered(invocation):
-    """What a command says: nothing. One that loads an object which is there counts what the parameter /test/counted says."""
+    """What a command says: nothing. One that loads an object which is there, or dumps into one, counts what the parameter
+    /test/counted says, unless /test/fails says why it does not."""
 
     def answer(self, instance_id, plugin_name):
         said = invocation(self, instance_id, plugin_name)
-        found = re.search(r"--bucket '([^']+)' --key '(move/[^']+)' --version-id '[^']+'", "\n".join(self.parameters.get("commands", [])))
-        if found:
-            known = ssm_backends[self.account_id][self.backend_region].get_parameter("/test/counted")
-            is_there = s3_backends[self.account_id]["aws"].get_object(*found.groups()) is not None
-            if known and is_there:
-                said["StandardOutputContent"] = f"Complete!\ncounted: {known.value}\n"
+        lines = "\n".join(self.parameters.get("commands", []))
+        loads = re.search(r"--bucket '([^']+)' --key '(move/[^']+)' --version-id '[^']+'", lines)
+        dumps = re.search(r"- 's3://([^/']+)/(move/[^']+)'", lines)
+        known, why = (ssm_backends[self.account_id][self.backend_region].get_parameter(f"/test/{n}") for n in ("counted", "fails"))
+        objects = s3_backends[self.account_id]["aws"]
+        if why and (loads or dumps):
+            said["Status"], said["StandardErrorContent"] = "Failed", why.value
+        elif known and loads and objects.get_object(*loads.groups()) is not None:
+            said["StandardOutputContent"] = f"Complete!\ncounted: {known.value}\n"
+        elif known and dumps:
+            # More than a piece.
+            version = objects.put_object(*dumps.groups(), b"a dump. " * (3 << 20)).version_id
+            said["StandardOutputContent"] = f"counted: {known.value}\nversion: {version}\n"
         return said
 
     return answer

@@ -166,13 +166,13 @@ fn a_waiting_plan_stops_nothing_and_is_asked_again_when_it_changed() {
 }
 
 /// Says yes, and waits until the push is done.
-fn approved(platform: &Platform, approver: &str, approval: &str, app: &str, number: u64) {
+pub fn approved(platform: &Platform, approver: &str, approval: &str, app: &str, number: u64) {
     platform.vend_as(approver, &["approve", approval, "--yes"]);
     let push = platform.ended(app, number);
     assert_eq!(push["state"], "done", "{}", platform.log());
 }
 
-fn open_approval(platform: &Platform, app: &str) -> String {
+pub fn open_approval(platform: &Platform, app: &str) -> String {
     crate::platform::eventually(
         "an approval is asked for",
         std::time::Duration::from_secs(120),

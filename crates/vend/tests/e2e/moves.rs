@@ -7,6 +7,7 @@ use std::{path::Path, process::Command, time::Duration};
 use serde_json::{Value, json};
 
 use crate::{
+    corridor::{approved, open_approval},
     guestbook::Guestbook,
     mariadb::{Server, counted},
     platform::{Copy, Platform, can_run, eventually},
@@ -38,7 +39,9 @@ impl Asked<'_> {
         ]);
         curl.arg("--unix-socket")
             .arg(self.platform.data().join("run/api.sock"));
-        if let Some(body) = body {
+        if let Some(file) = body.and_then(|body| body["file"].as_str()) {
+            curl.arg("--upload-file").arg(file);
+        } else if let Some(body) = body {
             curl.args([
                 "--header",
                 "content-type: application/json",
@@ -71,6 +74,16 @@ impl Asked<'_> {
         let (status, answer) = self.ask(method, more, body);
         assert!((400..500).contains(&status), "{method} {more}: {status} {answer}");
         answer["detail"].as_str().unwrap().to_owned()
+    }
+
+    /// Has the platform take in a dump. Gives the status, and what was counted or why not.
+    fn load(&self, file: &Path) -> (u16, String) {
+        let sent = Some(json!({ "file": file }));
+        let (status, answer) = self.curl("PUT", "/load", sent.as_ref(), None);
+        let (answer, _) = answer.rsplit_once('\n').unwrap();
+        let answer: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
+        let said = answer["counted"].as_str().or(answer["detail"].as_str());
+        (status, said.unwrap_or_default().to_owned())
     }
 
     fn forward(&self, share: u32) -> Option<Value> {
@@ -211,8 +224,155 @@ fn data_is_dumped_loaded_elsewhere_and_counted_alike() {
     assert!(asked.refused("PUT", "", asked.forward(0)).contains("data"));
     asked.good("PUT", "", asked.forward(100));
     assert!(asked.refused("DELETE", "", None).contains("would be lost"));
-    asked.good("DELETE", "?lose_writes=true", None);
+    comes_back(&asked, &there);
     site.sign("Alan", "It is written here again");
-    assert!(site.entries().contains("It is written here again"));
+    let entries = site.entries();
+    for entry in [
+        "Zo\\u00eb was here",
+        "It was written there",
+        "It is written here again",
+    ] {
+        assert!(entries.contains(entry), "{entry}: {entries}");
+    }
+    assert_eq!(asked.ask("GET", "", None).0, 404, "the move has ended");
+    let ledger = platform.vend(&["audit", "list", "--all", "--json"]);
+    for action in ["dump", "settle", "overwrite", "load", "end"] {
+        assert!(ledger.contains(&format!("move.{action}")), "{action}");
+    }
+    platform.vend(&["tenants", "delete", &customer, "--yes"]);
+}
+
+/// What was written there since comes here, in place of what was here.
+fn comes_back(asked: &Asked<'_>, there: &Server) {
+    there.sql(
+        "app",
+        "INSERT INTO entries (name, message) VALUES ('Mary', 'It was written there'); CREATE TABLE of_there (a INT); SET GLOBAL read_only = 1",
+    );
+    let back = there.folder.path().join("back.gz");
+    let dumped = counted(&there.send(&back, "").unwrap());
+    let close = || Some(json!({ "share": 100, "closed": true, "closed_s": 600 }));
+    assert!(asked.load(&back).1.contains("is served"), "its data would change");
+    let closed_at = asked.good("PUT", "", close())["closed_at"].clone();
+    // Half a dump is no data, and from then on nothing here may be served.
+    let half = there.folder.path().join("half.gz");
+    let bytes = std::fs::read(&back).unwrap();
+    std::fs::write(&half, &bytes[..bytes.len() / 2]).unwrap();
+    let (status, why) = asked.load(&half);
+    assert!(status >= 500, "{status} {why}");
+    let nothing_here = asked.refused("DELETE", "?lose_writes=true", None);
+    assert!(nothing_here.contains("has not arrived"), "{nothing_here}");
+    let arrived =
+        |counted: &str, at: &Value| Some(json!({ "counted": counted, "side": "here", "closed_at": at }));
+    let nothing = asked.refused("POST", "/arrived", arrived(&dumped, &closed_at));
+    assert!(nothing.contains("not what was counted"), "{nothing}");
+    assert_eq!(asked.load(&back), (200, dumped.clone()));
+    // Somebody was served meanwhile, and may have written there.
+    asked.good("PUT", "", asked.forward(100));
+    let again = asked.good("PUT", "", close())["closed_at"].clone();
+    assert_ne!(again, closed_at);
+    asked.refused("POST", "/arrived", arrived(&dumped, &again));
+    assert_eq!(asked.load(&back), (200, dumped.clone()));
+    let old = asked.refused("POST", "/arrived", arrived(&dumped, &closed_at));
+    assert!(old.contains("what arrived is old"), "{old}");
+    let settled = asked.good("POST", "/arrived", arrived(&dumped, &again));
+    assert_eq!(
+        (&settled["data"], &settled["torn"]),
+        (&json!("here"), &json!(false))
+    );
+    assert!(asked.refused("PUT", "", asked.forward(100)).contains("data"));
+    asked.good("DELETE", "", None);
+}
+
+#[test]
+fn who_is_served_by_nobody_for_too_long_is_served_again() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let (customer, app) = platform.tenant_with_app("lapsed");
+    let asked = Asked {
+        platform: &platform,
+        dev: format!("{app}/dev"),
+    };
+    let copy = Copy::new("here", "app: shop\nenvironments:\n  dev: { branch: dev }\n");
+    platform.release(&copy, &app, "dev");
+    let host = format!("dev.shop.{customer}.localhost");
+    asked.good("POST", "", Some(json!({ "host": HOST })));
+    let close = |seconds: u32| Some(json!({ "share": 0, "closed": true, "closed_s": seconds }));
+    assert!(asked.refused("PUT", "", close(5)).contains("60 to 86400"));
+    let closed = asked.good("PUT", "", close(60));
+    assert!(
+        closed["closed_at"].is_string() && closed["closed_until"].is_string(),
+        "{closed}"
+    );
+    assert_eq!(platform.get(&host, "/").0, 503);
+    // Whoever closed it is gone; so is what was the platform then.
+    platform.restart("serve");
+    platform.wait_until_ready();
+    eventually("it is served again", Duration::from_secs(120), || {
+        (platform.get(&host, "/") == (200, "here\n".into())).then_some(())
+    });
+    let now = asked.good("GET", "", None);
+    assert_eq!(
+        (&now["closed"], &now["closed_until"]),
+        (&json!(false), &Value::Null)
+    );
+    let ledger = platform.vend(&["audit", "list", "--all", "--json"]);
+    assert!(ledger.contains("move.lapse"), "{ledger}");
+    asked.good("DELETE", "", None);
+    platform.vend(&["tenants", "delete", &customer, "--yes"]);
+}
+
+#[test]
+fn a_release_that_waits_for_people_and_a_move_keep_each_other_out() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let (customer, app) = platform.tenant_with_app("asked");
+    let asked = Asked {
+        platform: &platform,
+        dev: format!("{app}/production"),
+    };
+    let approver = platform.token("ops@acme.example", "approver", &customer);
+    let yaml = "app: shop\nenvironments:\n  production: { branch: main, approval: { required: 1 } }\n";
+    let copy = Copy::new("one", yaml);
+    let first = platform.push(&copy, &app, "main");
+    approved(&platform, &approver, &open_approval(&platform, &app), &app, first);
+    // People are asked: whatever they answer, the move would be of another release than they thought.
+    copy.says("two");
+    let second = platform.push(&copy, &app, "main");
+    let question = open_approval(&platform, &app);
+    let refused = asked.refused("POST", "", Some(json!({ "host": HOST })));
+    assert!(refused.contains("is under way"), "{refused}");
+    platform.vend_as(&approver, &["reject", &question, "--why", "it moves first"]);
+    assert_eq!(platform.ended(&app, second)["state"], "failed");
+    // It moves: nobody is asked about what waits, and no answer to an old question counts.
+    eventually("nothing is under way", Duration::from_secs(60), || {
+        (asked.ask("POST", "", Some(json!({ "host": HOST }))).0 == 201).then_some(())
+    });
+    let url = format!("http://{}", platform.endpoints()["api"].as_str().unwrap());
+    let mut late = platform.command(&["approve", &question, "--yes"]);
+    let late = late
+        .env("VEND_URL", url)
+        .env("VEND_TOKEN", &approver)
+        .output()
+        .unwrap();
+    assert!(!late.status.success());
+    copy.says("three");
+    let third = platform.push(&copy, &app, "main");
+    let why = platform.vend(&["why", &app]);
+    assert!(why.contains("moved to AWS"), "{why}");
+    let all = platform.json(&["approvals", "list", &app]);
+    let is_open = |own: &Value| own["state"] == "open";
+    assert!(
+        !all["items"].as_array().unwrap().iter().any(is_open),
+        "nobody is asked: {all}"
+    );
+    assert!(!platform.try_vend(&["rollback", &asked.dev]).status.success());
+    asked.good("DELETE", "", None);
+    approved(&platform, &approver, &open_approval(&platform, &app), &app, third);
+    let host = format!("production.shop.{customer}.localhost");
+    assert_eq!(platform.get(&host, "/"), (200, "three\n".into()));
     platform.vend(&["tenants", "delete", &customer, "--yes"]);
 }

@@ -56,7 +56,7 @@ impl Server {
     pub fn start() -> Option<Self> {
         let program = Path::new("/usr/sbin/mariadbd");
         if !program.exists() || Command::new("mariadb-dump").arg("--version").output().is_err() {
-            println!("skipped: there is no mariadbd on this machine, or no mariadb-dump");
+            println!("skipped: there is no mariadbd or mariadb-dump; `cargo xtask test` installs them");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -134,6 +134,29 @@ impl Server {
         self.try_sql(database, sql).unwrap()
     }
 
+    /// What the app asks, over the network.
+    pub fn as_app(&self, sql: &str) -> Result<String, String> {
+        let done = Command::new("mariadb")
+            .args([
+                "--no-defaults",
+                "--host=127.0.0.1",
+                "--user=app",
+                "--password=a\\b\"c $d",
+                "--batch",
+                "--skip-column-names",
+                "app",
+                "--execute",
+                sql,
+            ])
+            .arg(format!("--port={}", self.port))
+            .output()
+            .unwrap();
+        match done.status.success() {
+            true => Ok(String::from_utf8(done.stdout).unwrap()),
+            false => Err(String::from_utf8_lossy(&done.stderr).into_owned()),
+        }
+    }
+
     /// What a host runs to dump its database, here with another socket and file. Gives what it says.
     pub fn dump(&self, file: &Path) -> String {
         self.try_dump(file).unwrap()
@@ -184,8 +207,34 @@ impl Server {
         Hold(child)
     }
 
-    /// What a host runs to load a dump.
+    /// What a host on AWS runs to load a dump.
     pub fn load(&self, file: &Path) -> Result<String, String> {
+        let fetch = format!("cat {}", file.display());
+        let variables = self.variables();
+        bash(&data::script(&variables.to_string_lossy(), &fetch, false))
+    }
+
+    /// What a host on AWS runs to dump its database into a file. `more` is done when the dump has gone.
+    pub fn send(&self, file: &Path, more: &str) -> Result<String, String> {
+        let send = format!("cat > {}{more}", file.display());
+        let variables = self.variables();
+        let script = data::dumped(&variables.to_string_lossy(), &send, false);
+        // It looks once, and not for a quarter of an hour.
+        bash(&script.replace("{1..180}", "1").replace("sleep 5", "true"))
+    }
+
+    /// What a host here runs to load what was dumped on AWS.
+    pub fn take_in(&self, file: &Path) -> Result<String, String> {
+        let own = self.folder.path().join("vend-load.gz");
+        fs::copy(file, &own).unwrap();
+        let script = host::database::loading("app");
+        let done = self.bash(&script.replace("/var/lib/mysql/vend-load.gz", &own.to_string_lossy()));
+        assert!(!own.exists(), "nothing of it is left");
+        done
+    }
+
+    /// The file of variables that a host of this database has.
+    fn variables(&self) -> PathBuf {
         let variables = self.folder.path().join("environment");
         let lines = [
             "DATABASE_HOST=\"127.0.0.1\"".to_owned(),
@@ -196,8 +245,7 @@ impl Server {
             "DATABASE_PASSWORD=\"a\\\\b\\\"c \\$d\"".to_owned(),
         ];
         fs::write(&variables, lines.join("\n") + "\n").unwrap();
-        let fetch = format!("cat {}", file.display());
-        bash(&data::script(&variables.to_string_lossy(), &fetch, false))
+        variables
     }
 }
 

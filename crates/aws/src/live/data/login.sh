@@ -1,6 +1,6 @@
 dir=$(mktemp -d /var/tmp/vend-move.XXXXXX)
 trap 'rm -rf "$dir"' EXIT
-if ! command -v mariadb > /dev/null; then
+if ! { command -v mariadb && command -v mariadb-dump; } > /dev/null; then
   if command -v dnf > /dev/null; then
     dnf --quiet --assumeyes install mariadb1011-client-utils >&2 || dnf --quiet --assumeyes install mariadb105 >&2
   else

@@ -172,6 +172,21 @@ fn host(scope: &Scope<'_>) -> Vec<Grant> {
             )],
         ));
     }
+    if database::moves(scope) {
+        let own = format!("move/{}/{}/*", scope.app, scope.spec.name);
+        grants.push(grant(
+            "SendData",
+            "Data that leaves for where it came from, below a prefix of this environment's own",
+            "s3:AbortMultipartUpload s3:PutObject",
+            [artifacts(scope, &own)],
+        ));
+        grants.push(grant(
+            "EncryptData",
+            "The same is encrypted",
+            "kms:GenerateDataKey",
+            keys(scope),
+        ));
+    }
     grants.push(secrets(scope));
     let network = &scope.foundation.network;
     if network.nat == Nat::None || network.endpoints.contains(&Endpoint::CodedeployCommandsSecure) {

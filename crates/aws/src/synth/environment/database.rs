@@ -177,6 +177,9 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
         subnets,
     ));
     monitoring(template, scope);
+    if moves(scope) {
+        freezes(template);
+    }
     match is_aurora(engine) {
         true => aurora(template, scope, &wanted),
         false => single(template, scope, &wanted),
@@ -202,8 +205,32 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
     Ok(())
 }
 
+/// Can its data leave again, for the platform that it came from? What is there is MariaDB, and a host must dump it.
+pub(super) fn moves(scope: &Scope<'_>) -> bool {
+    scope.engine == Some(Engine::Mariadb) && !scope.is_container() && scope.spec.preview.is_none()
+}
+
+/// While its data leaves nobody may write, and nobody but RDS can say so: a parameter of the stack, as all that a command
+/// changes between two releases.
+fn freezes(template: &mut Template) {
+    let frozen = json!({
+        "Type": "String",
+        "Default": "no",
+        "AllowedValues": ["yes", "no"],
+        "Description": "Does the database refuse to write, because its data leaves, or has left?",
+    });
+    template.parameter(FROZEN.to_owned(), frozen);
+    template.condition(
+        "IsFrozen".to_owned(),
+        json!({ "Fn::Equals": [re(FROZEN), "yes"] }),
+    );
+}
+
+/// The parameter by which the database refuses to write.
+const FROZEN: &str = "Frozen";
+
 /// Connections without TLS are refused.
-fn parameters(wanted: &Wanted<'_>) -> Value {
+fn parameters(wanted: &Wanted<'_>, moves: bool) -> Value {
     match wanted.engine {
         Engine::Postgres | Engine::AuroraPostgres => {
             json!({ "rds.force_ssl": "1", "log_min_duration_statement": "1000" })
@@ -211,10 +238,15 @@ fn parameters(wanted: &Wanted<'_>) -> Value {
         // Backups need the binary log, with which only who may do everything makes triggers and functions otherwise; RDS lets
         // nobody do everything.
         Engine::Mysql | Engine::Mariadb => {
-            json!({
+            let mut all = json!({
                 "require_secure_transport": "1", "slow_query_log": "1", "long_query_time": "1",
                 "log_bin_trust_function_creators": "1",
-            })
+            });
+            if moves {
+                // Taken without a restart. It has no replicas, which are read-only by default.
+                all["read_only"] = json!({ "Fn::If": ["IsFrozen", "1", "0"] });
+            }
+            all
         }
         Engine::AuroraMysql => {
             json!({ "require_secure_transport": "ON", "slow_query_log": "1", "long_query_time": "1" })
@@ -248,7 +280,7 @@ fn monitoring(template: &mut Template, scope: &Scope<'_>) {
 }
 
 fn single(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
-    let properties = json!({ "Family": family(wanted), "Description": sub("${AWS::StackName}"), "Parameters": parameters(wanted) });
+    let properties = json!({ "Family": family(wanted), "Description": sub("${AWS::StackName}"), "Parameters": parameters(wanted, moves(scope)) });
     template.add(Resource::new(
         "DatabaseParameters",
         "AWS::RDS::DBParameterGroup",
@@ -313,7 +345,7 @@ fn modest(database: Resource, wanted: &Wanted<'_>) -> Resource {
 }
 
 fn aurora(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
-    let properties = json!({ "Family": family(wanted), "Description": sub("${AWS::StackName}"), "Parameters": parameters(wanted) });
+    let properties = json!({ "Family": family(wanted), "Description": sub("${AWS::StackName}"), "Parameters": parameters(wanted, false) });
     let about = "Connections are encrypted.";
     template.add(Resource::new(
         "DatabaseParameters",
@@ -381,7 +413,7 @@ fn changed(template: &mut Template, scope: &Scope<'_>) {
         "ssm:SendCommand",
         [arn("ec2", "instance/*")],
     )
-    .when(json!({ "StringEquals": { "ssm:resourceTag/vend:environment": re("AWS::StackName") } }));
+    .when(json!({ "StringEquals": { "ssm:resourceTag/vend:stack": re("AWS::StackName") } }));
     let document = sub("arn:${AWS::Partition}:ssm:${AWS::Region}::document/AWS-RunShellScript");
     let run = grant(
         "RunShell",
@@ -419,7 +451,7 @@ fn changed(template: &mut Template, scope: &Scope<'_>) {
             "RoleArn": att("PasswordRole.Arn"),
             "Input": "{\"commands\":[\"/usr/local/sbin/vend-environment restart\"]}",
             "RunCommandParameters": {
-                "RunCommandTargets": [{ "Key": "tag:vend:environment", "Values": [re("AWS::StackName")] }],
+                "RunCommandTargets": [{ "Key": "tag:vend:stack", "Values": [re("AWS::StackName")] }],
             },
         }],
     });

@@ -51,7 +51,7 @@ fn launch(scope: &Scope<'_>, half: Half, types: &[String], script: &Value) -> Re
             "ResourceType": kind,
             "Tags": [
                 { "Key": "Name", "Value": sub(format!("${{AWS::StackName}}-{}", half.word().to_lowercase())) },
-                { "Key": "vend:environment", "Value": re("AWS::StackName") },
+                { "Key": "vend:stack", "Value": re("AWS::StackName") },
             ],
         })
     };

@@ -161,7 +161,7 @@ fn artifacts(template: &mut Template, scope: &Scope<'_>) {
             "Sid": "HostsThatDataMovesTo",
             "Effect": "Allow",
             "Principal": { "AWS": accounts(scope) },
-            "Action": ["s3:GetObject", "s3:GetObjectVersion"],
+            "Action": ["s3:AbortMultipartUpload", "s3:GetObject", "s3:GetObjectVersion", "s3:PutObject"],
             "Resource": sub("${ArtifactsBucket.Arn}/move/*"),
             "Condition": { "ArnLike": { "aws:PrincipalArn": sub(format!("arn:${{AWS::Partition}}:iam::*:role/{}/host/*", scope.platform)) } },
         }));

@@ -91,6 +91,15 @@ fn statements(scope: &Scope<'_>) -> Vec<Value> {
             "Resource": "*",
             "Condition": { "ArnLike": { "aws:PrincipalArn": sub(format!("arn:${{AWS::Partition}}:iam::*:role/{}/*", scope.platform)) } },
         }));
+        // Their own policies say which objects: those of their environment's data.
+        statements.push(json!({
+            "Sid": "HostsThatDataMovesFrom",
+            "Effect": "Allow",
+            "Principal": { "AWS": accounts(scope) },
+            "Action": "kms:GenerateDataKey",
+            "Resource": "*",
+            "Condition": { "ArnLike": { "aws:PrincipalArn": sub(format!("arn:${{AWS::Partition}}:iam::*:role/{}/host/*", scope.platform)) } },
+        }));
     }
     statements
 }

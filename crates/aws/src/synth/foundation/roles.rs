@@ -126,7 +126,7 @@ fn release_grants(scope: &Scope<'_>) -> Vec<Grant> {
             "ssm:SendCommand",
             [arn("ec2", "instance/*")],
         )
-        .when(json!({ "StringLike": { "ssm:resourceTag/vend:environment": stacks } })),
+        .when(json!({ "StringLike": { "ssm:resourceTag/vend:stack": stacks } })),
         grant(
             "MigrateByShell",
             "The migration is a script",

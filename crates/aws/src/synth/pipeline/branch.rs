@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Scope, flow, log_group};
 use crate::synth::{
-    Error,
+    APP, Error, PREVIEW,
     policy::{Grant, Role, arn, global_arn, grant},
     size::Architecture,
     template::{Resource, Template, att, import, re, sub},
@@ -173,11 +173,24 @@ fn orders(scope: &Scope<'_>, targets: &[Label]) -> Vec<Grant> {
     let lent = |label: &Label| global_arn("iam", &format!("role/{platform}/{platform}-{label}-stacks"));
     vec![
         grant(
-            "Stacks",
-            "Stacks of branches, here and of apps whose names begin with this one's and a dash: IAM cannot tell, the program does",
-            "cloudformation:CreateChangeSet cloudformation:CreateStack cloudformation:DeleteChangeSet cloudformation:DeleteStack \
-             cloudformation:DescribeChangeSet cloudformation:DescribeStackEvents cloudformation:ExecuteChangeSet \
-             cloudformation:ListStackResources",
+            "MakeStacks",
+            "Stacks of branches, which say by their tags whose they are: names of another app may begin with this one's and a dash",
+            "cloudformation:CreateStack cloudformation:TagResource",
+            stacks(scope, targets),
+        )
+        .when(tagged(scope, "aws:RequestTag")),
+        grant(
+            "ChangeStacks",
+            "The same, when they are there",
+            "cloudformation:CreateChangeSet cloudformation:DeleteChangeSet cloudformation:DeleteStack \
+             cloudformation:ExecuteChangeSet",
+            stacks(scope, targets),
+        )
+        .when(tagged(scope, "aws:ResourceTag")),
+        grant(
+            "ReadStacks",
+            "What a change would do, and what becomes of it; a stack that is gone has no tags any more",
+            "cloudformation:DescribeChangeSet cloudformation:DescribeStackEvents cloudformation:ListStackResources",
             stacks(scope, targets),
         ),
         grant(
@@ -201,6 +214,12 @@ fn orders(scope: &Scope<'_>, targets: &[Label]) -> Vec<Grant> {
             [arn("dynamodb", &format!("table/{}", scope.name()))],
         ),
     ]
+}
+
+/// Of this app, and made for a branch.
+fn tagged(scope: &Scope<'_>, whose: &str) -> Value {
+    let (of, is) = (format!("{whose}/{APP}"), format!("{whose}/{PREVIEW}"));
+    json!({ "StringEquals": { of: scope.app.app }, "Null": { is: "false" } })
 }
 
 /// What CloudFormation does for the flow of a branch, which it makes as who asks.

@@ -257,19 +257,25 @@ impl Whole<'_> {
             }],
             "Catch": [{
                 "ErrorEquals": ["States.ALL"],
-                "Assign": { "missed": "{% $states.errorOutput.Error %}" },
+                "Assign": {
+                    "missed": "{% $states.errorOutput.Error %}",
+                    "denied": "{% $exists($states.errorOutput.Cause) ? $contains($states.errorOutput.Cause, /Status Code: 403|AccessDenied|Forbidden/) : false %}",
+                },
                 "Next": "NoSource",
             }],
             "Next": self.next(Stage::Source),
         });
         states.insert("FindSource".to_owned(), find);
+        // Who may list is told that nothing is there (404). What is forbidden (403) is there, or nobody may know.
         let cause = format!(
-            "{{% {source} & ' was not found in {bucket}, where the last look ended with ' & $missed & '. If it is not there: `vend aws push` puts it there and releases it, or `repository` in aws.toml has CodeBuild fetch it' %}}",
+            "{{% {source} & ($denied ? ' in {bucket} may not be read by this flow: ' & $missed & ' (403). Its role, the policy of the bucket and that of the key must let it: `vend aws drift`, `vend aws apply`' \
+             : ' was not found in {bucket}, where the last look ended with ' & $missed & '. If it is not there: `vend aws push` puts it there and releases it, or `repository` in aws.toml has CodeBuild fetch it') %}}",
             bucket = self.bucket()
         );
+        let error = "{% $denied ? 'Vend.SourceDenied' : 'Vend.NoSource' %}";
         let none = json!({
             "Type": "Pass",
-            "Assign": { "failure": { "Error": "Vend.NoSource", "Cause": cause } },
+            "Assign": { "failure": { "Error": error, "Cause": cause } },
             "Next": "TellFailure",
         });
         states.insert("NoSource".to_owned(), none);

@@ -72,6 +72,8 @@ fn script(loaded: &Loaded) -> String {
         let mut command = format!(
             "aws cloudformation deploy --stack-name {name} --template-file {name}.yaml \\\n  --capabilities CAPABILITY_NAMED_IAM --no-fail-on-empty-changeset"
         );
+        let tags = stack.tags.iter().map(|(key, value)| format!(" {key}={value}"));
+        command.push_str(&format!(" \\\n  --tags{}", tags.collect::<String>()));
         if is_large {
             // A new foundation has no bucket yet: the template must lie somewhere else the first time.
             command.push_str(&format!(

@@ -4,7 +4,9 @@
 //! serves is the platform's to know, and a row of it. Each step looks first whether it is done, so that what was broken off
 //! goes on when it is typed again.
 
+mod back;
 mod data;
+mod frost;
 mod plan;
 mod step;
 
@@ -13,7 +15,7 @@ use std::{process::ExitCode, time::Duration};
 use clap::{Args, ValueEnum};
 use model::wire::{Environment, EnvironmentState, Forwarded, Move as Moved, Release, Side};
 
-use super::{Exit, Failure, agreed, project::Files};
+use super::{Exit, Failure, project::Files};
 use crate::{
     cli::{Client, Global, target::Target},
     output::{Output, Tone},
@@ -21,6 +23,10 @@ use crate::{
 
 /// Between two looks.
 const POLL: Duration = Duration::from_secs(1);
+/// Nobody is served for so long, if it is not said again: a command that was killed is not waited for longer. In seconds.
+const CLOSED_S: u32 = 900;
+/// And so often it is said.
+const SAID: Duration = Duration::from_secs(200);
 /// Until hosts are there that AWS has served instead of.
 const WAKES: Duration = Duration::from_secs(600);
 /// A share is taken back when more than so many in a hundred requests fail there, and so many at least.
@@ -55,7 +61,7 @@ pub struct Move {
     /// Stop what runs here of an environment that is wholly served by AWS.
     #[arg(long, conflicts_with_all = ["engine", "abort", "plan"])]
     finish: bool,
-    /// Serve all of it here again, at once. What was made on AWS stays there.
+    /// Serve all of it where its data is, at once. What was made on AWS stays there.
     #[arg(long, conflicts_with_all = ["engine", "plan"])]
     abort: bool,
     /// What was written on AWS since the data went there is lost.
@@ -78,8 +84,8 @@ pub async fn run(own: &Move, global: &Global) -> Result<ExitCode, Failure> {
     let trip = Trip::new(own, global.client()?, &output)?;
     match own.engine {
         _ if own.finish => trip.finish().await?,
-        _ if own.abort => trip.abort(own.lose_writes).await?,
-        Some(Engine::Embedded) => trip.back(own).await?,
+        _ if own.abort => Box::pin(trip.abort(own)).await?,
+        Some(Engine::Embedded) => Box::pin(back::back(&trip, own)).await?,
         _ => Box::pin(step::there(&trip, own)).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -146,14 +152,37 @@ impl<'o> Trip<'o> {
     }
 
     async fn forward(&self, share: u32) -> Result<Moved, Failure> {
-        let body = Forwarded { share, closed: false };
+        let body = Forwarded {
+            share,
+            closed: false,
+            closed_s: None,
+        };
         self.client.put(&self.path, &body).await
     }
 
-    /// Serves nobody.
+    /// Serves nobody, for a while.
     async fn close(&self, share: u32) -> Result<Moved, Failure> {
-        let body = Forwarded { share, closed: true };
+        let body = Forwarded {
+            share,
+            closed: true,
+            closed_s: Some(CLOSED_S),
+        };
         self.client.put(&self.path, &body).await
+    }
+
+    /// Does something while nobody is served, and says again and again that it goes on.
+    async fn closed<T>(&self, share: u32, doing: impl Future<Output = T>) -> T {
+        let saying = async {
+            loop {
+                tokio::time::sleep(SAID).await;
+                // Who cannot say it goes on all the same: what comes too late is refused.
+                let _ = self.close(share).await;
+            }
+        };
+        tokio::select! {
+            done = doing => done,
+            () = saying => unreachable!("it is said for ever"),
+        }
     }
 
     fn tell(&self, step: &str, what: &str) {
@@ -169,18 +198,26 @@ impl<'o> Trip<'o> {
                 "{} runs on AWS; its hosts here are being stopped, and requests for its names go on to {}\nback: {}\n",
                 self.target,
                 done.host,
-                way_back(&self.target, done.data.is_some())
+                way_back(&self.target)
             )
         });
         Ok(())
     }
 
-    async fn abort(&self, lose: bool) -> Result<(), Failure> {
+    async fn abort(&self, own: &Move) -> Result<(), Failure> {
         let found = self.the_move().await?;
-        if lose && found.finished_at.is_some() {
+        if own.lose_writes && found.finished_at.is_some() {
             // What is served here must run here first.
             self.reopen().await?;
         }
+        if !own.lose_writes && found.data == Some(Side::Away) && (found.closed || found.torn) {
+            return back::stays(self, own).await;
+        }
+        self.end(&found, own.lose_writes).await
+    }
+
+    /// All is served here.
+    async fn end(&self, found: &Moved, lose: bool) -> Result<(), Failure> {
         let () = self
             .client
             .delete(&format!("{}?lose_writes={lose}", self.path))
@@ -193,45 +230,6 @@ impl<'o> Trip<'o> {
             )
         });
         Ok(())
-    }
-
-    /// The way back: its hosts here first, then its traffic.
-    async fn back(&self, own: &Move) -> Result<(), Failure> {
-        let Some(found) = self.found().await? else {
-            self.output.line(&format!("{} runs here", self.target));
-            return Ok(());
-        };
-        if found.data == Some(Side::Away) {
-            let what = format!(
-                "the data of {} is on AWS, and cannot be brought back by this command yet",
-                self.target
-            );
-            return Err(Failure::new(Exit::Refused, what)
-                .next(format!("vend move {} --abort --lose-writes", self.target)));
-        }
-        let shares: Vec<u32> = own
-            .weights
-            .iter()
-            .map(|weight| 100 - weight)
-            .filter(|share| *share < found.share)
-            .collect();
-        self.output.text(&plan::back(&self.target, &found, &shares));
-        if own.plan {
-            return Ok(());
-        }
-        if !agreed("Bring it back?", own.yes, self.output)? {
-            return Err(Failure::failed("nothing was changed"));
-        }
-        match found.finished_at {
-            Some(_) => self.reopen().await?,
-            None => self.awake().await?,
-        }
-        for share in shares {
-            self.forward(share).await?;
-            self.tell("traffic", &format!("{share} % to {}", found.host));
-            tokio::time::sleep(Duration::from_secs(own.watch)).await;
-        }
-        self.abort(false).await
     }
 
     /// Starts its hosts here, which serve nobody yet.
@@ -262,12 +260,9 @@ impl<'o> Trip<'o> {
     }
 }
 
-/// The command that brings an environment back which was finished.
-fn way_back(target: &Target, data: bool) -> String {
-    match data {
-        true => format!("vend move {target} --abort --lose-writes, which loses what was written there"),
-        false => format!("vend move {target} --engine embedded"),
-    }
+/// The command that brings an environment back.
+fn way_back(target: &Target) -> String {
+    format!("vend move {target} --engine embedded")
 }
 
 /// Shares grow, and end at 100 at most.

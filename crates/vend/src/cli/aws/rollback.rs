@@ -245,19 +245,24 @@ async fn moved(
     find: Find,
     output: &Output,
 ) -> Result<Vec<String>, Failure> {
+    let turn = taken(home, spot).await?;
+    let done = all(spot, shown, find, &turn, output).await;
+    let left = turn.leave().await.map_err(broken);
+    let done = done?;
+    left.map(|()| done)
+}
+
+/// Takes the environment's turn, which nobody else may have.
+pub async fn taken<'h>(home: &'h Home, spot: &Spot<'_>) -> Result<Turn<'h>, Failure> {
     let (_, site) = home.pipeline();
     let arn = &site.caller().await.map_err(broken)?.arn;
     let owner = turn::owner(arn, crate::clock::bits());
     let now = crate::clock::now();
     let taken = turn::take(&site.client, &home.table(), spot.name(), owner, now).await;
-    let turn = match taken.map_err(broken)? {
-        Taken::Own(turn) => turn,
-        Taken::Held(holder) => return Err(busy(spot.name(), holder)),
-    };
-    let done = all(spot, shown, find, &turn, output).await;
-    let left = turn.leave().await.map_err(broken);
-    let done = done?;
-    left.map(|()| done)
+    match taken.map_err(broken)? {
+        Taken::Own(turn) => Ok(turn),
+        Taken::Held(holder) => Err(busy(spot.name(), holder)),
+    }
 }
 
 /// It is somebody else's turn.
@@ -294,7 +299,13 @@ async fn all(
     }
     let mut changed = Vec::new();
     for (index, own) in now.iter().enumerate() {
-        if let Err(failure) = held(turn, spot, Box::pin(set(own, output))).await {
+        if let Err(failure) = held(
+            turn,
+            spot,
+            Box::pin(set(&own.target, &own.stack, &own.values, output)),
+        )
+        .await
+        {
             // Those before it are done, and would be moved there and back by the same command.
             let rest: Vec<String> = now[index..]
                 .iter()
@@ -311,7 +322,7 @@ async fn all(
 }
 
 /// Does something within the turn, which must still be held.
-async fn held(
+pub async fn held(
     turn: &Turn<'_>,
     spot: &Spot<'_>,
     doing: impl Future<Output = Result<(), Failure>>,
@@ -324,17 +335,19 @@ async fn held(
 }
 
 /// Gives a stack its parameters, and waits until CloudFormation is done.
-async fn set(own: &Move<'_>, output: &Output) -> Result<(), Failure> {
-    let (client, name) = (own.target.client(), own.target.stack);
+pub async fn set(
+    target: &Target<'_>,
+    stack: &Stack,
+    values: &[(String, String)],
+    output: &Output,
+) -> Result<(), Failure> {
+    let (client, name) = (target.client(), target.stack);
     let mark = watch::mark(client, name).await.map_err(broken)?;
-    if !stack::turn(client, &own.stack, &own.values)
-        .await
-        .map_err(broken)?
-    {
+    if !stack::turn(client, stack, values).await.map_err(broken)? {
         return Ok(());
     }
     let mut progress = Progress::new(name, 1, output);
-    let waited = watch::wait(client, &own.stack.id, mark, &mut |event| progress.tell(event)).await;
+    let waited = watch::wait(client, &stack.id, mark, &mut |event| progress.tell(event)).await;
     progress.end();
     let (now, events) = waited.map_err(broken)?;
     let status = now.map_or_else(|| "gone".to_owned(), |stack| stack.status.0);

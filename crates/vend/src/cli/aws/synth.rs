@@ -62,6 +62,14 @@ pub fn files(made: &synth::Output, out: &Path, splits: bool) -> Result<Vec<Writt
             return Err(Failure::refused("a template is too large").cause(cause));
         }
         write(&out.join(&template), &text)?;
+        // As the options of AWS's own command line that take a file.
+        let tags: Vec<_> = stack
+            .tags
+            .iter()
+            .map(|(key, value)| serde_json::json!({ "Key": key, "Value": value }))
+            .collect();
+        let tags = format!("{:#}\n", serde_json::Value::from(tags));
+        write(&out.join("tags").join(format!("{}.json", stack.name)), &tags)?;
         if splits {
             split(&out.join("resources").join(&stack.name), &stack.template)?;
         }

@@ -15,7 +15,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use model::wire::{Arrived, Move as Moved, Side};
 
-use super::Trip;
+use super::{Trip, frost};
 use crate::{
     cli::aws::{
         Exit, Failure, broken,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// For so long requests that came before the door was closed may still write.
-const LAST: Duration = Duration::from_secs(5);
+pub const LAST: Duration = Duration::from_secs(5);
 
 /// Refuses data that could not be loaded there.
 pub fn refuse(spot: &Spot<'_>, trip: &Trip<'_>) -> Result<(), Failure> {
@@ -49,7 +49,7 @@ pub fn refuse(spot: &Spot<'_>, trip: &Trip<'_>) -> Result<(), Failure> {
 pub async fn carry(trip: &Trip<'_>, home: &Home, spot: &Spot<'_>) -> Result<(), Failure> {
     let mut found = trip.the_move().await?;
     if found.data == Some(Side::Here) {
-        found = match carried(trip, home, spot).await {
+        found = match Box::pin(trip.closed(0, carried(trip, home, spot))).await {
             Ok(found) => found,
             Err(failure) => {
                 // Where its data still is.
@@ -76,19 +76,15 @@ pub async fn carry(trip: &Trip<'_>, home: &Home, spot: &Spot<'_>) -> Result<(), 
     let target = &trip.target;
     trip.output.line(&format!(
         "next: vend move {target} --finish, when nobody wants to go back\n\
-         undo: vend move {target} --abort --lose-writes, which loses what was written there since"
+         undo: vend move {target} --engine embedded"
     ));
     Ok(())
 }
 
 async fn carried(trip: &Trip<'_>, home: &Home, spot: &Spot<'_>) -> Result<Moved, Failure> {
-    let target = spot
-        .targets()
-        .into_iter()
-        .next()
-        .expect("an environment has a stack");
+    let target = frost::target(spot);
     let host = host(&target).await?;
-    trip.close(0).await?;
+    let since = trip.close(0).await?.closed_at;
     trip.tell("data", "nobody is served from now on");
     tokio::time::sleep(LAST).await;
     let path = format!("{}/dump", trip.path);
@@ -102,22 +98,27 @@ async fn carried(trip: &Trip<'_>, home: &Home, spot: &Spot<'_>) -> Result<Moved,
     let loaded = match sent(upload, dump).await {
         Ok((bytes, version)) => {
             trip.tell("data", &format!("{counted}: {} carried", size(bytes)));
-            loaded(&target, &host, &data::loading(&name, &key, &version)).await
+            ran(&target, &host, &data::loading(&name, &key, &version)).await
         }
         Err(failure) => Err(failure),
     };
     // Of no use any more, whatever came of it.
     let erased = bucket::erase(client, &name, &key).await;
-    let counted = loaded?;
+    let (counted, _) = loaded?;
     erased.map_err(broken)?;
     trip.tell("data", &format!("{counted}: loaded"));
+    let arrived = Arrived {
+        counted,
+        side: Side::Away,
+        closed_at: since,
+    };
     trip.client
-        .post(&format!("{}/arrived", trip.path), &Arrived { counted })
+        .work(&format!("{}/arrived", trip.path), &arrived)
         .await
 }
 
 /// A host that serves there.
-async fn host(target: &Target<'_>) -> Result<String, Failure> {
+pub async fn host(target: &Target<'_>) -> Result<String, Failure> {
     let stack = target.still().await?;
     let halves = half::halves(&stack);
     let serving = half::serving(&halves).ok_or_else(|| Failure::failed("nothing of it runs on AWS"))?;
@@ -154,15 +155,15 @@ fn cut(error: &dyn Display) -> Failure {
     Failure::failed("the dump was cut short").cause(error.to_string())
 }
 
-/// Has a host load an object, and count.
-async fn loaded(target: &Target<'_>, host: &str, script: &str) -> Result<String, Failure> {
+/// Has a host run lines that load or dump, and count. Gives what was counted, and which version of an object was written.
+pub async fn ran(target: &Target<'_>, host: &str, script: &str) -> Result<(String, Option<String>), Failure> {
     let client = target.client();
     let command = data::start(client, host, script).await.map_err(broken)?;
     match data::ended(client, host, &command, crate::clock::now)
         .await
         .map_err(broken)?
     {
-        data::Ended::Loaded { counted } => Ok(counted),
-        data::Ended::Failed { why } => Err(Failure::failed("the data was not loaded on AWS").cause(why)),
+        data::Ended::Counted { counted, version } => Ok((counted, version)),
+        data::Ended::Failed { why } => Err(Failure::failed("the data was not carried on AWS").cause(why)),
     }
 }

@@ -2,7 +2,7 @@
 
 use model::{
     spec,
-    wire::{Move, Release},
+    wire::{Move, Release, Side},
 };
 use serde::Serialize;
 
@@ -116,7 +116,7 @@ fn steps(view: &View<'_>) -> Vec<Step> {
                 "nobody is served (503) while it is dumped here, carried through the bucket of artifacts, loaded there and counted on \
                  both sides: as long as a dump and a load of it take"
                     .to_owned(),
-                &format!("{abort} --lose-writes"),
+                &way_back(target),
             )),
             format!("100 % to {host} at once: a share would write into two databases"),
         ),
@@ -143,7 +143,7 @@ fn steps(view: &View<'_>) -> Vec<Step> {
         step(
             "finish",
             format!("not by this command: vend move {target} --finish stops the hosts here"),
-            &way_back(target, data),
+            &way_back(target),
         ),
     ];
     let (before, after) = steps.split_at(5);
@@ -218,12 +218,21 @@ pub fn back(target: &Target, found: &Move, shares: &[u32]) -> String {
         None => "its hosts run here still",
     };
     let shares: Vec<String> = shares.iter().map(|share| format!("{share} %")).collect();
+    let data = match found.data {
+        Some(Side::Away) => {
+            "nobody is served (503), and the database on AWS refuses to write, while it is dumped there, carried through the \
+             bucket of artifacts, loaded here in place of what is here, and counted on both sides\n          undo: --abort, before \
+             it has arrived"
+        }
+        Some(Side::Here) => "is here",
+        None => "there is none",
+    };
     let traffic = match shares.as_slice() {
         [] => "none goes to AWS any more".to_owned(),
         shares => format!("{} to {}, then none", shares.join(", "), found.host),
     };
     format!(
-        "{target} back from {}\n  1  hosts    {hosts}\n  2  traffic  {traffic}\nwhat is on AWS stays until: vend aws destroy\n",
+        "{target} back from {}\n  1  hosts    {hosts}\n  2  data     {data}\n  3  traffic  {traffic}\nwhat is on AWS stays until: vend aws destroy\n",
         found.host
     )
 }

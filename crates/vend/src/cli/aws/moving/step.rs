@@ -7,11 +7,11 @@ use ::aws::{
     plan::{Doing, doing},
     synth::Kind,
 };
-use model::wire::{Move as Moved, NewMove, Release};
+use model::wire::{Move as Moved, NewMove, Release, Side};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Move, POLL, Trip, data, is_bad,
+    Move, POLL, Trip, data, frost, is_bad,
     plan::{self, Plan, View},
 };
 use crate::{
@@ -66,26 +66,34 @@ pub async fn there(trip: &Trip<'_>, own: &Move) -> Result<(), Failure> {
         apply::run(&Apply::agreed(same.project(own)), trip.output).await?;
     }
     let spot = same.spot(trip)?;
+    if found.data.is_some() {
+        if found.data == Some(Side::Away) && found.closed {
+            // It was on its way back. From then on nothing that was counted before arrives here any more.
+            trip.forward(100).await?;
+        }
+        // A release may have to change its tables; and what was carried must get in.
+        frost::thaw(trip, &same.home, &spot).await?;
+    }
     refuse_missing(&spot).await?;
     trip.tell("secrets", "are set there");
     released(trip, own, &release, &spot).await?;
     healthy(trip).await?;
     match trip.the_move().await?.data {
-        Some(_) => data::carry(trip, &same.home, &spot).await,
+        Some(_) => Box::pin(data::carry(trip, &same.home, &spot)).await,
         None => traffic(trip, own).await,
     }
 }
 
 /// The files of the working tree, which must be those of the release that is live.
-struct Same {
+pub struct Same {
     loaded: Loaded,
-    home: Home,
-    host: String,
+    pub home: Home,
+    pub host: String,
     only: Vec<String>,
 }
 
 impl Same {
-    fn of(trip: &Trip<'_>, own: &Move, release: &Release) -> Result<Self, Failure> {
+    pub fn of(trip: &Trip<'_>, own: &Move, release: &Release) -> Result<Self, Failure> {
         let environment = trip.target.environment()?;
         let (dir, commit) = (&own.files.dir, &release.commit.id);
         let home = own.files.home()?;
@@ -140,7 +148,7 @@ impl Same {
         Project::of(own.files.clone(), self.only.clone(), own.receiver.clone())
     }
 
-    fn spot(&self, trip: &Trip<'_>) -> Result<Spot<'_>, Failure> {
+    pub fn spot(&self, trip: &Trip<'_>) -> Result<Spot<'_>, Failure> {
         self.home.spot(trip.target.environment()?.as_str())
     }
 }
@@ -279,7 +287,7 @@ async fn released(trip: &Trip<'_>, own: &Move, live: &Release, spot: &Spot<'_>) 
     Ok(())
 }
 
-async fn is_live(spot: &Spot<'_>, commit: &str) -> Result<bool, Failure> {
+pub async fn is_live(spot: &Spot<'_>, commit: &str) -> Result<bool, Failure> {
     let client = spot.client();
     let flow = spot.flow().await?;
     let all = release::list(client, &flow, LOOKED)

@@ -39,6 +39,13 @@ pub(super) fn cases(environment: &str) -> Vec<Case> {
             &[],
         ),
         case(
+            "environments.move.load",
+            put(),
+            &format!("{environment}/move/load"),
+            NotFound,
+            &[],
+        ),
+        case(
             "environments.move.arrived",
             post(),
             &format!("{environment}/move/arrived"),
