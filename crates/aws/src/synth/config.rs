@@ -283,7 +283,7 @@ pub struct Scaling {
     pub spot: Option<u32>,
     /// Stopped hosts that are ready to go.
     pub warm: Option<u32>,
-    /// Seconds for a host to finish what it does before it goes. Default 60.
+    /// Seconds for a host to finish what it does before it goes. Default: `deploy.drain` of `vend.yaml`.
     pub drain: Option<u32>,
 }
 

@@ -10,6 +10,7 @@ mod boot;
 mod container;
 mod database;
 mod deploy;
+mod gap;
 mod hosts;
 mod names;
 mod scaling;
@@ -129,8 +130,15 @@ impl Scope<'_> {
         format!("apps.{}.environments.{}.{key}", self.app, self.spec.name)
     }
 
+    /// Seconds for requests under way: as `aws.toml` says, else as `vend.yaml` does.
     fn drain(&self) -> u32 {
-        self.options.scaling.drain.unwrap_or(60).min(3_600)
+        let own = u32::try_from(self.deploy.drain.as_secs()).unwrap_or(0);
+        self.options.scaling.drain.unwrap_or(own).min(3_600)
+    }
+
+    /// Seconds from the start of the app until it must be well.
+    fn within(&self) -> i64 {
+        self.spec.host.health.within.as_secs().max(1)
     }
 
     /// The account that builds, when it is another.
@@ -190,7 +198,7 @@ pub fn environment(
         spec.name,
         scope.platform()
     ));
-    let mut notes = notes(&scope);
+    let mut notes = gap::notes(&scope);
     parameters(&mut template, &scope);
     access::add(&mut template, &scope);
     traffic::add(&mut template, &scope, &mut notes);
@@ -250,52 +258,7 @@ fn check(scope: &Scope<'_>) -> Result<(), Error> {
         ));
     }
     place::registered(&scope.at("placement"), scope.spec)?;
-    way(scope)
-}
-
-/// Refuses a strategy and a migration that containers cannot follow.
-fn way(scope: &Scope<'_>) -> Result<(), Error> {
-    if !scope.is_container() {
-        return Ok(());
-    }
-    let (at, why) = match (scope.deploy.strategy, &scope.deploy.migrate) {
-        (Strategy::InPlace, _) => (
-            "strategy",
-            "containers are never changed in place: a new one stands beside the old; say another strategy here",
-        ),
-        (_, Some(_)) => (
-            "runtime",
-            "`deploy.migrate` is a script of the revision, and containers have none: let the container migrate when it starts",
-        ),
-        _ => return Ok(()),
-    };
-    Err(Error::config(scope.at(at), why.to_owned()))
-}
-
-/// What `vend.yaml` says and AWS does otherwise.
-fn notes(scope: &Scope<'_>) -> Vec<String> {
-    let judged = scope.deploy.steps.as_ref().map(|steps| steps.analysis);
-    let mut notes = Vec::new();
-    if judged.is_some_and(|analysis| analysis != spec::Analysis::default()) {
-        notes.push(
-            "`deploy.analysis` compares new hosts with old ones; here a step goes on while no alarm of the new ones rings: see `alarms`"
-                .to_owned(),
-        );
-    }
-    match &scope.spec.approval {
-        Some(approval) if approval.required > 1 => notes.push(format!(
-            "`approval`: IAM says who may answer (states:SendTaskSuccess), not `by`; {} different people are told apart by who calls \
-             `vend aws approve`, and whoever may answer without it can be as many as they like",
-            approval.required
-        )),
-        Some(_) => notes.push(
-            "`approval`: the question goes to the operators' topic, and IAM says who may answer it (states:SendTaskSuccess), \
-             not `by` and `author_may_approve`"
-                .to_owned(),
-        ),
-        None => {}
-    }
-    notes
+    gap::refuse(scope)
 }
 
 /// What a release changes.

@@ -6,7 +6,7 @@ use model::spec;
 /// Every so many combinations of a foundation's options, and of an environment's, and all of the case `shop`.
 pub fn matrix() -> &'static [Stack] {
     static ALL: std::sync::LazyLock<Vec<Stack>> =
-        std::sync::LazyLock::new(|| [foundations(), environments(), flows(), shop(), local()].concat());
+        std::sync::LazyLock::new(|| [foundations(), environments(), flows(), shop(), guestbook(), local()].concat());
     &ALL
 }
 
@@ -181,6 +181,22 @@ fn shop() -> Vec<Stack> {
     all_with(&config, &app, Some(&own), &mut Priorities::default())
         .unwrap()
         .stacks
+}
+
+/// The stacks of the example, below a name of its own.
+fn guestbook() -> Vec<Stack> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let config = std::fs::read_to_string(root.join("tests/synth/cases/guestbook.toml")).unwrap();
+    let yaml = std::fs::read_to_string(root.join("../../examples/guestbook/vend.yaml")).unwrap();
+    let (app, _) = spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap();
+    let config = toml::from_str(&config).unwrap();
+    let mut stacks = all_with(&config, &app, None, &mut Priorities::default())
+        .unwrap()
+        .stacks;
+    for stack in &mut stacks {
+        stack.name = format!("example-{}", stack.name);
+    }
+    stacks
 }
 
 /// A foundation with Local Zones, and an environment in one of them; two more people are asked, so that the loop of that is read too.

@@ -10,6 +10,9 @@ use crate::synth::{
     template::{Resource, Template, att, re, sub},
 };
 
+/// Seconds that a host takes until its app begins: it starts, and CodeDeploy puts the revision on it.
+const START_S: i64 = 210;
+
 pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Error> {
     let (types, architecture) = size::types(&scope.spec.host.size, &scope.config.sizes)?;
     base(template, architecture);
@@ -97,7 +100,7 @@ fn group(scope: &Scope<'_>, half: Half, types: &[String]) -> Resource {
         "VPCZoneIdentifier": scope.subnets("Private"),
         "TargetGroupARNs": [re(half.id("Targets"))],
         "HealthCheckType": "ELB",
-        "HealthCheckGracePeriod": 300,
+        "HealthCheckGracePeriod": START_S + scope.within(),
         "CapacityRebalance": options.spot.is_some(),
         "MetricsCollection": [{ "Granularity": "1Minute" }],
         "NotificationConfigurations": [{

@@ -82,7 +82,7 @@ fn group(template: &mut Template, scope: &Scope<'_>) {
         "Tags": named("balancer"),
     });
     let about =
-        "The only group that the world reaches. What goes out of it is one rule for each tier of hosts.";
+        "The only group that the world reaches. What goes out of it is one rule for each tier of hosts, and one for providers.";
     let group = Resource::new("BalancerGroup", "AWS::EC2::SecurityGroup", about, properties)
         .skip("CKV_AWS_260", "Port 80 is open so that it can redirect to 443.");
     template.add(group);
@@ -103,11 +103,31 @@ fn group(template: &mut Template, scope: &Scope<'_>) {
             properties,
         ));
     }
+    template.add(to_providers());
     template.export(
         "BalancerGroup",
         "The load balancer's security group",
         att("BalancerGroup.GroupId"),
     );
+}
+
+/// A load balancer asks the provider itself, from its own addresses, who has signed in.
+pub(crate) fn to_providers() -> Resource {
+    let properties = json!({
+        "GroupId": att("BalancerGroup.GroupId"),
+        "IpProtocol": "tcp",
+        "FromPort": 443,
+        "ToPort": 443,
+        "CidrIp": "0.0.0.0/0",
+        "Description": "Providers of identities",
+    });
+    let about = "To the providers of environments that want to know who somebody is (`authenticate`).";
+    Resource::new(
+        "BalancerToProviders",
+        "AWS::EC2::SecurityGroupEgress",
+        about,
+        properties,
+    )
 }
 
 fn balancer(template: &mut Template, scope: &Scope<'_>) {
