@@ -213,6 +213,7 @@ fn a_platform_comes_changes_and_goes() {
     let (code, refused) = world.bad(&["apply"]);
     assert!(code == 2 && refused.contains("--yes"), "{refused}");
     world.good(&["apply", "--yes"]);
+    what_is_unchanged_costs_one_call(&world);
     for name in STACKS {
         let line = world.status(name);
         assert_eq!(line["doing"]["doing"], "nothing", "{line}");
@@ -269,6 +270,24 @@ fn a_platform_comes_changes_and_goes() {
     assert!(said.contains("goes in 30 days"), "{said}");
     let said = world.good(&["destroy", "--yes", "--forget"]);
     assert_eq!(said, "0 stacks destroyed\n");
+}
+
+/// An apply that changes nothing asks once for all stacks of its one region.
+fn what_is_unchanged_costs_one_call(world: &World) {
+    let calls = world.path().join("calls");
+    let lines = || {
+        let text = fs::read_to_string(&calls).unwrap();
+        text.lines().map(str::to_owned).collect::<Vec<String>>()
+    };
+    // The server may write a call down more than once: this is one.
+    fs::write(&calls, "").unwrap();
+    world.python("client('cloudformation').describe_stacks()");
+    let one = lines();
+    assert!(!one.is_empty());
+    fs::write(&calls, "").unwrap();
+    let said = world.good(&["apply", "--yes"]);
+    assert!(said.contains("0 stacks made or changed, 4 as they were"), "{said}");
+    assert_eq!(lines(), one);
 }
 
 /// Looks for each logical id of each stack: moto says that a stack is complete although it ignores types.

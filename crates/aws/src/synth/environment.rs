@@ -7,6 +7,7 @@
 mod access;
 mod alarm;
 mod boot;
+mod carrier;
 mod container;
 mod database;
 mod deploy;
@@ -25,7 +26,7 @@ use serde_json::{Value, json};
 use super::{
     Error, Kind, Priorities, Stack,
     config::{self, Config, Engine, Foundation, Runtime},
-    place,
+    place, size,
     template::{Resource, Template, att, import, logical, re},
     word::{Account, Label},
 };
@@ -78,16 +79,22 @@ impl Scope<'_> {
     }
 
     fn subnets(&self, tier: &str) -> Value {
-        let zone = self.options.placement.local_zone.as_ref();
-        let tier = zone.map_or_else(|| tier.to_owned(), |zone| logical(&[zone, tier]));
+        let place = &self.options.placement;
+        let tier = match (&place.local_zone, &place.wavelength) {
+            (Some(zone), _) => logical(&[zone, tier]),
+            // Only hosts stand there; what they keep stands in the region.
+            (_, Some(zone)) if tier == "Private" => logical(&[zone, "Carrier"]),
+            _ => tier.to_owned(),
+        };
         json!({ "Fn::Split": [",", self.shared(&format!("{tier}Subnets"))] })
     }
 
-    /// What disks are: Local Zones do not all have the newer kind.
+    /// What disks are: Local Zones do not all have the newer kind, and Wavelength Zones only the older.
     fn volume(&self) -> &'static str {
-        match self.options.placement.local_zone {
-            Some(_) => "gp2",
-            None => "gp3",
+        let place = &self.options.placement;
+        match (&place.local_zone, &place.wavelength) {
+            (None, None) => "gp3",
+            _ => "gp2",
         }
     }
 
@@ -201,7 +208,10 @@ pub fn environment(
     let mut notes = gap::notes(&scope);
     parameters(&mut template, &scope);
     access::add(&mut template, &scope);
-    traffic::add(&mut template, &scope, &mut notes);
+    match scope.wave() {
+        Some(_) => carrier::add(&mut template, &scope, &mut notes),
+        None => traffic::add(&mut template, &scope, &mut notes),
+    }
     names::add(&mut template, &scope, priorities)?;
     database::add(&mut template, &scope)?;
     match scope.is_container() {
@@ -235,12 +245,16 @@ fn check(scope: &Scope<'_>) -> Result<(), Error> {
         );
         return Err(Error::config(format!("apps.{}", scope.app), why));
     }
-    options.placement.check(
-        scope.at("").trim_end_matches('.'),
+    let wanted = place::Wanted {
         options,
-        scope.engine,
-        &scope.foundation.network,
-    )?;
+        engine: scope.engine,
+        hosts: scope.spec.scaling.max,
+        types: size::types(&scope.spec.host.size, &scope.config.sizes)?.1,
+    };
+    let at = scope.at("");
+    options
+        .placement
+        .check(at.trim_end_matches('.'), &wanted, &scope.foundation.network)?;
     if options.scaling.spot.is_some() && options.scaling.warm.is_some() {
         let why = "a warm pool holds hosts of one kind; the Spot market wants several".to_owned();
         return Err(Error::config(scope.at("scaling.warm"), why));
@@ -251,7 +265,13 @@ fn check(scope: &Scope<'_>) -> Result<(), Error> {
             "only hosts have a warm pool".to_owned(),
         ));
     }
-    if options.runtime == Runtime::Fargate && options.scaling.step.is_some() {
+    if options.runtime == Runtime::Ec2 && options.scaling.spot.is_some() {
+        return Err(Error::config(
+            scope.at("scaling.spot"),
+            "the hosts below containers are not bought on the Spot market: say `runtime = \"fargate\"`".to_owned(),
+        ));
+    }
+    if scope.is_container() && options.scaling.step.is_some() {
         return Err(Error::config(
             scope.at("scaling.step"),
             "steps are for hosts; containers follow `cpu` or `requests`".to_owned(),

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod asked;
+mod beside;
 mod branches;
+mod duties;
 mod flow;
 mod golden;
 mod handlers;
@@ -13,6 +15,7 @@ mod law;
 mod matrix;
 mod order;
 mod tools;
+mod wave;
 mod zones;
 
 use aws::synth::Config;

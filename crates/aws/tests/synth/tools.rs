@@ -209,7 +209,7 @@ fn packer_takes_every_template() {
         println!("skipped: packer is not there; `cargo xtask test` installs it");
         return;
     };
-    for name in ["guestbook", "shop"] {
+    for name in ["guestbook", "shop", "wave"] {
         let files = golden::files(name);
         let images = files.keys().filter(|path| path.ends_with("/image.pkr.hcl"));
         for (index, image) in images.enumerate() {

@@ -46,6 +46,12 @@ pub(super) fn refuse(scope: &Scope<'_>) -> Result<(), Error> {
     if !scope.spec.host.health.codes.iter().all(is_taken) {
         return said("host.health.codes", "a load balancer takes codes from 200 to 499 for well");
     }
+    if scope.spec.authenticate.is_some() && scope.wave().is_some() {
+        return said(
+            "authenticate",
+            "a load balancer asks who somebody is, and none stands in a Wavelength Zone",
+        );
+    }
     if scope.spec.authenticate.is_some() && scope.options.plain_http {
         let why = "who must have signed in is asked over HTTPS only, and port 80 would let everybody in";
         return Err(Error::config(scope.at("plain_http"), why.to_owned()));
@@ -101,6 +107,10 @@ pub(super) fn notes(scope: &Scope<'_>) -> Vec<String> {
     note(
         scope.is_container() && !image.scripts.is_empty(),
         "`image`: a container's image is made by the Dockerfile of the source, without `image.scripts`",
+    );
+    note(
+        scope.is_container() && scope.drain() > 120,
+        "`scaling.drain`: a container gets 120 s at most to finish; the load balancer waits as long as was said",
     );
     approval(scope, &mut notes);
     domains(scope, &mut notes);

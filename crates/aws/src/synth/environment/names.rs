@@ -26,6 +26,9 @@ pub(super) fn add(
         );
         return Err(Error::config(format!("apps.{}", scope.app), why));
     }
+    if scope.wave().is_some() {
+        return Ok(());
+    }
     if scope.options.dedicated_balancer {
         certificate(template, scope, &own);
     }
@@ -51,7 +54,7 @@ pub(super) fn add(
 }
 
 /// `shop-staging.DOMAIN`, and `shop.DOMAIN` for the environment that has the app's bare name.
-fn own(scope: &Scope<'_>) -> Vec<String> {
+pub(super) fn own(scope: &Scope<'_>) -> Vec<String> {
     let domain = &scope.foundation.domain;
     let mut names = vec![format!("{}-{}.{domain}", scope.app, scope.spec.name)];
     if scope

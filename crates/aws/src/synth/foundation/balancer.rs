@@ -14,9 +14,41 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
     group(template, scope);
     balancer(template, scope);
     listeners(template);
+    let name = att("Balancer.LoadBalancerFullName");
+    for alarm in balancers(name, &scope.name(), &super::topic(), ERRORS) {
+        template.add(alarm);
+    }
     if scope.options.firewall {
         firewall(template, scope);
     }
+}
+
+/// Answers of the load balancer's own in five minutes, of all that share it.
+const ERRORS: u32 = 10;
+
+/// What the load balancer answers itself when a host breaks off or says nothing: no metric of a target counts it.
+pub(crate) fn balancers(name: Value, stack: &str, topic: &Value, errors: u32) -> [Resource; 2] {
+    [
+        ("BalancerBroken", "HTTPCode_ELB_502_Count", "Too many hosts that break off."),
+        ("BalancerTimeouts", "HTTPCode_ELB_504_Count", "Too many hosts that say nothing."),
+    ]
+    .map(|(id, metric, about)| {
+        let properties = json!({
+            "AlarmDescription": format!("{stack}: {metric}"),
+            "Namespace": "AWS/ApplicationELB",
+            "MetricName": metric,
+            "Dimensions": [{ "Name": "LoadBalancer", "Value": name }],
+            "Statistic": "Sum",
+            "Period": 300,
+            "EvaluationPeriods": 1,
+            "Threshold": errors,
+            "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+            "TreatMissingData": "notBreaching",
+            "AlarmActions": [topic],
+            "OKActions": [topic],
+        });
+        Resource::new(id, "AWS::CloudWatch::Alarm", about, properties)
+    })
 }
 
 fn zone(template: &mut Template, scope: &Scope<'_>) {
