@@ -352,7 +352,7 @@ mod tests {
         .unwrap();
         let stack = synth::foundation(&config, &"production".parse().unwrap()).unwrap();
         let seed = seed(&stack.template);
-        assert!(seed.yaml().len() < synth::MAX_INLINE_BYTES / 2);
+        assert!(seed.yaml().len() < MAX_INLINE_BYTES / 2);
         for id in [
             "Key",
             "LogsBucket",

@@ -286,7 +286,10 @@ fn what_is_unchanged_costs_one_call(world: &World) {
     assert!(!one.is_empty());
     fs::write(&calls, "").unwrap();
     let said = world.good(&["apply", "--yes"]);
-    assert!(said.contains("0 stacks made or changed, 4 as they were"), "{said}");
+    assert!(
+        said.contains("0 stacks made or changed, 4 as they were"),
+        "{said}"
+    );
     assert_eq!(lines(), one);
 }
 

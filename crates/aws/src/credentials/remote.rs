@@ -194,9 +194,9 @@ mod tests {
             session: None,
             duration: None,
         };
-        let said = asked(&role(Some("only for us"))).0;
-        assert!(said.contains("ExternalId=only%20for%20us"), "{said}");
-        assert!(!asked(&role(None)).0.contains("ExternalId"));
+        let said = asked(&role(Some("only-us")));
+        assert!(said.text().contains("ExternalId=only-us"), "{}", said.text());
+        assert!(!asked(&role(None)).text().contains("ExternalId"));
     }
 
     #[test]

@@ -268,7 +268,8 @@ fn check(scope: &Scope<'_>) -> Result<(), Error> {
     if options.runtime == Runtime::Ec2 && options.scaling.spot.is_some() {
         return Err(Error::config(
             scope.at("scaling.spot"),
-            "the hosts below containers are not bought on the Spot market: say `runtime = \"fargate\"`".to_owned(),
+            "the hosts below containers are not bought on the Spot market: say `runtime = \"fargate\"`"
+                .to_owned(),
         ));
     }
     if scope.is_container() && options.scaling.step.is_some() {

@@ -256,7 +256,9 @@ pub(super) fn waves(at: &str, region: &Region, zones: &[String]) -> Result<(), E
     }
     let number = |text: &str, before: &str| {
         let rest = text.strip_prefix(before);
-        rest.is_some_and(|rest| !rest.is_empty() && rest.len() < 4 && rest.bytes().all(|b| b.is_ascii_digit()))
+        rest.is_some_and(|rest| {
+            !rest.is_empty() && rest.len() < 4 && rest.bytes().all(|b| b.is_ascii_digit())
+        })
     };
     for (n, zone) in zones.iter().enumerate() {
         let rest = zone
@@ -279,12 +281,7 @@ pub(super) fn waves(at: &str, region: &Region, zones: &[String]) -> Result<(), E
 
 impl Placement {
     /// Says which service an environment wants that is not there: nothing is placed elsewhere than it was asked for.
-    pub(super) fn check(
-        &self,
-        at: &str,
-        wanted: &Wanted<'_>,
-        network: &Network,
-    ) -> Result<(), Error> {
+    pub(super) fn check(&self, at: &str, wanted: &Wanted<'_>, network: &Network) -> Result<(), Error> {
         let refuse = |key: &str, why: String| Err(Error::config(format!("{at}.placement.{key}"), why));
         let named = [
             (Place::LocalZone, self.local_zone.is_some()),
@@ -308,8 +305,18 @@ impl Placement {
             return refuse(place.key(), fact.why.to_owned());
         }
         for (place, zone, known, key) in [
-            (Place::LocalZone, &self.local_zone, &network.local_zones, "local_zones"),
-            (Place::Wavelength, &self.wavelength, &network.wavelength_zones, "wavelength_zones"),
+            (
+                Place::LocalZone,
+                &self.local_zone,
+                &network.local_zones,
+                "local_zones",
+            ),
+            (
+                Place::Wavelength,
+                &self.wavelength,
+                &network.wavelength_zones,
+                "wavelength_zones",
+            ),
         ] {
             if let Some(zone) = zone.as_ref().filter(|zone| !known.contains(zone)) {
                 let why = format!("`{zone}` is none of the foundation's: add it to `network.{key}` there");
@@ -453,21 +460,26 @@ mod tests {
                 hosts,
                 types,
             };
-            wave.check("e", &wanted, &network).map_err(|error| error.to_string())
+            wave.check("e", &wanted, &network)
+                .map_err(|error| error.to_string())
         };
         assert_eq!(said(MAX_HOSTS, Architecture::X86_64), Ok(()));
         assert!(said(1, Architecture::Arm64).unwrap_err().contains("no Graviton"));
-        assert!(said(MAX_HOSTS + 1, Architecture::X86_64).unwrap_err().contains("49 hosts"));
+        assert!(
+            said(MAX_HOSTS + 1, Architecture::X86_64)
+                .unwrap_err()
+                .contains("49 hosts")
+        );
     }
 
     #[test]
     fn wavelength_zones_are_the_regions_own() {
         let region: Region = "eu-central-1".parse().unwrap();
-        let waves = |all: &[&str]| {
+        let told = |all: &[&str]| {
             let all: Vec<String> = all.iter().map(|zone| (*zone).to_owned()).collect();
-            super::waves("f", &region, &all)
+            waves("f", &region, &all)
         };
-        assert!(waves(&[WAVE, "eu-central-1-wl1-muc-wlz-1"]).is_ok());
+        assert!(told(&[WAVE, "eu-central-1-wl1-muc-wlz-1"]).is_ok());
         for bad in [
             "eu-central-1a",
             "us-east-1-wl1-bos-wlz-1",
@@ -476,9 +488,9 @@ mod tests {
             "eu-central-1-wl1-BER-wlz-1",
             "eu-central-1-wl1-ber-wlz-1-2",
         ] {
-            assert!(waves(&[bad]).is_err(), "{bad}");
+            assert!(told(&[bad]).is_err(), "{bad}");
         }
-        assert!(waves(&[WAVE, WAVE]).is_err());
+        assert!(told(&[WAVE, WAVE]).is_err());
     }
 
     #[test]

@@ -20,5 +20,9 @@ fn targets_get_a_release_in_turn_or_at_the_same_time() {
     assert_eq!(turns("also = ['other']"), [here, there, here, there]);
     let beside = turns("also = ['other']\nparallel = true");
     assert!(beside.len() > 4, "{beside:?}");
-    assert_eq!(beside.iter().filter(|own| *own == there).count() * 2, beside.len(), "{beside:?}");
+    assert_eq!(
+        beside.iter().filter(|own| *own == there).count() * 2,
+        beside.len(),
+        "{beside:?}"
+    );
 }

@@ -43,7 +43,8 @@ const PACKER: &str = "ec2:AuthorizeSecurityGroupIngress ec2:CopyImage ec2:Create
 /// Source: "Pushing a Docker image" of the ECR guide, required permissions.
 const PUSH: &str = "ecr:BatchCheckLayerAvailability ecr:BatchGetImage ecr:CompleteLayerUpload ecr:GetDownloadUrlForLayer \
     ecr:InitiateLayerUpload ecr:PutImage ecr:UploadLayerPart";
-const PULL: &str = "ecr:BatchCheckLayerAvailability ecr:BatchGetImage ecr:GetAuthorizationToken ecr:GetDownloadUrlForLayer";
+const PULL: &str =
+    "ecr:BatchCheckLayerAvailability ecr:BatchGetImage ecr:GetAuthorizationToken ecr:GetDownloadUrlForLayer";
 /// A shell by Session Manager. Source: `AmazonSSMManagedInstanceCore`, without what its documents and patches need.
 const CHANNELS: &str = "ssmmessages:CreateControlChannel ssmmessages:CreateDataChannel ssmmessages:OpenControlChannel \
     ssmmessages:OpenDataChannel";
@@ -51,8 +52,7 @@ const CHANNELS: &str = "ssmmessages:CreateControlChannel ssmmessages:CreateDataC
 const AGENT: &str = "ec2messages:AcknowledgeMessage ec2messages:DeleteMessage ec2messages:FailMessage ec2messages:GetEndpoint \
     ec2messages:GetMessages ec2messages:SendReply ssm:ListInstanceAssociations ssm:UpdateInstanceInformation";
 /// CodeDeploy's agent fetches revisions, CloudWatch's writes logs, and a database that moves is fetched as revisions are.
-const AGENTS: &str =
-    "kms:Decrypt logs:CreateLogStream logs:DescribeLogStreams logs:PutLogEvents s3:GetObject s3:GetObjectVersion";
+const AGENTS: &str = "kms:Decrypt logs:CreateLogStream logs:DescribeLogStreams logs:PutLogEvents s3:GetObject s3:GetObjectVersion";
 /// CodeDeploy's agent through its endpoint. Source: "Use CodeDeploy with VPC endpoints".
 const ENDPOINT: &str = "codedeploy-commands-secure:GetDeploymentSpecification codedeploy-commands-secure:PollHostCommand \
     codedeploy-commands-secure:PutHostCommandAcknowledgement codedeploy-commands-secure:PutHostCommandComplete";
@@ -84,8 +84,14 @@ const LINES: [(&str, &str); 10] = [
     // Everybody may ask who they are.
     ("sts get-caller-identity", ""),
     ("secretsmanager get-secret-value", "secretsmanager:GetSecretValue"),
-    ("route53 change-resource-record-sets", "route53:ChangeResourceRecordSets"),
-    ("route53 list-resource-record-sets", "route53:ListResourceRecordSets"),
+    (
+        "route53 change-resource-record-sets",
+        "route53:ChangeResourceRecordSets",
+    ),
+    (
+        "route53 list-resource-record-sets",
+        "route53:ListResourceRecordSets",
+    ),
     ("autoscaling set-instance-health", "autoscaling:SetInstanceHealth"),
 ];
 
@@ -99,7 +105,8 @@ fn called(script: &str) -> Actions {
     for (at, _) in starts {
         let line = &script[at + 4..];
         let known = LINES.iter().find(|(own, _)| line.starts_with(own));
-        let (_, own) = known.unwrap_or_else(|| panic!("what does this line call? {}", line.lines().next().unwrap()));
+        let (_, own) =
+            known.unwrap_or_else(|| panic!("what does this line call? {}", line.lines().next().unwrap()));
         actions.extend(words(own));
     }
     actions
@@ -107,7 +114,11 @@ fn called(script: &str) -> Actions {
 
 /// The text of the buildspec, or of a host's first script, that runs with the role.
 fn script(template: &aws::synth::Template, role: &str) -> String {
-    let project = |id: &str| template.resource(id).map(|own| own.properties["Source"]["BuildSpec"].clone());
+    let project = |id: &str| {
+        template
+            .resource(id)
+            .map(|own| own.properties["Source"]["BuildSpec"].clone())
+    };
     let text = match role {
         "BakeRole" => project("Bake"),
         "PackRole" => project("Pack"),
@@ -117,7 +128,9 @@ fn script(template: &aws::synth::Template, role: &str) -> String {
         _ => None,
     };
     match text {
-        Some(text) => text.as_str().map_or_else(|| text[0].as_str().unwrap().to_owned(), str::to_owned),
+        Some(text) => text
+            .as_str()
+            .map_or_else(|| text[0].as_str().unwrap().to_owned(), str::to_owned),
         None => String::new(),
     }
 }
@@ -131,16 +144,25 @@ fn wanted(role: &str, is_container: bool) -> Option<(Vec<&'static str>, Vec<&'st
         "BuilderRole" => (vec![CHANNELS, "ssm:UpdateInstanceInformation"], vec![]),
         "HostRole" if is_container => (vec![CHANNELS], vec![]),
         // Secrets are fetched where there are some, and always may be.
-        "HostRole" => (vec![CHANNELS, AGENT, AGENTS, "secretsmanager:GetSecretValue"], vec![ENDPOINT]),
+        "HostRole" => (
+            vec![CHANNELS, AGENT, AGENTS, "secretsmanager:GetSecretValue"],
+            vec![ENDPOINT],
+        ),
         "StartRole" => (
-            vec![PULL, "kms:Decrypt logs:CreateLogStream logs:PutLogEvents secretsmanager:GetSecretValue"],
+            vec![
+                PULL,
+                "kms:Decrypt logs:CreateLogStream logs:PutLogEvents secretsmanager:GetSecretValue",
+            ],
             vec![],
         ),
         "CapacityRole" => (vec![CLUSTERS, CHANNELS], vec![]),
         "DeployRole" => (vec![DEPLOY], vec![]),
         "DatabaseMonitoringRole" => (vec![MONITORING], vec![]),
         "PasswordRole" => (vec!["ssm:SendCommand"], vec![]),
-        "FlowLogRole" => (vec!["logs:CreateLogStream logs:DescribeLogStreams logs:PutLogEvents"], vec![]),
+        "FlowLogRole" => (
+            vec!["logs:CreateLogStream logs:DescribeLogStreams logs:PutLogEvents"],
+            vec![],
+        ),
         "TrailRole" => (vec!["logs:CreateLogStream logs:PutLogEvents"], vec![]),
         "ChatRole" => (vec!["cloudwatch:DescribeAlarms cloudwatch:GetMetricData"], vec![]),
         "AuditRole" => (vec![AUDIT], vec![]),
@@ -161,7 +183,13 @@ fn every_role_may_do_what_is_called_with_it_and_no_more() {
             let is_container = stack.template.resource("Cluster").is_some();
             let (must, may) = wanted(&role.id, is_container)
                 .unwrap_or_else(|| panic!("nobody knows what {} of {} is for", role.id, stack.name));
-            compare(role, &called(&script(&stack.template, &role.id)), &must, &may, &mut wrong);
+            compare(
+                role,
+                &called(&script(&stack.template, &role.id)),
+                &must,
+                &may,
+                &mut wrong,
+            );
         }
     }
     assert_eq!(wrong, BTreeMap::new());
@@ -177,7 +205,11 @@ fn compare(
 ) {
     let mut needed: Actions = must.iter().flat_map(|text| words(text)).collect();
     needed.extend(called.iter().cloned());
-    let known: Actions = may.iter().flat_map(|text| words(text)).chain(needed.iter().cloned()).collect();
+    let known: Actions = may
+        .iter()
+        .flat_map(|text| words(text))
+        .chain(needed.iter().cloned())
+        .collect();
     let own = allowed(role);
     let missing: Vec<String> = needed.difference(&own).cloned().collect();
     let idle: Vec<String> = own.difference(&known).cloned().collect();
@@ -196,7 +228,9 @@ fn a_bake_gives_every_variable_of_its_template() {
         .skip(1)
         .filter_map(|rest| rest.split('"').next())
         .collect();
-    let stack = matrix().iter().find(|own| own.name == "example-vend-pipeline-production-guestbook");
+    let stack = matrix()
+        .iter()
+        .find(|own| own.name == "example-vend-pipeline-production-guestbook");
     let text = script(&stack.unwrap().template, "BakeRole");
     let given: BTreeSet<&str> = text
         .split("-var \"")
@@ -205,11 +239,18 @@ fn a_bake_gives_every_variable_of_its_template() {
         .collect();
     assert_eq!(given, variables);
     // And what the build is given itself: by its project or by the flow that starts it.
-    let own = stack.unwrap().template.resource("Bake").unwrap().properties["Environment"]["EnvironmentVariables"].to_string();
-    let flow = matrix().iter().find(|own| own.name == "example-vend-flow-production-guestbook-production");
+    let own =
+        stack.unwrap().template.resource("Bake").unwrap().properties["Environment"]["EnvironmentVariables"]
+            .to_string();
+    let flow = matrix()
+        .iter()
+        .find(|own| own.name == "example-vend-flow-production-guestbook-production");
     let flow = flow.unwrap().template.resource("Flow").unwrap().properties["DefinitionString"].to_string();
     for name in text.split("$VEND_").skip(1) {
-        let name: String = name.chars().take_while(|c| c.is_ascii_uppercase() || *c == '_').collect();
+        let name: String = name
+            .chars()
+            .take_while(|c| c.is_ascii_uppercase() || *c == '_')
+            .collect();
         let name = format!("VEND_{name}");
         assert!(own.contains(&name) || flow.contains(&name), "nobody sets {name}");
     }

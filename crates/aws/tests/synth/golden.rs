@@ -76,7 +76,10 @@ fn the_files_of_every_case_are_as_they_were() {
         // What is not made any more is a difference too.
         let kept: Vec<String> = below(&directory, "");
         let made: Vec<&String> = files.keys().collect();
-        assert!(kept.iter().eq(made.iter().copied()), "{name}: {kept:?} are not the files that are made: {made:?}");
+        assert!(
+            kept.iter().eq(made.iter().copied()),
+            "{name}: {kept:?} are not the files that are made: {made:?}"
+        );
         for (path, text) in &files {
             let kept = fs::read_to_string(directory.join(path)).unwrap_or_default();
             let differs = kept.lines().zip(text.lines()).position(|(a, b)| a != b);

@@ -20,7 +20,8 @@ use crate::{
 type Handler = (&'static str, &'static [&'static str], &'static str);
 
 const ALARM: &str = "arn:aws:cloudwatch:eu-central-1:111111111111:alarm:vend-production-shop-live-a";
-const APPLICATION: &str = "arn:aws:codedeploy:eu-central-1:111111111111:application:vend-production-shop-live";
+const APPLICATION: &str =
+    "arn:aws:codedeploy:eu-central-1:111111111111:application:vend-production-shop-live";
 const CERTIFICATE: &str = "arn:aws:acm:eu-central-1:111111111111:certificate/a";
 const CLUSTER: &str = "arn:aws:ecs:eu-central-1:111111111111:cluster/vend-production-shop-live";
 const DATABASE: &str = "arn:aws:rds:eu-central-1:111111111111:db:vend-production-shop-live-a";
@@ -170,13 +171,19 @@ const HANDLERS: [Handler; 37] = [
     ),
     (
         "AWS::ECS::TaskDefinition",
-        &["arn:aws:ecs:eu-central-1:111111111111:task-definition/vend-production-shop-live-blue:1", ROLE],
+        &[
+            "arn:aws:ecs:eu-central-1:111111111111:task-definition/vend-production-shop-live-blue:1",
+            ROLE,
+        ],
         "ecs:DeregisterTaskDefinition ecs:DescribeTaskDefinition ecs:ListTagsForResource ecs:RegisterTaskDefinition ecs:TagResource \
          ecs:UntagResource iam:PassRole",
     ),
     (
         "AWS::ElasticLoadBalancingV2::Listener",
-        &[LISTENER, "arn:aws:elasticloadbalancing:eu-central-1:111111111111:loadbalancer/app/a/1"],
+        &[
+            LISTENER,
+            "arn:aws:elasticloadbalancing:eu-central-1:111111111111:loadbalancer/app/a/1",
+        ],
         "elasticloadbalancing:AddTags elasticloadbalancing:CreateListener elasticloadbalancing:DeleteListener \
          elasticloadbalancing:DescribeListenerAttributes elasticloadbalancing:DescribeListeners elasticloadbalancing:ModifyListener \
          elasticloadbalancing:ModifyListenerAttributes elasticloadbalancing:RemoveTags",
@@ -196,7 +203,10 @@ const HANDLERS: [Handler; 37] = [
     ),
     (
         "AWS::ElasticLoadBalancingV2::LoadBalancer",
-        &["arn:aws:elasticloadbalancing:eu-central-1:111111111111:loadbalancer/app/a/1", LINKED],
+        &[
+            "arn:aws:elasticloadbalancing:eu-central-1:111111111111:loadbalancer/app/a/1",
+            LINKED,
+        ],
         "ec2:DescribeSubnets elasticloadbalancing:AddTags elasticloadbalancing:CreateLoadBalancer \
          elasticloadbalancing:DeleteLoadBalancer elasticloadbalancing:DescribeLoadBalancerAttributes \
          elasticloadbalancing:DescribeLoadBalancers elasticloadbalancing:ModifyLoadBalancerAttributes \
@@ -285,7 +295,10 @@ const HANDLERS: [Handler; 37] = [
     ),
     (
         "AWS::RDS::DBSubnetGroup",
-        &["arn:aws:rds:eu-central-1:111111111111:subgrp:vend-production-shop-live-a", LINKED],
+        &[
+            "arn:aws:rds:eu-central-1:111111111111:subgrp:vend-production-shop-live-a",
+            LINKED,
+        ],
         "iam:CreateServiceLinkedRole rds:AddTagsToResource rds:CreateDBSubnetGroup rds:DeleteDBSubnetGroup \
          rds:DescribeDBSubnetGroups rds:ListTagsForResource rds:ModifyDBSubnetGroup rds:RemoveTagsFromResource",
     ),
@@ -320,7 +333,10 @@ const PROPERTIES: [Handler; 5] = [
     ),
     (
         "AWS::EC2::LaunchTemplate/LaunchTemplateData",
-        &["arn:aws:ec2:eu-central-1:111111111111:instance/i-1", "arn:aws:ec2:eu-central-1:111111111111:volume/vol-1"],
+        &[
+            "arn:aws:ec2:eu-central-1:111111111111:instance/i-1",
+            "arn:aws:ec2:eu-central-1:111111111111:volume/vol-1",
+        ],
         "ec2:CreateTags",
     ),
     (
@@ -369,7 +385,12 @@ fn role() -> (Value, Actions) {
     assert_eq!(policies.len(), 6);
     let statements: Vec<Value> = policies
         .iter()
-        .flat_map(|own| own.properties["PolicyDocument"]["Statement"].as_array().unwrap().clone())
+        .flat_map(|own| {
+            own.properties["PolicyDocument"]["Statement"]
+                .as_array()
+                .unwrap()
+                .clone()
+        })
         .collect();
     let actions = policies.iter().flat_map(|own| allowed(own)).collect();
     (json!({ "Statement": statements }), actions)
@@ -401,9 +422,7 @@ fn cloudformation_may_make_every_resource_of_every_environment() {
     let (document, _) = role();
     let handlers: Vec<&Handler> = HANDLERS.iter().collect();
     let (mut denied, mut types) = (BTreeSet::new(), BTreeSet::new());
-    let environments = matrix()
-        .iter()
-        .filter(|stack| stack.kind == Kind::Environment);
+    let environments = matrix().iter().filter(|stack| stack.kind == Kind::Environment);
     for resource in environments.flat_map(|stack| &stack.template.resources) {
         let own = handlers.iter().find(|(kind, ..)| *kind == resource.kind);
         let (_, resources, actions) =
@@ -449,8 +468,16 @@ fn a_role_without_a_duty_is_seen() {
     let (mut document, _) = role();
     let statements = document["Statement"].as_array_mut().unwrap();
     statements.retain(|own| own["Sid"] != "Groups");
-    assert!(!is_allowed(&document, "autoscaling:PutNotificationConfiguration", &[GROUP]));
+    assert!(!is_allowed(
+        &document,
+        "autoscaling:PutNotificationConfiguration",
+        &[GROUP]
+    ));
     let other = GROUP.replace("vend-production-shop", "somebody-elses");
     let (document, _) = role();
-    assert!(!is_allowed(&document, "autoscaling:PutNotificationConfiguration", &[&other]));
+    assert!(!is_allowed(
+        &document,
+        "autoscaling:PutNotificationConfiguration",
+        &[&other]
+    ));
 }

@@ -33,7 +33,12 @@ const PORT: &str = "listeners: [{ protocol: udp, port: 5000 }]";
 
 const CASES: &[Case] = &[
     ("app", "", "app: other", Done),
-    ("engine", "", "engine: embedded", Elsewhere("it says where a platform runs it, and these commands are another way")),
+    (
+        "engine",
+        "",
+        "engine: embedded",
+        Elsewhere("it says where a platform runs it, and these commands are another way"),
+    ),
     ("image.base", "", "image: { base: debian-13 }", Done),
     ("image.login", "", "image: { login: '{{secret:a}}' }", Noted),
     ("image.refresh", "", "image: { refresh: automatic }", Noted),
@@ -43,7 +48,12 @@ const CASES: &[Case] = &[
     ("build.timeout", "", "build: { timeout: 9m }", Done),
     ("build.pass_rate", "", "build: { pass_rate: 50 }", Noted),
     ("build.coverage", "", "build: { coverage: 50 }", Noted),
-    ("build.image", "", "build: { image: 'oci:docker.io/library/rust:1' }", Refused),
+    (
+        "build.image",
+        "",
+        "build: { image: 'oci:docker.io/library/rust:1' }",
+        Refused,
+    ),
     (
         "build.login",
         "",
@@ -63,10 +73,25 @@ const CASES: &[Case] = &[
         "build: { batch: true, batch_timeout: 1h }",
         Elsewhere("it is of a batch, which is refused"),
     ),
-    ("deploy.appspec", "", "deploy: { appspec: x/appspec.yml }", Refused),
+    (
+        "deploy.appspec",
+        "",
+        "deploy: { appspec: x/appspec.yml }",
+        Refused,
+    ),
     ("deploy.strategy", "", "deploy: { strategy: canary }", Done),
-    ("deploy.minimum_healthy", "", "deploy: { minimum_healthy: all-at-once }", Done),
-    ("deploy.ignore_stop_failures", "", "deploy: { ignore_stop_failures: true }", Done),
+    (
+        "deploy.minimum_healthy",
+        "",
+        "deploy: { minimum_healthy: all-at-once }",
+        Done,
+    ),
+    (
+        "deploy.ignore_stop_failures",
+        "",
+        "deploy: { ignore_stop_failures: true }",
+        Done,
+    ),
     ("deploy.keep_old", "", "deploy: { keep_old: 3m }", Done),
     ("deploy.drain", "", "deploy: { drain: 3m }", Done),
     (
@@ -123,7 +148,12 @@ const CASES: &[Case] = &[
         "deploy: { strategy: in-place, zones: { monitor: 1m, first_monitor: 2m } }\nscaling: { min: 2 }",
         Done,
     ),
-    ("deploy.migrate.script", "", "deploy: { migrate: { script: a.sh } }", Done),
+    (
+        "deploy.migrate.script",
+        "",
+        "deploy: { migrate: { script: a.sh } }",
+        Done,
+    ),
     (
         "deploy.migrate.timeout",
         "deploy: { migrate: { script: a.sh } }",
@@ -145,36 +175,91 @@ const CASES: &[Case] = &[
     ("host.size", "", "host: { size: large }", Done),
     ("host.port", "", "host: { port: 9000 }", Done),
     ("host.health.path", "", "host: { health: { path: /up } }", Done),
-    ("host.health.interval", "", "host: { health: { interval: 20s } }", Done),
+    (
+        "host.health.interval",
+        "",
+        "host: { health: { interval: 20s } }",
+        Done,
+    ),
     (
         "host.health.timeout",
         "host: { health: { interval: 20s } }",
         "host: { health: { interval: 20s, timeout: 9s } }",
         Done,
     ),
-    ("host.health.healthy", "", "host: { health: { healthy: 5 } }", Done),
-    ("host.health.unhealthy", "", "host: { health: { unhealthy: 5 } }", Done),
+    (
+        "host.health.healthy",
+        "",
+        "host: { health: { healthy: 5 } }",
+        Done,
+    ),
+    (
+        "host.health.unhealthy",
+        "",
+        "host: { health: { unhealthy: 5 } }",
+        Done,
+    ),
     ("host.health.within", "", "host: { health: { within: 5m } }", Done),
-    ("host.health.codes", "", "host: { health: { codes: '204' } }", Done),
+    (
+        "host.health.codes",
+        "",
+        "host: { health: { codes: '204' } }",
+        Done,
+    ),
     ("host.env", "", "host: { env: { A: b } }", Done),
     ("database.engine", "", "database: { engine: mariadb }", Done),
     ("checks", "", "checks: goss.yml", Noted),
     ("approval.by", "", "approval: { by: [a@b.test] }", Noted),
-    ("approval.required", "approval: { required: 1 }", "approval: { required: 2 }", Done),
-    ("approval.author_may_approve", "", "approval: { author_may_approve: true }", Noted),
+    (
+        "approval.required",
+        "approval: { required: 1 }",
+        "approval: { required: 2 }",
+        Done,
+    ),
+    (
+        "approval.author_may_approve",
+        "",
+        "approval: { author_may_approve: true }",
+        Noted,
+    ),
     (
         "approval.expires",
         "approval: { required: 1 }",
         "approval: { required: 1, expires: 3h }",
         Done,
     ),
-    ("scaling.min", "scaling: { max: 3 }", "scaling: { min: 2, max: 3 }", Done),
+    (
+        "scaling.min",
+        "scaling: { max: 3 }",
+        "scaling: { min: 2, max: 3 }",
+        Done,
+    ),
     ("scaling.max", "", "scaling: { max: 3 }", Done),
-    ("listeners[].protocol", "", "listeners: [{ protocol: tcp, port: 5000 }]", Refused),
+    (
+        "listeners[].protocol",
+        "",
+        "listeners: [{ protocol: tcp, port: 5000 }]",
+        Refused,
+    ),
     ("listeners[].port", "", PORT, Refused),
-    ("listeners[].host_port", "", "listeners: [{ protocol: udp, port: 5000, host_port: 50 }]", Refused),
-    ("listeners[].idle", "", "listeners: [{ protocol: udp, port: 5000, idle: 9s }]", Refused),
-    ("listeners[].name", "", "listeners: [{ protocol: udp, port: 5000, name: hosts }]", Refused),
+    (
+        "listeners[].host_port",
+        "",
+        "listeners: [{ protocol: udp, port: 5000, host_port: 50 }]",
+        Refused,
+    ),
+    (
+        "listeners[].idle",
+        "",
+        "listeners: [{ protocol: udp, port: 5000, idle: 9s }]",
+        Refused,
+    ),
+    (
+        "listeners[].name",
+        "",
+        "listeners: [{ protocol: udp, port: 5000, name: hosts }]",
+        Refused,
+    ),
     (
         "listeners[].ttl",
         "",
@@ -182,7 +267,12 @@ const CASES: &[Case] = &[
         Refused,
     ),
     ("domains[].host", "", "domains: [{ host: a.test }]", Noted),
-    ("domains[].certificate", "", "domains: [{ host: a.test, certificate: acme }]", Noted),
+    (
+        "domains[].certificate",
+        "",
+        "domains: [{ host: a.test, certificate: acme }]",
+        Noted,
+    ),
     (
         "domains[].certificate.chain",
         "",
@@ -201,34 +291,107 @@ const CASES: &[Case] = &[
         "domains: [{ host: a.test, dedicated_balancer: true }]",
         Noted,
     ),
-    ("authenticate.issuer", LOGIN, "https://id.test'=https://other.test'", Done),
-    ("authenticate.authorization_endpoint", LOGIN, "https://id.test/a=https://id.test/b", Done),
-    ("authenticate.token_endpoint", LOGIN, "https://id.test/t=https://id.test/b", Done),
-    ("authenticate.user_info_endpoint", LOGIN, "https://id.test/u=https://id.test/b", Done),
-    ("authenticate.client_id", LOGIN, "client_id: shop=client_id: other", Done),
-    ("authenticate.client_secret", LOGIN, "secret:oidc=secret:other", Done),
+    (
+        "authenticate.issuer",
+        LOGIN,
+        "https://id.test'=https://other.test'",
+        Done,
+    ),
+    (
+        "authenticate.authorization_endpoint",
+        LOGIN,
+        "https://id.test/a=https://id.test/b",
+        Done,
+    ),
+    (
+        "authenticate.token_endpoint",
+        LOGIN,
+        "https://id.test/t=https://id.test/b",
+        Done,
+    ),
+    (
+        "authenticate.user_info_endpoint",
+        LOGIN,
+        "https://id.test/u=https://id.test/b",
+        Done,
+    ),
+    (
+        "authenticate.client_id",
+        LOGIN,
+        "client_id: shop=client_id: other",
+        Done,
+    ),
+    (
+        "authenticate.client_secret",
+        LOGIN,
+        "secret:oidc=secret:other",
+        Done,
+    ),
     ("authenticate.scope", LOGIN, " }=, scope: openid email }", Done),
-    ("authenticate.session_cookie", LOGIN, " }=, session_cookie: own }", Done),
-    ("authenticate.session_timeout", LOGIN, " }=, session_timeout: 1h }", Done),
-    ("authenticate.extra_parameters", LOGIN, " }=, extra_parameters: { prompt: login } }", Done),
-    ("authenticate.on_unauthenticated", LOGIN, " }=, on_unauthenticated: deny }", Done),
-    ("placement.registered", "", "placement: { registered: { role: web } }", Refused),
-    ("environments.branch", "", "environments: { live: { branch: main } }", Done),
+    (
+        "authenticate.session_cookie",
+        LOGIN,
+        " }=, session_cookie: own }",
+        Done,
+    ),
+    (
+        "authenticate.session_timeout",
+        LOGIN,
+        " }=, session_timeout: 1h }",
+        Done,
+    ),
+    (
+        "authenticate.extra_parameters",
+        LOGIN,
+        " }=, extra_parameters: { prompt: login } }",
+        Done,
+    ),
+    (
+        "authenticate.on_unauthenticated",
+        LOGIN,
+        " }=, on_unauthenticated: deny }",
+        Done,
+    ),
+    (
+        "placement.registered",
+        "",
+        "placement: { registered: { role: web } }",
+        Refused,
+    ),
+    (
+        "environments.branch",
+        "",
+        "environments: { live: { branch: main } }",
+        Done,
+    ),
     ("environments.branches", "", MANY, Done),
-    ("environments.expires", MANY, "environments: { live: {}, preview: { branches: 'x/*', expires: 3d } }", Done),
+    (
+        "environments.expires",
+        MANY,
+        "environments: { live: {}, preview: { branches: 'x/*', expires: 3d } }",
+        Done,
+    ),
     (
         "environments.limit",
         MANY,
         "environments: { live: {}, preview: { branches: 'x/*', limit: 3 } }",
         Elsewhere("`vend aws apply --branch` counts what is there when it makes one more"),
     ),
-    ("environments.sleep_after", "", "environments: { live: { sleep_after: 1h } }", Noted),
+    (
+        "environments.sleep_after",
+        "",
+        "environments: { live: { sleep_after: 1h } }",
+        Noted,
+    ),
 ];
 
 /// The keys of a part of the schema that are no section themselves.
 fn keys(schema: &Value, at: &str, found: &mut BTreeSet<String>) {
     let Some(own) = schema["properties"].as_object() else {
-        if let Some(items) = schema.get("items").filter(|items| items["properties"].is_object()) {
+        if let Some(items) = schema
+            .get("items")
+            .filter(|items| items["properties"].is_object())
+        {
             return keys(items, &format!("{at}[]"), found);
         }
         let choices = schema["anyOf"].as_array().into_iter().flatten();
@@ -251,7 +414,11 @@ fn keys(schema: &Value, at: &str, found: &mut BTreeSet<String>) {
             }
             continue;
         }
-        let path = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+        let path = if at.is_empty() {
+            name.clone()
+        } else {
+            format!("{at}.{name}")
+        };
         keys(key, &path, found);
     }
 }
@@ -259,17 +426,29 @@ fn keys(schema: &Value, at: &str, found: &mut BTreeSet<String>) {
 /// What is made: files by name, and the notes.
 fn made(text: &str) -> Result<(BTreeMap<String, String>, Vec<String>), String> {
     let config: Config =
-        toml::from_str("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n").unwrap();
+        toml::from_str("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n")
+            .unwrap();
     let app = if text.contains("app: ") { "" } else { "app: shop\n" };
-    let environments = if text.contains("environments: ") { "" } else { "environments: { live: {} }\n" };
+    let environments = if text.contains("environments: ") {
+        ""
+    } else {
+        "environments: { live: {} }\n"
+    };
     let yaml = format!("{app}{text}\n{environments}");
     let (app, _) =
         spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap_or_else(|all| panic!("{yaml}: {all:?}"));
     let output = all(&config, &app, &mut Priorities::default()).map_err(|error| error.to_string())?;
-    let notes = output.stacks.iter().flat_map(|stack| stack.notes.clone()).collect();
+    let notes = output
+        .stacks
+        .iter()
+        .flat_map(|stack| stack.notes.clone())
+        .collect();
     let stacks = output.stacks.iter();
     let stacks = stacks.map(|stack| (stack.name.clone(), stack.template.json()));
-    let files = output.files.iter().map(|file| (file.path.clone(), file.text.clone()));
+    let files = output
+        .files
+        .iter()
+        .map(|file| (file.path.clone(), file.text.clone()));
     Ok((stacks.chain(files).collect(), notes))
 }
 
@@ -286,13 +465,19 @@ fn every_key_is_known_to_be_done_said_or_refused() {
 fn nothing_that_a_file_says_is_passed_over() {
     for (key, before, after, fate) in CASES {
         // A change of the one before, in short.
-        let after = match after.split_once('=').filter(|_| !before.is_empty() && before.contains("issuer")) {
+        let after = match after
+            .split_once('=')
+            .filter(|_| !before.is_empty() && before.contains("issuer"))
+        {
             Some((from, to)) => before.replacen(from, to, 1),
             None => (*after).to_owned(),
         };
         let last = key.rsplit('.').next().unwrap();
         match fate {
-            Done => assert!(made(before).unwrap().0 != made(&after).unwrap().0, "{key} changes nothing"),
+            Done => assert!(
+                made(before).unwrap().0 != made(&after).unwrap().0,
+                "{key} changes nothing"
+            ),
             Noted => {
                 let (_, notes) = made(&after).unwrap();
                 let parts: Vec<&str> = key.split(['.', '[']).collect();
@@ -342,6 +527,8 @@ fn who_must_sign_in_is_asked_first() {
     .unwrap();
     let yaml = format!("app: shop\n{LOGIN}\nenvironments: {{ live: {{}} }}\n");
     let (app, _) = spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap();
-    let why = all(&config, &app, &mut Priorities::default()).unwrap_err().to_string();
+    let why = all(&config, &app, &mut Priorities::default())
+        .unwrap_err()
+        .to_string();
     assert!(why.contains("port 80 would let everybody in"), "{why}");
 }

@@ -425,7 +425,10 @@ fn what_contradicts_itself_is_refused() {
             "runtime = 'fargate'\nstrategy = 'in-place'",
             "never changed in place",
         ),
-        ("runtime = 'ec2'\nscaling = { spot = 1 }", "not bought on the Spot market"),
+        (
+            "runtime = 'ec2'\nscaling = { spot = 1 }",
+            "not bought on the Spot market",
+        ),
         ("runtime = 'ec2'\nscaling = { step = 70 }", "steps are for hosts"),
         ("domains = [{ host = 'x.example.org' }]", "neither `zone`"),
         ("scaling = { cpu = 0 }", "percentage"),

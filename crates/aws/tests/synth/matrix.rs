@@ -5,8 +5,18 @@ use model::spec;
 
 /// Every so many combinations of a foundation's options, and of an environment's, and all of the case `shop`.
 pub fn matrix() -> &'static [Stack] {
-    static ALL: std::sync::LazyLock<Vec<Stack>> =
-        std::sync::LazyLock::new(|| [foundations(), environments(), flows(), shop(), guestbook(), wave(), local()].concat());
+    static ALL: std::sync::LazyLock<Vec<Stack>> = std::sync::LazyLock::new(|| {
+        [
+            foundations(),
+            environments(),
+            flows(),
+            shop(),
+            guestbook(),
+            wave(),
+            local(),
+        ]
+        .concat()
+    });
     &ALL
 }
 
@@ -85,7 +95,11 @@ fn environments() -> Vec<Stack> {
             "drain = 300",
         ]);
         // Refused, which a law of its own holds.
-        let scaling = if runtime == "ec2" { scaling.replace("spot = 1, ", "") } else { scaling.to_owned() };
+        let scaling = if runtime == "ec2" {
+            scaling.replace("spot = 1, ", "")
+        } else {
+            scaling.to_owned()
+        };
         let strategy = if runtime == "host" { strategy } else { "blue-green" };
         let database = match engine {
             "" | "default" => String::new(),

@@ -24,7 +24,9 @@ fn stack(name: &str) -> &'static Template {
 }
 
 fn of(template: &Template, id: &str) -> Value {
-    let found = template.resource(id).unwrap_or_else(|| panic!("there is no {id}"));
+    let found = template
+        .resource(id)
+        .unwrap_or_else(|| panic!("there is no {id}"));
     found.properties.clone()
 }
 
@@ -85,7 +87,12 @@ fn hosts_stand_there_and_their_database_in_the_region() {
     // A host changes the names of its own environment's halves only.
     let role = of(own, "HostRole").to_string();
     let names = "[\"blue.game-production.apps.example.com\",\"green.game-production.apps.example.com\"]";
-    assert!(role.contains(&format!("\"route53:ChangeResourceRecordSetsNormalizedRecordNames\":{names}")), "{role}");
+    assert!(
+        role.contains(&format!(
+            "\"route53:ChangeResourceRecordSetsNormalizedRecordNames\":{names}"
+        )),
+        "{role}"
+    );
 }
 
 #[test]
@@ -94,7 +101,10 @@ fn a_release_waits_until_so_many_hosts_keep_a_record() {
     world.records = (0, 2);
     assert!(matches!(run(PLACED, &mut world), Status::Succeeded { .. }));
     assert!(!world.calls.iter().any(|call| call.contains("TargetHealth")));
-    let looks = world.calls.iter().filter(|call| call.contains("ResourceRecordSets"));
+    let looks = world
+        .calls
+        .iter()
+        .filter(|call| call.contains("ResourceRecordSets"));
     assert_eq!(looks.count(), 2, "one host was too few");
     world.is("BlueWeight", "100");
     let mut world = World::new(&FIRST);
@@ -121,7 +131,11 @@ fn what_a_load_balancer_would_do_is_refused() {
     for (more, yaml, why) in [
         ("", login, "none stands in a Wavelength Zone"),
         ("scaling = { requests = 10 }", "", "say `cpu` or `step`"),
-        ("domains = [{ host = 'x.example.org', zone = 'Z0DEF' }]", "", "own port"),
+        (
+            "domains = [{ host = 'x.example.org', zone = 'Z0DEF' }]",
+            "",
+            "own port",
+        ),
         ("", "scaling: { max: 50 }", "49 hosts at most"),
     ] {
         let said = said(more, yaml).unwrap_err();
@@ -142,8 +156,18 @@ fn script(directory: &Path) -> PathBuf {
         .replace("${!", "${");
     let path = directory.join("whole");
     fs::write(&path, &whole).unwrap();
-    assert!(Command::new("bash").arg("-n").arg(&path).status().unwrap().success());
-    let own = whole.split("cat > /usr/local/sbin/vend-record <<'END_OF_SCRIPT'\n").nth(1).unwrap();
+    assert!(
+        Command::new("bash")
+            .arg("-n")
+            .arg(&path)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let own = whole
+        .split("cat > /usr/local/sbin/vend-record <<'END_OF_SCRIPT'\n")
+        .nth(1)
+        .unwrap();
     let path = directory.join("vend-record");
     fs::write(&path, own.split("\nEND_OF_SCRIPT\n").next().unwrap()).unwrap();
     path
@@ -199,7 +223,11 @@ fn asked(name: &str, turns: &[&str], arguments: &[&str]) -> Vec<String> {
     let mut bash = Command::new("bash");
     bash.arg(script).args(arguments).env("PATH", path);
     let done = bash.output().unwrap();
-    assert!(done.stderr.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
     let text = fs::read_to_string(directory.join("asked")).unwrap();
     text.lines().map(str::to_owned).collect()
 }
@@ -221,8 +249,18 @@ fn a_host_keeps_its_record_while_its_app_is_well() {
     let joined = r#"["UPSERT","i-own","155.146.1.2"]"#;
     let left = r#"["DELETE","i-own","1.1.1.1"]"#;
     // 203 is none of the codes that vend.yaml says.
-    let turns = ["200 InService", "203 InService", "204 InService", "299 InService", "200 InService"];
-    assert_eq!(asked("well", &turns, &[]), [joined], "two in a row make it well, once");
+    let turns = [
+        "200 InService",
+        "203 InService",
+        "204 InService",
+        "299 InService",
+        "200 InService",
+    ];
+    assert_eq!(
+        asked("well", &turns, &[]),
+        [joined],
+        "two in a row make it well, once"
+    );
     let turns = [
         "200 InService",
         "200 InService",
@@ -233,8 +271,17 @@ fn a_host_keeps_its_record_while_its_app_is_well() {
         "200 InService",
     ];
     assert_eq!(asked("ill", &turns, &[]), [joined, left, joined]);
-    let turns = ["200 InService", "200 InService", "200 Terminated", "200 Terminated"];
-    assert_eq!(asked("going", &turns, &[]), [joined, left], "it serves what it has, and gets nothing new");
+    let turns = [
+        "200 InService",
+        "200 InService",
+        "200 Terminated",
+        "200 Terminated",
+    ];
+    assert_eq!(
+        asked("going", &turns, &[]),
+        [joined, left],
+        "it serves what it has, and gets nothing new"
+    );
     assert_eq!(asked("stopped", &[], &["leave"]), [left]);
 }
 
@@ -246,7 +293,9 @@ fn a_host_whose_app_stays_unwell_is_replaced_and_one_that_never_was_well_is_not(
     let mut turns = vec!["200 InService"; 2];
     turns.extend(["500 InService"; 40]);
     let asked_of = asked("replaced", &turns, &[]);
-    let said = asked_of.iter().filter(|line| line.contains("set-instance-health --instance-id i-own --health-status Unhealthy"));
+    let said = asked_of
+        .iter()
+        .filter(|line| line.contains("set-instance-health --instance-id i-own --health-status Unhealthy"));
     assert_eq!(said.count(), 1, "{asked_of:?}");
     assert_eq!(asked("new", &["500 InService"; 40], &[]), Vec::<String>::new());
 }
@@ -275,8 +324,16 @@ fn swept(text: &str) -> Vec<String> {
     fs::write(directory.join("asked"), "").unwrap();
     let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap());
     let mut bash = Command::new("bash");
-    let done = bash.arg(directory.join("vend-record")).env("PATH", path).output().unwrap();
-    assert!(done.stderr.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
+    let done = bash
+        .arg(directory.join("vend-record"))
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    assert!(
+        done.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
     let text = fs::read_to_string(directory.join("asked")).unwrap();
     text.lines().map(str::to_owned).collect()
 }

@@ -45,9 +45,9 @@ fn hosts(template: &mut Template, scope: &Scope<'_>) {
         }
         Some(_) => {
             ingress["CidrIp"] = json!("0.0.0.0/0");
-            ingress["Description"] = json!("The carrier's network");
+            ingress["Description"] = json!("The network of the carrier");
             (
-                "Hosts: from the carrier's network, on the port of the app",
+                "Hosts: from the network of the carrier, on the port of the app",
                 "Hosts take connections from the carrier's network, on the app's port and no other; there is no SSH.",
             )
         }

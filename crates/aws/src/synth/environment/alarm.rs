@@ -52,7 +52,12 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
         ));
     }
     if scope.options.dedicated_balancer && scope.wave().is_none() {
-        for alarm in balancers(scope.balancer(), &scope.name, &scope.shared("OperationsTopic"), wanted.errors) {
+        for alarm in balancers(
+            scope.balancer(),
+            &scope.name,
+            &scope.shared("OperationsTopic"),
+            wanted.errors,
+        ) {
             template.add(alarm);
         }
     }

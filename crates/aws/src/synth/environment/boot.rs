@@ -31,7 +31,10 @@ pub(super) fn script(scope: &Scope<'_>, half: Half) -> Result<Value, Error> {
         secret.push_str(&database(scope));
     }
     let (record, unit) = match scope.wave() {
-        Some(_) => (carrier::script(scope), "systemctl enable --now --no-block vend-record.service\n"),
+        Some(_) => (
+            carrier::script(scope),
+            "systemctl enable --now --no-block vend-record.service\n",
+        ),
         None => (String::new(), ""),
     };
     let text = TEXT

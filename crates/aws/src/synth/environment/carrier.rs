@@ -52,7 +52,11 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>, notes: &mut Vec<St
             about,
             nobody,
         ));
-        let weight = if scope.halves().len() > 1 { re(half.id("Weight")) } else { json!(100) };
+        let weight = if scope.halves().len() > 1 {
+            re(half.id("Weight"))
+        } else {
+            json!(100)
+        };
         for (name, id) in own.iter().zip(["Record", "BareRecord"]) {
             let record = json!({
                 "HostedZoneId": zone(), "Name": name, "Type": "A", "SetIdentifier": word, "Weight": weight,
@@ -68,7 +72,8 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>, notes: &mut Vec<St
             json!(below),
         );
     }
-    template.output("ZoneId", "The zone of the names, for flows", zone());
+    let own_zone = json!({ "Fn::Sub": ["${Zone}", { "Zone": zone() }] });
+    template.output("ZoneId", "The zone of the names, for flows", own_zone);
     let port = scope.spec.host.port;
     let url = format!("http://{}:{port}", own[own.len() - 1]);
     template.output("Url", "Where it answers, from the carrier's network", json!(url));

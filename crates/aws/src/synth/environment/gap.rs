@@ -44,7 +44,10 @@ pub(super) fn refuse(scope: &Scope<'_>) -> Result<(), Error> {
     }
     let is_taken = |(low, high): &(u16, u16)| CODES.contains(low) && CODES.contains(high);
     if !scope.spec.host.health.codes.iter().all(is_taken) {
-        return said("host.health.codes", "a load balancer takes codes from 200 to 499 for well");
+        return said(
+            "host.health.codes",
+            "a load balancer takes codes from 200 to 499 for well",
+        );
     }
     if scope.spec.authenticate.is_some() && scope.wave().is_some() {
         return said(

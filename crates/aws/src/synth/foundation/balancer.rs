@@ -29,8 +29,16 @@ const ERRORS: u32 = 10;
 /// What the load balancer answers itself when a host breaks off or says nothing: no metric of a target counts it.
 pub(crate) fn balancers(name: Value, stack: &str, topic: &Value, errors: u32) -> [Resource; 2] {
     [
-        ("BalancerBroken", "HTTPCode_ELB_502_Count", "Too many hosts that break off."),
-        ("BalancerTimeouts", "HTTPCode_ELB_504_Count", "Too many hosts that say nothing."),
+        (
+            "BalancerBroken",
+            "HTTPCode_ELB_502_Count",
+            "Too many hosts that break off.",
+        ),
+        (
+            "BalancerTimeouts",
+            "HTTPCode_ELB_504_Count",
+            "Too many hosts that say nothing.",
+        ),
     ]
     .map(|(id, metric, about)| {
         let properties = json!({
@@ -113,8 +121,7 @@ fn group(template: &mut Template, scope: &Scope<'_>) {
         "SecurityGroupEgress": [closed()],
         "Tags": named("balancer"),
     });
-    let about =
-        "The only group that the world reaches. What goes out of it is one rule for each tier of hosts, and one for providers.";
+    let about = "The only group that the world reaches. What goes out of it is one rule for each tier of hosts, and one for providers.";
     let group = Resource::new("BalancerGroup", "AWS::EC2::SecurityGroup", about, properties)
         .skip("CKV_AWS_260", "Port 80 is open so that it can redirect to 443.");
     template.add(group);

@@ -154,10 +154,16 @@ fn carrier(template: &mut Template, scope: &Scope<'_>, range: Cidr) {
     }
     let gateway = json!({ "VpcId": re("Vpc"), "Tags": named("carrier") });
     let about = "The way to the carrier's network, which only a network with a Wavelength Zone has.";
-    template.add(Resource::new("CarrierGateway", "AWS::EC2::CarrierGateway", about, gateway).after(id(first)));
+    template
+        .add(Resource::new("CarrierGateway", "AWS::EC2::CarrierGateway", about, gateway).after(id(first)));
     let table = json!({ "VpcId": re("Vpc"), "Tags": named("carrier") });
     let about = "Routes of hosts in Wavelength Zones.";
-    template.add(Resource::new("CarrierRoutes", "AWS::EC2::RouteTable", about, table));
+    template.add(Resource::new(
+        "CarrierRoutes",
+        "AWS::EC2::RouteTable",
+        about,
+        table,
+    ));
     let route = json!({
         "RouteTableId": re("CarrierRoutes"), "DestinationCidrBlock": "0.0.0.0/0", "CarrierGatewayId": re("CarrierGateway"),
     });

@@ -280,7 +280,10 @@ mod tests {
         };
         let plans = [
             plan(vec![lost("Database", Some(Loss::Lost)), lost("Group", None)]),
-            plan(vec![lost("Files", Some(Loss::Left)), lost("Old", Some(Loss::Snapshot))]),
+            plan(vec![
+                lost("Files", Some(Loss::Left)),
+                lost("Old", Some(Loss::Snapshot)),
+            ]),
         ];
         let own = |names: &[&str]| {
             let named = names.iter().flat_map(|name| ["--lose", name]);
@@ -288,9 +291,16 @@ mod tests {
         };
         // `--yes` agrees to no loss, and one name not to another's.
         let said = |names: &[&str]| format!("{:?}", refuse(&own(names), &plans).unwrap_err());
-        assert!(said(&[]).contains("--lose Database --lose Files --lose Old"), "{}", said(&[]));
+        assert!(
+            said(&[]).contains("--lose Database --lose Files --lose Old"),
+            "{}",
+            said(&[])
+        );
         let rest = said(&["Database", "Old", "Group"]);
-        assert!(rest.contains("--lose Files") && !rest.contains("Database"), "{rest}");
+        assert!(
+            rest.contains("--lose Files") && !rest.contains("Database"),
+            "{rest}"
+        );
         assert!(refuse(&own(&["Database", "Files", "Old"]), &plans).is_ok());
         assert!(refuse(&own(&[]), &plans[..0]).is_ok());
     }

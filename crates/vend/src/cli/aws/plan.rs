@@ -162,9 +162,24 @@ mod tests {
             (shown(deed).0, line(&change, &output))
         };
         for (deed, loss, tone, words) in [
-            (Deed::Remove, Some(Loss::Lost), Tone::Bad, &["removed", "DATA IS LOST"][..]),
-            (Deed::Replace, Some(Loss::Snapshot), Tone::Bad, &["REPLACED", "a snapshot stays"]),
-            (Deed::MayReplace, Some(Loss::Left), Tone::Bad, &["perhaps REPLACED", "no stack holds it"]),
+            (
+                Deed::Remove,
+                Some(Loss::Lost),
+                Tone::Bad,
+                &["removed", "DATA IS LOST"][..],
+            ),
+            (
+                Deed::Replace,
+                Some(Loss::Snapshot),
+                Tone::Bad,
+                &["REPLACED", "a snapshot stays"],
+            ),
+            (
+                Deed::MayReplace,
+                Some(Loss::Left),
+                Tone::Bad,
+                &["perhaps REPLACED", "no stack holds it"],
+            ),
             (Deed::Modify, None, Tone::Wait, &["Engine"]),
             (Deed::Add, None, Tone::Good, &["+ Database"]),
         ] {

@@ -401,7 +401,10 @@ fn recorded(target: &mut Target, whole: &Whole<'_>, next: &str) {
 
 /// All targets of the new half are well, and as many as there have to be.
 fn healthy(target: &mut Target, whole: &Whole<'_>, next: &str) {
-    if whole.options().is_some_and(|own| own.placement.wavelength.is_some()) {
+    if whole
+        .options()
+        .is_some_and(|own| own.placement.wavelength.is_some())
+    {
         return recorded(target, whole, next);
     }
     let good = format!("$well >= {} and $ill = 0", whole.environment.scaling.min);
