@@ -5,6 +5,8 @@
 
 #[path = "aws/branch.rs"]
 mod branch;
+#[path = "aws/eject.rs"]
+mod eject;
 #[path = "aws/live.rs"]
 mod live;
 #[path = "aws/moving.rs"]
@@ -521,33 +523,6 @@ fn who_calls_is_found_or_it_is_said_where_it_was_looked() {
     );
     let (_, said) = world.bad(&["plan"]);
     assert!(said.contains("the profile `nobody` is in no file"), "{said}");
-}
-
-#[test]
-fn what_is_ejected_is_what_was_applied() {
-    let Some(world) = World::new() else { return };
-    world.good(&["apply", "--yes", "--only", "vend-production"]);
-    world.good(&["eject", "--out", "out"]);
-    let out = world.path().join("out");
-    let script = Command::new("sh")
-        .arg("-n")
-        .arg(out.join("apply.sh"))
-        .status()
-        .unwrap();
-    assert!(script.success());
-    let applied = world.python(
-        "s3 = client('s3')\nb = 'vend-production-templates-123456789012-eu-central-1'\n\
-         k = s3.list_objects_v2(Bucket=b)['Contents'][0]['Key']\nprint(s3.get_object(Bucket=b, Key=k)['Body'].read().decode())",
-    );
-    assert_eq!(
-        fs::read_to_string(out.join("vend-production.yaml"))
-            .unwrap()
-            .trim(),
-        applied
-    );
-    for name in STACKS {
-        assert!(out.join(format!("{name}.yaml")).exists(), "{name}");
-    }
 }
 
 #[test]
