@@ -16,6 +16,9 @@ pub(super) struct Queue(Arc<Mutex<State>>);
 struct State {
     free: usize,
     running: HashMap<TenantName, usize>,
+    /// How many places had been given when a tenant got its last one. One number for each tenant that ever built.
+    served: HashMap<TenantName, u64>,
+    given: u64,
     /// In the order of arrival.
     waiting: Vec<Entry>,
 }
@@ -48,6 +51,8 @@ impl Queue {
         Self(Arc::new(Mutex::new(State {
             free: places.max(1),
             running: HashMap::new(),
+            served: HashMap::new(),
+            given: 0,
             waiting: Vec::new(),
         })))
     }
@@ -85,11 +90,16 @@ impl Queue {
             .any(|entry| entry.ticket == *ticket && !entry.turn.is_closed())
     }
 
-    /// Gives free places: to the tenant that has the fewest, of those to who came first.
+    /// Gives free places: to the tenant that has the fewest, of those to whose last turn is the longest ago, and of its
+    /// builds to the one that came first. Where one builds at a time nobody who waits has any place, so that the turns
+    /// alone are what is fair.
     fn give(&self, state: &mut State) {
         while state.free > 0 {
-            let running = |tenant: &TenantName| state.running.get(tenant).copied().unwrap_or(0);
-            let next = (0..state.waiting.len()).min_by_key(|index| running(&state.waiting[*index].tenant));
+            let turn = |entry: &Entry| {
+                let running = state.running.get(&entry.tenant).copied().unwrap_or(0);
+                (running, state.served.get(&entry.tenant).copied().unwrap_or(0))
+            };
+            let next = (0..state.waiting.len()).min_by_key(|index| turn(&state.waiting[*index]));
             let Some(next) = next else {
                 return;
             };
@@ -102,7 +112,9 @@ impl Queue {
             match turn.send(place) {
                 Ok(()) => {
                     state.free -= 1;
-                    *state.running.entry(tenant).or_default() += 1;
+                    state.given += 1;
+                    *state.running.entry(tenant.clone()).or_default() += 1;
+                    state.served.insert(tenant, state.given);
                 }
                 // Nobody waits there any more. The place was never counted, so it is not given back.
                 Err(mut place) => place.held = false,
@@ -144,42 +156,47 @@ mod tests {
         name.parse().unwrap()
     }
 
-    #[tokio::test]
-    async fn a_tenant_with_many_builds_does_not_hold_up_the_others() {
-        let queue = Queue::new(1);
-        let first = queue
-            .enter(&tenant("busy"), &ticket("t-0"), |_| panic!("there is a place"))
-            .await;
+    /// In which order these tenants build, which came in this one while the first of them was building, so many at a time.
+    async fn turns(places: usize, names: &[&'static str]) -> Vec<&'static str> {
+        let queue = Queue::new(places);
+        let mut held = Vec::new();
+        for _ in 0..places {
+            let own = (tenant(names[0]), ticket("t-0"));
+            held.push(queue.enter(&own.0, &own.1, |_| panic!("there is a place")).await);
+        }
         let (order, mut entered) = tokio::sync::mpsc::unbounded_channel();
-        let mut tasks = Vec::new();
-        for (number, name) in ["busy", "busy", "calm"].into_iter().enumerate() {
+        for (number, name) in names.iter().copied().enumerate() {
             let (entrance, order) = (queue.clone(), order.clone());
-            tasks.push(tokio::spawn(async move {
-                let place = entrance
-                    .enter(&tenant(name), &ticket("t-1"), |waiting| {
-                        assert_eq!(
-                            waiting,
-                            Waiting {
-                                running: 1,
-                                before: number
-                            }
-                        );
-                    })
-                    .await;
+            tokio::spawn(async move {
+                let told = |waiting| {
+                    let (running, before) = (places, number);
+                    assert_eq!(waiting, Waiting { running, before });
+                };
+                let place = entrance.enter(&tenant(name), &ticket("t-1"), told).await;
                 order.send(name).unwrap();
                 drop(place);
-            }));
+            });
             while queue.lock().waiting.len() <= number {
                 tokio::task::yield_now().await;
             }
         }
-        let second = { queue.lock().waiting.remove(1) };
-        drop(second);
-        // A place that frees goes to who has none, and the one who left is passed over.
-        queue.lock().running.insert(tenant("busy"), 2);
-        drop(first);
-        assert_eq!(entered.recv().await, Some("calm"));
-        assert_eq!(entered.recv().await, Some("busy"));
+        // The others go on: what frees is one place, as beside a build of hours.
+        drop(held.pop());
+        let mut turns = Vec::new();
+        for _ in names {
+            turns.push(entered.recv().await.unwrap());
+        }
+        turns
+    }
+
+    #[tokio::test]
+    async fn a_tenant_with_many_builds_does_not_hold_up_the_others() {
+        let names = ["busy", "busy", "busy", "calm", "calm", "late"];
+        let fair = ["calm", "late", "busy", "calm", "busy", "busy"];
+        assert_eq!(turns(1, &names).await, fair);
+        // Who holds a place of two is after those who have none.
+        let fair = ["calm", "late", "calm", "busy", "busy", "busy"];
+        assert_eq!(turns(2, &names).await, fair);
     }
 
     #[tokio::test]

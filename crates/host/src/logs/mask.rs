@@ -1,49 +1,53 @@
 //! Takes secrets out of a stream of bytes, however the stream is cut into pieces.
 
 mod forms;
+mod joined;
+mod patterns;
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
-use aho_corasick::AhoCorasick;
+use joined::Joined;
+use patterns::Patterns;
 
 const STARS: &[u8] = b"***";
+/// So many base64 digits before the end of a line are held back when they may begin a secret. Fewer are shown, or every
+/// other line would wait for the next one.
+const DIGITS_HELD: usize = 4;
 
 /// Replaces secrets by `***`: their exact values, the long lines of those of several lines, their base64 forms in any
-/// alignment (so also inside of an encoded `user:password`), and how URLs, JSON, XML and shells write them.
+/// alignment (so also inside of an encoded `user:password`) and over several lines, and how URLs, JSON, XML and shells
+/// write them. Of an encoded one that a line's end divides, at most three digits before that end are left.
 ///
 /// Holds back the end of the stream only while it may be the beginning of a secret.
 #[derive(Debug, Clone, Default)]
 pub struct Mask {
-    patterns: Arc<[Vec<u8>]>,
-    search: Option<AhoCorasick>,
+    plain: Patterns,
+    /// Of base64, which goes on behind the end of a line.
+    encoded: Patterns,
     held: Vec<u8>,
-    /// So many bytes at the start of `held` belong to a secret whose stars were written.
+    /// So many bytes at the start of `held` were shown. A secret may have begun in them.
+    told: usize,
+    /// So many belong to a secret whose stars were written.
     covered: usize,
 }
 
 impl Mask {
-    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut patterns: Vec<Vec<u8>> = secrets.into_iter().flat_map(forms::of).collect();
-        patterns.sort_unstable();
-        patterns.dedup();
-        let search = (!patterns.is_empty())
-            .then(|| AhoCorasick::new(&patterns).expect("secrets fit the search: their sizes are bounded"));
+    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str> + Clone) -> Self {
         Self {
-            patterns: patterns.into(),
-            search,
-            held: Vec::new(),
-            covered: 0,
+            plain: Patterns::new(secrets.clone().into_iter().flat_map(forms::of)),
+            encoded: Patterns::new(secrets.into_iter().flat_map(forms::encoded)),
+            ..Self::default()
         }
     }
 
     /// A text of its own, without secrets.
     pub fn conceal(&self, text: &str) -> String {
-        if self.search.is_none() {
+        if self.plain.is_empty() {
             return text.to_owned();
         }
         let mut own = Self {
-            patterns: Arc::clone(&self.patterns),
-            search: self.search.clone(),
+            plain: self.plain.clone(),
+            encoded: self.encoded.clone(),
             ..Self::default()
         };
         let mut shown = own.feed(text.as_bytes());
@@ -53,70 +57,68 @@ impl Mask {
 
     /// What can be shown now.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
-        if self.search.is_none() {
+        if self.plain.is_empty() {
             return bytes.to_vec();
         }
         self.held.extend_from_slice(bytes);
-        self.show(self.held.len() - self.beginning())
+        let joined = Joined::new(&self.held);
+        let whole = self.held.len() - self.plain.beginning(&self.held);
+        let begins = |allowed: &dyn Fn(usize, usize) -> bool| {
+            let digits = self.encoded.beginning_where(joined.bytes(), |digits| {
+                allowed(digits, joined.at(joined.bytes().len() - digits))
+            });
+            match digits {
+                0 => self.held.len(),
+                digits => joined.at(joined.bytes().len() - digits),
+            }
+        };
+        let divided = |from: usize| self.held[from..].contains(&b'\n') || self.held[from..].contains(&b'\r');
+        let until = begins(&|digits, from| digits >= DIGITS_HELD || !divided(from));
+        let until = until.min(whole).max(self.told);
+        let keep = begins(&|_, _| true).min(until);
+        self.show(until, keep)
     }
 
     /// What was held back.
     pub fn finish(&mut self) -> Vec<u8> {
-        self.show(self.held.len())
+        self.show(self.held.len(), self.held.len())
     }
 
-    /// The length of the longest end of `held` that a secret begins with.
-    fn beginning(&self) -> usize {
-        let begins = |pattern: &[u8]| {
-            let longest = self.held.len().min(pattern.len() - 1);
-            let end = &self.held[self.held.len() - longest..];
-            // A secret has many forms, and its first byte is rare: most places are passed over at once.
-            let mut starts = (0..longest).filter(|&start| end[start] == pattern[0]);
-            starts
-                .find(|&start| pattern.starts_with(&end[start..]))
-                .map_or(0, |start| longest - start)
-        };
-        self.patterns
-            .iter()
-            .map(|pattern| begins(pattern))
-            .max()
-            .unwrap_or(0)
-    }
-
-    fn show(&mut self, until: usize) -> Vec<u8> {
-        if until == 0 {
-            return Vec::new();
-        }
-        let mut shown = Vec::with_capacity(until);
-        let mut from = 0;
+    /// Shows what is held, up to there, and keeps it from there.
+    fn show(&mut self, until: usize, keep: usize) -> Vec<u8> {
+        let mut shown = Vec::with_capacity(until - self.told);
+        let mut from = self.told.max(self.covered);
         for secret in self.secrets() {
             if secret.start >= until {
                 break;
+            }
+            if secret.end <= self.told {
+                continue;
             }
             shown.extend_from_slice(&self.held[from..secret.start.max(from)]);
             if secret.start > 0 || self.covered == 0 {
                 shown.extend_from_slice(STARS);
             }
-            from = secret.end;
+            from = secret.end.max(from);
         }
         shown.extend_from_slice(&self.held[from.min(until)..until]);
-        self.covered = from.saturating_sub(until);
-        self.held.drain(..until);
+        self.covered = if from > until { from - keep } else { 0 };
+        self.told = until - keep;
+        self.held.drain(..keep);
         shown
     }
 
     /// Where the secrets are in `held`, in order, those that overlap made one.
     fn secrets(&self) -> Vec<Range<usize>> {
+        let joined = Joined::new(&self.held);
+        let raw = |found: Range<usize>| joined.at(found.start)..joined.at(found.end - 1) + 1;
+        let mut found: Vec<_> = self.plain.find(&self.held).collect();
+        found.extend(self.encoded.find(joined.bytes()).map(raw));
+        found.sort_unstable_by_key(|range| range.start);
         let mut ranges: Vec<Range<usize>> = Vec::new();
         if self.covered > 0 {
             ranges.push(0..self.covered);
         }
-        let search = self.search.iter();
-        let mut found: Vec<_> = search
-            .flat_map(|search| search.find_overlapping_iter(&self.held))
-            .map(|found| found.range())
-            .collect();
-        found.sort_unstable_by_key(|range| range.start);
         for range in found {
             match ranges.last_mut() {
                 Some(last) if range.start < last.end => last.end = last.end.max(range.end),
@@ -198,6 +200,33 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn an_encoded_secret_is_masked_over_the_ends_of_lines() {
+        let secret = "ghp_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0u1V2w3X4y5Z6a7B8";
+        // `echo -n "$SECRET" | base64`, which breaks its lines after 76 digits, and of `key:` and the same.
+        let alone = "Z2hwX2ExQjJjM0Q0ZTVGNmc3SDhpOUowazFMMm0zTjRvNVA2cTdSOHM5VDB1MVYydzNYNHk1WjZh\nN0I4\n";
+        let behind = "a2V5OmdocF9hMUIyYzNENGU1RjZnN0g4aTlKMGsxTDJtM040bzVQNnE3UjhzOVQwdTFWMnczWDR5\r\nNVo2YTdCOA==\r\n";
+        for (text, shown) in [(alone, "***\n"), (behind, "a2V5O***\r\n")] {
+            let bytes = text.as_bytes();
+            for cut in 0..=bytes.len() {
+                let (first, second) = bytes.split_at(cut);
+                assert_eq!(masked(&[secret], &[first, second]), shown, "cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_is_shown_at_its_end_where_no_more_than_a_digit_could_begin_a_secret() {
+        let mut mask = Mask::new(["hunter2secret"]);
+        assert_eq!(mask.feed(b"done: a\n"), b"done: a\n");
+        assert_eq!(mask.feed(b"next\n"), b"next\n");
+        // What was shown is known when the rest comes.
+        assert_eq!(mask.feed(b"done: aH\n"), b"done: aH\n");
+        assert_eq!(mask.feed(b"VudGVyMnNlY3JldA==\n."), b"***\n.");
+        assert_eq!(mask.feed(b"aHVu\n"), b"");
+        assert_eq!(mask.feed(b"\n!"), b"aHVu\n\n!");
     }
 
     #[test]
@@ -306,7 +335,7 @@ mod tests {
     #[test]
     fn the_forms_of_a_secret_are_bounded() {
         let worst: String = "ü<&>\"'\\/😀\n\u{8}\u{2028}+`$ ~#,".repeat(20);
-        let mut forms: Vec<Vec<u8>> = forms::of(&worst).collect();
+        let mut forms: Vec<Vec<u8>> = forms::of(&worst).chain(forms::encoded(&worst)).collect();
         forms.sort_unstable();
         forms.dedup();
         assert!(forms.len() <= 200, "{}", forms.len());
@@ -332,28 +361,39 @@ mod tests {
     proptest! {
         #[test]
         fn no_digit_that_tells_of_an_encoded_secret_is_shown(
-            secret in proptest::collection::vec(33u8..127, 6..140), before in proptest::collection::vec(0u8..=255, 0..5),
+            secret in proptest::collection::vec(33u8..127, 6..140), before in proptest::collection::vec(0u8..=255, 0..80),
             after in proptest::collection::vec(0u8..=255, 0..4), url: bool, padded: bool, cut: proptest::sample::Index,
+            width in 8usize..200, end in "\r?\n",
         ) {
             use base64::{Engine as _, engine::general_purpose as alphabets};
             let all = [&before[..], &secret, &after].concat();
-            let text = match (url, padded) {
+            let digits = match (url, padded) {
                 (false, true) => alphabets::STANDARD.encode(&all),
                 (false, false) => alphabets::STANDARD_NO_PAD.encode(&all),
                 (true, true) => alphabets::URL_SAFE.encode(&all),
                 (true, false) => alphabets::URL_SAFE_NO_PAD.encode(&all),
             };
+            let lines: Vec<_> = digits.as_bytes().chunks(width).collect();
+            let text = String::from_utf8(lines.join(end.as_bytes())).unwrap();
+            let at = |digit: usize| digit + digit.saturating_sub(1) / width * end.len();
             let first = before.len() * 8 / 6;
             let last = match after.is_empty() {
                 true => text.len(),
-                false => ((before.len() + secret.len()) * 8).div_ceil(6),
+                false => at(((before.len() + secret.len()) * 8).div_ceil(6)),
             };
-            let (start, end) = text.as_bytes().split_at(cut.index(text.len() + 1));
-            let shown = masked(&[std::str::from_utf8(&secret).unwrap()], &[start, end]);
+            // Digits at the end of a line that are too few to be held back for the next one.
+            let few = width - first % width;
+            let shown_first = match few < DIGITS_HELD {
+                true => at(first) + few + 2 * end.len(),
+                false => at(first) + end.len(),
+            };
+            let (start, rest) = text.as_bytes().split_at(cut.index(text.len() + 1));
+            let shown = masked(&[std::str::from_utf8(&secret).unwrap()], &[start, rest]);
             let (head, _) = shown.split_once("***").expect("it is found");
             let (_, tail) = shown.rsplit_once("***").expect("it is found");
-            prop_assert!(text[..first].starts_with(head), "{} of {}", &shown, &text);
+            prop_assert!(text[..shown_first.min(text.len())].starts_with(head), "{} of {}", &shown, &text);
             prop_assert!(text[last..].ends_with(tail), "{} of {}", &shown, &text);
+            prop_assert!(shown[head.len()..shown.len() - tail.len()].bytes().all(|byte| byte == b'*'), "{}", &shown);
         }
 
         #[test]

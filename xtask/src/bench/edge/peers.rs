@@ -26,7 +26,7 @@ impl Peer {
 }
 
 /// Ours is the first: ratios are to it.
-pub static PEERS: [Peer; 4] = [
+pub static PEERS: [Peer; 5] = [
     Peer {
         name: "vend",
         program: "vend",
@@ -38,6 +38,13 @@ pub static PEERS: [Peer; 4] = [
         program: "nginx",
         most: 100_000,
         start: nginx,
+    },
+    // Without what the others write and add, only as far as a proxy can do less.
+    Peer {
+        name: "nginx, map, bare",
+        program: "nginx",
+        most: 100_000,
+        start: bare,
     },
     Peer {
         name: "HAProxy, map",
@@ -85,6 +92,18 @@ fn text(path: &Path) -> String {
 }
 
 fn nginx(setup: &Setup<'_>, _: &Path) -> anyhow::Result<Vec<String>> {
+    let log = format!("{}/access.log combined buffer=32k flush=1s", setup.home.display());
+    let headers = "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Port $server_port;
+      proxy_set_header X-Request-Id $request_id;";
+    mapped(setup, &log, headers)
+}
+
+fn bare(setup: &Setup<'_>, _: &Path) -> anyhow::Result<Vec<String>> {
+    mapped(setup, "off", "")
+}
+
+fn mapped(setup: &Setup<'_>, log: &str, headers: &str) -> anyhow::Result<Vec<String>> {
     let mut map = String::new();
     for n in 0..setup.hosts {
         let _ = writeln!(map, "h{n}.test all;");
@@ -99,7 +118,7 @@ http {{
   map_hash_max_size 262144; map_hash_bucket_size 128;
   map $host $up {{ default ""; include {home}/map; }}
   upstream all {{ server {origin}; keepalive 256; keepalive_requests 100000000; }}
-  access_log {home}/access.log combined buffer=32k flush=1s;
+  access_log {log};
   keepalive_requests 100000000;
   ssl_certificate {pem}; ssl_certificate_key {pem}; ssl_session_cache shared:s:10m;
   ssl_protocols TLSv1.2 TLSv1.3;
@@ -108,9 +127,8 @@ http {{
     location / {{
       if ($up = "") {{ return 503; }}
       proxy_pass http://$up; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_set_header Host $host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-      proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Port $server_port;
-      proxy_set_header X-Request-Id $request_id;
+      proxy_set_header Host $host;
+      {headers}
     }}
   }}
 }}

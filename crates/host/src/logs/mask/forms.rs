@@ -6,7 +6,8 @@ const LINE_BYTES: usize = 16;
 const ENCODED_BYTES: usize = 6;
 /// A longer secret is a key or a file, which nobody writes into a URL; its lines are masked in any case.
 const ESCAPED_BYTES: usize = 4096;
-/// All byte strings that tell a secret.
+
+/// All byte strings that tell a secret, but for those of base64.
 pub fn of(secret: &str) -> impl Iterator<Item = Vec<u8>> {
     let mut forms = Vec::new();
     let trimmed = secret.trim();
@@ -21,9 +22,6 @@ pub fn of(secret: &str) -> impl Iterator<Item = Vec<u8>> {
             .map(str::trim)
             .filter(|line| line.len() >= LINE_BYTES);
         forms.extend(lines.map(|line| line.as_bytes().to_vec()));
-    }
-    if trimmed.len() >= ENCODED_BYTES {
-        forms.extend(encoded(trimmed.as_bytes()));
     }
     if trimmed.len() <= ESCAPED_BYTES {
         let escaped = url(trimmed)
@@ -262,12 +260,16 @@ const URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 /// So many whole digits beside one that tells a part of the secret are enough to know it by.
 const BESIDE: usize = 64;
 
-/// The base64 digits that a text has at each of the three places that it can have among others, in both alphabets.
-fn encoded(text: &[u8]) -> Vec<Vec<u8>> {
-    (0..3)
-        .flat_map(|before| [STANDARD, URL].map(|alphabet| placed(text, before, alphabet)))
-        .flatten()
-        .collect()
+/// The base64 digits that a secret has at each of the three places that it can have among others, in both alphabets.
+pub fn encoded(secret: &str) -> impl Iterator<Item = Vec<u8>> {
+    let text = Some(secret.trim().as_bytes()).filter(|text| text.len() >= ENCODED_BYTES);
+    let forms = |text: &[u8]| {
+        (0..3)
+            .flat_map(|before| [STANDARD, URL].map(|alphabet| placed(text, before, alphabet)))
+            .flatten()
+            .collect::<Vec<_>>()
+    };
+    text.map(forms).unwrap_or_default().into_iter()
 }
 
 /// The digits of a text that follows so many bytes of a group. A digit at its ends that mixes its bits with those of a
