@@ -192,12 +192,11 @@ impl World {
             "GreenGroupName",
             "BlueTargetsArn",
             "GreenTargetsArn",
-            "BlueName",
-            "GreenName",
-            "ZoneId",
+            "BlueRecords",
+            "GreenRecords",
         ]
         .iter()
-        .map(|key| json!({ "OutputKey": key, "OutputValue": key }))
+        .map(|key| json!({ "OutputKey": key, "OutputValue": format!("ZoneId/{key}") }))
         .collect();
         json!({ "Stacks": [{ "Parameters": parameters, "Outputs": outputs, "StackStatus": self.status }] })
     }

@@ -67,13 +67,11 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>, notes: &mut Vec<St
             template.add(record.after(half.id("Nobody")));
         }
         template.output(
-            &half.id("Name"),
-            "The name that the half's hosts keep, for flows",
-            json!(below),
+            &half.id("Records"),
+            "The zone and the name that the half's hosts keep, for flows",
+            json!({ "Fn::Sub": [format!("${{Zone}}/{below}"), { "Zone": zone() }] }),
         );
     }
-    let own_zone = json!({ "Fn::Sub": ["${Zone}", { "Zone": zone() }] });
-    template.output("ZoneId", "The zone of the names, for flows", own_zone);
     let port = scope.spec.host.port;
     let url = format!("http://{}:{port}", own[own.len() - 1]);
     template.output("Url", "Where it answers, from the carrier's network", json!(url));

@@ -381,12 +381,13 @@ fn deploy(target: &mut Target, whole: &Whole<'_>) {
 /// As many hosts of the new half as there have to be keep a record, which only those do that are well.
 fn recorded(target: &mut Target, whole: &Whole<'_>, next: &str) {
     let good = format!("$well >= {}", whole.environment.scaling.min);
-    let name = "$lookup($outputs, $new & 'Name')";
+    let kept = |part: u8| format!("$split($lookup($outputs, $new & 'Records'), '/')[{part}]");
+    let name = kept(1);
     let own = format!("Type = 'A' and $contains(Name, {name}) and $contains(SetIdentifier, /^i-/)");
     let look = Look {
         what: "route53:listResourceRecordSets",
         arguments: json!({
-            "HostedZoneId": "{% $outputs.ZoneId %}", "StartRecordName": format!("{{% {name} %}}"), "StartRecordType": "A",
+            "HostedZoneId": format!("{{% {} %}}", kept(0)), "StartRecordName": format!("{{% {name} %}}"), "StartRecordType": "A",
             "MaxItems": "100",
         }),
         assign: json!({ "well": format!("{{% $count($states.result.ResourceRecordSets[{own}]) %}}") }),
