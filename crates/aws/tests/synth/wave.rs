@@ -202,12 +202,21 @@ sed -i 1d turns
 test -s now
 "#;
 
-/// What the host asks for in these turns.
+/// What the host asks for in these turns, none of which is the one to look for hosts that are gone.
 fn asked(name: &str, turns: &[&str], arguments: &[&str]) -> Vec<String> {
+    heard(name, turns, arguments, "next=999999999")
+}
+
+/// The same, where that turn is told: by the clock it would come at any time.
+fn heard(name: &str, turns: &[&str], arguments: &[&str], next: &str) -> Vec<String> {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("wave-{name}"));
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(&directory).unwrap();
     let script = script(&directory);
+    let text = fs::read_to_string(&script).unwrap();
+    let first = "next=$(( SECONDS + RANDOM % 60 ))";
+    assert!(text.contains(first));
+    fs::write(&script, text.replace(first, next)).unwrap();
     for (name, text) in [("aws", AWS), ("curl", CURL), ("sleep", SLEEP)] {
         let path = directory.join(name);
         fs::write(&path, text).unwrap();
@@ -306,34 +315,6 @@ fn addresses_of_hosts_that_are_gone_go() {
     if !is_there() {
         return;
     }
-    // The turn of the sweep comes by the clock: here at once.
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wave-sweep-script");
-    fs::create_dir_all(&directory).unwrap();
-    let text = fs::read_to_string(script(&directory)).unwrap();
-    assert!(text.contains("next=$(( SECONDS + RANDOM % 60 ))"));
-    let asked = swept(&text.replace("next=$(( SECONDS + RANDOM % 60 ))", "next=0"));
+    let asked = heard("sweep", &["500 InService"], &[], "next=0");
     assert_eq!(asked, [r#"["DELETE","i-gone","1.1.1.1"]"#]);
-}
-
-fn swept(text: &str) -> Vec<String> {
-    // Prepares the directory and what stands in for AWS.
-    asked("sweep", &[], &["leave"]);
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wave-sweep");
-    fs::write(directory.join("vend-record"), text).unwrap();
-    fs::write(directory.join("turns"), "500 InService\n").unwrap();
-    fs::write(directory.join("asked"), "").unwrap();
-    let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap());
-    let mut bash = Command::new("bash");
-    let done = bash
-        .arg(directory.join("vend-record"))
-        .env("PATH", path)
-        .output()
-        .unwrap();
-    assert!(
-        done.stderr.is_empty(),
-        "{}",
-        String::from_utf8_lossy(&done.stderr)
-    );
-    let text = fs::read_to_string(directory.join("asked")).unwrap();
-    text.lines().map(str::to_owned).collect()
 }
