@@ -218,7 +218,131 @@ async fn settle(
 
 #[cfg(test)]
 mod tests {
-    use crate::synth;
+    use std::{
+        io::{BufRead as _, BufReader, Read as _, Write as _},
+        net::{TcpListener, TcpStream},
+        sync::{Arc, Mutex},
+    };
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{Client, Machine, Source, price::List, synth};
+
+    /// CloudFormation, of which a change set takes a table away: moto says `Add` for everything. What it was asked, in order.
+    fn cloudformation() -> (Site, Arc<Mutex<Vec<String>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::<String>::new()));
+        let told = asked.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let action = action(&stream);
+                let is_done = told.lock().unwrap().iter().any(|own| own == "ExecuteChangeSet");
+                let body = answer(&action, is_done);
+                told.lock().unwrap().push(action);
+                let head = "HTTP/1.1 200 X\r\nConnection: close\r\nContent-Length";
+                stream
+                    .write_all(format!("{head}: {}\r\n\r\n{body}", body.len()).as_bytes())
+                    .unwrap();
+            }
+        });
+        let machine = Machine {
+            variable: Arc::new(move |name| match name {
+                "AWS_ENDPOINT_URL" => Some(format!("http://{address}")),
+                "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("x".to_owned()),
+                _ => None,
+            }),
+            now: || Timestamp::UNIX_EPOCH,
+            bits: || 0,
+        };
+        let source = Arc::new(Source::chain(machine.clone(), None));
+        (Site::new(Client::new(machine, source, "eu-central-1")), asked)
+    }
+
+    fn action(stream: &TcpStream) -> String {
+        let mut reader = BufReader::new(stream);
+        let (mut line, mut length) = (String::new(), 0);
+        while reader.read_line(&mut line).unwrap() > 2 {
+            if let Some(text) = line.strip_prefix("content-length: ") {
+                length = text.trim().parse().unwrap();
+            }
+            line.clear();
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).unwrap();
+        let body = String::from_utf8(body).unwrap();
+        let mut parts = body.split('&').filter_map(|part| part.strip_prefix("Action="));
+        parts.next().unwrap().to_owned()
+    }
+
+    /// In the shapes of the API's reference.
+    fn answer(action: &str, is_done: bool) -> String {
+        let event = |id: &str, status: &str| {
+            format!(
+                "<member><EventId>{id}</EventId><LogicalResourceId>s</LogicalResourceId><ResourceType>AWS::CloudFormation::Stack\
+                 </ResourceType><ResourceStatus>{status}</ResourceStatus></member>"
+            )
+        };
+        let inner = match action {
+            "DescribeStacks" => "<Stacks><member><StackName>s</StackName><StackId>arn</StackId>\
+                 <StackStatus>UPDATE_COMPLETE</StackStatus><CreationTime>2026-01-01T00:00:00Z</CreationTime></member></Stacks>"
+                .to_owned(),
+            "DescribeStackEvents" => {
+                let new = if is_done { event("e2", "UPDATE_COMPLETE") } else { String::new() };
+                format!("<StackEvents>{new}{}</StackEvents>", event("e1", "CREATE_COMPLETE"))
+            }
+            "DescribeChangeSet" => "<Status>CREATE_COMPLETE</Status><Changes><member><Type>Resource</Type><ResourceChange>\
+                 <Action>Remove</Action><LogicalResourceId>Table</LogicalResourceId><ResourceType>AWS::DynamoDB::Table</ResourceType>\
+                 <PolicyAction>Delete</PolicyAction></ResourceChange></member></Changes>"
+                .to_owned(),
+            _ => String::new(),
+        };
+        format!("<{action}Response><{action}Result>{inner}</{action}Result></{action}Response>")
+    }
+
+    fn wanted() -> Wanted {
+        let config: synth::Config =
+            toml::from_str("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n")
+                .unwrap();
+        let text = "app: shop\nenvironments: { live: {} }\n";
+        let (app, _) = model::spec::App::parse(text, "vend.yaml", &|_| true).unwrap();
+        let made = synth::all(&config, &app, &mut synth::Priorities::default()).unwrap();
+        let flow = made.stacks.iter().find(|stack| stack.kind == Kind::Flow).unwrap();
+        let mut wanted = Wanted::new("vend", flow, List::shipped(), "");
+        // Short enough to go with the call.
+        wanted.template.resources.truncate(1);
+        wanted
+    }
+
+    async fn applied(agreed: &[&str]) -> (Result<Outcome, Error>, Vec<String>) {
+        let (site, asked) = cloudformation();
+        let wanted = wanted();
+        let stack = stack::one(&site.client, &wanted.name).await.unwrap().unwrap();
+        let agreed: Vec<String> = agreed.iter().map(|id| (*id).to_owned()).collect();
+        let found = Some(Found { stack, mark: None });
+        let done = apply(&site, &wanted, found, &agreed, "t", &mut |_| {}).await;
+        let asked = asked.lock().unwrap().clone();
+        (done, asked)
+    }
+
+    /// What is found when the change is made, and not only when it was planned, is refused too.
+    #[tokio::test]
+    async fn nothing_is_lost_that_nobody_named() {
+        for agreed in [&[][..], &["Database"]] {
+            let (done, asked) = applied(agreed).await;
+            let Err(Error::Loss { lost, .. }) = done else {
+                panic!("{done:?}");
+            };
+            assert_eq!(lost, "Table (AWS::DynamoDB::Table)");
+            assert_eq!(asked.last().unwrap(), "DeleteChangeSet", "nothing is left of it");
+            assert!(!asked.contains(&"ExecuteChangeSet".to_owned()), "{asked:?}");
+        }
+        let (done, asked) = applied(&["Table"]).await;
+        assert_eq!(done.unwrap(), Outcome::Done);
+        assert!(asked.contains(&"ExecuteChangeSet".to_owned()), "{asked:?}");
+    }
 
     #[test]
     fn a_seed_is_small_and_whole() {
@@ -228,8 +352,8 @@ mod tests {
         )
         .unwrap();
         let stack = synth::foundation(&config, &"production".parse().unwrap()).unwrap();
-        let seed = super::seed(&stack.template);
-        assert!(seed.yaml().len() < synth::MAX_INLINE_BYTES / 2);
+        let seed = seed(&stack.template);
+        assert!(seed.yaml().len() < MAX_INLINE_BYTES / 2);
         for id in [
             "Key",
             "LogsBucket",

@@ -81,6 +81,12 @@ impl Error {
 pub struct Form(String);
 
 impl Form {
+    /// As it is sent.
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
     pub fn add(&mut self, name: &str, value: &str) -> &mut Self {
         if !self.0.is_empty() {
             self.0.push('&');

@@ -6,7 +6,7 @@ use crate::{call, synth::Template};
 
 /// What CloudFormation calls, as the caller, to make and to delete a resource of a type. The main calls only: they are what
 /// a policy forgets. Source: the service authorization reference.
-const MAKES: [(&str, &str); 34] = [
+const MAKES: [(&str, &str); 35] = [
     ("AWS::ApiGatewayV2::Api", "apigateway:POST apigateway:DELETE"),
     ("AWS::Budgets::Budget", "budgets:ModifyBudget"),
     (
@@ -32,6 +32,10 @@ const MAKES: [(&str, &str); 34] = [
     (
         "AWS::DynamoDB::Table",
         "dynamodb:CreateTable dynamodb:DescribeTable",
+    ),
+    (
+        "AWS::EC2::CarrierGateway",
+        "ec2:CreateCarrierGateway ec2:DeleteCarrierGateway",
     ),
     ("AWS::EC2::EIP", "ec2:AllocateAddress ec2:ReleaseAddress"),
     ("AWS::EC2::FlowLog", "ec2:CreateFlowLogs ec2:DeleteFlowLogs"),
@@ -167,7 +171,8 @@ mod tests {
         ];
         let config: synth::Config = toml::from_str(
             "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\nfirewall = true\n\
-             slack = { workspace = 'T01', channel = 'C01' }\n",
+             slack = { workspace = 'T01', channel = 'C01' }\n\
+             network = { wavelength_zones = ['eu-central-1-wl1-ber-wlz-1'] }\n",
         )
         .unwrap();
         let stack = synth::foundation(&config, &"production".parse().unwrap()).unwrap();

@@ -20,9 +20,7 @@ const INSTANCE: &str = "http://169.254.169.254";
 
 /// The keys of a role, for who has `with`, or the client's own keys.
 pub(super) async fn assume(client: &Client, role: &Role, with: Option<Keys>) -> Result<Keys, Error> {
-    let mut form = form(role);
-    form.maybe("ExternalId", role.external_id.as_deref());
-    let answer = Box::pin(client.query_as(&call::ASSUME_ROLE, form, with)).await;
+    let answer = Box::pin(client.query_as(&call::ASSUME_ROLE, asked(role), with)).await;
     session(role, answer)
 }
 
@@ -32,6 +30,13 @@ pub(super) async fn assume_with_token(client: &Client, role: &Role, token: &str)
     form.add("WebIdentityToken", token);
     let answer = Box::pin(client.query_unsigned(&call::ASSUME_ROLE_WITH_WEB_IDENTITY, form)).await;
     session(role, answer)
+}
+
+/// What STS is asked for a role, with what its owner wants to hear.
+fn asked(role: &Role) -> Form {
+    let mut form = form(role);
+    form.maybe("ExternalId", role.external_id.as_deref());
+    form
 }
 
 fn form(role: &Role) -> Form {
@@ -180,6 +185,19 @@ pub(super) fn keys(body: &[u8], names: [&str; 4]) -> Result<Keys, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_roles_owner_hears_the_external_id() {
+        let role = |external_id: Option<&str>| Role {
+            arn: "arn:aws:iam::222222222222:role/deploy".into(),
+            external_id: external_id.map(str::to_owned),
+            session: None,
+            duration: None,
+        };
+        let said = asked(&role(Some("only-us")));
+        assert!(said.text().contains("ExternalId=only-us"), "{}", said.text());
+        assert!(!asked(&role(None)).text().contains("ExternalId"));
+    }
 
     #[test]
     fn keys_are_read_and_never_quoted() {

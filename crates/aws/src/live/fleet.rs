@@ -6,7 +6,7 @@ use serde_json::json;
 use super::half::Half;
 use crate::{
     call,
-    client::{Client, Error, Form},
+    client::{Client, Error, Form, Node},
     stack::Stack,
 };
 
@@ -36,7 +36,7 @@ fn output(stack: &Stack, id: &str) -> Option<String> {
 /// The hosts of a half.
 pub async fn hosts(client: &Client, stack: &Stack, half: &Half) -> Result<Vec<Host>, Error> {
     let Some(arn) = output(stack, &half.id("TargetsArn")) else {
-        return Ok(Vec::new());
+        return members(client, stack, half).await;
     };
     let mut form = Form::default();
     form.add("TargetGroupArn", &arn);
@@ -55,6 +55,37 @@ pub async fn hosts(client: &Client, stack: &Stack, half: &Half) -> Result<Vec<Ho
         }
     });
     Ok(all.collect())
+}
+
+/// The hosts of a half that no load balancer sees, as their group does: a host whose app stays unwell says so there.
+async fn members(client: &Client, stack: &Stack, half: &Half) -> Result<Vec<Host>, Error> {
+    let Some(name) = output(stack, &half.id("GroupName")) else {
+        return Ok(Vec::new());
+    };
+    let mut form = Form::default();
+    form.list("AutoScalingGroupNames.member", [name.as_str()]);
+    let answer = client.query(&call::GROUPS, form).await?;
+    let group = answer.list("AutoScalingGroups").next();
+    Ok(group
+        .into_iter()
+        .flat_map(|group| group.list("Instances").map(member))
+        .collect())
+}
+
+/// One of a group, in the load balancer's words.
+fn member(node: &Node) -> Host {
+    let state = node.text("LifecycleState");
+    let health = match (state, node.text("HealthStatus")) {
+        ("InService", "Healthy") => "healthy",
+        (state, _) if state.starts_with("Pending") => "initial",
+        (state, _) if state.starts_with("Terminat") => "draining",
+        _ => "unhealthy",
+    };
+    Host {
+        id: node.text("InstanceId").to_owned(),
+        health: health.to_owned(),
+        why: Some(state.to_owned()).filter(|_| health != "healthy"),
+    }
 }
 
 /// The size of a half's group of hosts. None: it runs containers, or there is no such group.
@@ -87,4 +118,30 @@ pub async fn scale(client: &Client, stack: &Stack, half: &Half, count: u32) -> R
         .add("DesiredCapacity", &count.to_string())
         .add("HonorCooldown", "false");
     client.query(&call::SCALE_GROUP, form).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_says_how_its_hosts_are_where_no_load_balancer_does() {
+        for (state, said, health) in [
+            ("InService", "Healthy", "healthy"),
+            ("InService", "Unhealthy", "unhealthy"),
+            ("Pending:Wait", "Healthy", "initial"),
+            ("Terminating:Wait", "Healthy", "draining"),
+            ("Standby", "Healthy", "unhealthy"),
+        ] {
+            let text = format!(
+                "<member><InstanceId>i-1</InstanceId><LifecycleState>{state}</LifecycleState><HealthStatus>{said}</HealthStatus></member>"
+            );
+            let host = member(&Node::parse(text.as_bytes()).unwrap());
+            assert_eq!(
+                (host.id.as_str(), host.health.as_str()),
+                ("i-1", health),
+                "{state} {said}"
+            );
+        }
+    }
 }

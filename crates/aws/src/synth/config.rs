@@ -103,6 +103,8 @@ pub struct Network {
     /// Local Zones in which environments may stand, such as `us-west-2-lax-1a`. A new one goes to the end: the place in this list
     /// is the place in the network.
     pub local_zones: Vec<String>,
+    /// Wavelength Zones in which environments may stand, such as `eu-central-1-wl1-ber-wlz-1`. A new one goes to the end.
+    pub wavelength_zones: Vec<String>,
     /// Services that are reached without leaving the network, such as `ssm`; S3 and DynamoDB always are, for nothing.
     pub endpoints: Vec<Endpoint>,
     /// Ports beside 80 and 443 that hosts may call on the internet.
@@ -286,7 +288,7 @@ pub struct Scaling {
     pub spot: Option<u32>,
     /// Stopped hosts that are ready to go.
     pub warm: Option<u32>,
-    /// Seconds for a host to finish what it does before it goes. Default 60.
+    /// Seconds for a host to finish what it does before it goes. Default: `deploy.drain` of `vend.yaml`.
     pub drain: Option<u32>,
 }
 
@@ -384,6 +386,11 @@ impl Config {
                 &format!("foundations.{label}.network.local_zones"),
                 &foundation.region,
                 zones,
+            )?;
+            place::waves(
+                &format!("foundations.{label}.network.wavelength_zones"),
+                &foundation.region,
+                &foundation.network.wavelength_zones,
             )?;
             self.check_source(label, foundation)?;
         }

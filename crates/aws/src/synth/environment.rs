@@ -7,9 +7,11 @@
 mod access;
 mod alarm;
 mod boot;
+mod carrier;
 mod container;
 mod database;
 mod deploy;
+mod gap;
 mod hosts;
 mod names;
 mod scaling;
@@ -24,7 +26,7 @@ use serde_json::{Value, json};
 use super::{
     Error, Kind, Priorities, Stack,
     config::{self, Config, Engine, Foundation, Runtime},
-    place,
+    place, size,
     template::{Resource, Template, att, import, logical, re},
     word::{Account, Label},
 };
@@ -77,16 +79,22 @@ impl Scope<'_> {
     }
 
     fn subnets(&self, tier: &str) -> Value {
-        let zone = self.options.placement.local_zone.as_ref();
-        let tier = zone.map_or_else(|| tier.to_owned(), |zone| logical(&[zone, tier]));
+        let place = &self.options.placement;
+        let tier = match (&place.local_zone, &place.wavelength) {
+            (Some(zone), _) => logical(&[zone, tier]),
+            // Only hosts stand there; what they keep stands in the region.
+            (_, Some(zone)) if tier == "Private" => logical(&[zone, "Carrier"]),
+            _ => tier.to_owned(),
+        };
         json!({ "Fn::Split": [",", self.shared(&format!("{tier}Subnets"))] })
     }
 
-    /// What disks are: Local Zones do not all have the newer kind.
+    /// What disks are: Local Zones do not all have the newer kind, and Wavelength Zones only the older.
     fn volume(&self) -> &'static str {
-        match self.options.placement.local_zone {
-            Some(_) => "gp2",
-            None => "gp3",
+        let place = &self.options.placement;
+        match (&place.local_zone, &place.wavelength) {
+            (None, None) => "gp3",
+            _ => "gp2",
         }
     }
 
@@ -129,8 +137,15 @@ impl Scope<'_> {
         format!("apps.{}.environments.{}.{key}", self.app, self.spec.name)
     }
 
+    /// Seconds for requests under way: as `aws.toml` says, else as `vend.yaml` does.
     fn drain(&self) -> u32 {
-        self.options.scaling.drain.unwrap_or(60).min(3_600)
+        let own = u32::try_from(self.deploy.drain.as_secs()).unwrap_or(0);
+        self.options.scaling.drain.unwrap_or(own).min(3_600)
+    }
+
+    /// Seconds from the start of the app until it must be well.
+    fn within(&self) -> i64 {
+        self.spec.host.health.within.as_secs().max(1)
     }
 
     /// The account that builds, when it is another.
@@ -190,10 +205,13 @@ pub fn environment(
         spec.name,
         scope.platform()
     ));
-    let mut notes = notes(&scope);
+    let mut notes = gap::notes(&scope);
     parameters(&mut template, &scope);
     access::add(&mut template, &scope);
-    traffic::add(&mut template, &scope, &mut notes);
+    match scope.wave() {
+        Some(_) => carrier::add(&mut template, &scope, &mut notes),
+        None => traffic::add(&mut template, &scope, &mut notes),
+    }
     names::add(&mut template, &scope, priorities)?;
     database::add(&mut template, &scope)?;
     match scope.is_container() {
@@ -227,12 +245,16 @@ fn check(scope: &Scope<'_>) -> Result<(), Error> {
         );
         return Err(Error::config(format!("apps.{}", scope.app), why));
     }
-    options.placement.check(
-        scope.at("").trim_end_matches('.'),
+    let wanted = place::Wanted {
         options,
-        scope.engine,
-        &scope.foundation.network,
-    )?;
+        engine: scope.engine,
+        hosts: scope.spec.scaling.max,
+        types: size::types(&scope.spec.host.size, &scope.config.sizes)?.1,
+    };
+    let at = scope.at("");
+    options
+        .placement
+        .check(at.trim_end_matches('.'), &wanted, &scope.foundation.network)?;
     if options.scaling.spot.is_some() && options.scaling.warm.is_some() {
         let why = "a warm pool holds hosts of one kind; the Spot market wants several".to_owned();
         return Err(Error::config(scope.at("scaling.warm"), why));
@@ -243,7 +265,14 @@ fn check(scope: &Scope<'_>) -> Result<(), Error> {
             "only hosts have a warm pool".to_owned(),
         ));
     }
-    if options.runtime == Runtime::Fargate && options.scaling.step.is_some() {
+    if options.runtime == Runtime::Ec2 && options.scaling.spot.is_some() {
+        return Err(Error::config(
+            scope.at("scaling.spot"),
+            "the hosts below containers are not bought on the Spot market: say `runtime = \"fargate\"`"
+                .to_owned(),
+        ));
+    }
+    if scope.is_container() && options.scaling.step.is_some() {
         return Err(Error::config(
             scope.at("scaling.step"),
             "steps are for hosts; containers follow `cpu` or `requests`".to_owned(),
@@ -253,52 +282,7 @@ fn check(scope: &Scope<'_>) -> Result<(), Error> {
     if let Some((key, why)) = traffic::refused(scope.spec) {
         return Err(Error::config(scope.at(key), why.to_owned()));
     }
-    way(scope)
-}
-
-/// Refuses a strategy and a migration that containers cannot follow.
-fn way(scope: &Scope<'_>) -> Result<(), Error> {
-    if !scope.is_container() {
-        return Ok(());
-    }
-    let (at, why) = match (scope.deploy.strategy, &scope.deploy.migrate) {
-        (Strategy::InPlace, _) => (
-            "strategy",
-            "containers are never changed in place: a new one stands beside the old; say another strategy here",
-        ),
-        (_, Some(_)) => (
-            "runtime",
-            "`deploy.migrate` is a script of the revision, and containers have none: let the container migrate when it starts",
-        ),
-        _ => return Ok(()),
-    };
-    Err(Error::config(scope.at(at), why.to_owned()))
-}
-
-/// What `vend.yaml` says and AWS does otherwise.
-fn notes(scope: &Scope<'_>) -> Vec<String> {
-    let judged = scope.deploy.steps.as_ref().map(|steps| steps.analysis);
-    let mut notes = Vec::new();
-    if judged.is_some_and(|analysis| analysis != spec::Analysis::default()) {
-        notes.push(
-            "`deploy.analysis` compares new hosts with old ones; here a step goes on while no alarm of the new ones rings: see `alarms`"
-                .to_owned(),
-        );
-    }
-    match &scope.spec.approval {
-        Some(approval) if approval.required > 1 => notes.push(format!(
-            "`approval`: IAM says who may answer (states:SendTaskSuccess), not `by`; {} different people are told apart by who calls \
-             `vend aws approve`, and whoever may answer without it can be as many as they like",
-            approval.required
-        )),
-        Some(_) => notes.push(
-            "`approval`: the question goes to the operators' topic, and IAM says who may answer it (states:SendTaskSuccess), \
-             not `by` and `author_may_approve`"
-                .to_owned(),
-        ),
-        None => {}
-    }
-    notes
+    gap::refuse(scope)
 }
 
 /// What a release changes.

@@ -15,7 +15,7 @@ mod stacks;
 
 use serde_json::{Value, json};
 
-pub(super) use balancer::{TLS, attributes, redirect, unknown, unprotected};
+pub(super) use balancer::{TLS, attributes, balancers, redirect, to_providers, unknown, unprotected};
 pub(super) use egress::closed;
 
 use super::{

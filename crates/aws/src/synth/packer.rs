@@ -92,7 +92,7 @@ pub fn packer(config: &Config, app: &spec::App, environment: &spec::Environment)
     let mut out = String::new();
     variables(&mut out);
     source(&mut out, config, app, environment, &base, architecture);
-    build(&mut out, app, environment, architecture)?;
+    build(&mut out, config, app, environment, architecture)?;
     let plugins = "packer {\n  required_plugins {\n    amazon = {\n      version = \">= 1.3.0\"\n      \
                    source  = \"github.com/hashicorp/amazon\"\n    }\n  }\n}\n";
     let mut inputs: Vec<&str> = environment.image.inputs.iter().map(String::as_str).collect();
@@ -179,6 +179,7 @@ fn variables(out: &mut String) {
         ("commit", None, "The commit that the scripts are of."),
         ("author", Some(""), "Who wrote it."),
         ("message", Some(""), "What it says."),
+        ("branch", Some(""), "The branch that was pushed."),
         ("inputs", Some(""), "The digest of all that the image is made of."),
     ];
     for (name, default, about) in variables {
@@ -217,8 +218,8 @@ fn source(
         "# The timestamp makes each image's name its own.\n\
          locals {{\n  name = \"{name}-${{formatdate(\"YYYYMMDD-hhmmss\", timestamp())}}\"\n  \
            tags = {{\n    \"vend:platform\"    = {platform}\n    \"vend:app\"         = \"{}\"\n    \
-             \"vend:environment\" = \"{}\"\n    \"vend:commit\"      = var.commit\n    \"vend:author\"      = var.author\n    \
-             \"vend:message\"     = var.message\n    \"vend:inputs\"      = var.inputs\n  }}\n}}\n\n",
+             \"vend:environment\" = \"{}\"\n    \"vend:commit\"      = var.commit\n    \"vend:author\"      = substr(var.author, 0, 256)\n    \
+             \"vend:message\"     = substr(replace(var.message, \"/[^A-Za-z0-9 _.:=+@-]/\", \" \"), 0, 256)\n    \"vend:inputs\"      = var.inputs\n  }}\n}}\n\n",
         app.app, environment.name
     );
     let _ = write!(
@@ -260,6 +261,7 @@ fn source(
 
 fn build(
     out: &mut String,
+    config: &Config,
     app: &spec::App,
     environment: &spec::Environment,
     architecture: Architecture,
@@ -281,12 +283,19 @@ fn build(
                \"sudo tar -xf /tmp/inputs.tar -C {SOURCE}\", \"rm /tmp/inputs.tar\"]\n  }}\n",
         );
     }
+    // The same eight as on a platform, where a tenant is who has the app; here that is whose account it is.
+    let options = config.apps.get(&app.app);
+    let repository = options.and_then(|own| own.repository.as_ref());
+    let repository = repository.map_or("", |own| own.url.as_str());
     let variables = [
+        ("VEND_TENANT", inner(config.platform.as_str())),
         ("VEND_APP", inner(app.app.as_str())),
         ("VEND_ENVIRONMENT", inner(environment.name.as_str())),
         ("VEND_COMMIT_ID", "${var.commit}".to_owned()),
         ("VEND_COMMIT_AUTHOR", "${var.author}".to_owned()),
         ("VEND_COMMIT_MESSAGE", "${var.message}".to_owned()),
+        ("VEND_COMMIT_BRANCH", "${var.branch}".to_owned()),
+        ("VEND_COMMIT_REPOSITORY", inner(repository)),
     ];
     for script in &environment.image.scripts {
         if script.as_str().chars().any(char::is_control) {

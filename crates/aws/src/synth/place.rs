@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Error,
     config::{Engine, Environment, Network, Runtime},
+    size::Architecture,
     word::{Arn, Region},
 };
 
@@ -41,10 +42,19 @@ impl Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Want {
     Fargate,
+    /// On hosts of the environment's own.
+    Containers,
     Aurora,
     Mariadb,
     Database,
     Spot,
+    Graviton,
+    /// More than a name has room for.
+    ManyHosts,
+    /// To grow with the requests that a load balancer counts.
+    Requests,
+    /// Names with certificates, and port 80.
+    BalancersNames,
     /// The foundation's load balancer.
     SharedBalancer,
     OwnBalancer,
@@ -76,7 +86,7 @@ const fn fact(place: Place, want: Want, why: &'static str, source: &'static str)
 
 const NO_FARGATE: &str = "Fargate runs in a region's own zones only";
 
-const FACTS: [Fact; 15] = [
+const FACTS: [Fact; 17] = [
     fact(
         Place::LocalZone,
         Want::Fargate,
@@ -110,15 +120,9 @@ const FACTS: [Fact; 15] = [
     ),
     fact(
         Place::Wavelength,
-        Want::Aurora,
-        "Wavelength Zones have no RDS",
-        "VPC user guide, subnets in AWS Wavelength; 2026-11-21",
-    ),
-    fact(
-        Place::Wavelength,
-        Want::Database,
-        "Wavelength Zones have no RDS",
-        "VPC user guide, subnets in AWS Wavelength; 2026-11-21",
+        Want::Containers,
+        "a carrier address is a host's, and containers have addresses of their own: say `runtime = \"host\"`",
+        "Wavelength developer guide, carrier IP addresses; 2026-11-22",
     ),
     fact(
         Place::Wavelength,
@@ -128,16 +132,33 @@ const FACTS: [Fact; 15] = [
     ),
     fact(
         Place::Wavelength,
-        Want::Spot,
-        "Wavelength Zones have no Spot market",
-        "Wavelength developer guide; 2025",
+        Want::BalancersNames,
+        "`domains` and `plain_http` are a load balancer's, and there is none: the app answers on its own port by its own name",
+        "AWS Compute Blog, load balancing on AWS Wavelength: not in every Wavelength Zone; 2026-11-21",
     ),
     fact(
         Place::Wavelength,
-        Want::Hosts,
-        "nothing comes in from the internet there, and hosts that come and go would need carrier addresses and weighted records of their \
-         own, which nothing keeps here: use a region's own zones or a Local Zone",
-        "Wavelength developer guide, carrier gateways; 2026-11-21",
+        Want::Requests,
+        "`scaling.requests` is counted by a load balancer, and there is none: say `cpu` or `step`",
+        "AWS Compute Blog, load balancing on AWS Wavelength: not in every Wavelength Zone; 2026-11-21",
+    ),
+    fact(
+        Place::Wavelength,
+        Want::Graviton,
+        "Wavelength Zones have no Graviton: give `[sizes]` what is there, such as `t3.medium`",
+        "Wavelength developer guide, considerations of Amazon EC2; 2025",
+    ),
+    fact(
+        Place::Wavelength,
+        Want::ManyHosts,
+        "a name has room for 100 weighted records, and each half may have `scaling.max` of them: 49 hosts at most",
+        "Route 53 developer guide, quotas on records; 2026-11-22",
+    ),
+    fact(
+        Place::Wavelength,
+        Want::Spot,
+        "Wavelength Zones have no Spot market",
+        "Wavelength developer guide; 2025",
     ),
     fact(
         Place::Outpost,
@@ -172,8 +193,21 @@ const FACTS: [Fact; 15] = [
     ),
 ];
 
+/// What is asked of a place.
+pub(super) struct Wanted<'w> {
+    pub options: &'w Environment,
+    pub engine: Option<Engine>,
+    /// At most so many in a half.
+    pub hosts: u32,
+    pub types: Architecture,
+}
+
 /// Local Zones of one foundation: so many parts the network has for them.
 pub(super) const MAX_LOCAL: usize = 4;
+/// The same of Wavelength Zones.
+const MAX_WAVES: usize = 4;
+/// Hosts of a half: both halves', and nobody, have room for theirs in one name of 100 records.
+const MAX_HOSTS: u32 = 49;
 
 /// Refuses machines of a customer's own: they dial a platform, and there is none.
 pub(super) fn registered(at: &str, own: &model::spec::Environment) -> Result<(), Error> {
@@ -214,15 +248,40 @@ pub(super) fn zones(at: &str, region: &Region, zones: &[String]) -> Result<(), E
     Ok(())
 }
 
+/// Refuses Wavelength Zones that are none of the region, and one that is named twice.
+pub(super) fn waves(at: &str, region: &Region, zones: &[String]) -> Result<(), Error> {
+    let refuse = |why: String| Err(Error::config(at, why));
+    if zones.len() > MAX_WAVES {
+        return refuse(format!("a foundation has room for {MAX_WAVES} Wavelength Zones"));
+    }
+    let number = |text: &str, before: &str| {
+        let rest = text.strip_prefix(before);
+        rest.is_some_and(|rest| {
+            !rest.is_empty() && rest.len() < 4 && rest.bytes().all(|b| b.is_ascii_digit())
+        })
+    };
+    for (n, zone) in zones.iter().enumerate() {
+        let rest = zone
+            .strip_prefix(region.as_str())
+            .and_then(|rest| rest.strip_prefix('-'));
+        let parts: Vec<&str> = rest.into_iter().flat_map(|rest| rest.split('-')).collect();
+        let is_zone = matches!(parts.as_slice(), [group, place, "wlz", last]
+            if number(group, "wl") && number(last, "") && place.len() == 3 && place.bytes().all(|b| b.is_ascii_lowercase()));
+        if !is_zone {
+            return refuse(format!(
+                "`{zone}` is no Wavelength Zone of {region}, such as `{region}-wl1-xyz-wlz-1`"
+            ));
+        }
+        if zones[..n].contains(zone) {
+            return refuse(format!("`{zone}` is named twice"));
+        }
+    }
+    Ok(())
+}
+
 impl Placement {
     /// Says which service an environment wants that is not there: nothing is placed elsewhere than it was asked for.
-    pub(super) fn check(
-        &self,
-        at: &str,
-        wanted: &Environment,
-        engine: Option<Engine>,
-        network: &Network,
-    ) -> Result<(), Error> {
+    pub(super) fn check(&self, at: &str, wanted: &Wanted<'_>, network: &Network) -> Result<(), Error> {
         let refuse = |key: &str, why: String| Err(Error::config(format!("{at}.placement.{key}"), why));
         let named = [
             (Place::LocalZone, self.local_zone.is_some()),
@@ -240,38 +299,53 @@ impl Placement {
             );
             return refuse(other.key(), why);
         }
-        let wants = wants(wanted, engine);
+        let wants = wants(wanted);
         let mut facts = FACTS.iter().filter(|fact| fact.place == place);
         if let Some(fact) = facts.find(|fact| wants.contains(&fact.want)) {
             return refuse(place.key(), fact.why.to_owned());
         }
-        match self
-            .local_zone
-            .as_ref()
-            .filter(|zone| !network.local_zones.contains(zone))
-        {
-            None => Ok(()),
-            Some(zone) => refuse(
-                place.key(),
-                format!("`{zone}` is none of the foundation's: add it to `network.local_zones` there"),
+        for (place, zone, known, key) in [
+            (
+                Place::LocalZone,
+                &self.local_zone,
+                &network.local_zones,
+                "local_zones",
             ),
+            (
+                Place::Wavelength,
+                &self.wavelength,
+                &network.wavelength_zones,
+                "wavelength_zones",
+            ),
+        ] {
+            if let Some(zone) = zone.as_ref().filter(|zone| !known.contains(zone)) {
+                let why = format!("`{zone}` is none of the foundation's: add it to `network.{key}` there");
+                return refuse(place.key(), why);
+            }
         }
+        Ok(())
     }
 }
 
-fn wants(wanted: &Environment, engine: Option<Engine>) -> Vec<Want> {
+fn wants(wanted: &Wanted<'_>) -> Vec<Want> {
     let mut all = vec![Want::Hosts];
     let mut add = |want, is_wanted| all.extend(Some(want).filter(|_| is_wanted));
-    add(Want::Fargate, wanted.runtime == Runtime::Fargate);
+    let (own, engine) = (wanted.options, wanted.engine);
+    add(Want::Fargate, own.runtime == Runtime::Fargate);
+    add(Want::Containers, own.runtime == Runtime::Ec2);
     add(
         Want::Aurora,
         matches!(engine, Some(Engine::AuroraMysql | Engine::AuroraPostgres)),
     );
     add(Want::Mariadb, engine == Some(Engine::Mariadb));
     add(Want::Database, engine.is_some());
-    add(Want::Spot, wanted.scaling.spot.is_some());
-    add(Want::OwnBalancer, wanted.dedicated_balancer);
-    add(Want::SharedBalancer, !wanted.dedicated_balancer);
+    add(Want::Spot, own.scaling.spot.is_some());
+    add(Want::Requests, own.scaling.requests.is_some());
+    add(Want::BalancersNames, own.plain_http || !own.domains.is_empty());
+    add(Want::Graviton, wanted.types == Architecture::Arm64);
+    add(Want::ManyHosts, wanted.hosts > MAX_HOSTS);
+    add(Want::OwnBalancer, own.dedicated_balancer);
+    add(Want::SharedBalancer, !own.dedicated_balancer);
     all
 }
 
@@ -282,10 +356,19 @@ mod tests {
     fn said(placement: &Placement, wanted: &Environment, engine: Option<Engine>) -> Result<(), Error> {
         let network = Network {
             local_zones: vec!["us-west-2-lax-1a".into()],
+            wavelength_zones: vec![WAVE.into()],
             ..Network::default()
         };
-        placement.check("e", wanted, engine, &network)
+        let wanted = Wanted {
+            options: wanted,
+            engine,
+            hosts: 4,
+            types: Architecture::X86_64,
+        };
+        placement.check("e", &wanted, &network)
     }
+
+    const WAVE: &str = "eu-central-1-wl1-ber-wlz-1";
 
     fn why(placement: &Placement, wanted: &Environment, engine: Option<Engine>) -> String {
         said(placement, wanted, engine).unwrap_err().to_string()
@@ -311,8 +394,20 @@ mod tests {
         };
         let lax = local("us-west-2-lax-1a");
         let wave = Placement {
-            wavelength: Some("eu-central-1-wl1-ber-wlz-1".into()),
+            wavelength: Some(WAVE.into()),
             ..Placement::default()
+        };
+        let munich = Placement {
+            wavelength: Some("eu-central-1-wl1-muc-wlz-1".into()),
+            ..Placement::default()
+        };
+        let counted = Environment {
+            plain_http: true,
+            ..host.clone()
+        };
+        let docks = Environment {
+            runtime: Runtime::Ec2,
+            ..host.clone()
         };
         let arn = "arn:aws:outposts:eu-central-1:123456789012:outpost/op-0123456789abcdef0";
         let outpost = Placement {
@@ -321,15 +416,19 @@ mod tests {
         };
         assert!(said(&Placement::default(), &host, Some(Engine::Mysql)).is_ok());
         assert!(said(&lax, &own, None).is_ok());
+        // A database there is one of the region.
+        assert!(said(&wave, &host, Some(Engine::Mariadb)).is_ok());
         for (place, wanted, engine, part) in [
             (&lax, &fargate, None, "Fargate"),
             (&lax, &own, Some(Engine::AuroraMysql), "Aurora"),
             (&lax, &own, Some(Engine::Mysql), "Los Angeles"),
             (&lax, &host, None, "dedicated_balancer = true"),
             (&local("us-west-2-den-1a"), &own, None, "network.local_zones"),
-            (&wave, &host, Some(Engine::Mysql), "no RDS"),
             (&wave, &own, None, "weighted DNS"),
-            (&wave, &host, None, "carrier addresses"),
+            (&wave, &fargate, None, "Fargate"),
+            (&wave, &docks, None, "runtime = \"host\""),
+            (&wave, &counted, None, "own port"),
+            (&munich, &host, None, "network.wavelength_zones"),
             (&outpost, &host, Some(Engine::Mariadb), "MariaDB"),
             (&outpost, &host, None, "pool of addresses"),
         ] {
@@ -341,6 +440,57 @@ mod tests {
             ..lax
         };
         assert!(why(&both, &host, None).contains("one place"));
+    }
+
+    #[test]
+    fn a_wavelength_zone_has_no_graviton_and_a_name_has_an_end() {
+        let wave = Placement {
+            wavelength: Some(WAVE.into()),
+            ..Placement::default()
+        };
+        let network = Network {
+            wavelength_zones: vec![WAVE.into()],
+            ..Network::default()
+        };
+        let options = Environment::default();
+        let said = |hosts, types| {
+            let wanted = Wanted {
+                options: &options,
+                engine: None,
+                hosts,
+                types,
+            };
+            wave.check("e", &wanted, &network)
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(said(MAX_HOSTS, Architecture::X86_64), Ok(()));
+        assert!(said(1, Architecture::Arm64).unwrap_err().contains("no Graviton"));
+        assert!(
+            said(MAX_HOSTS + 1, Architecture::X86_64)
+                .unwrap_err()
+                .contains("49 hosts")
+        );
+    }
+
+    #[test]
+    fn wavelength_zones_are_the_regions_own() {
+        let region: Region = "eu-central-1".parse().unwrap();
+        let told = |all: &[&str]| {
+            let all: Vec<String> = all.iter().map(|zone| (*zone).to_owned()).collect();
+            waves("f", &region, &all)
+        };
+        assert!(told(&[WAVE, "eu-central-1-wl1-muc-wlz-1"]).is_ok());
+        for bad in [
+            "eu-central-1a",
+            "us-east-1-wl1-bos-wlz-1",
+            "eu-central-1-wl-ber-wlz-1",
+            "eu-central-1-wl1-ber-wlz-",
+            "eu-central-1-wl1-BER-wlz-1",
+            "eu-central-1-wl1-ber-wlz-1-2",
+        ] {
+            assert!(told(&[bad]).is_err(), "{bad}");
+        }
+        assert!(told(&[WAVE, WAVE]).is_err());
     }
 
     #[test]

@@ -193,6 +193,14 @@ fn noted(mut pipeline: Stack, app: &spec::App) -> Stack {
             .notes
             .push(format!("`{name}` is for branches ({branches}): {how}"));
     }
+    let patterns = app.patterns.iter().map(|pattern| &pattern.environment);
+    let mut all = app.environments.iter().chain(patterns);
+    if all.any(|own| own.build.buildspec.is_some()) {
+        pipeline.notes.push(
+            "`build.pass_rate` and `build.coverage`: CodeBuild shows reports, and none of them fails a build; the command that runs the tests must"
+                .to_owned(),
+        );
+    }
     pipeline
 }
 

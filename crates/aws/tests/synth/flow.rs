@@ -42,6 +42,10 @@ pub struct World {
     pub people: Vec<Value>,
     /// What each was asked.
     pub questions: Vec<String>,
+    /// Hosts that keep a record, one more with each look, and how many at most.
+    pub records: (u32, u32),
+    /// The stacks that were looked at.
+    pub stacks: Vec<String>,
 }
 
 impl World {
@@ -70,7 +74,9 @@ impl World {
                 return Err(("States.TaskFailed".into(), "tests failed".into()));
             }
             "codebuild:startBuild.sync" => {
-                assert_eq!(input["EnvironmentVariablesOverride"][0]["Value"], "abc123");
+                let given = input["EnvironmentVariablesOverride"].as_array().unwrap();
+                let given: Vec<&Value> = given.iter().map(|own| &own["Value"]).collect();
+                assert_eq!(given[..4], ["abc123", "a", "m of two lines", "main"]);
                 json!({ "Build": { "ExportedEnvironmentVariables": [{ "Name": "IMAGE", "Value": "ami-new" }] } })
             }
             "s3:headObject" => {
@@ -119,7 +125,14 @@ impl World {
                 json!({})
             }
             "dynamodb:deleteItem" | "sns:publish" => json!({}),
-            "cloudformation:describeStacks" => self.describe(),
+            "cloudformation:describeStacks" => {
+                self.stacks.push(input["StackName"].as_str().unwrap().to_owned());
+                self.describe()
+            }
+            "route53:listResourceRecordSets" => {
+                self.records.0 = (self.records.0 + 1).min(self.records.1);
+                crate::wave::records(input, self.records.0)
+            }
             "cloudformation:updateStack" => self.update(input),
             "autoscaling:describeAutoScalingGroups" => {
                 let up = json!({ "LifecycleState": "InService", "InstanceId": "i-1" });
@@ -187,9 +200,11 @@ impl World {
             "GreenGroupName",
             "BlueTargetsArn",
             "GreenTargetsArn",
+            "BlueRecords",
+            "GreenRecords",
         ]
         .iter()
-        .map(|key| json!({ "OutputKey": key, "OutputValue": key }))
+        .map(|key| json!({ "OutputKey": key, "OutputValue": format!("ZoneId/{key}") }))
         .collect();
         json!({ "Stacks": [{ "Parameters": parameters, "Outputs": outputs, "StackStatus": self.status }] })
     }
@@ -248,7 +263,7 @@ pub fn release_of(app: &spec::App, options: &str, world: &mut World) -> Status {
     let mut events = vec![Event::Start {
         id: "arn:aws:states:eu-central-1:111111111111:execution:f:1".into(),
         name: "1".into(),
-        input: json!({ "app": "shop", "branch": "main", "commit": "abc123", "author": "a", "message": "m", "sender": sender }),
+        input: json!({ "app": "shop", "branch": "main", "commit": "abc123", "author": "a", "message": "m of\ntwo lines", "sender": sender }),
         role: "arn:aws:iam::111111111111:role/f".into(),
         machine_id: "arn:aws:states:eu-central-1:111111111111:stateMachine:f".into(),
         machine_name: "f".into(),

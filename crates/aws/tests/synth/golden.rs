@@ -6,9 +6,10 @@ use aws::synth::{Config, Priorities, all};
 use model::spec;
 
 /// Each case: its name, and the `vend.yaml` of its app.
-const CASES: [(&str, &str); 2] = [
+const CASES: [(&str, &str); 3] = [
     ("guestbook", "../../examples/guestbook/vend.yaml"),
     ("shop", "tests/synth/cases/shop.yaml"),
+    ("wave", "tests/synth/cases/wave.yaml"),
 ];
 
 fn root() -> PathBuf {
@@ -56,6 +57,21 @@ pub fn files(name: &str) -> BTreeMap<String, String> {
     files
 }
 
+/// The files of a directory and of those in it, sorted.
+fn below(directory: &std::path::Path, at: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("{at}{}", entry.file_name().to_str().unwrap());
+        match entry.file_type().unwrap().is_dir() {
+            true => all.extend(below(&entry.path(), &format!("{name}/"))),
+            false => all.push(name),
+        }
+    }
+    all.sort();
+    all
+}
+
 #[test]
 fn the_files_of_every_case_are_as_they_were() {
     for (name, _) in CASES {
@@ -69,6 +85,13 @@ fn the_files_of_every_case_are_as_they_were() {
                 fs::write(path, text).unwrap();
             }
         }
+        // What is not made any more is a difference too.
+        let kept: Vec<String> = below(&directory, "");
+        let made: Vec<&String> = files.keys().collect();
+        assert!(
+            kept.iter().eq(made.iter().copied()),
+            "{name}: {kept:?} are not the files that are made: {made:?}"
+        );
         for (path, text) in &files {
             let kept = fs::read_to_string(directory.join(path)).unwrap_or_default();
             let differs = kept.lines().zip(text.lines()).position(|(a, b)| a != b);

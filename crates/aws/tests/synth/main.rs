@@ -3,15 +3,20 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod asked;
+mod beside;
 mod branches;
+mod duties;
 mod flow;
 mod golden;
+mod handlers;
 mod iam;
+mod keys;
 mod law;
 mod matrix;
 mod order;
 mod tools;
 mod traffic;
+mod wave;
 mod zones;
 
 use aws::synth::Config;

@@ -5,8 +5,18 @@ use model::spec;
 
 /// Every so many combinations of a foundation's options, and of an environment's, and all of the case `shop`.
 pub fn matrix() -> &'static [Stack] {
-    static ALL: std::sync::LazyLock<Vec<Stack>> =
-        std::sync::LazyLock::new(|| [foundations(), environments(), flows(), shop(), local()].concat());
+    static ALL: std::sync::LazyLock<Vec<Stack>> = std::sync::LazyLock::new(|| {
+        [
+            foundations(),
+            environments(),
+            flows(),
+            shop(),
+            guestbook(),
+            wave(),
+            local(),
+        ]
+        .concat()
+    });
     &ALL
 }
 
@@ -84,6 +94,12 @@ fn environments() -> Vec<Stack> {
             "spot = 1, schedule = [{ cron = '0 1 * * *', min = 1 }]",
             "drain = 300",
         ]);
+        // Refused, which a law of its own holds.
+        let scaling = if runtime == "ec2" {
+            scaling.replace("spot = 1, ", "")
+        } else {
+            scaling.to_owned()
+        };
         let strategy = if runtime == "host" { strategy } else { "blue-green" };
         let database = match engine {
             "" | "default" => String::new(),
@@ -181,6 +197,31 @@ fn shop() -> Vec<Stack> {
     all_with(&config, &app, Some(&own), &mut Priorities::default())
         .unwrap()
         .stacks
+}
+
+/// An environment in a Wavelength Zone, below names of its own.
+fn wave() -> Vec<Stack> {
+    case("wave", "tests/synth/cases/wave.yaml", "wave")
+}
+
+/// The stacks of the example, below a name of its own.
+fn guestbook() -> Vec<Stack> {
+    case("guestbook", "../../examples/guestbook/vend.yaml", "example")
+}
+
+fn case(name: &str, yaml: &str, prefix: &str) -> Vec<Stack> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let config = std::fs::read_to_string(root.join(format!("tests/synth/cases/{name}.toml"))).unwrap();
+    let yaml = std::fs::read_to_string(root.join(yaml)).unwrap();
+    let (app, _) = spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap();
+    let config = toml::from_str(&config).unwrap();
+    let mut stacks = all_with(&config, &app, None, &mut Priorities::default())
+        .unwrap()
+        .stacks;
+    for stack in &mut stacks {
+        stack.name = format!("{prefix}-{}", stack.name);
+    }
+    stacks
 }
 
 /// A foundation with Local Zones, and an environment in one of them; two more people are asked, so that the loop of that is read too.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Scope, database};
+use super::{Scope, carrier, database};
 use crate::synth::{
     config::{Endpoint, Nat},
     foundation::closed,
@@ -33,17 +33,32 @@ fn hosts(template: &mut Template, scope: &Scope<'_>) {
         .copied()
         .filter(|port| ![80, 443].contains(port));
     let egress: Vec<Value> = [80, 443].into_iter().chain(more).map(out).collect();
+    let mut ingress = json!({ "IpProtocol": "tcp", "FromPort": port, "ToPort": port });
+    let (from, about) = match scope.wave() {
+        None => {
+            ingress["SourceSecurityGroupId"] = scope.security_group();
+            ingress["Description"] = json!("The load balancer");
+            (
+                "Hosts: from the load balancer, on the port of the app",
+                "Hosts take connections from the load balancer only, on the app's port; there is no SSH.",
+            )
+        }
+        Some(_) => {
+            ingress["CidrIp"] = json!("0.0.0.0/0");
+            ingress["Description"] = json!("The network of the carrier");
+            (
+                "Hosts: from the network of the carrier, on the port of the app",
+                "Hosts take connections from the carrier's network, on the app's port and no other; there is no SSH.",
+            )
+        }
+    };
     let properties = json!({
-        "GroupDescription": "Hosts: from the load balancer, on the port of the app",
+        "GroupDescription": from,
         "VpcId": scope.shared("Vpc"),
-        "SecurityGroupIngress": [{
-            "IpProtocol": "tcp", "FromPort": port, "ToPort": port, "SourceSecurityGroupId": scope.security_group(),
-            "Description": "The load balancer",
-        }],
+        "SecurityGroupIngress": [ingress],
         "SecurityGroupEgress": egress,
         "Tags": tags("hosts"),
     });
-    let about = "Hosts take connections from the load balancer only, on the app's port; there is no SSH.";
     template.add(Resource::new(
         "HostGroup",
         "AWS::EC2::SecurityGroup",
@@ -188,6 +203,9 @@ fn host(scope: &Scope<'_>) -> Vec<Grant> {
         ));
     }
     grants.push(secrets(scope));
+    if scope.wave().is_some() {
+        grants.extend(carrier::grants(scope));
+    }
     let network = &scope.foundation.network;
     if network.nat == Nat::None || network.endpoints.contains(&Endpoint::CodedeployCommandsSecure) {
         grants.push(grant(

@@ -1,10 +1,10 @@
-//! What rings: answers of 5xx, slowness, unhealthy hosts, lines with ERROR, and databases that come to their end.
+//! What rings: answers of 5xx, connections that nobody took, slowness, unhealthy hosts, lines with ERROR, and databases that come to their end.
 
 use serde_json::{Value, json};
 
 use super::{Half, Scope};
 use crate::synth::{
-    foundation::days,
+    foundation::{balancers, days},
     template::{Resource, Template, att, re},
 };
 
@@ -12,6 +12,10 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
     log_group(template, scope);
     let wanted = &scope.options.alarms;
     for half in scope.halves() {
+        if scope.wave().is_some() {
+            template.add(failing(scope, *half));
+            continue;
+        }
         let latency = f64::from(wanted.latency) / 1_000.0;
         template.add(of_half(
             scope,
@@ -29,6 +33,15 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
             json!({ "ExtendedStatistic": "p95" }),
             json!(latency),
         ));
+        // An app that is dead answers nothing that could be counted as its error.
+        template.add(of_half(
+            scope,
+            *half,
+            "Refused",
+            "TargetConnectionErrorCount",
+            json!({ "Statistic": "Sum" }),
+            json!(wanted.errors),
+        ));
         template.add(of_half(
             scope,
             *half,
@@ -37,6 +50,16 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
             json!({ "Statistic": "Minimum" }),
             json!(1),
         ));
+    }
+    if scope.options.dedicated_balancer && scope.wave().is_none() {
+        for alarm in balancers(
+            scope.balancer(),
+            &scope.name,
+            &scope.shared("OperationsTopic"),
+            wanted.errors,
+        ) {
+            template.add(alarm);
+        }
     }
     let properties = json!({
         "AlarmDescription": format!("{}: lines with ERROR in the log", scope.name),
@@ -57,6 +80,34 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
         properties,
     ));
     databases(template, scope);
+}
+
+/// The alarms of a half that end a deployment.
+pub(super) fn of_deployments(scope: &Scope<'_>) -> &'static [&'static str] {
+    match scope.wave() {
+        Some(_) => &["Failing"],
+        None => &["Errors", "Latency", "Refused"],
+    }
+}
+
+/// Where no load balancer sees hosts, EC2 does.
+fn failing(scope: &Scope<'_>, half: Half) -> Resource {
+    let properties = json!({
+        "AlarmDescription": format!("{} {}: StatusCheckFailed", scope.name, half.word().to_lowercase()),
+        "Namespace": "AWS/EC2",
+        "MetricName": "StatusCheckFailed",
+        "Dimensions": [{ "Name": "AutoScalingGroupName", "Value": re(half.id("Group")) }],
+        "Statistic": "Maximum",
+        "Period": 60,
+        "EvaluationPeriods": 3,
+        "Threshold": 1,
+        "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+        "TreatMissingData": "notBreaching",
+        "AlarmActions": [scope.shared("OperationsTopic")],
+        "OKActions": [scope.shared("OperationsTopic")],
+    });
+    let about = "A host that EC2 finds broken, for three minutes.";
+    Resource::new(half.id("Failing"), "AWS::CloudWatch::Alarm", about, properties)
 }
 
 /// What a database's machines run short of: the name in the id, the metric, the bound, and which side of it rings.
@@ -124,6 +175,7 @@ fn of_half(
     statistic: Value,
     threshold: Value,
 ) -> Resource {
+    let counted = ["Errors", "Refused"].contains(&what);
     let mut properties = json!({
         "AlarmDescription": format!("{} {}: {metric}", scope.name, half.word().to_lowercase()),
         "Namespace": "AWS/ApplicationELB",
@@ -132,8 +184,8 @@ fn of_half(
             { "Name": "LoadBalancer", "Value": scope.balancer() },
             { "Name": "TargetGroup", "Value": att(half.id("Targets.TargetGroupFullName")) },
         ],
-        "Period": if what == "Errors" { 300 } else { 60 },
-        "EvaluationPeriods": if what == "Errors" { 1 } else { 5 },
+        "Period": if counted { 300 } else { 60 },
+        "EvaluationPeriods": if counted { 1 } else { 5 },
         "Threshold": threshold,
         "ComparisonOperator": "GreaterThanOrEqualToThreshold",
         "TreatMissingData": "notBreaching",
@@ -145,6 +197,7 @@ fn of_half(
     }
     let about = match what {
         "Errors" => "Too many answers of 5xx.",
+        "Refused" => "Too many connections that no host took.",
         "Latency" => "Too slow for more than one in twenty.",
         _ => "A host that is not well, for five minutes.",
     };

@@ -6,15 +6,15 @@
 use std::fmt::Write as _;
 
 use model::spec::Variable;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Scope, database};
+use super::{Half, Scope, carrier, database};
 use crate::synth::{Error, template::sub};
 
 /// EC2 takes 16 KiB of user data; pseudo-parameters get longer when they are filled in.
 const MAX_BYTES: usize = 15_000;
 
-pub(super) fn script(scope: &Scope<'_>) -> Result<Value, Error> {
+pub(super) fn script(scope: &Scope<'_>, half: Half) -> Result<Value, Error> {
     let mut plain = format!("PORT=\"{}\"\n", scope.spec.host.port);
     let mut secret = String::new();
     for (name, variable) in &scope.spec.host.env {
@@ -30,7 +30,16 @@ pub(super) fn script(scope: &Scope<'_>) -> Result<Value, Error> {
     if scope.engine.is_some() {
         secret.push_str(&database(scope));
     }
+    let (record, unit) = match scope.wave() {
+        Some(_) => (
+            carrier::script(scope),
+            "systemctl enable --now --no-block vend-record.service\n",
+        ),
+        None => (String::new(), ""),
+    };
     let text = TEXT
+        .replace("@RECORD@", &record)
+        .replace("@UNIT@", unit)
         .replace("@LOG@", &format!("/{}", scope.path()))
         .replace("@PLAIN@", &plain)
         .replace("@SECRET@", &secret);
@@ -41,7 +50,10 @@ pub(super) fn script(scope: &Scope<'_>) -> Result<Value, Error> {
         );
         return Err(Error::config("host.env", why));
     }
-    Ok(sub(text))
+    Ok(match scope.wave() {
+        Some(_) => json!({ "Fn::Sub": [text, carrier::values(scope, half)] }),
+        None => sub(text),
+    })
 }
 
 /// A value between double quotes, for systemd and then for CloudFormation.
@@ -136,8 +148,8 @@ if [ -d /opt/aws/amazon-cloudwatch-agent ]; then
 END_OF_LOGS
   /opt/aws/amazon-cloudwatch-agent/bin/amazon-cloudwatch-agent-ctl -a fetch-config -m ec2 -s -c file:/opt/aws/amazon-cloudwatch-agent/etc/vend.json
 fi
-systemctl daemon-reload
+@RECORD@systemctl daemon-reload
 systemctl enable vend-environment.service
 /usr/local/sbin/vend-environment
-systemctl try-restart codedeploy-agent.service
+@UNIT@systemctl try-restart codedeploy-agent.service
 "#;

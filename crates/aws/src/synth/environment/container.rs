@@ -209,7 +209,7 @@ fn service(scope: &Scope<'_>, half: Half) -> Resource {
         },
         "EnableECSManagedTags": true,
         "EnableExecuteCommand": true,
-        "HealthCheckGracePeriodSeconds": 60,
+        "HealthCheckGracePeriodSeconds": scope.within(),
         "LoadBalancers": [{
             "ContainerName": "app", "ContainerPort": scope.spec.host.port, "TargetGroupArn": re(half.id("Targets")),
         }],

@@ -70,6 +70,10 @@ fn group(scope: &Scope<'_>, half: Half, configuration: &Value) -> Resource {
             "TriggerEvents": events,
         })
     };
+    let alarms: Vec<Value> = super::alarm::of_deployments(scope)
+        .iter()
+        .map(|what| json!({ "Name": re(half.id(what)) }))
+        .collect();
     let mut properties = json!({
         "ApplicationName": re("Application"),
         "DeploymentGroupName": half.word().to_lowercase(),
@@ -82,7 +86,7 @@ fn group(scope: &Scope<'_>, half: Half, configuration: &Value) -> Resource {
         "AlarmConfiguration": {
             "Enabled": true,
             "IgnorePollAlarmFailure": false,
-            "Alarms": [{ "Name": re(half.id("Errors")) }, { "Name": re(half.id("Latency")) }],
+            "Alarms": alarms,
         },
         "TriggerConfigurations": [
             topic("Builds", &["DeploymentStart", "DeploymentSuccess"]),
@@ -91,7 +95,7 @@ fn group(scope: &Scope<'_>, half: Half, configuration: &Value) -> Resource {
         "DeploymentStyle": { "DeploymentType": "IN_PLACE", "DeploymentOption": "WITHOUT_TRAFFIC_CONTROL" },
     });
     // Only hosts that serve while they are deployed must be taken out of the traffic: a half that is new gets none yet.
-    if scope.halves().len() == 1 {
+    if scope.halves().len() == 1 && scope.wave().is_none() {
         properties["DeploymentStyle"]["DeploymentOption"] = json!("WITH_TRAFFIC_CONTROL");
         properties["LoadBalancerInfo"] =
             json!({ "TargetGroupInfoList": [{ "Name": att(half.id("Targets.TargetGroupName")) }] });

@@ -10,11 +10,14 @@ use crate::synth::{
     template::{Resource, Template, att, re, sub},
 };
 
+/// Seconds that a host takes until its app begins: it starts, and CodeDeploy puts the revision on it.
+const START_S: i64 = 210;
+
 pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Error> {
     let (types, architecture) = size::types(&scope.spec.host.size, &scope.config.sizes)?;
     base(template, architecture);
-    let script = boot::script(scope)?;
     for half in scope.halves() {
+        let script = boot::script(scope, *half)?;
         template.condition(
             half.id("IsBaked"),
             json!({ "Fn::Not": [{ "Fn::Equals": [re(half.id("Image")), ""] }] }),
@@ -55,11 +58,10 @@ fn launch(scope: &Scope<'_>, half: Half, types: &[String], script: &Value) -> Re
             ],
         })
     };
-    let data = json!({
+    let mut data = json!({
         "ImageId": { "Fn::If": [half.id("IsBaked"), re(half.id("Image")), re("BaseImage")] },
         "InstanceType": types[0],
         "IamInstanceProfile": { "Arn": att("HostProfile.Arn") },
-        "SecurityGroupIds": [att("HostGroup.GroupId")],
         "Monitoring": { "Enabled": true },
         "EbsOptimized": true,
         "MetadataOptions": {
@@ -75,6 +77,15 @@ fn launch(scope: &Scope<'_>, half: Half, types: &[String], script: &Value) -> Re
         "TagSpecifications": [tags("instance"), tags("volume")],
         "UserData": { "Fn::Base64": script },
     });
+    match scope.wave() {
+        None => data["SecurityGroupIds"] = json!([att("HostGroup.GroupId")]),
+        // The carrier's network knows the host by this address, and the host goes out with it.
+        Some(_) => {
+            data["NetworkInterfaces"] = json!([{
+                "DeviceIndex": 0, "AssociateCarrierIpAddress": true, "DeleteOnTermination": true, "Groups": [att("HostGroup.GroupId")],
+            }]);
+        }
+    }
     let about = format!(
         "How a host of the {} half starts: no SSH key, metadata by session only, an encrypted disk.",
         half.word().to_lowercase()
@@ -95,9 +106,8 @@ fn group(scope: &Scope<'_>, half: Half, types: &[String]) -> Resource {
         "MinSize": running(scope.spec.scaling.min),
         "MaxSize": running(scope.spec.scaling.max),
         "VPCZoneIdentifier": scope.subnets("Private"),
-        "TargetGroupARNs": [re(half.id("Targets"))],
-        "HealthCheckType": "ELB",
-        "HealthCheckGracePeriod": 300,
+        "HealthCheckType": if scope.wave().is_some() { "EC2" } else { "ELB" },
+        "HealthCheckGracePeriod": START_S + scope.within(),
         "CapacityRebalance": options.spot.is_some(),
         "MetricsCollection": [{ "Granularity": "1Minute" }],
         "NotificationConfigurations": [{
@@ -106,6 +116,9 @@ fn group(scope: &Scope<'_>, half: Half, types: &[String]) -> Resource {
         }],
         "Tags": [{ "Key": "Name", "Value": sub(format!("${{AWS::StackName}}-{}", half.word().to_lowercase())), "PropagateAtLaunch": true }],
     });
+    if scope.wave().is_none() {
+        properties["TargetGroupARNs"] = json!([re(half.id("Targets"))]);
+    }
     match options.warm {
         Some(_) => properties["LaunchTemplate"] = launch,
         None => properties["MixedInstancesPolicy"] = mixed(launch, types, options.spot),

@@ -1,5 +1,6 @@
 //! The names by which an environment is reached: rules, records, certificates.
 
+use model::route::Unauthenticated;
 use serde_json::{Value, json};
 
 use super::{Scope, traffic::forward};
@@ -24,6 +25,9 @@ pub(super) fn add(
             own[0]
         );
         return Err(Error::config(format!("apps.{}", scope.app), why));
+    }
+    if scope.wave().is_some() {
+        return Ok(());
     }
     if scope.options.dedicated_balancer {
         certificate(template, scope, &own);
@@ -50,7 +54,7 @@ pub(super) fn add(
 }
 
 /// `shop-staging.DOMAIN`, and `shop.DOMAIN` for the environment that has the app's bare name.
-fn own(scope: &Scope<'_>) -> Vec<String> {
+pub(super) fn own(scope: &Scope<'_>) -> Vec<String> {
     let domain = &scope.foundation.domain;
     let mut names = vec![format!("{}-{}.{domain}", scope.app, scope.spec.name)];
     if scope
@@ -85,7 +89,7 @@ fn rules(
             "ListenerArn": listener,
             "Priority": priority(scope, priorities, &place, key)?,
             "Conditions": [{ "Field": "host-header", "HostHeaderConfig": { "Values": hosts } }],
-            "Actions": forward(scope),
+            "Actions": actions(scope),
         });
         let about = format!("{} goes to this environment.", hosts.join(" or "));
         let rule = Resource::new(
@@ -97,6 +101,44 @@ fn rules(
         template.add(rule);
     }
     Ok(())
+}
+
+/// What happens to a request: who asks is known first, if the environment wants it, and then a half answers.
+/// Source: "Authenticate users using an Application Load Balancer".
+fn actions(scope: &Scope<'_>) -> Value {
+    let forward = forward(scope);
+    let Some(login) = &scope.spec.authenticate else {
+        return json!([forward]);
+    };
+    // CloudFormation reads the secret when it makes the rule; no template holds it.
+    let secret = format!(
+        "{{{{resolve:secretsmanager:{}/{}:SecretString}}}}",
+        scope.secrets(),
+        login.client_secret
+    );
+    let mut provider = json!({
+        "Issuer": login.issuer,
+        "AuthorizationEndpoint": login.authorization_endpoint,
+        "TokenEndpoint": login.token_endpoint,
+        "UserInfoEndpoint": login.user_info_endpoint,
+        "ClientId": login.client_id,
+        "ClientSecret": secret,
+        "Scope": login.scope,
+        "SessionCookieName": login.session_cookie,
+        "SessionTimeout": login.session_timeout.as_secs(),
+        "OnUnauthenticatedRequest": match login.on_unauthenticated {
+            Unauthenticated::Authenticate => "authenticate",
+            Unauthenticated::Allow => "allow",
+            Unauthenticated::Deny => "deny",
+        },
+    });
+    if !login.extra_parameters.is_empty() {
+        provider["AuthenticationRequestExtraParams"] = json!(login.extra_parameters);
+    }
+    let ask = json!({ "Type": "authenticate-oidc", "Order": 1, "AuthenticateOidcConfig": provider });
+    let mut forward = forward;
+    forward["Order"] = json!(2);
+    json!([ask, forward])
 }
 
 /// The rule's priority: written down, or for what comes and goes with a branch made from the name.

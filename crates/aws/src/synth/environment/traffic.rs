@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Half, Scope};
 use crate::synth::{
     config::Runtime,
-    foundation::{attributes, redirect, unknown, unprotected},
+    foundation::{attributes, redirect, to_providers, unknown, unprotected},
     template::{Resource, Template, att, re, sub},
 };
 
@@ -208,7 +208,7 @@ pub(super) fn forward(scope: &Scope<'_>) -> Value {
         target
     };
     let targets: Vec<Value> = scope.halves().iter().map(one).collect();
-    json!([{ "Type": "forward", "ForwardConfig": { "TargetGroups": targets } }])
+    json!({ "Type": "forward", "ForwardConfig": { "TargetGroups": targets } })
 }
 
 fn balancer(template: &mut Template, scope: &Scope<'_>) {
@@ -239,6 +239,9 @@ fn balancer(template: &mut Template, scope: &Scope<'_>) {
         "To the hosts, and nowhere else.",
         properties,
     ));
+    if scope.spec.authenticate.is_some() {
+        template.add(to_providers());
+    }
     let protected = scope.is_production();
     let prefix = format!("balancer/{}-{}", scope.app, scope.spec.name);
     let properties = json!({

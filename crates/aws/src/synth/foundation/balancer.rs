@@ -14,9 +14,49 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
     group(template, scope);
     balancer(template, scope);
     listeners(template);
+    let name = att("Balancer.LoadBalancerFullName");
+    for alarm in balancers(name, &scope.name(), &super::topic(), ERRORS) {
+        template.add(alarm);
+    }
     if scope.options.firewall {
         firewall(template, scope);
     }
+}
+
+/// Answers of the load balancer's own in five minutes, of all that share it.
+const ERRORS: u32 = 10;
+
+/// What the load balancer answers itself when a host breaks off or says nothing: no metric of a target counts it.
+pub(crate) fn balancers(name: Value, stack: &str, topic: &Value, errors: u32) -> [Resource; 2] {
+    [
+        (
+            "BalancerBroken",
+            "HTTPCode_ELB_502_Count",
+            "Too many hosts that break off.",
+        ),
+        (
+            "BalancerTimeouts",
+            "HTTPCode_ELB_504_Count",
+            "Too many hosts that say nothing.",
+        ),
+    ]
+    .map(|(id, metric, about)| {
+        let properties = json!({
+            "AlarmDescription": format!("{stack}: {metric}"),
+            "Namespace": "AWS/ApplicationELB",
+            "MetricName": metric,
+            "Dimensions": [{ "Name": "LoadBalancer", "Value": name }],
+            "Statistic": "Sum",
+            "Period": 300,
+            "EvaluationPeriods": 1,
+            "Threshold": errors,
+            "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+            "TreatMissingData": "notBreaching",
+            "AlarmActions": [topic],
+            "OKActions": [topic],
+        });
+        Resource::new(id, "AWS::CloudWatch::Alarm", about, properties)
+    })
 }
 
 fn zone(template: &mut Template, scope: &Scope<'_>) {
@@ -81,8 +121,7 @@ fn group(template: &mut Template, scope: &Scope<'_>) {
         "SecurityGroupEgress": [closed()],
         "Tags": named("balancer"),
     });
-    let about =
-        "The only group that the world reaches. What goes out of it is one rule for each tier of hosts.";
+    let about = "The only group that the world reaches. What goes out of it is one rule for each tier of hosts, and one for providers.";
     let group = Resource::new("BalancerGroup", "AWS::EC2::SecurityGroup", about, properties)
         .skip("CKV_AWS_260", "Port 80 is open so that it can redirect to 443.");
     template.add(group);
@@ -103,11 +142,31 @@ fn group(template: &mut Template, scope: &Scope<'_>) {
             properties,
         ));
     }
+    template.add(to_providers());
     template.export(
         "BalancerGroup",
         "The load balancer's security group",
         att("BalancerGroup.GroupId"),
     );
+}
+
+/// A load balancer asks the provider itself, from its own addresses, who has signed in.
+pub(crate) fn to_providers() -> Resource {
+    let properties = json!({
+        "GroupId": att("BalancerGroup.GroupId"),
+        "IpProtocol": "tcp",
+        "FromPort": 443,
+        "ToPort": 443,
+        "CidrIp": "0.0.0.0/0",
+        "Description": "Providers of identities",
+    });
+    let about = "To the providers of environments that want to know who somebody is (`authenticate`).";
+    Resource::new(
+        "BalancerToProviders",
+        "AWS::EC2::SecurityGroupEgress",
+        about,
+        properties,
+    )
 }
 
 fn balancer(template: &mut Template, scope: &Scope<'_>) {

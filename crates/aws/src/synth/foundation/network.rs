@@ -65,6 +65,7 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
     for (n, zone) in scope.options.network.local_zones.iter().enumerate() {
         local(template, range, n, zone);
     }
+    carrier(template, scope, range);
     public_routes(template, letters);
     isolated_routes(template, letters);
     flow_logs(template, scope);
@@ -110,6 +111,64 @@ fn local(template: &mut Template, range: Cidr, n: usize, zone: &str) {
         ));
         template.export(&format!("{id}s"), &format!("The subnet. {about}"), re(&id));
     }
+}
+
+/// Wavelength Zones' subnets, in what is left of the network, and their way: the carrier's gateway, by which the carrier's network
+/// reaches hosts and hosts the internet.
+fn carrier(template: &mut Template, scope: &Scope<'_>, range: Cidr) {
+    let zones = &scope.options.network.wavelength_zones;
+    let Some(first) = zones.first() else {
+        return;
+    };
+    let id = |zone: &str| logical(&[zone, "Carrier", "Subnet"]);
+    for (n, zone) in zones.iter().enumerate() {
+        let n = u32::try_from(n).unwrap_or(0);
+        // The last sixteenth holds eight.
+        let part = range.part(range.bits() + 7, 15 * 8 + n);
+        let part = part.expect("a foundation has no more Wavelength Zones than fit");
+        let about = "Hosts in a Wavelength Zone.";
+        let properties = json!({
+            "VpcId": re("Vpc"),
+            "CidrBlock": part.to_string(),
+            "AvailabilityZone": zone,
+            "MapPublicIpOnLaunch": false,
+            "Tags": named(&format!("carrier-{zone}")),
+        });
+        let subnet = Resource::new(id(zone), "AWS::EC2::Subnet", about, properties).skip(
+            "W3010",
+            "A Wavelength Zone is one by its name, and is in no list of a region's zones.",
+        );
+        template.add(subnet);
+        let routes = json!({ "SubnetId": re(id(zone)), "RouteTableId": re("CarrierRoutes") });
+        template.add(Resource::new(
+            format!("{}Routes", id(zone)),
+            "AWS::EC2::SubnetRouteTableAssociation",
+            "Its routes.",
+            routes,
+        ));
+        template.export(
+            &format!("{}s", id(zone)),
+            &format!("The subnet. {about}"),
+            re(id(zone)),
+        );
+    }
+    let gateway = json!({ "VpcId": re("Vpc"), "Tags": named("carrier") });
+    let about = "The way to the carrier's network, which only a network with a Wavelength Zone has.";
+    template
+        .add(Resource::new("CarrierGateway", "AWS::EC2::CarrierGateway", about, gateway).after(id(first)));
+    let table = json!({ "VpcId": re("Vpc"), "Tags": named("carrier") });
+    let about = "Routes of hosts in Wavelength Zones.";
+    template.add(Resource::new(
+        "CarrierRoutes",
+        "AWS::EC2::RouteTable",
+        about,
+        table,
+    ));
+    let route = json!({
+        "RouteTableId": re("CarrierRoutes"), "DestinationCidrBlock": "0.0.0.0/0", "CarrierGatewayId": re("CarrierGateway"),
+    });
+    let about = "To the carrier's network and the internet.";
+    template.add(Resource::new("CarrierRoute", "AWS::EC2::Route", about, route));
 }
 
 fn vpc(template: &mut Template, range: Cidr) {

@@ -88,6 +88,10 @@ fn release(template: &mut Template, scope: &Scope<'_>) {
     )
     .named(json!(format!("{}-release", scope.name())))
     .grants(release_grants(scope));
+    let role = match scope.options.network.wavelength_zones.is_empty() {
+        true => role,
+        false => role.grant(count_grant(scope)),
+    };
     let role = match scope.source {
         Some(_) => role.grants(copy_grants(scope)),
         None => role,
@@ -143,6 +147,20 @@ fn release_grants(scope: &Scope<'_>) -> Vec<Grant> {
             [json!("*")],
         ),
     ]
+}
+
+/// Where there is no load balancer, the records of hosts say how many are well.
+fn count_grant(scope: &Scope<'_>) -> Grant {
+    let zone = scope.options.zone.as_ref().map_or_else(
+        || sub("arn:${AWS::Partition}:route53:::hostedzone/${Zone}"),
+        |zone| sub(format!("arn:${{AWS::Partition}}:route53:::hostedzone/{zone}")),
+    );
+    grant(
+        "CountHosts",
+        "Hosts in Wavelength Zones that are well keep a record",
+        "route53:ListResourceRecordSets",
+        [zone],
+    )
 }
 
 /// An image of another account is copied under the key of this one.

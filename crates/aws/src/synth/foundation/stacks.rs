@@ -58,7 +58,7 @@ fn hosts(scope: &Scope<'_>) -> Vec<Grant> {
             "Look",
             "CloudFormation reads back what it makes; read calls know no single resources",
             "application-autoscaling:Describe* autoscaling:Describe* cloudwatch:DescribeAlarms ec2:Describe* \
-             ec2:GetLaunchTemplateData elasticloadbalancing:Describe* kms:DescribeKey logs:DescribeLogGroups \
+             ec2:GetLaunchTemplateData elasticloadbalancing:Describe* iam:ListRoles kms:DescribeKey logs:DescribeLogGroups \
              logs:DescribeMetricFilters rds:Describe* route53:GetChange",
             any(),
         ),
@@ -74,8 +74,9 @@ fn hosts(scope: &Scope<'_>) -> Vec<Grant> {
             "Groups",
             "The hosts of an environment, and how many there are",
             "autoscaling:CreateAutoScalingGroup autoscaling:CreateOrUpdateTags autoscaling:DeleteAutoScalingGroup \
-             autoscaling:DeleteLifecycleHook autoscaling:DeletePolicy autoscaling:DeleteScheduledAction autoscaling:DeleteTags \
-             autoscaling:DeleteWarmPool autoscaling:PutLifecycleHook autoscaling:PutScalingPolicy \
+             autoscaling:DeleteLifecycleHook autoscaling:DeleteNotificationConfiguration autoscaling:DeletePolicy autoscaling:DeleteScheduledAction autoscaling:DeleteTags \
+             autoscaling:DeleteWarmPool autoscaling:PutLifecycleHook autoscaling:PutNotificationConfiguration \
+             autoscaling:PutScalingPolicy autoscaling:TerminateInstanceInAutoScalingGroup \
              autoscaling:PutScheduledUpdateGroupAction autoscaling:PutWarmPool autoscaling:ResumeProcesses \
              autoscaling:SuspendProcesses autoscaling:UpdateAutoScalingGroup autoscaling:EnableMetricsCollection \
              autoscaling:DisableMetricsCollection autoscaling:AttachLoadBalancerTargetGroups \
@@ -91,7 +92,8 @@ fn hosts(scope: &Scope<'_>) -> Vec<Grant> {
             "ec2:AuthorizeSecurityGroupEgress ec2:AuthorizeSecurityGroupIngress ec2:CreateLaunchTemplate \
              ec2:CreateLaunchTemplateVersion ec2:CreateSecurityGroup ec2:CreateTags ec2:DeleteLaunchTemplate \
              ec2:DeleteLaunchTemplateVersions ec2:DeleteSecurityGroup ec2:ModifyLaunchTemplate ec2:RevokeSecurityGroupEgress \
-             ec2:RevokeSecurityGroupIngress ec2:RunInstances ec2:DeleteTags",
+             ec2:RevokeSecurityGroupIngress ec2:RunInstances ec2:DeleteTags ec2:UpdateSecurityGroupRuleDescriptionsEgress \
+             ec2:UpdateSecurityGroupRuleDescriptionsIngress",
             [
                 arn("ec2", "instance/*"),
                 arn("ec2", "launch-template/*"),
@@ -108,14 +110,15 @@ fn hosts(scope: &Scope<'_>) -> Vec<Grant> {
         grant(
             "Alarms",
             "What rings when an environment is not well, and what it counts",
-            "cloudwatch:DeleteAlarms cloudwatch:PutMetricAlarm cloudwatch:TagResource cloudwatch:UntagResource",
+            "cloudwatch:DeleteAlarms cloudwatch:ListTagsForResource cloudwatch:PutMetricAlarm cloudwatch:TagResource cloudwatch:UntagResource",
             [arn("cloudwatch", "alarm:*")],
         ),
         grant(
             "Logs",
             "The logs of an environment",
-            "logs:AssociateKmsKey logs:CreateLogGroup logs:DeleteLogGroup logs:DeleteMetricFilter logs:ListTagsForResource \
-             logs:PutMetricFilter logs:PutRetentionPolicy logs:TagResource logs:UntagResource",
+            "logs:AssociateKmsKey logs:CreateLogGroup logs:DeleteLogGroup logs:DeleteMetricFilter logs:DeleteRetentionPolicy \
+             logs:DisassociateKmsKey logs:GetDataProtectionPolicy logs:ListTagsForResource logs:PutMetricFilter \
+             logs:PutRetentionPolicy logs:TagResource logs:UntagResource",
             [arn(
                 "logs",
                 &format!("log-group:/{}/{}/*", scope.platform, scope.label),
@@ -136,11 +139,11 @@ fn traffic(scope: &Scope<'_>) -> Vec<Grant> {
             "elasticloadbalancing:AddListenerCertificates elasticloadbalancing:AddTags elasticloadbalancing:CreateListener \
              elasticloadbalancing:CreateLoadBalancer elasticloadbalancing:CreateRule elasticloadbalancing:CreateTargetGroup \
              elasticloadbalancing:DeleteListener elasticloadbalancing:DeleteLoadBalancer elasticloadbalancing:DeleteRule \
-             elasticloadbalancing:DeleteTargetGroup elasticloadbalancing:ModifyListener \
+             elasticloadbalancing:DeleteTargetGroup elasticloadbalancing:ModifyListener elasticloadbalancing:ModifyListenerAttributes \
              elasticloadbalancing:ModifyLoadBalancerAttributes elasticloadbalancing:ModifyRule \
              elasticloadbalancing:ModifyTargetGroup elasticloadbalancing:ModifyTargetGroupAttributes \
              elasticloadbalancing:RemoveListenerCertificates elasticloadbalancing:RemoveTags \
-             elasticloadbalancing:SetRulePriorities elasticloadbalancing:SetSecurityGroups elasticloadbalancing:SetSubnets",
+             elasticloadbalancing:SetIpAddressType elasticloadbalancing:SetRulePriorities elasticloadbalancing:SetSecurityGroups elasticloadbalancing:SetSubnets",
             [
                 arn("elasticloadbalancing", "listener-rule/app/*"),
                 arn("elasticloadbalancing", "listener/app/*"),
@@ -165,7 +168,7 @@ fn traffic(scope: &Scope<'_>) -> Vec<Grant> {
             "Certificates",
             "Certificates of names that customers bring",
             "acm:AddTagsToCertificate acm:DeleteCertificate acm:DescribeCertificate acm:ListTagsForCertificate \
-             acm:RequestCertificate",
+             acm:RemoveTagsFromCertificate acm:RequestCertificate",
             [arn("acm", "certificate/*")],
         ),
     ]
@@ -182,7 +185,7 @@ fn data(scope: &Scope<'_>) -> Vec<Grant> {
              rds:DeleteDBCluster rds:DeleteDBClusterParameterGroup rds:DeleteDBInstance rds:DeleteDBParameterGroup \
              rds:DeleteDBSubnetGroup rds:ListTagsForResource rds:ModifyDBCluster rds:ModifyDBClusterParameterGroup \
              rds:ModifyDBInstance rds:ModifyDBParameterGroup rds:ModifyDBSubnetGroup rds:RebootDBInstance \
-             rds:RemoveTagsFromResource",
+             rds:RemoveTagsFromResource rds:ResetDBClusterParameterGroup rds:ResetDBParameterGroup",
             [
                 arn("rds", &format!("*:{below}")),
                 arn("rds", "cluster-pg:default.*"),
@@ -196,6 +199,15 @@ fn data(scope: &Scope<'_>) -> Vec<Grant> {
             "secretsmanager:CreateSecret secretsmanager:DescribeSecret secretsmanager:RotateSecret secretsmanager:TagResource \
              secretsmanager:CancelRotateSecret",
             [arn("secretsmanager", "secret:rds!*")],
+        ),
+        grant(
+            "ClientSecrets",
+            "The load balancer is told the secret that a provider of identities knows it by",
+            "secretsmanager:GetSecretValue",
+            [arn(
+                "secretsmanager",
+                &format!("secret:{}/{}/*", scope.platform, scope.label),
+            )],
         ),
         grant(
             "Key",
@@ -239,7 +251,8 @@ fn release(scope: &Scope<'_>) -> Vec<Grant> {
         grant(
             "Rules",
             "A password that changed is told to the hosts that use it",
-            "events:DeleteRule events:DescribeRule events:PutRule events:PutTargets events:RemoveTargets events:TagResource",
+            "events:DeleteRule events:DescribeRule events:ListTagsForResource events:ListTargetsByRule events:PutRule \
+             events:PutTargets events:RemoveTargets events:TagResource events:UntagResource",
             [arn("events", &format!("rule/{below}"))],
         ),
     ]
@@ -251,13 +264,17 @@ fn containers(scope: &Scope<'_>) -> Vec<Grant> {
         grant(
             "Containers",
             "Environments whose runtime is containers",
-            "ecs:CreateCluster ecs:CreateService ecs:DeleteCluster ecs:DeleteService ecs:DescribeClusters ecs:DescribeServices \
-             ecs:PutClusterCapacityProviders ecs:TagResource ecs:UntagResource ecs:UpdateCluster ecs:UpdateClusterSettings \
-             ecs:UpdateService ecs:CreateCapacityProvider ecs:DeleteCapacityProvider ecs:UpdateCapacityProvider",
+            "ecs:CreateCluster ecs:CreateService ecs:DeleteCluster ecs:DeleteService ecs:DescribeClusters \
+             ecs:DescribeServiceDeployments ecs:DescribeServices ecs:ListServiceDeployments ecs:ListTagsForResource \
+             ecs:PutClusterCapacityProviders ecs:StopServiceDeployment ecs:TagResource ecs:UntagResource ecs:UpdateCluster \
+             ecs:UpdateClusterSettings ecs:UpdateService ecs:CreateCapacityProvider ecs:DeleteCapacityProvider \
+             ecs:UpdateCapacityProvider",
             [
                 arn("ecs", &format!("capacity-provider/{below}")),
                 arn("ecs", &format!("cluster/{below}")),
                 arn("ecs", &format!("service/{below}")),
+                arn("ecs", &format!("service-deployment/{below}")),
+                arn("ecs", &format!("task-definition/{below}")),
             ],
         ),
         grant(
@@ -272,16 +289,9 @@ fn containers(scope: &Scope<'_>) -> Vec<Grant> {
             "application-autoscaling:DeleteScalingPolicy application-autoscaling:DeleteScheduledAction \
              application-autoscaling:DeregisterScalableTarget application-autoscaling:ListTagsForResource \
              application-autoscaling:PutScalingPolicy application-autoscaling:PutScheduledAction \
-             application-autoscaling:RegisterScalableTarget application-autoscaling:TagResource",
+             application-autoscaling:RegisterScalableTarget application-autoscaling:TagResource \
+             application-autoscaling:UntagResource",
             [arn("application-autoscaling", "scalable-target/*")],
-        ),
-        grant(
-            "Images",
-            "Where the images of an environment lie",
-            "ecr:CreateRepository ecr:DeleteRepository ecr:DescribeRepositories ecr:GetLifecyclePolicy \
-             ecr:GetRepositoryPolicy ecr:ListTagsForResource ecr:PutImageScanningConfiguration ecr:PutImageTagMutability \
-             ecr:PutLifecyclePolicy ecr:SetRepositoryPolicy ecr:TagResource",
-            [arn("ecr", &format!("repository/{below}"))],
         ),
     ]
 }
@@ -309,7 +319,7 @@ fn identities(scope: &Scope<'_>) -> Vec<Grant> {
             "KeepRoles",
             "What a role of a host is called, read back and taken away",
             "iam:DeleteRole iam:GetRole iam:GetRolePolicy iam:ListAttachedRolePolicies iam:ListRolePolicies iam:TagRole \
-             iam:UntagRole iam:UpdateAssumeRolePolicy",
+             iam:UntagRole iam:UpdateAssumeRolePolicy iam:UpdateRole iam:UpdateRoleDescription",
             [role()],
         ),
         grant(

@@ -237,8 +237,8 @@ fn flows(scope: &Scope<'_>) -> Vec<Grant> {
         grant(
             "LogsOfFlows",
             "The log of a branch's flow",
-            "logs:AssociateKmsKey logs:CreateLogGroup logs:DeleteLogGroup logs:ListTagsForResource logs:PutRetentionPolicy \
-             logs:TagResource logs:UntagResource",
+            "logs:AssociateKmsKey logs:CreateLogGroup logs:DeleteLogGroup logs:DeleteRetentionPolicy logs:DisassociateKmsKey \
+             logs:GetDataProtectionPolicy logs:ListTagsForResource logs:PutRetentionPolicy logs:TagResource logs:UntagResource",
             [arn("logs", &log)],
         ),
         grant(

@@ -116,6 +116,11 @@ pub(super) fn catch(next: &str) -> Value {
     json!([{ "ErrorEquals": ["States.ALL"], "Assign": { "failure": "{% $states.errorOutput %}" }, "Next": next }])
 }
 
+/// What was said of the push, in one line and as long as a tag may be; nothing, where a flow was begun by hand and nobody said it.
+fn pushed(what: &str) -> String {
+    format!("{{% $exists($push.{what}) ? $substring($replace($push.{what}, /[\\s]+/, ' '), 0, 256) : '' %}}")
+}
+
 impl Whole<'_> {
     fn runtime(&self) -> Runtime {
         self.scope.runtime(self.environment)
@@ -158,6 +163,9 @@ impl Whole<'_> {
             "ProjectName": format!("{}-{word}", scope.name()),
             "EnvironmentVariablesOverride": [
                 { "Name": "VEND_COMMIT", "Type": "PLAINTEXT", "Value": "{% $push.commit %}" },
+                { "Name": "VEND_AUTHOR", "Type": "PLAINTEXT", "Value": pushed("author") },
+                { "Name": "VEND_MESSAGE", "Type": "PLAINTEXT", "Value": pushed("message") },
+                { "Name": "VEND_BRANCH", "Type": "PLAINTEXT", "Value": pushed("branch") },
                 { "Name": "VEND_ENVIRONMENT", "Type": "PLAINTEXT", "Value": self.environment.name.as_str() },
             ],
         });

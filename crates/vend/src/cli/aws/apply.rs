@@ -244,3 +244,64 @@ impl<'o> Progress<'o> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ::aws::{
+        change::{Change, Deed, Loss},
+        price::Price,
+    };
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        own: Apply,
+    }
+
+    #[test]
+    fn data_goes_by_name_only() {
+        let lost = |id: &str, loss| Change {
+            id: id.to_owned(),
+            kind: "AWS::RDS::DBInstance".to_owned(),
+            deed: Deed::Remove,
+            properties: Vec::new(),
+            loss,
+        };
+        let plan = |changes: Vec<Change>| Planned {
+            stack: "vend-production-shop-live".to_owned(),
+            region: "eu-central-1".to_owned(),
+            doing: Doing::Change,
+            changes,
+            cents_before: None,
+            price: Price { cents: 0, unknown: 0 },
+        };
+        let plans = [
+            plan(vec![lost("Database", Some(Loss::Lost)), lost("Group", None)]),
+            plan(vec![
+                lost("Files", Some(Loss::Left)),
+                lost("Old", Some(Loss::Snapshot)),
+            ]),
+        ];
+        let own = |names: &[&str]| {
+            let named = names.iter().flat_map(|name| ["--lose", name]);
+            Line::parse_from(["apply", "--yes"].into_iter().chain(named)).own
+        };
+        // `--yes` agrees to no loss, and one name not to another's.
+        let said = |names: &[&str]| format!("{:?}", refuse(&own(names), &plans).unwrap_err());
+        assert!(
+            said(&[]).contains("--lose Database --lose Files --lose Old"),
+            "{}",
+            said(&[])
+        );
+        let rest = said(&["Database", "Old", "Group"]);
+        assert!(
+            rest.contains("--lose Files") && !rest.contains("Database"),
+            "{rest}"
+        );
+        assert!(refuse(&own(&["Database", "Files", "Old"]), &plans).is_ok());
+        assert!(refuse(&own(&[]), &plans[..0]).is_ok());
+    }
+}

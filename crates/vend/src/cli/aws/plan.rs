@@ -84,15 +84,20 @@ fn headline(plan: &Planned, output: &Output) -> String {
     )
 }
 
-fn line(change: &Change, output: &Output) -> String {
-    let (tone, sign, word) = match change.deed {
+/// How a change is shown: what replaces or takes away is red.
+fn shown(deed: Deed) -> (Tone, &'static str, &'static str) {
+    match deed {
         Deed::Add => (Tone::Good, "+", ""),
         Deed::Import => (Tone::Good, "+", "taken in"),
         Deed::Modify => (Tone::Wait, "~", ""),
         Deed::Replace => (Tone::Bad, "!", "REPLACED"),
         Deed::MayReplace => (Tone::Bad, "!", "perhaps REPLACED"),
         Deed::Remove => (Tone::Bad, "-", "removed"),
-    };
+    }
+}
+
+fn line(change: &Change, output: &Output) -> String {
+    let (tone, sign, word) = shown(change.deed);
     let loss = match change.loss {
         Some(Loss::Lost) => "DATA IS LOST",
         Some(Loss::Snapshot) => "data goes, a snapshot stays",
@@ -137,4 +142,51 @@ fn money(plans: &[Planned], loaded: &Loaded) -> String {
         dollars((after - before).abs()),
         loaded.prices.date
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lost_is_said_in_red() {
+        let output = Output::new(false, String::new());
+        let said = |deed, loss| {
+            let change = Change {
+                id: "Database".into(),
+                kind: "AWS::RDS::DBInstance".into(),
+                deed,
+                properties: vec!["Engine".into()],
+                loss,
+            };
+            (shown(deed).0, line(&change, &output))
+        };
+        for (deed, loss, tone, words) in [
+            (
+                Deed::Remove,
+                Some(Loss::Lost),
+                Tone::Bad,
+                &["removed", "DATA IS LOST"][..],
+            ),
+            (
+                Deed::Replace,
+                Some(Loss::Snapshot),
+                Tone::Bad,
+                &["REPLACED", "a snapshot stays"],
+            ),
+            (
+                Deed::MayReplace,
+                Some(Loss::Left),
+                Tone::Bad,
+                &["perhaps REPLACED", "no stack holds it"],
+            ),
+            (Deed::Modify, None, Tone::Wait, &["Engine"]),
+            (Deed::Add, None, Tone::Good, &["+ Database"]),
+        ] {
+            let (own, text) = said(deed, loss);
+            assert_eq!(own, tone, "{text}");
+            assert!(words.iter().all(|word| text.contains(word)), "{text}");
+            assert_eq!(text.contains("LOST"), loss == Some(Loss::Lost), "{text}");
+        }
+    }
 }

@@ -121,13 +121,17 @@ async fn set(spot: &Spot<'_>, name: &str, output: &Output) -> Result<(), Failure
     Ok(())
 }
 
-/// The secrets that vend.yaml wants, with the variables that get them.
+/// The secrets that vend.yaml wants, with the variables that get them, and the load balancer's for who signs in.
 fn wanted(spot: &Spot<'_>) -> BTreeMap<String, Vec<String>> {
     let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, variable) in &spot.spec.host.env {
         if let Variable::Secret(secret) = variable {
             all.entry(secret.clone()).or_default().push(name.clone());
         }
+    }
+    if let Some(login) = &spot.spec.authenticate {
+        let used = all.entry(login.client_secret.clone()).or_default();
+        used.push("authenticate.client_secret".to_owned());
     }
     all
 }

@@ -378,8 +378,36 @@ fn deploy(target: &mut Target, whole: &Whole<'_>) {
     target.until("Deploying", look, next(whole, Stage::Deploy));
 }
 
+/// As many hosts of the new half as there have to be keep a record, which only those do that are well.
+fn recorded(target: &mut Target, whole: &Whole<'_>, next: &str) {
+    let good = format!("$well >= {}", whole.environment.scaling.min);
+    let kept = |part: u8| format!("$split($lookup($outputs, $new & 'Records'), '/')[{part}]");
+    let name = kept(1);
+    let own = format!("Type = 'A' and $contains(Name, {name}) and $contains(SetIdentifier, /^i-/)");
+    let look = Look {
+        what: "route53:listResourceRecordSets",
+        arguments: json!({
+            "HostedZoneId": format!("{{% {} %}}", kept(0)), "StartRecordName": format!("{{% {name} %}}"), "StartRecordType": "A",
+            "MaxItems": "100",
+        }),
+        assign: json!({ "well": format!("{{% $count($states.result.ResourceRecordSets[{own}]) %}}") }),
+        good: &good,
+        bad: None,
+        minutes: 30,
+        error: "Vend.Health",
+        cause: "{% 'only ' & $string($well) & ' hosts are well and keep a record' %}",
+    };
+    target.until("Healthy", look, next);
+}
+
 /// All targets of the new half are well, and as many as there have to be.
 fn healthy(target: &mut Target, whole: &Whole<'_>, next: &str) {
+    if whole
+        .options()
+        .is_some_and(|own| own.placement.wavelength.is_some())
+    {
+        return recorded(target, whole, next);
+    }
     let good = format!("$well >= {} and $ill = 0", whole.environment.scaling.min);
     let health = "$states.result.TargetHealthDescriptions.TargetHealth";
     let look = Look {

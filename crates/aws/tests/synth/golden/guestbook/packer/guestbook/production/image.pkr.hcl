@@ -35,6 +35,12 @@ variable "message" {
   default     = ""
 }
 
+variable "branch" {
+  type        = string
+  description = "The branch that was pushed."
+  default     = ""
+}
+
 variable "inputs" {
   type        = string
   description = "The digest of all that the image is made of."
@@ -55,8 +61,8 @@ locals {
     "vend:app"         = "guestbook"
     "vend:environment" = "production"
     "vend:commit"      = var.commit
-    "vend:author"      = var.author
-    "vend:message"     = var.message
+    "vend:author"      = substr(var.author, 0, 256)
+    "vend:message"     = substr(replace(var.message, "/[^A-Za-z0-9 _.:=+@-]/", " "), 0, 256)
     "vend:inputs"      = var.inputs
   }
 }
@@ -130,11 +136,14 @@ build {
   provisioner "shell" {
     environment_vars = [
       "DEBIAN_FRONTEND=noninteractive",
+      "VEND_TENANT=vend",
       "VEND_APP=guestbook",
       "VEND_ENVIRONMENT=production",
       "VEND_COMMIT_ID=${var.commit}",
       "VEND_COMMIT_AUTHOR=${var.author}",
       "VEND_COMMIT_MESSAGE=${var.message}",
+      "VEND_COMMIT_BRANCH=${var.branch}",
+      "VEND_COMMIT_REPOSITORY=",
     ]
     execute_command = "chmod +x {{ .Path }}; sudo -H env {{ .Vars }} /bin/sh {{ .Path }}"
     inline          = ["cd /srv/vend/source && chmod 755 'infra/install.sh' && ./'infra/install.sh'"]

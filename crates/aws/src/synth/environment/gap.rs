@@ -1,0 +1,160 @@
+//! What `vend.yaml` says and AWS does otherwise, in notes, or cannot do, in refusals. Nothing that the file says is passed over
+//! in silence: a test holds each of its keys against what is made of it.
+
+use model::spec::{self, Certificate, Refresh, Strategy};
+
+use super::Scope;
+use crate::synth::Error;
+
+/// A load balancer takes no other codes for well.
+/// Source: "Health check settings" of the Application Load Balancer guide, matcher.
+const CODES: std::ops::RangeInclusive<u16> = 200..=499;
+
+/// Refuses what would be believed to be done and is not.
+pub(super) fn refuse(scope: &Scope<'_>) -> Result<(), Error> {
+    let said = |key: &str, why: &str| {
+        let at = format!("environments.{}.{key}", scope.spec.entry());
+        Err(Error::config(at, why.to_owned()))
+    };
+    let (build, deploy) = (&scope.spec.build, &scope.deploy);
+    if !scope.spec.listeners.is_empty() {
+        return said(
+            "listeners",
+            "the load balancer is one for HTTP, and none for TCP and UDP is made: an app with ports of its own stays on a platform",
+        );
+    }
+    if build.batch {
+        return said(
+            "build.batch",
+            "a flow starts one build, and no batch: say `batch: false` for this environment",
+        );
+    }
+    if build.image.as_deref().is_some_and(|image| image != "standard") {
+        return said(
+            "build.image",
+            "builds run in AWS's standard image: say `image: standard` for this environment",
+        );
+    }
+    let is_found = |path: &camino::Utf8PathBuf| path == "appspec.yml";
+    if !scope.is_container() && !deploy.appspec.as_ref().is_some_and(is_found) {
+        return said(
+            "deploy.appspec",
+            "CodeDeploy's agent reads `appspec.yml` at the root of the revision, and nothing else",
+        );
+    }
+    let is_taken = |(low, high): &(u16, u16)| CODES.contains(low) && CODES.contains(high);
+    if !scope.spec.host.health.codes.iter().all(is_taken) {
+        return said(
+            "host.health.codes",
+            "a load balancer takes codes from 200 to 499 for well",
+        );
+    }
+    if scope.spec.authenticate.is_some() && scope.wave().is_some() {
+        return said(
+            "authenticate",
+            "a load balancer asks who somebody is, and none stands in a Wavelength Zone",
+        );
+    }
+    if scope.spec.authenticate.is_some() && scope.options.plain_http {
+        let why = "who must have signed in is asked over HTTPS only, and port 80 would let everybody in";
+        return Err(Error::config(scope.at("plain_http"), why.to_owned()));
+    }
+    way(scope)
+}
+
+/// Refuses a strategy and a migration that containers cannot follow.
+fn way(scope: &Scope<'_>) -> Result<(), Error> {
+    if !scope.is_container() {
+        return Ok(());
+    }
+    let (at, why) = match (scope.deploy.strategy, &scope.deploy.migrate) {
+        (Strategy::InPlace, _) => (
+            "strategy",
+            "containers are never changed in place: a new one stands beside the old; say another strategy here",
+        ),
+        (_, Some(_)) => (
+            "runtime",
+            "`deploy.migrate` is a script of the revision, and containers have none: let the container migrate when it starts",
+        ),
+        _ => return Ok(()),
+    };
+    Err(Error::config(scope.at(at), why.to_owned()))
+}
+
+/// What AWS does otherwise, in sentences.
+pub(super) fn notes(scope: &Scope<'_>) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut note = |is_so: bool, text: &str| notes.extend(is_so.then(|| text.to_owned()));
+    let judged = scope.deploy.steps.as_ref().map(|steps| steps.analysis);
+    note(
+        judged.is_some_and(|analysis| analysis != spec::Analysis::default()),
+        "`deploy.analysis` compares new hosts with old ones; here a step goes on while no alarm of the new ones rings: see `alarms`",
+    );
+    let (spec, image) = (scope.spec, &scope.spec.image);
+    note(
+        spec.checks.is_some(),
+        "`checks`: no host runs them on AWS; CodeDeploy's hook `ValidateService` and the load balancer's health check come before the traffic",
+    );
+    note(
+        spec.sleep_after.is_some(),
+        "`sleep_after`: nothing sleeps on AWS; `scaling.schedule` of aws.toml makes it smaller by the clock",
+    );
+    note(
+        image.login.is_some(),
+        "`image.login`: images of machines on AWS begin from those of its own list, which nobody logs in for",
+    );
+    note(
+        image.refresh == Refresh::Automatic,
+        "`image.refresh`: nobody looks for a newer base; the next bake, after a change of the image's inputs, has it",
+    );
+    note(
+        scope.is_container() && !image.scripts.is_empty(),
+        "`image`: a container's image is made by the Dockerfile of the source, without `image.scripts`",
+    );
+    note(
+        scope.is_container() && scope.drain() > 120,
+        "`scaling.drain`: a container gets 120 s at most to finish; the load balancer waits as long as was said",
+    );
+    approval(scope, &mut notes);
+    domains(scope, &mut notes);
+    notes
+}
+
+fn approval(scope: &Scope<'_>, notes: &mut Vec<String>) {
+    match &scope.spec.approval {
+        Some(approval) if approval.required > 1 => notes.push(format!(
+            "`approval`: IAM says who may answer (states:SendTaskSuccess), not `by`; {} different people are told apart by who calls \
+             `vend aws approve`, and whoever may answer without it can be as many as they like",
+            approval.required
+        )),
+        Some(_) => notes.push(
+            "`approval`: the question goes to the operators' topic, and IAM says who may answer it (states:SendTaskSuccess), \
+             not `by` and `author_may_approve`"
+                .to_owned(),
+        ),
+        None => {}
+    }
+}
+
+/// Names of a customer's own need a zone or a certificate of AWS, which only aws.toml can say.
+fn domains(scope: &Scope<'_>, notes: &mut Vec<String>) {
+    for domain in &scope.spec.domains {
+        let host = &domain.host;
+        let is_known = scope.options.domains.iter().any(|own| own.host.as_str() == host);
+        if !is_known {
+            notes.push(format!(
+                "`domains`: {host} is not served here until `domains` of aws.toml names it with its `zone` or `certificate`"
+            ));
+        }
+        if domain.certificate != Certificate::File {
+            notes.push(format!(
+                "`domains`: the `certificate` of {host} is one of AWS's certificate manager, whatever vend.yaml says"
+            ));
+        }
+        if domain.dedicated_balancer && !scope.options.dedicated_balancer {
+            notes.push(format!(
+                "`domains`: {host} shares its load balancer until aws.toml says `dedicated_balancer = true`"
+            ));
+        }
+    }
+}
