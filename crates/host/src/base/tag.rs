@@ -70,7 +70,8 @@ impl Bases {
         }
     }
 
-    /// As [`Self::current`], where nobody asked what the name means in the last day: for bakes, whose images stay.
+    /// As [`Self::current`], where nobody asked what the name means in the last day: for bakes, whose images stay. The caller
+    /// keeps sweeps away.
     pub async fn recent(
         &self,
         wanted: Wanted<'_>,
@@ -78,7 +79,9 @@ impl Bases {
     ) -> Result<(Record, Option<String>), Error> {
         let now = crate::now();
         match self.here(wanted)? {
-            Some((known, _)) if known.checked_at + RECENT < now => self.current(wanted, progress).await,
+            Some((known, _)) if known.checked_at + RECENT < now => {
+                self.current(wanted, Quiet::Kept, progress).await
+            }
             _ => Ok((self.ensure(wanted, progress).await?, None)),
         }
     }
