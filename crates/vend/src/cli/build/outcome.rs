@@ -293,8 +293,10 @@ mod tests {
             logs: &logs,
             next: &|_| None,
         };
-        let mut skipped = One::default();
-        skipped.skipped = true;
+        let skipped = One {
+            skipped: true,
+            ..One::default()
+        };
         let mut late = failed(PhaseStatus::TimedOut, None);
         late.artifacts = Some("out/a".into());
         let ends = BTreeMap::from([("a".to_owned(), late), ("b".to_owned(), skipped)]);
