@@ -23,10 +23,15 @@ fn a_request_is_found_in_its_hosts_log_by_its_id() {
     assert_eq!(platform.get(&name, "/seen"), (200, "one\n".into()));
     let id = eventually("the line of the request", Duration::from_secs(30), || {
         let lines = platform.vend(&["logs", &dev, "--access"]);
-        let line = lines.lines().find(|line| line.contains("/seen HTTP/1.1\" 200 "))?;
+        let line = lines
+            .lines()
+            .find(|line| line.contains("/seen HTTP/1.1\" 200 "))?;
         Some(line.rsplit_once(' ')?.1.to_owned())
     });
-    assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id}");
+    assert!(
+        id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()),
+        "{id}"
+    );
     let hosts = platform.json(&["hosts", "list", &dev]);
     let log = format!("host/{}/web", hosts["items"][0]["id"].as_str().unwrap());
     eventually("the same id in the host's log", Duration::from_secs(30), || {
