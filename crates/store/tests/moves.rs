@@ -305,7 +305,7 @@ async fn who_is_served_by_nobody_for_too_long_is_served_where_the_data_is() {
             let longer = tx.serve_move(&own, 0, Some(by(20).at), &by(9))?;
             assert_eq!(longer.closed_at, Some(by(2).at));
             assert_eq!(tx.lapse_move(&own, &by(10))?, None);
-            assert_eq!(tx.overdue_moves(by(20).at)?, [own.clone()]);
+            assert_eq!(tx.overdue_moves(by(20).at)?, std::slice::from_ref(&own));
             let over = tx.overdue_move(&own, &by(20))?.unwrap();
             assert!(over.closed && over.counted.is_none());
             assert!(
