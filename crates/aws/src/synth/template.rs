@@ -20,6 +20,8 @@ const MAX_DESCRIPTION_BYTES: usize = 1024;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Template {
     pub about: String,
+    /// Of the template as a whole: rules of a linter that do not hold for what is no resource, and why.
+    metadata: Map<String, Value>,
     pub parameters: Vec<(String, Value)>,
     pub conditions: Vec<(String, Value)>,
     pub resources: Vec<Resource>,
@@ -179,11 +181,27 @@ impl Template {
     pub fn new(about: impl Into<String>) -> Self {
         Self {
             about: about.into(),
+            metadata: Map::new(),
             parameters: Vec::new(),
             conditions: Vec::new(),
             resources: Vec::new(),
             outputs: Vec::new(),
         }
+    }
+
+    /// Says why a rule of cfn-lint does not hold for the template's own parts, such as outputs.
+    pub fn skip(&mut self, rule: &str, why: &str) {
+        push(&mut self.metadata, "cfn-lint", "config", json!(rule));
+        push(
+            &mut self.metadata,
+            "vend",
+            "ignored",
+            json!({ "id": rule, "comment": why }),
+        );
+    }
+
+    pub fn metadata(&self) -> &Map<String, Value> {
+        &self.metadata
     }
 
     pub fn add(&mut self, resource: Resource) {
@@ -256,6 +274,9 @@ impl Template {
         let mut body = Map::new();
         body.insert("AWSTemplateFormatVersion".into(), json!("2010-09-09"));
         body.insert("Description".into(), json!(self.about));
+        if !self.metadata.is_empty() {
+            body.insert("Metadata".into(), Value::Object(self.metadata.clone()));
+        }
         for (name, part) in [("Parameters", &self.parameters), ("Conditions", &self.conditions)] {
             if !part.is_empty() {
                 body.insert(name.into(), part.iter().cloned().collect::<Map<_, _>>().into());

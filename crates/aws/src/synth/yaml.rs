@@ -33,6 +33,14 @@ pub(super) fn template(template: &Template) -> String {
     let mut out = String::with_capacity(4096 + template.resources.len() * 700);
     out.push_str("AWSTemplateFormatVersion: \"2010-09-09\"\n");
     entry(&mut out, "Description", &Value::from(template.about.as_str()), 0);
+    if !template.metadata().is_empty() {
+        entry(
+            &mut out,
+            "Metadata",
+            &Value::Object(template.metadata().clone()),
+            0,
+        );
+    }
     for (name, part) in [
         ("Parameters", &template.parameters),
         ("Conditions", &template.conditions),

@@ -72,6 +72,10 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>, notes: &mut Vec<St
             json!({ "Fn::Sub": [format!("${{Zone}}/{below}"), { "Zone": zone() }] }),
         );
     }
+    template.skip(
+        "W6001",
+        "A flow asks the stack of its target for the zone: it may be in another account, where nothing of that foundation can be imported.",
+    );
     let port = scope.spec.host.port;
     let url = format!("http://{}:{port}", own[own.len() - 1]);
     template.output("Url", "Where it answers, from the carrier's network", json!(url));
