@@ -37,6 +37,8 @@ mod begun;
 mod bundles;
 #[path = "agent/directives.rs"]
 mod directives;
+#[path = "agent/ends.rs"]
+mod ends;
 #[path = "agent/install.rs"]
 mod install;
 #[path = "agent/kinds.rs"]
@@ -164,32 +166,6 @@ async fn a_crashing_process_is_restarted_and_it_shows() {
         Some("exit code 3")
     );
     assert!(world.log("bad").contains("starts again in"));
-}
-
-/// Its main process dies while another one of it starts one after the other, each in a session of its own.
-#[tokio::test]
-async fn what_is_started_while_a_service_is_ended_is_ended_too() {
-    let world = world!();
-    world.configure(&[]).await;
-    world.file(
-        "/srv/storm",
-        "(i=0; while [ $i -lt 3000 ]; do setsid sleep 1000 & i=$((i+1)); done; wait) &\nexec sleep 1000\n",
-    );
-    world.file(
-        "/etc/systemd/system/storm.service",
-        "[Service]\nKillMode=mixed\nExecStart=/bin/sh /srv/storm\n",
-    );
-    for _ in 0..5 {
-        world
-            .sh("systemctl start storm; sleep 0.1; systemctl kill -s KILL --kill-whom=main storm")
-            .await;
-        let failed = async || world.status("storm").await.state == ServiceState::Failed;
-        assert!(world.until_async(failed).await);
-        // The unit says so when they are gone, and not before.
-        let mut left = world.processes();
-        left.retain(|stat| !stat.contains(") Z "));
-        assert_eq!(left, Vec::<String>::new());
-    }
 }
 
 #[tokio::test]

@@ -186,10 +186,6 @@ fn events_are_chosen_and_named_freely() {
     );
 }
 
-fn why_json(world: &World, bundle: &Path) -> String {
-    world.fails(bundle, "directory", &["--json", "-g", "another"])
-}
-
 /// The two commands of the guide, one after the other, in the directory of an app.
 #[test]
 fn the_guides_commands_get_on_with_each_other() {
@@ -265,7 +261,8 @@ fn a_file_that_is_there_is_refused_replaced_or_retained() {
                 let why = world.fails(&bundle, "directory", &more);
                 assert!(why.contains("already exists at this location"), "{why}");
                 assert!(why.contains("--file-exists-behavior OVERWRITE"), "{why}");
-                let reported: serde_json::Value = serde_json::from_str(&why_json(&world, &bundle)).unwrap();
+                let told = world.fails(&bundle, "directory", &["--json", "-g", "another"]);
+                let reported: serde_json::Value = serde_json::from_str(&told).unwrap();
                 let next = reported["next"].as_str().unwrap();
                 assert!(next.contains("--file-exists-behavior OVERWRITE"), "{reported}");
             }

@@ -34,17 +34,17 @@ impl Member {
 }
 
 /// The family of processes that live or lived, of the sessions that they led and joined, and of an invocation.
-pub fn family(roots: &[i32], session: Option<i32>, invocation: &str) -> Vec<Member> {
+pub fn family(roots: &[i32], sessions: &[i32], invocation: &str) -> Vec<Member> {
     let own = std::process::id().cast_signed();
     let all: Vec<Process> = all();
     let foreign = |session: i32| session <= 1 || session == look(own).map_or(0, |own| own.session);
-    let session = session.filter(|session| !foreign(*session));
+    let is_own = |session: i32| sessions.contains(&session) && !foreign(session);
     let mut inside: HashSet<i32> = all
         .iter()
         .filter(|process| {
             roots.contains(&process.pid)
                 || roots.contains(&process.session)
-                || session == Some(process.session)
+                || is_own(process.session)
                 || carries(process.pid, invocation)
         })
         .map(|process| process.pid)
@@ -153,11 +153,11 @@ mod tests {
             .unwrap();
         let found = (0..200).find_map(|_| {
             std::thread::sleep(std::time::Duration::from_millis(10));
-            let found = family(&[], None, "of-this-test");
+            let found = family(&[], &[], "of-this-test");
             (found.len() == 2).then_some(found)
         });
         let found = found.expect("the shell and its child");
-        assert!(family(&[], None, "of-another").is_empty());
+        assert!(family(&[], &[], "of-another").is_empty());
         found.iter().for_each(|member| member.signal(Signal::KILL));
         child.wait().unwrap();
         assert!(

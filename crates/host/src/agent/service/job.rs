@@ -260,7 +260,7 @@ impl<'a> Job<'a> {
         if !self.unit.guesses {
             return None;
         }
-        let marked = family(&[], None, &self.invocation);
+        let marked = family(&[], &[], &self.invocation);
         let marked = marked.iter().map(|member| member.pid).min();
         marked.or_else(|| {
             let orphans = family::orphans_since(begun);

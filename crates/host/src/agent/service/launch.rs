@@ -80,6 +80,12 @@ pub struct Main {
 }
 
 impl Main {
+    /// Where its processes are found when it is gone: in the session that it was in when it was found, and in that which
+    /// it leads. A daemon may be found by its PID file before it begins a session of its own.
+    fn sessions(&self) -> Vec<i32> {
+        self.session.into_iter().chain([self.pid]).collect()
+    }
+
     /// Waits until what it wrote is in the log; not for long, as others may hold its output open.
     pub async fn said(&mut self) {
         const PATIENCE: Duration = Duration::from_millis(100);
@@ -186,7 +192,7 @@ pub async fn start(
 
 /// Sends a signal to what a start has begun.
 pub fn signal_begun(begun: &Begun, invocation: &str, signal: Signal) {
-    let members = family(&pids(begun), None, invocation);
+    let members = family(&pids(begun), &[], invocation);
     members.iter().for_each(|member| member.signal(signal));
 }
 
@@ -197,7 +203,7 @@ fn pids(begun: &Begun) -> Vec<i32> {
 
 /// Ends what a start began that failed or that nobody wants any more, as a stop does it.
 pub async fn abandon(unit: &Unit, around: &Surroundings, begun: &Begun, invocation: &str) {
-    Hunt::begin(unit, &pids(begun), None, invocation)
+    Hunt::begin(unit, &pids(begun), Vec::new(), invocation)
         .end(around)
         .await;
 }
@@ -206,7 +212,7 @@ pub async fn abandon(unit: &Unit, around: &Surroundings, begun: &Begun, invocati
 pub async fn stop(definition: &Definition, around: &Surroundings, mut main: Main) -> Exit {
     let unit = &definition.unit;
     stop_lines(definition, around, Some(&main)).await;
-    let hunt = Hunt::begin(unit, &[main.pid], main.session, &main.invocation);
+    let hunt = Hunt::begin(unit, &[main.pid], main.sessions(), &main.invocation);
     let exit = match timeout_at(hunt.deadline, &mut main.exit).await {
         Ok(exit) => exit.unwrap_or(Exit::Unknown),
         Err(_) if !unit.kills || unit.kill_mode == KillMode::Nothing => {
@@ -295,7 +301,7 @@ pub async fn reload(
 pub fn signal(main: &Main, signal: Signal, only_main: bool) {
     match only_main {
         true => signal_one(main.pid, signal),
-        false => family(&[main.pid], main.session, &main.invocation)
+        false => family(&[main.pid], &main.sessions(), &main.invocation)
             .iter()
             .for_each(|member| member.signal(signal)),
     }
@@ -310,7 +316,7 @@ fn signal_one(pid: i32, signal: Signal) {
 /// Ends what a service left behind when its main process ended by itself.
 pub async fn sweep(unit: &Unit, around: &Surroundings, main: &Main) {
     if matches!(unit.kill_mode, KillMode::All | KillMode::Mixed) {
-        let hunt = Hunt::begin(unit, &[], main.session.or(Some(main.pid)), &main.invocation);
+        let hunt = Hunt::begin(unit, &[], main.sessions(), &main.invocation);
         hunt.end(around).await;
     }
 }
@@ -320,15 +326,15 @@ struct Hunt<'a> {
     unit: &'a Unit,
     main: Vec<Member>,
     members: Vec<Member>,
-    session: Option<i32>,
+    sessions: Vec<i32>,
     invocation: &'a str,
     deadline: Instant,
 }
 
 impl<'a> Hunt<'a> {
     /// Sends the unit's signal to those whom its KillMode means.
-    fn begin(unit: &'a Unit, main: &[i32], session: Option<i32>, invocation: &'a str) -> Self {
-        let members = family(main, session, invocation);
+    fn begin(unit: &'a Unit, main: &[i32], sessions: Vec<i32>, invocation: &'a str) -> Self {
+        let members = family(main, &sessions, invocation);
         let main: Vec<Member> = members
             .iter()
             .copied()
@@ -347,7 +353,7 @@ impl<'a> Hunt<'a> {
             main,
             deadline: Instant::now() + unit.stop_timeout.max(SHORTEST_STOP),
             members,
-            session,
+            sessions,
             invocation,
         }
     }
@@ -382,7 +388,7 @@ impl<'a> Hunt<'a> {
             KillMode::Main | KillMode::Nothing => self.main.clone(),
             KillMode::All | KillMode::Mixed => {
                 let mut all = self.members.clone();
-                all.extend(family(&[], self.session, self.invocation));
+                all.extend(family(&[], &self.sessions, self.invocation));
                 all
             }
         };
@@ -417,7 +423,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// program while it serves.
 pub fn successor(unit: &Unit, around: &Surroundings, old: &Main) -> Option<Main> {
     let pid = read_pid(unit.pid_file.as_deref()?).filter(|pid| *pid != old.pid)?;
-    let family = family(&[old.pid], old.session, &old.invocation);
+    let family = family(&[old.pid], &old.sessions(), &old.invocation);
     family.iter().any(|member| member.pid == pid).then(|| Main {
         pid,
         exit: around.reaper.watch(pid),
