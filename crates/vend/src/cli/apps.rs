@@ -151,7 +151,7 @@ pub async fn tenants(command: &Tenants, global: &Global) -> Result<(), Failure> 
         Tenants::Show { name } => {
             let path = format!("/v1/tenants/{}", target::tenant(Some(name))?);
             let tenant: Tenant = client.get(&path).await?;
-            output.show(&tenant, |tenant| tenant_text(tenant));
+            output.show(&tenant, tenant_text);
         }
         Tenants::Delete { name, sure } => {
             let name = target::tenant(Some(name))?;

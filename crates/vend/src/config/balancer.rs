@@ -14,7 +14,7 @@ use serde::{
 use super::Rotate;
 
 /// The load balancer of a platform.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Edge {
     /// Where Prometheus asks; `false` for nowhere.
@@ -30,20 +30,6 @@ pub struct Edge {
     pub proxied: bool,
     /// Threads that serve; one per core when nothing is said.
     pub workers: Option<Workers>,
-}
-
-impl Default for Edge {
-    fn default() -> Self {
-        Self {
-            metrics: Metrics::default(),
-            limits: Limited::default(),
-            minimum: Minimum::default(),
-            ciphers: Vec::new(),
-            clients: None,
-            proxied: false,
-            workers: None,
-        }
-    }
 }
 
 /// An address, or none.

@@ -1,7 +1,10 @@
 //! What an operator and a `vend.yaml` say to visitors and of the load balancer: closed, kept out, limited, measured, and how
 //! hosts are spoken to.
 
-use std::{process::Command, time::Duration};
+use std::{
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -174,30 +177,29 @@ host:
     copy.commit("by HTTP/2");
     platform.release(&copy, &app, "main");
     let url = format!("http://production.shop.{tenant}.localhost/");
-    let visit = |times: usize| {
+    let visit = || {
         let at = platform.http();
-        let curl = Command::new("curl")
-            .args([
-                "--silent",
-                "--noproxy",
-                "*",
-                "--http2-prior-knowledge",
-                "--connect-to",
-            ])
-            .arg(format!("::{at}"))
-            .args(["--write-out", "%{http_code}\n"])
-            .args(vec![&url; times])
-            .output()
-            .expect("curl is installed: apt-get install curl");
-        String::from_utf8(curl.stdout).unwrap()
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--noproxy", "*", "--http2-prior-knowledge"]);
+        curl.args([
+            "--connect-to",
+            &format!("::{at}"),
+            "--write-out",
+            "%{http_code}",
+            &url,
+        ]);
+        let curl = curl.stdout(Stdio::piped()).spawn();
+        curl.expect("curl is installed: apt-get install curl")
     };
+    let said = |curl: Child| String::from_utf8(curl.wait_with_output().unwrap().stdout).unwrap();
     eventually("it is served by HTTP/2", Duration::from_secs(30), || {
-        (visit(1) == "by HTTP/2\n200\n").then_some(())
+        (said(visit()) == "by HTTP/2\n200").then_some(())
     });
     // Twice three at once, and no more of them than three a second afterwards.
-    let answers = visit(40);
-    let limited = answers.lines().filter(|line| line.ends_with("429")).count();
-    assert!(limited > 0, "{answers}");
+    let visits: Vec<Child> = (0..60).map(|_| visit()).collect();
+    let answers: Vec<String> = visits.into_iter().map(said).collect();
+    let limited = answers.iter().filter(|answer| answer.ends_with("429")).count();
+    assert!(limited > 0, "{answers:?}");
     let table = platform.json(&["edge", "routes"]);
     let groups = table["target_groups"].as_object().unwrap();
     let group = &groups[&format!("{app}/production/v1")];
