@@ -393,7 +393,7 @@ mod tests {
         let path = Utf8Path::from_path(folder.path()).unwrap().join("shop.pem");
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let hosts = names(&["shop.test", "www.shop.test"]);
-        let now = Timestamp::now();
+        let now = clock::now();
         assert!(is_due(&path, &hosts, now), "there is none");
         std::fs::write(&path, "nonsense").unwrap();
         assert!(is_due(&path, &hosts, now));

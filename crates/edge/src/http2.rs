@@ -62,9 +62,10 @@ impl Busy {
         });
     }
 
-    /// A request begins.
+    /// A request begins. The connection may have been armed for its end just before.
     fn begin(&self) {
         self.streams.set(self.streams.get() + 1);
+        self.rest();
     }
 
     /// One is over.

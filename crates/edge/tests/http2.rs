@@ -309,7 +309,7 @@ async fn a_connection_that_asks_for_nothing_is_let_go_whatever_it_says() {
     let folder = tempfile::tempdir().unwrap();
     let origin = Origin::named("origin").await;
     let limits = edge::Limits {
-        idle: std::time::Duration::from_millis(400),
+        idle: Duration::from_millis(400),
         ..edge::Limits::default()
     };
     let edge = Edge::with(&folder, limits, 1);
@@ -328,7 +328,7 @@ async fn a_connection_that_asks_for_nothing_is_let_go_whatever_it_says() {
         let dripping = tokio::spawn(async move {
             // Fewer drops than a head has bytes would be in a second.
             while writer.write_all(&more).await.is_ok() {
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         });
         let mut answers = Vec::new();

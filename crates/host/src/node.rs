@@ -225,7 +225,10 @@ async fn open(config: &NodeConfig) -> Result<Node, Error> {
         .map_err(io("find", config.node()))?;
     let tickets = Tickets::open(&node, now()).map_err(io("read the answers under", &node))?;
     let containers = Containers::open(&node).await?;
-    let outside = outside(&config.allowed).await;
+    let outside = outside(&config.allowed).await.unwrap_or_else(|| Outside::Public {
+        also: config.allowed.clone(),
+        services: Vec::new(),
+    });
     let opened = containers.networks().open_to(outside).await;
     opened.map_err(container::Error::from)?;
     let objects = crate::objects::Directory::open(&node, config.object_limit_bytes)?;
@@ -263,10 +266,12 @@ async fn open(config: &NodeConfig) -> Result<Node, Error> {
 }
 
 /// Builds and bakes reach what this machine is set up to use, too: they are set up in the same way.
-async fn outside(also: &[model::address::Network]) -> Outside {
+async fn outside(also: &[model::address::Network]) -> Option<Outside> {
     let services = tokio::task::spawn_blocking(|| {
         let mirror = Mirror::of_this_machine();
-        let proxies = crate::base::proxies();
+        let mut proxies = crate::base::proxies();
+        // What is asked without a proxy is no proxy.
+        proxies.retain(|name, _| !name.eq_ignore_ascii_case("no_proxy"));
         let archives = [
             mirror.debian,
             mirror.security,
@@ -275,13 +280,10 @@ async fn outside(also: &[model::address::Network]) -> Outside {
         ];
         crate::network::services(proxies.values().chain(&archives).map(String::as_str))
     });
-    // A resolver that does not answer holds up nobody: it is asked again.
-    let services = match tokio::time::timeout(LOOK_UP, services).await {
-        Ok(found) => found.unwrap_or_default(),
-        Err(_) => Vec::new(),
-    };
+    // A resolver that does not answer holds up nobody, and closes nothing: it is asked again.
+    let services = tokio::time::timeout(LOOK_UP, services).await.ok()?.ok()?;
     let also = also.to_vec();
-    Outside::Public { also, services }
+    Some(Outside::Public { also, services })
 }
 
 fn oven(
@@ -332,11 +334,11 @@ async fn keep_house(node: Node) {
             warn!(error = %chain(&error), "cannot look after the packet filter");
         }
         looks = looks.wrapping_add(1);
-        if looks.is_multiple_of(LOOKS_A_MINUTE) {
-            let outside = outside(&node.allowed).await;
-            if let Err(error) = node.containers.networks().open_to(outside).await {
-                warn!(error = %chain(&error), "cannot open the packet filter to what this machine uses");
-            }
+        if looks.is_multiple_of(LOOKS_A_MINUTE)
+            && let Some(outside) = outside(&node.allowed).await
+            && let Err(error) = node.containers.networks().open_to(outside).await
+        {
+            warn!(error = %chain(&error), "cannot open the packet filter to what this machine uses");
         }
         if looks.is_multiple_of(LOOKS_A_DAY)
             && let Err(error) = node.tickets.expire(now())

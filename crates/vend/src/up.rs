@@ -66,6 +66,10 @@ pub enum Error {
     Signal(#[source] std::io::Error),
     #[error("no platform runs in {0}: `vend up` without --replace starts one")]
     NotRunning(Utf8PathBuf),
+    #[error(
+        "the platform in {0} is just starting, or of a version that is not replaced while it runs: stop `vend up` and start this one"
+    )]
+    TooOld(Utf8PathBuf),
     #[error("cannot ask the platform that runs to go on as this program")]
     Replace { source: std::io::Error },
     #[error("the platform in {0} does not go on as this program: its log says why (`vend health`)")]
@@ -409,7 +413,7 @@ async fn supervise(
     if let Some(before) = before {
         // Only edge has visitors that it must finish with while its successor works.
         let doors = (role.name == "edge").then(|| data.edge_socket().into_std_path_buf());
-        replace::give_way(role.name, before, doors.as_deref(), role.grace()).await;
+        replace::give_way(role.name, before, doors.as_deref(), role.grace(), &running).await;
     }
     let mut delay = Duration::from_millis(50);
     while !*stopping.borrow() {

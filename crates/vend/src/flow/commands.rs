@@ -14,8 +14,8 @@ use model::{
 use store::{By, NewInvitation, NewPush, PushState};
 
 use super::{
-    Outcome, World, approve, cancel, definition, deletion, migrate, moving, plan, runs, spread, start, stored,
-    target,
+    Outcome, World, approve, cancel, definition, deletion, migrate, moving, plan, runs, spread, start,
+    stored, target,
 };
 use crate::{
     machines::Pass,

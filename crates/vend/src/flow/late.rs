@@ -153,9 +153,9 @@ fn placed(db: &Db<'_>) -> Result<Vec<Placed>, Error> {
 
 /// Which environment a machine is for that none has: the one that asks for most of its labels, of two such the older.
 fn best<'p>(placed: &'p [Placed], machine: &Machine) -> Option<&'p Place> {
-    let fitting = placed
-        .iter()
-        .filter(|(own, _, placement)| own.place.tenant == machine.tenant && machine.fits(&placement.registered));
+    let fitting = placed.iter().filter(|(own, _, placement)| {
+        own.place.tenant == machine.tenant && machine.fits(&placement.registered)
+    });
     let best = fitting.min_by_key(|(own, _, placement)| {
         let most_first = std::cmp::Reverse(placement.registered.len());
         (most_first, own.created_at, own.place.to_string())

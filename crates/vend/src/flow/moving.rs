@@ -213,6 +213,14 @@ fn hold(tx: &Tx<'_>, place: &Place, host: &str, by: &By) -> Result<(), Error> {
     if let Some(why) = immovable(&live.content.spec) {
         return Err(start::refusal(format!("{place} cannot be moved: {why}"), None));
     }
+    if !tx.tenant(&place.tenant)?.access.is_empty() {
+        let next = format!("vend edge access {} --everybody", place.tenant);
+        let why = "its load balancer here looks at who asks for this tenant, and nobody would on AWS";
+        return Err(start::refusal(
+            format!("{place} cannot be moved: {why}"),
+            Some(next),
+        ));
+    }
     let release = live.content.number;
     tx.begin_move(place, host, release, environment.database_host.is_some(), by)
         .map(drop)

@@ -18,9 +18,7 @@ use serde_json::{Value, json};
 use store::{By, DeploymentState, HostState, PushState};
 use tracing::{debug, warn};
 
-use super::{
-    Attempt, World, cancel, late, migrate, roll, shift, state::Planned, stored, supersede,
-};
+use super::{Attempt, World, cancel, late, migrate, roll, shift, state::Planned, stored, supersede};
 use crate::reconcile::routes;
 
 /// So many builds and bakes are stopped at a time.

@@ -101,24 +101,44 @@ fn suits(at: SocketAddr, wanted: SocketAddr) -> bool {
     at == wanted || (wanted.port() == 0 && at.ip() == wanted.ip())
 }
 
-/// The roles that run, by name.
+/// The roles that run, by name, and how many of the supervisor before this one have not ended yet.
 #[derive(Debug, Clone, Default)]
-pub struct Running(Arc<Mutex<Vec<(String, i32)>>>);
+pub struct Running(Arc<Mutex<Roles>>);
+
+#[derive(Debug, Default)]
+struct Roles {
+    running: Vec<(String, i32)>,
+    leaving: usize,
+}
 
 impl Running {
     pub fn set(&self, role: &str, pid: Option<u32>) {
-        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        running.retain(|(name, _)| name != role);
-        running.extend(pid.map(|pid| (role.to_owned(), pid as i32)));
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.running.retain(|(name, _)| name != role);
+        held.running.extend(pid.map(|pid| (role.to_owned(), pid as i32)));
     }
 
     pub fn all(&self) -> Vec<(String, i32)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .running
+            .clone()
+    }
+
+    fn leaving(&self, change: isize) -> usize {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.leaving = held.leaving.saturating_add_signed(change);
+        held.leaving
     }
 }
 
 /// Becomes the program that was asked for. Comes back only when that cannot be.
 pub fn become_next(data: &Data, sockets: &[(&'static str, OwnedFd)], running: &Running) -> std::io::Error {
+    // The next one would not know of them.
+    if running.leaving(0) > 0 || running.all().len() < super::ROLES {
+        return std::io::Error::other("roles are being exchanged or started: ask again in half a minute");
+    }
     let asked = std::fs::read_to_string(asked_for(data));
     let program = match asked {
         Ok(path) => PathBuf::from(path),
@@ -148,10 +168,14 @@ pub fn become_next(data: &Data, sockets: &[(&'static str, OwnedFd)], running: &R
 
 /// Ends a role of the supervisor before. Its successor may begin when this comes back; what is under way there goes on
 /// for as long as `grace`.
-pub async fn give_way(role: &str, pid: Pid, doors: Option<&Path>, grace: Duration) {
+pub async fn give_way(role: &str, pid: Pid, doors: Option<&Path>, grace: Duration, running: &Running) {
+    running.leaving(1);
     let _ = kill_process(pid, Signal::TERM);
-    let until = Instant::now() + grace;
-    let ended = tokio::spawn(reap(pid, until));
+    let (until, running) = (Instant::now() + grace, running.clone());
+    let ended = tokio::spawn(async move {
+        reap(pid, until).await;
+        running.leaving(-1);
+    });
     match doors {
         None => {
             let _ = ended.await;
@@ -190,17 +214,20 @@ fn asked_for(data: &Data) -> camino::Utf8PathBuf {
 /// `vend up --replace`: has the supervisor of this directory go on as this program, and waits until it does.
 pub async fn replace(data: &Data) -> Result<(), Error> {
     let wrong = |source| Error::Replace { source };
-    // What the new program cannot read would leave the platform without a supervisor.
-    Platform::load(&data.platform_toml())?;
     if !super::is_running(data) {
         return Err(Error::NotRunning(data.0.clone()));
     }
+    // What the new program cannot read or open would leave the platform without a supervisor.
+    can_listen(&Platform::load(&data.platform_toml())?, data)?;
     let lock = std::fs::read_to_string(data.run().join("up.lock")).map_err(wrong)?;
     let pid = lock.trim().parse().ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| Error::NotRunning(data.0.clone()))?;
+    if !listens(pid) {
+        return Err(Error::TooOld(data.0.clone()));
+    }
     let program = std::env::current_exe().map_err(wrong)?;
     std::fs::write(asked_for(data), program.as_os_str().as_encoded_bytes()).map_err(wrong)?;
-    let begun = std::time::SystemTime::now();
+    let begun = std::time::SystemTime::from(crate::clock::now());
     kill_process(pid, Signal::USR2).map_err(|error| wrong(error.into()))?;
     let until = Instant::now() + READY_WITHIN;
     while Instant::now() < until && test_kill_process(pid).is_ok() {
@@ -211,4 +238,35 @@ pub async fn replace(data: &Data) -> Result<(), Error> {
         sleep(Duration::from_millis(50)).await;
     }
     Err(Error::NotReplaced(data.0.clone()))
+}
+
+/// Are the addresses free that the platform does not have yet?
+fn can_listen(platform: &Platform, data: &Data) -> Result<(), Error> {
+    let Some(now) = super::endpoints(data) else {
+        return Ok(());
+    };
+    let wanted = [platform.listen.http, platform.listen.api].into_iter();
+    let wanted = wanted
+        .chain(platform.listen.https)
+        .chain(platform.dns.listen.iter().copied());
+    let has: Vec<SocketAddr> = [now.http, now.api]
+        .into_iter()
+        .chain(now.https)
+        .chain(now.dns)
+        .collect();
+    for address in wanted.filter(|wanted| !has.iter().any(|at| suits(*at, *wanted))) {
+        TcpListener::bind(address).map_err(|source| Error::Listen {
+            address: address.to_string(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// Does the supervisor take the signal that asks it? It would end one that does not.
+fn listens(pid: Pid) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_pid())).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    caught.is_some_and(|caught| caught & (1 << (Signal::USR2.as_raw() - 1)) != 0)
 }

@@ -128,8 +128,8 @@ fn visitors_get_what_is_said_to_them_while_nothing_is_released() {
     let log = platform.data().join("edge/access.log");
     eventually("a line of the log is JSON", Duration::from_secs(30), || {
         let text = std::fs::read_to_string(&log).ok()?;
-        let own = text.lines().filter(|line| line.contains(&host));
-        let last: Value = serde_json::from_str(own.last()?).unwrap();
+        let mut own = text.lines().rev().filter(|line| line.contains(&host));
+        let last: Value = serde_json::from_str(own.next()?).unwrap();
         last.as_object().map(drop)
     });
 }
@@ -173,7 +173,7 @@ host:
   traffic: { protocol: http2, algorithm: least-outstanding, ejection: { failures: 3 } }
 ",
     );
-    copy.write("server.pl", SECOND.to_owned());
+    copy.write("server.pl", SECOND);
     copy.commit("by HTTP/2");
     platform.release(&copy, &app, "main");
     let url = format!("http://production.shop.{tenant}.localhost/");

@@ -116,10 +116,8 @@ fn people(written: &[Written], output: &Output) -> String {
 
 fn split(directory: &Path, template: &synth::Template) -> Result<(), Failure> {
     for resource in &template.resources {
-        let alone = synth::Template {
-            resources: vec![resource.clone()],
-            ..synth::Template::new(&resource.about)
-        };
+        let mut alone = synth::Template::new(&resource.about);
+        alone.resources.push(resource.clone());
         write(&directory.join(format!("{}.yaml", resource.id)), alone.yaml())?;
     }
     Ok(())
