@@ -143,6 +143,9 @@ pub async fn run(data: Data, pick_ports: bool) -> Result<(), Error> {
     let users = Users::of_this_machine();
     prepare(&data, users)?;
     let data = whole(&data)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
+    let mut replaced = signal(SignalKind::user_defined2()).map_err(Error::Signal)?;
     let _lock = lock(&data)?;
     let mut held = Held::take();
     let mut platform = Platform::load(&data.platform_toml())?;
@@ -155,13 +158,11 @@ pub async fn run(data: Data, pick_ports: bool) -> Result<(), Error> {
     let (roles, endpoints) = roles(&data, &platform, users, &mut held)?;
     write_endpoints(&data, &endpoints)?;
     let lent = lent(&roles)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
-    let mut replaced = signal(SignalKind::user_defined2()).map_err(Error::Signal)?;
     let (stop, stopping) = tokio::sync::watch::channel(false);
     let running = Running::default();
     let supervised = roles.into_iter().map(|role| {
         let before = held.role(role.name);
+        running.leaving(isize::from(before.is_some()));
         supervise(
             role,
             before,
@@ -191,7 +192,13 @@ pub async fn run(data: Data, pick_ports: bool) -> Result<(), Error> {
         let _ = stop.send(true);
     };
     let supervised = futures_util::future::join_all(supervised);
-    let work = async { tokio::join!(signalled, supervised) };
+    let work = async {
+        tokio::join!(signalled, supervised);
+        // What those of before have under way they finish, too.
+        while running.leaving(0) > 0 {
+            sleep(LOOK_EVERY).await;
+        }
+    };
     // Who asks how the roles are ends with them.
     tokio::select! {
         _ = work => {}

@@ -126,7 +126,8 @@ impl Running {
             .clone()
     }
 
-    fn leaving(&self, change: isize) -> usize {
+    /// Counts those that leave, and says how many there are.
+    pub fn leaving(&self, change: isize) -> usize {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         held.leaving = held.leaving.saturating_add_signed(change);
         held.leaving
@@ -136,8 +137,8 @@ impl Running {
 /// Becomes the program that was asked for. Comes back only when that cannot be.
 pub fn become_next(data: &Data, sockets: &[(&'static str, OwnedFd)], running: &Running) -> std::io::Error {
     // The next one would not know of them.
-    if running.leaving(0) > 0 || running.all().len() < super::ROLES {
-        return std::io::Error::other("roles are being exchanged or started: ask again in half a minute");
+    if running.leaving(0) > 0 {
+        return std::io::Error::other("roles are still being exchanged: ask again in half a minute");
     }
     let asked = std::fs::read_to_string(asked_for(data));
     let program = match asked {
@@ -166,10 +167,9 @@ pub fn become_next(data: &Data, sockets: &[(&'static str, OwnedFd)], running: &R
     error
 }
 
-/// Ends a role of the supervisor before. Its successor may begin when this comes back; what is under way there goes on
+/// Ends a role of the supervisor before, which was counted among those that leave. Its successor may begin when this comes back; what is under way there goes on
 /// for as long as `grace`.
 pub async fn give_way(role: &str, pid: Pid, doors: Option<&Path>, grace: Duration, running: &Running) {
-    running.leaving(1);
     let _ = kill_process(pid, Signal::TERM);
     let (until, running) = (Instant::now() + grace, running.clone());
     let ended = tokio::spawn(async move {
@@ -218,13 +218,14 @@ pub async fn replace(data: &Data) -> Result<(), Error> {
         return Err(Error::NotRunning(data.0.clone()));
     }
     // What the new program cannot read or open would leave the platform without a supervisor.
-    can_listen(&Platform::load(&data.platform_toml())?, data)?;
+    let platform = Platform::load(&data.platform_toml())?;
     let lock = std::fs::read_to_string(data.run().join("up.lock")).map_err(wrong)?;
     let pid = lock.trim().parse().ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| Error::NotRunning(data.0.clone()))?;
     if !listens(pid) {
         return Err(Error::TooOld(data.0.clone()));
     }
+    can_listen(&platform, data, pid)?;
     let program = std::env::current_exe().map_err(wrong)?;
     std::fs::write(asked_for(data), program.as_os_str().as_encoded_bytes()).map_err(wrong)?;
     let begun = std::time::SystemTime::from(crate::clock::now());
@@ -241,21 +242,35 @@ pub async fn replace(data: &Data) -> Result<(), Error> {
 }
 
 /// Are the addresses free that the platform does not have yet?
-fn can_listen(platform: &Platform, data: &Data) -> Result<(), Error> {
+fn can_listen(platform: &Platform, data: &Data, pid: Pid) -> Result<(), Error> {
     let Some(now) = super::endpoints(data) else {
         return Ok(());
     };
-    let wanted = [platform.listen.http, platform.listen.api].into_iter();
-    let wanted = wanted
-        .chain(platform.listen.https)
-        .chain(platform.dns.listen.iter().copied());
-    let has: Vec<SocketAddr> = [now.http, now.api]
-        .into_iter()
-        .chain(now.https)
-        .chain(now.dns)
-        .collect();
-    for address in wanted.filter(|wanted| !has.iter().any(|at| suits(*at, *wanted))) {
-        TcpListener::bind(address).map_err(|source| Error::Listen {
+    let command = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_pid())).unwrap_or_default();
+    let picks = command
+        .split(|byte| *byte == 0)
+        .any(|word| word == b"--pick-ports");
+    let mut wanted: Vec<(SocketAddr, &[SocketAddr])> = Vec::new();
+    if !picks {
+        wanted.push((platform.listen.http, std::slice::from_ref(&now.http)));
+        wanted.push((platform.listen.api, std::slice::from_ref(&now.api)));
+    }
+    wanted.extend(platform.listen.https.map(|https| (https, now.https.as_slice())));
+    wanted.extend(
+        platform
+            .dns
+            .listen
+            .iter()
+            .map(|names| (*names, now.dns.as_slice())),
+    );
+    for (address, has) in wanted {
+        if has.iter().any(|at| suits(*at, address)) {
+            continue;
+        }
+        let names = platform.dns.listen.contains(&address);
+        let free =
+            TcpListener::bind(address).and_then(|_| names.then(|| UdpSocket::bind(address)).transpose());
+        free.map_err(|source| Error::Listen {
             address: address.to_string(),
             source,
         })?;
