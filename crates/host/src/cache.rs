@@ -286,14 +286,10 @@ impl Caches {
     }
 }
 
-/// The name of an app's cache: one for each branch, so that a branch cannot put anything into another's.
+/// The name of an app's cache: one for each branch, so that a branch cannot put anything into another's. The digest is
+/// whole: its pusher chooses a branch's name, and could find one that begins like another's.
 pub(crate) fn of_branch(place: &Place, branch: &str) -> String {
-    format!(
-        "{}/app-{}/{}",
-        place.tenant,
-        place.app,
-        Digest::of(branch).short()
-    )
+    format!("{}/app-{}/{}", place.tenant, place.app, Digest::of(branch).hex())
 }
 
 /// Makes the name of a file that nobody else has.

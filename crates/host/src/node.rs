@@ -281,7 +281,7 @@ async fn outside(also: &[model::address::Network]) -> Option<Outside> {
         crate::network::services(proxies.values().chain(&archives).map(String::as_str))
     });
     // A resolver that does not answer holds up nobody, and closes nothing: it is asked again.
-    let services = tokio::time::timeout(LOOK_UP, services).await.ok()?.ok()?;
+    let services = tokio::time::timeout(LOOK_UP, services).await.ok()?.ok()?.ok()?;
     let also = also.to_vec();
     Some(Outside::Public { also, services })
 }

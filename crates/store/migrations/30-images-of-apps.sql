@@ -1,3 +1,6 @@
+-- Whose an image is is asked for each of its statements, here and later.
+CREATE INDEX bakes_of_image ON bakes (image, app_id);
+
 -- An image is what it holds, and so may be several apps': each knows it by its own names, and has its own statements
 -- about it.
 CREATE TABLE signed (

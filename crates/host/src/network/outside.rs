@@ -4,7 +4,10 @@
 //! they could ask whatever there is. So private networks are closed to them, but for those that the operator allows, and
 //! for what this machine itself is set up to use: its resolvers, its proxy and its package archives.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _},
+};
 
 use axum::http::Uri;
 use model::address::Network;
@@ -39,25 +42,28 @@ impl Default for Outside {
     }
 }
 
-/// The private addresses of these URLs' hosts, as they are now. What has no address now has none. Blocking.
-pub fn services<'a>(urls: impl IntoIterator<Item = &'a str>) -> Vec<SocketAddrV4> {
-    let mut found: Vec<SocketAddrV4> = urls.into_iter().flat_map(addresses).collect();
+/// The private addresses of these URLs' hosts, as they are now. An error when one cannot be looked up: what was known is
+/// better then. Blocking.
+pub fn services<'a>(urls: impl IntoIterator<Item = &'a str>) -> io::Result<Vec<SocketAddrV4>> {
+    let found: io::Result<Vec<_>> = urls.into_iter().map(addresses).collect();
+    let mut found = found?.concat();
     found.sort_unstable();
     found.dedup();
-    found
+    Ok(found)
 }
 
-fn addresses(url: &str) -> Vec<SocketAddrV4> {
+fn addresses(url: &str) -> io::Result<Vec<SocketAddrV4>> {
     let Some((host, port)) = target(url) else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
-    let found = (host.as_str(), port).to_socket_addrs().into_iter().flatten();
-    found
+    let found = (host.as_str(), port).to_socket_addrs()?;
+    let private = found
         .filter_map(|address| match address {
             SocketAddr::V4(four) if is_private(*four.ip()) => Some(four),
             _ => None,
         })
-        .collect()
+        .collect();
+    Ok(private)
 }
 
 /// Host and port of `http://proxy.example:3128`, or of `proxy.example:3128`, as proxies are written, too.
@@ -98,8 +104,12 @@ mod tests {
             ("cdrom:[x]", None),
         ] {
             let expected: Vec<SocketAddrV4> = expected.iter().map(|text| text.parse().unwrap()).collect();
-            assert_eq!(services([url]), expected, "{url}");
+            assert_eq!(services([url]).unwrap(), expected, "{url}");
         }
-        assert_eq!(services(["10.0.0.8:1", "http://10.0.0.8:1/"]).len(), 1);
+        assert_eq!(services(["10.0.0.8:1", "http://10.0.0.8:1/"]).unwrap().len(), 1);
+        assert!(
+            services(["10.0.0.8:1", "http://proxy.invalid:1/"]).is_err(),
+            "not told is not none"
+        );
     }
 }

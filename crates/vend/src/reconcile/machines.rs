@@ -14,6 +14,8 @@ use tracing::{info, warn};
 use crate::flow::{World, late, machines, start, stored};
 
 const EVERY: Duration = Duration::from_secs(3);
+/// For the scripts that stop an app on a machine that it leaves. Everybody else's machines wait behind them.
+const STOP: Duration = Duration::from_secs(300);
 
 pub async fn run(world: Arc<World>, cancel: CancellationToken) {
     loop {
@@ -165,11 +167,9 @@ async fn stop(world: &World, machine: &Machine, ticket: &Ticket) -> Result<(), F
         commit: Some(release.commit.id.clone()),
     };
     // Nothing is brought: the scripts are there.
-    let deployed = world
-        .machines
-        .live
-        .deploy(ticket, &order, "/dev/null".into())
-        .await?;
+    let deploying = world.machines.live.deploy(ticket, &order, "/dev/null".into());
+    let late = |_| Fault::customer(format!("its scripts did not end within {} s", STOP.as_secs()));
+    let deployed = tokio::time::timeout(STOP, deploying).await.map_err(late)??;
     match deployed.failure() {
         Some(event) => Err(crate::flow::lifecycle_fault(event, &machine.id, &deployed.log)),
         None => Ok(()),

@@ -18,12 +18,22 @@ use super::{
     tenants,
 };
 
-/// Bytes of a page: what the load balancer answers by itself.
-const PAGE: usize = 64 * 1024;
+/// Bytes of a page: what the load balancer answers by itself. It is in each rule of a place, and all rules are one table.
+const PAGE: usize = 8 * 1024;
 
 async fn close(state: &State, caller: &Caller, door: Door, closing: Closing) -> Result<(), Refusal> {
     if closing.page.as_ref().is_some_and(|page| page.len() > PAGE) {
         return Err(Refusal::invalid(format!("a page has {PAGE} bytes at most")));
+    }
+    let is_text = |page: &String| {
+        !page
+            .chars()
+            .any(|char| char.is_control() && !"\n\r\t".contains(char))
+    };
+    if !closing.page.as_ref().is_none_or(is_text) {
+        return Err(Refusal::invalid(
+            "a page is text: there are no control characters in it",
+        ));
     }
     let by = state.by(&caller.0);
     let written = state

@@ -17,7 +17,7 @@ use crate::{
 pub struct Close {
     /// TENANT, for all that it has, or TENANT/APP/ENVIRONMENT
     target: String,
-    /// The page that visitors get, HTML of at most 64 KiB. Without it they get one line.
+    /// The page that visitors get, HTML of at most 8 KiB. Without it they get one line.
     #[arg(long, value_name = "FILE")]
     page: Option<Utf8PathBuf>,
 }
