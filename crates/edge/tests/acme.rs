@@ -1,7 +1,10 @@
 //! Certificates from a real authority: Let's Encrypt's own test server, pebble (a package of Debian), with its DNS.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
-#![allow(clippy::disallowed_methods, reason = "an authority gives certificates for now")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "an authority gives certificates for now"
+)]
 
 mod world;
 
