@@ -70,7 +70,7 @@ impl Bases {
         }
     }
 
-    /// As [`Self::current`], where nobody asked what the name means in the last day: for bakes, whose images stay. The caller
+    /// As `current`, where nobody asked what the name means in the last day: for bakes, whose images stay. The caller
     /// keeps sweeps away.
     pub async fn recent(
         &self,
