@@ -56,6 +56,8 @@ const AGENTS: &str = "kms:Decrypt logs:CreateLogStream logs:DescribeLogStreams l
 /// CodeDeploy's agent through its endpoint. Source: "Use CodeDeploy with VPC endpoints".
 const ENDPOINT: &str = "codedeploy-commands-secure:GetDeploymentSpecification codedeploy-commands-secure:PollHostCommand \
     codedeploy-commands-secure:PutHostCommandAcknowledgement codedeploy-commands-secure:PutHostCommandComplete";
+/// What a database holds, on its way out of AWS by way of the artifacts bucket, where there is one.
+const DUMP: &str = "kms:GenerateDataKey s3:AbortMultipartUpload s3:PutObject";
 /// Source: `AWSCodeDeployRole`, without what only its own blue-green, its tag filters and classic load balancers need.
 const DEPLOY: &str = "autoscaling:CompleteLifecycleAction autoscaling:DeleteLifecycleHook autoscaling:DescribeAutoScalingGroups \
     autoscaling:DescribeLifecycleHooks autoscaling:DescribePolicies autoscaling:DescribeScheduledActions autoscaling:PutLifecycleHook \
@@ -146,7 +148,7 @@ fn wanted(role: &str, is_container: bool) -> Option<(Vec<&'static str>, Vec<&'st
         // Secrets are fetched where there are some, and always may be.
         "HostRole" => (
             vec![CHANNELS, AGENT, AGENTS, "secretsmanager:GetSecretValue"],
-            vec![ENDPOINT],
+            vec![ENDPOINT, DUMP],
         ),
         "StartRole" => (
             vec![

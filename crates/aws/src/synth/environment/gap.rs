@@ -1,7 +1,10 @@
 //! What `vend.yaml` says and AWS does otherwise, in notes, or cannot do, in refusals. Nothing that the file says is passed over
 //! in silence: a test holds each of its keys against what is made of it.
 
-use model::spec::{self, Certificate, Refresh, Strategy};
+use model::{
+    route::HealthProtocol,
+    spec::{self, Certificate, Refresh, Strategy},
+};
 
 use super::Scope;
 use crate::synth::Error;
@@ -43,7 +46,8 @@ pub(super) fn refuse(scope: &Scope<'_>) -> Result<(), Error> {
         );
     }
     let is_taken = |(low, high): &(u16, u16)| CODES.contains(low) && CODES.contains(high);
-    if !scope.spec.host.health.codes.iter().all(is_taken) {
+    let health = &scope.spec.host.health;
+    if health.protocol == HealthProtocol::Http && !health.codes.iter().all(is_taken) {
         return said(
             "host.health.codes",
             "a load balancer takes codes from 200 to 499 for well",

@@ -101,12 +101,12 @@ pub(super) fn refused(spec: &spec::Environment) -> Option<(&'static str, &'stati
     if !spec.access.is_empty() {
         Some((
             "access",
-            "an Application Load Balancer knows no lists of who may not ask: AWS WAF does",
+            "an Application Load Balancer knows no lists to `allow` or `deny`: AWS WAF does",
         ))
     } else if traffic.ejection.is_some() {
         Some((
             "host.traffic.ejection",
-            "an Application Load Balancer leaves out nobody who fails: `algorithm: anomaly-mitigation` sends them less",
+            "an Application Load Balancer leaves out nobody for a `time` after so many `failures`: `algorithm: anomaly-mitigation` sends them less",
         ))
     } else if health.protocol == HealthProtocol::Tcp {
         Some((
