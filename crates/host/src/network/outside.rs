@@ -56,10 +56,6 @@ fn addresses(url: &str) -> io::Result<Vec<SocketAddrV4>> {
     let Some((host, port)) = target(url) else {
         return Ok(Vec::new());
     };
-    // Builds have no IPv6: nothing has to be opened for an address of it.
-    if host.starts_with('[') {
-        return Ok(Vec::new());
-    }
     let found = (host.as_str(), port).to_socket_addrs()?;
     let private = found
         .filter_map(|address| match address {
@@ -81,7 +77,13 @@ fn target(url: &str) -> Option<(String, u16)> {
         Some("https") => 443,
         _ => 80,
     };
-    Some((uri.host()?.to_owned(), uri.port_u16().unwrap_or(usual)))
+    // `cdrom:` is no host. Builds have no IPv6: nothing has to be opened for an address of it.
+    let is_name = |host: &&str| {
+        host.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+    };
+    let host = uri.host().filter(is_name)?;
+    Some((host.to_owned(), uri.port_u16().unwrap_or(usual)))
 }
 
 fn is_private(address: Ipv4Addr) -> bool {
