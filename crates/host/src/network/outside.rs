@@ -68,6 +68,13 @@ fn addresses(url: &str) -> io::Result<Vec<SocketAddrV4>> {
 
 /// Host and port of `http://proxy.example:3128`, or of `proxy.example:3128`, as proxies are written, too.
 fn target(url: &str) -> Option<(String, u16)> {
+    // What lies on a disk is on no network.
+    if ["cdrom:", "file:", "copy:"]
+        .iter()
+        .any(|scheme| url.starts_with(scheme))
+    {
+        return None;
+    }
     let whole = match url.contains("://") {
         true => url.to_owned(),
         false => format!("http://{url}"),
@@ -77,7 +84,7 @@ fn target(url: &str) -> Option<(String, u16)> {
         Some("https") => 443,
         _ => 80,
     };
-    // `cdrom:` is no host. Builds have no IPv6: nothing has to be opened for an address of it.
+    // Builds have no IPv6: nothing has to be opened for an address of it.
     let is_name = |host: &&str| {
         host.bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
