@@ -105,15 +105,7 @@ impl Resource {
                 "skip",
                 json!({ "id": rule, "comment": why }),
             ),
-            false => {
-                push(&mut self.metadata, "cfn-lint", "config", json!(rule));
-                push(
-                    &mut self.metadata,
-                    "vend",
-                    "ignored",
-                    json!({ "id": rule, "comment": why }),
-                );
-            }
+            false => ignore(&mut self.metadata, rule, why),
         }
         self
     }
@@ -164,6 +156,12 @@ impl Resource {
     }
 }
 
+/// cfn-lint's own word, which has no room for a reason, and the reason beside it.
+fn ignore(metadata: &mut Map<String, Value>, rule: &str, why: &str) {
+    push(metadata, "cfn-lint", "config", json!(rule));
+    push(metadata, "vend", "ignored", json!({ "id": rule, "comment": why }));
+}
+
 /// cfn-lint wants its ignored rules one level deeper than checkov its skipped ones.
 fn push(metadata: &mut Map<String, Value>, tool: &str, key: &str, item: Value) {
     let entry = metadata.entry(tool).or_insert_with(|| json!({}));
@@ -191,13 +189,7 @@ impl Template {
 
     /// Says why a rule of cfn-lint does not hold for the template's own parts, such as outputs.
     pub fn skip(&mut self, rule: &str, why: &str) {
-        push(&mut self.metadata, "cfn-lint", "config", json!(rule));
-        push(
-            &mut self.metadata,
-            "vend",
-            "ignored",
-            json!({ "id": rule, "comment": why }),
-        );
+        ignore(&mut self.metadata, rule, why);
     }
 
     pub fn metadata(&self) -> &Map<String, Value> {
