@@ -224,10 +224,8 @@ mod tests {
         sync::{Arc, Mutex},
     };
 
-    use jiff::Timestamp;
-
     use super::*;
-    use crate::{Client, Machine, Source, price::List, synth};
+    use crate::{Client, price::List, synth};
 
     /// CloudFormation, of which a change set takes a table away: moto says `Add` for everything. What it was asked, in order.
     fn cloudformation() -> (Site, Arc<Mutex<Vec<String>>>) {
@@ -248,17 +246,7 @@ mod tests {
                     .unwrap();
             }
         });
-        let machine = Machine {
-            variable: Arc::new(move |name| match name {
-                "AWS_ENDPOINT_URL" => Some(format!("http://{address}")),
-                "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("x".to_owned()),
-                _ => None,
-            }),
-            now: || Timestamp::UNIX_EPOCH,
-            bits: || 0,
-        };
-        let source = Arc::new(Source::chain(machine.clone(), None));
-        (Site::new(Client::new(machine, source, "eu-central-1")), asked)
+        (Site::new(Client::at(address)), asked)
     }
 
     fn action(stream: &TcpStream) -> String {

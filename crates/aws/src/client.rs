@@ -418,6 +418,24 @@ impl Client {
     }
 }
 
+#[cfg(test)]
+impl Client {
+    /// Of a service at this address, with credentials that nobody checks.
+    pub fn at(address: std::net::SocketAddr) -> Self {
+        let machine = Machine {
+            variable: Arc::new(move |name| match name {
+                "AWS_ENDPOINT_URL" => Some(format!("http://{address}")),
+                "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("x".to_owned()),
+                _ => None,
+            }),
+            now: || jiff::Timestamp::UNIX_EPOCH,
+            bits: || 0,
+        };
+        let source = Arc::new(Source::chain(machine.clone(), None));
+        Self::new(machine, source, "eu-central-1")
+    }
+}
+
 /// AWS's name of an error, and its message: in any of the protocols.
 fn refusal(answer: &http::Answer) -> (String, String) {
     if let Ok(json) = serde_json::from_slice::<Value>(&answer.body) {
