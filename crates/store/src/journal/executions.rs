@@ -99,6 +99,24 @@ impl Db<'_> {
         )
     }
 
+    /// The newest that is under way at a place, of one kind or of any.
+    pub fn open_execution(
+        &self,
+        place: &Place,
+        kind: Option<&str>,
+    ) -> Result<Option<ExecutionSummary>, Error> {
+        let filter = ExecutionFilter {
+            tenant: Some(place.tenant.clone()),
+            app: Some(place.app.clone()),
+            environment: Some(place.environment.clone()),
+            kind: kind.map(str::to_owned),
+            open: Some(true),
+            limit: 1,
+            ..ExecutionFilter::default()
+        };
+        Ok(self.executions(&filter)?.pop())
+    }
+
     /// Newest first.
     pub fn executions(&self, filter: &ExecutionFilter) -> Result<Vec<ExecutionSummary>, Error> {
         let mut sql = String::from("SELECT * FROM executions WHERE key < ?1");

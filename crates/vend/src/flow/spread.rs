@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use model::{DeploymentId, ExecutionId, HostId, Place};
-use store::{Db, Error, ExecutionFilter, Machine};
+use store::{Db, Error, Machine};
 
 use super::late::{JOIN, Rule, Stand};
 
@@ -66,16 +66,7 @@ pub fn of(db: &Db<'_>, place: &Place) -> Result<Option<Spread>, Error> {
         .iter()
         .map(|machine| (machine, rule.as_ref().map(|rule| rule.judge(machine))));
     let mut spread = Spread::count(environment.live, stands);
-    let joining = ExecutionFilter {
-        tenant: Some(place.tenant.clone()),
-        app: Some(place.app.clone()),
-        environment: Some(place.environment.clone()),
-        kind: Some(JOIN.into()),
-        open: Some(true),
-        limit: 1,
-        ..ExecutionFilter::default()
-    };
-    spread.joining = db.executions(&joining)?.pop().map(|own| own.id);
+    spread.joining = db.open_execution(place, Some(JOIN))?.map(|own| own.id);
     Ok(Some(spread))
 }
 

@@ -7,10 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use model::{ExecutionId, HostId, Place, ledger::Line, port::Fault};
 use serde_json::json;
-use store::{
-    ApprovalState, By, Db, DeploymentState, Error, ExecutionFilter, ExecutionSummary, HostState,
-    LedgerFilter, Push,
-};
+use store::{ApprovalState, By, Db, DeploymentState, Error, ExecutionSummary, HostState, LedgerFilter, Push};
 use tracing::info;
 
 use super::{World, definition, deletion, late, runs, stored, workers};
@@ -87,16 +84,7 @@ fn judge(
 /// What a newer push may take the place of: a release, or the live one's way to machines that joined late.
 fn giving_way(db: &Db<'_>, place: &Place) -> Result<Option<ExecutionSummary>, Error> {
     for kind in ["release", late::JOIN] {
-        let filter = ExecutionFilter {
-            tenant: Some(place.tenant.clone()),
-            app: Some(place.app.clone()),
-            environment: Some(place.environment.clone()),
-            kind: Some(kind.into()),
-            open: Some(true),
-            limit: 1,
-            ..ExecutionFilter::default()
-        };
-        if let Some(execution) = db.executions(&filter)?.pop() {
+        if let Some(execution) = db.open_execution(place, Some(kind))? {
             return Ok(Some(execution));
         }
     }

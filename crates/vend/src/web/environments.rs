@@ -12,7 +12,7 @@ use model::{
         Started,
     },
 };
-use store::{Arriving, Db, ExecutionFilter, Host, HostState};
+use store::{Arriving, Db, Host, HostState};
 
 use super::{
     apps,
@@ -47,15 +47,7 @@ pub fn allowed(caller: &Caller, action: Action, named: Named) -> Result<Place, R
 /// The environment as people see it.
 fn wire(db: &Db<'_>, environment: store::Environment, urls: &[String]) -> Result<Environment, store::Error> {
     let place = &environment.place;
-    let open = ExecutionFilter {
-        tenant: Some(place.tenant.clone()),
-        app: Some(place.app.clone()),
-        environment: Some(place.environment.clone()),
-        open: Some(true),
-        limit: 1,
-        ..ExecutionFilter::default()
-    };
-    let running = db.executions(&open)?.into_iter().next();
+    let running = db.open_execution(place, None)?;
     let destroying = running
         .as_ref()
         .is_some_and(|execution| execution.kind == store::DESTROY);

@@ -196,15 +196,7 @@ fn torn(why: &mut WhyEnvironment, place: &model::Place, spread: &Spread) {
 }
 
 fn waiting(db: &Db<'_>, why: &mut WhyEnvironment, place: &model::Place) -> Result<(), store::Error> {
-    let open = store::ExecutionFilter {
-        tenant: Some(place.tenant.clone()),
-        app: Some(place.app.clone()),
-        environment: Some(place.environment.clone()),
-        open: Some(true),
-        limit: 1,
-        ..store::ExecutionFilter::default()
-    };
-    why.sentence = match db.executions(&open)?.pop() {
+    why.sentence = match db.open_execution(place, None)? {
         Some(execution) => {
             why.next = Some(format!("vend executions show {} --follow", execution.id));
             format!(
