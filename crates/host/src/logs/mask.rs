@@ -76,19 +76,21 @@ impl Mask {
         let until = begins(&|digits, from| digits >= DIGITS_HELD || !divided(from));
         let until = until.min(whole).max(self.told);
         let keep = begins(&|_, _| true).min(until);
-        self.show(until, keep)
+        let secrets = self.secrets(&joined);
+        self.show(until, keep, secrets)
     }
 
     /// What was held back.
     pub fn finish(&mut self) -> Vec<u8> {
-        self.show(self.held.len(), self.held.len())
+        let secrets = self.secrets(&Joined::new(&self.held));
+        self.show(self.held.len(), self.held.len(), secrets)
     }
 
-    /// Shows what is held, up to there, and keeps it from there.
-    fn show(&mut self, until: usize, keep: usize) -> Vec<u8> {
+    /// Shows what is held without the secrets in it, up to there, and keeps it from there.
+    fn show(&mut self, until: usize, keep: usize, secrets: Vec<Range<usize>>) -> Vec<u8> {
         let mut shown = Vec::with_capacity(until - self.told);
         let mut from = self.told.max(self.covered);
-        for secret in self.secrets() {
+        for secret in secrets {
             if secret.start >= until {
                 break;
             }
@@ -109,8 +111,7 @@ impl Mask {
     }
 
     /// Where the secrets are in `held`, in order, those that overlap made one.
-    fn secrets(&self) -> Vec<Range<usize>> {
-        let joined = Joined::new(&self.held);
+    fn secrets(&self, joined: &Joined<'_>) -> Vec<Range<usize>> {
         let raw = |found: Range<usize>| joined.at(found.start)..joined.at(found.end - 1) + 1;
         let mut found: Vec<_> = self.plain.find(&self.held).collect();
         found.extend(self.encoded.find(joined.bytes()).map(raw));
