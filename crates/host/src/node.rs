@@ -225,11 +225,12 @@ async fn open(config: &NodeConfig) -> Result<Node, Error> {
         .map_err(io("find", config.node()))?;
     let tickets = Tickets::open(&node, now()).map_err(io("read the answers under", &node))?;
     let containers = Containers::open(&node).await?;
-    let outside = outside(&config.allowed).await.unwrap_or_else(|| Outside::Public {
+    // What needs a resolver is looked up when the node runs: see `keep_house`.
+    let opened = containers.networks().open_to(Outside::Public {
         also: config.allowed.clone(),
         services: Vec::new(),
     });
-    let opened = containers.networks().open_to(outside).await;
+    let opened = opened.await;
     opened.map_err(container::Error::from)?;
     let objects = crate::objects::Directory::open(&node, config.object_limit_bytes)?;
     let logs = logs::Directory::open(&node)?;
@@ -329,17 +330,17 @@ fn router(node: Node) -> Router {
 async fn keep_house(node: Node) {
     let mut looks: u32 = 0;
     loop {
-        tokio::time::sleep(LOOK).await;
-        if let Err(error) = node.containers.networks().guard().await {
-            warn!(error = %chain(&error), "cannot look after the packet filter");
-        }
-        looks = looks.wrapping_add(1);
         if looks.is_multiple_of(LOOKS_A_MINUTE)
             && let Some(outside) = outside(&node.allowed).await
             && let Err(error) = node.containers.networks().open_to(outside).await
         {
             warn!(error = %chain(&error), "cannot open the packet filter to what this machine uses");
         }
+        tokio::time::sleep(LOOK).await;
+        if let Err(error) = node.containers.networks().guard().await {
+            warn!(error = %chain(&error), "cannot look after the packet filter");
+        }
+        looks = looks.wrapping_add(1);
         if looks.is_multiple_of(LOOKS_A_DAY)
             && let Err(error) = node.tickets.expire(now())
         {
