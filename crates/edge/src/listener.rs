@@ -159,18 +159,16 @@ pub async fn serve(worker: Rc<Worker>, door: &Door, stream: TcpStream, ends: End
         let failures = &worker.shared.failures;
         failures.count(failure, ends, cause.as_ref(), worker.tick());
     };
-    let late = |_| Err((Failure::Late, None));
-    let introduced = timeout_at(until, introduce(door, &mut stream, &mut ends)).await;
-    if let Err(failure) = introduced.unwrap_or_else(late) {
+    let introduced = within(until, introduce(door, &mut stream, &mut ends)).await;
+    if let Err(failure) = introduced {
         return failed(failure, &ends);
     }
     // Behind a proxy all come from one address: whose they are is known now.
     let Some(_seat) = worker.seat(ends.peer.ip()) else {
         return refuse(&worker, door, &stream, &ends);
     };
-    let greeted = timeout_at(until, greet(&worker, door, stream, &mut ends)).await;
-    let late = |_| Err((Failure::Late, None));
-    let stream = match greeted.unwrap_or_else(late) {
+    let greeted = within(until, greet(&worker, door, stream, &mut ends)).await;
+    let stream = match greeted {
         Ok(stream) => stream,
         Err(failure) => return failed(failure, &ends),
     };
@@ -211,6 +209,13 @@ fn refuse(worker: &Worker, door: &Door, stream: &TcpStream, ends: &Ends) {
 }
 
 type Failed = (Failure, Option<io::Error>);
+
+/// A step that has until then.
+async fn within<T>(until: Instant, step: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+    timeout_at(until, step)
+        .await
+        .unwrap_or(Err((Failure::Late, None)))
+}
 
 /// What a proxy says of a connection comes before everything else.
 async fn introduce(door: &Door, stream: &mut TcpStream, ends: &mut Ends) -> Result<(), Failed> {

@@ -10,7 +10,11 @@ mod failure;
 mod name;
 mod server;
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rustls::{
@@ -144,6 +148,17 @@ fn with_ciphers(names: &[String]) -> Result<Arc<CryptoProvider>, Error> {
         .cipher_suites
         .retain(|suite| names.contains(&named(suite)));
     Ok(Arc::new(provider))
+}
+
+/// How often files are looked at that may change while a listener runs.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// What changes when a file does: its length and time. None where there is no file.
+type Stamp = (u64, Option<SystemTime>);
+
+fn stamp(path: &Utf8Path) -> Option<Stamp> {
+    let about = path.metadata().ok()?;
+    Some((about.len(), about.modified().ok()))
 }
 
 fn read(path: &Utf8Path) -> Result<Vec<u8>, Error> {

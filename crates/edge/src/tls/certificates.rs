@@ -5,7 +5,6 @@ use std::{
     collections::{BTreeMap, HashMap},
     io,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -18,10 +17,8 @@ use rustls::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{CHALLENGE, facts, provider};
+use super::{CHALLENGE, EVERY, Stamp, facts, provider, stamp};
 
-/// How often the folder is looked at.
-const EVERY: Duration = Duration::from_secs(2);
 /// The name of the certificate that clients get who ask for no name, or for one that is not there.
 const DEFAULT: &str = "default";
 
@@ -66,7 +63,7 @@ struct Named {
 /// One name of the folder.
 #[derive(Debug)]
 struct Held {
-    stamp: Stamp,
+    stamps: Stamps,
     good: Option<Good>,
     problem: Option<String>,
 }
@@ -79,8 +76,8 @@ pub struct Good {
     pub until: Option<Timestamp>,
 }
 
-/// What changes when a file does.
-type Stamp = Vec<(Utf8PathBuf, u64, Option<SystemTime>)>;
+/// The files of one name, as they were when they were read.
+type Stamps = Vec<(Utf8PathBuf, Stamp)>;
 
 impl Certificates {
     /// Looks at the folder until it is dropped.
@@ -102,8 +99,8 @@ impl Certificates {
         let mut changed = held.len();
         held.retain(|name, _| found.contains_key(name));
         changed -= held.len();
-        for (name, stamp) in found {
-            if held.get(&name).is_some_and(|held| held.stamp == stamp) {
+        for (name, stamps) in found {
+            if held.get(&name).is_some_and(|held| held.stamps == stamps) {
                 continue;
             }
             changed += 1;
@@ -122,7 +119,14 @@ impl Certificates {
                     (before, Some(problem))
                 }
             };
-            held.insert(name, Held { stamp, good, problem });
+            held.insert(
+                name,
+                Held {
+                    stamps,
+                    good,
+                    problem,
+                },
+            );
         }
         if changed > 0 {
             self.serving.store(Arc::new(Serving::of(&held)));
@@ -242,8 +246,8 @@ impl ResolvesServerCert for Certificates {
 }
 
 /// The names of a folder, with what changes when their files do.
-fn names(folder: &Utf8Path) -> io::Result<BTreeMap<String, Stamp>> {
-    let mut names: BTreeMap<String, Stamp> = BTreeMap::new();
+fn names(folder: &Utf8Path) -> io::Result<BTreeMap<String, Stamps>> {
+    let mut names: BTreeMap<String, Stamps> = BTreeMap::new();
     let entries = match folder.read_dir_utf8() {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
@@ -254,16 +258,14 @@ fn names(folder: &Utf8Path) -> io::Result<BTreeMap<String, Stamp>> {
         let (Some(name), Some("pem" | "crt" | "key" | "ocsp")) = (path.file_stem(), path.extension()) else {
             continue;
         };
-        let about = match path.metadata() {
-            Ok(about) => about,
-            // It went away in this moment.
-            Err(_) => continue,
-        };
-        let stamp = (path.clone(), about.len(), about.modified().ok());
-        names.entry(name.to_owned()).or_default().push(stamp);
+        // Else it went away in this moment.
+        if let Some(stamp) = stamp(&path) {
+            let name = name.to_owned();
+            names.entry(name).or_default().push((path, stamp));
+        }
     }
-    for stamp in names.values_mut() {
-        stamp.sort();
+    for stamps in names.values_mut() {
+        stamps.sort();
     }
     Ok(names)
 }

@@ -1,18 +1,11 @@
 //! What one listener answers handshakes with. Who is let in may change while it runs.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use camino::Utf8Path;
 use rustls::ServerConfig;
 
-use super::{Certificates, Error, Tls, settings};
-
-/// How often the files of who is let in are looked at.
-const EVERY: Duration = Duration::from_secs(2);
+use super::{Certificates, EVERY, Error, Stamp, Tls, settings, stamp};
 
 /// The settings of one listener, as they are now.
 #[derive(Debug)]
@@ -21,22 +14,19 @@ pub struct Server {
     certificates: Arc<Certificates>,
     current: ArcSwap<ServerConfig>,
     /// Of the files that `current` was made of.
-    stamp: Mutex<Stamp>,
+    stamps: Mutex<Vec<Option<Stamp>>>,
 }
-
-/// What changes when a file does: length and time.
-type Stamp = Vec<Option<(u64, SystemTime)>>;
 
 impl Server {
     pub fn new(tls: &Tls, certificates: Arc<Certificates>) -> Result<Arc<Self>, Error> {
         // Before they are read: what changes meanwhile is seen at the next look.
-        let stamp = stamp(tls);
+        let stamps = stamps(tls);
         let config = settings(tls, Arc::clone(&certificates))?;
         Ok(Arc::new(Self {
             tls: tls.clone(),
             certificates,
             current: ArcSwap::new(config),
-            stamp: Mutex::new(stamp),
+            stamps: Mutex::new(stamps),
         }))
     }
 
@@ -60,8 +50,8 @@ impl Server {
 
     /// Takes over what has changed. Sessions of before are not resumed: their clients show themselves again.
     fn read(&self) {
-        let now = stamp(&self.tls);
-        let mut known = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = stamps(&self.tls);
+        let mut known = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
         if *known == now {
             return;
         }
@@ -82,12 +72,8 @@ impl Server {
     }
 }
 
-fn stamp(tls: &Tls) -> Stamp {
+fn stamps(tls: &Tls) -> Vec<Option<Stamp>> {
     let clients = tls.clients.iter();
     let files = clients.flat_map(|clients| [Some(clients.trust.as_path()), clients.revoked.as_deref()]);
-    let of = |path: &Utf8Path| {
-        let file = std::fs::metadata(path).ok()?;
-        Some((file.len(), file.modified().ok()?))
-    };
-    files.flatten().map(of).collect()
+    files.flatten().map(stamp).collect()
 }
