@@ -5,6 +5,8 @@ mod clock;
 mod config;
 mod demo;
 mod doctor;
+#[cfg(test)]
+mod fixtures;
 mod flow;
 mod git;
 mod machines;

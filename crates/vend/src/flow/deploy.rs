@@ -255,6 +255,7 @@ pub fn fault(event: &EventReport, host: &HostId, log: &LogRef) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures;
 
     #[tokio::test]
     async fn a_load_balancer_that_cannot_be_told_fails_no_deployment() {
@@ -275,18 +276,9 @@ mod tests {
 
     fn host(number: u64, state: HostState, changed: i64) -> Host {
         Host {
-            id: HostId::from_bits(number),
-            place: "acme/shop/dev".parse().unwrap(),
-            release: Some(2),
-            role: HostRole::App,
-            address: [10, 0, 0, 1].into(),
-            image: None,
-            size: "small".into(),
-            state,
             reason: (state == HostState::Failed).then(|| format!("{number} failed")),
-            retire_at: None,
-            created_at: at(0),
             changed_at: at(changed),
+            ..fixtures::host(number, 2, state)
         }
     }
 

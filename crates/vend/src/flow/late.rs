@@ -175,10 +175,11 @@ pub fn is_quiet(db: &Db<'_>, place: &Place) -> Result<bool, Error> {
 #[cfg(test)]
 mod tests {
     use camino::Utf8PathBuf;
-    use model::{DeploymentId, Digest, Secret, port::Commit, spec};
+    use model::{DeploymentId, Digest, Secret, spec};
     use store::{By, DeploymentState, NewDeployment, NewInvitation, NewPush, NewRelease, Store, Tx};
 
     use super::*;
+    use crate::fixtures;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -329,14 +330,7 @@ mod tests {
             self.does(move |tx, by| {
                 tx.ensure_environment(&place, "main", by)?;
                 let new = NewRelease {
-                    commit: Commit {
-                        id: "0".repeat(40),
-                        author: String::new(),
-                        message: String::new(),
-                        branch: "main".into(),
-                        repository: String::new(),
-                        committed_at: by.at,
-                    },
+                    commit: fixtures::commit("main", by.at),
                     source: Digest::of("source"),
                     image: Digest::of("image"),
                     revision: Digest::of("revision"),

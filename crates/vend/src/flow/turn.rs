@@ -253,27 +253,13 @@ fn is_out(host: &Host, to: u64, events: &[LifecycleEvent]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use model::port::HostRole;
 
     use super::*;
+    use crate::fixtures;
 
     #[test]
     fn only_what_this_deployment_took_out_is_out() {
-        let at = Timestamp::UNIX_EPOCH;
-        let host = |state, release| Host {
-            id: HostId::from_bits(1),
-            place: "acme/shop/dev".parse().unwrap(),
-            release: Some(release),
-            role: HostRole::App,
-            address: [10, 0, 0, 1].into(),
-            image: None,
-            size: "small".into(),
-            state,
-            reason: None,
-            retire_at: None,
-            created_at: at,
-            changed_at: at,
-        };
+        let host = |state, release| fixtures::host(1, release, state);
         let blocked = [LifecycleEvent::BeforeBlockTraffic, LifecycleEvent::BlockTraffic];
         let cut_off = host(HostState::Updating, 1);
         assert!(is_out(&cut_off, 1, &blocked));

@@ -101,10 +101,11 @@ fn fail_release(
 mod tests {
     use camino::Utf8PathBuf;
     use jiff::Timestamp;
-    use model::{ExecutionId, port::Commit};
+    use model::ExecutionId;
     use store::{Begin, Fold, NewExecution, NewPush, Snapshot};
 
     use super::*;
+    use crate::fixtures;
 
     fn by() -> By {
         By::platform(Timestamp::UNIX_EPOCH)
@@ -183,14 +184,7 @@ mod tests {
                 app: own.app.clone(),
                 environment: Some(own.environment.clone()),
                 branch: "dev".into(),
-                commit: Commit {
-                    id: "0".repeat(40),
-                    author: String::new(),
-                    message: String::new(),
-                    branch: "dev".into(),
-                    repository: String::new(),
-                    committed_at: by().at,
-                },
+                commit: fixtures::commit("dev", by().at),
                 origin: "git".into(),
                 event: None,
             };

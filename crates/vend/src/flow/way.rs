@@ -89,9 +89,10 @@ fn by_steps(deploy: &Deploy) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use jiff::Timestamp;
-    use model::{Digest, port::Commit};
+    use model::Digest;
 
     use super::*;
+    use crate::fixtures;
 
     /// One of this number.
     pub fn release(number: u64) -> Release {
@@ -104,14 +105,7 @@ pub(super) mod tests {
     fn with(strategy: &str, image: &str) -> Release {
         Release {
             number: 1,
-            commit: Commit {
-                id: "0".repeat(40),
-                author: String::new(),
-                message: String::new(),
-                branch: "main".into(),
-                repository: String::new(),
-                committed_at: Timestamp::UNIX_EPOCH,
-            },
+            commit: fixtures::commit("main", Timestamp::UNIX_EPOCH),
             source: Digest::of("source"),
             image: Digest::of(image),
             revision: Digest::of("revision"),

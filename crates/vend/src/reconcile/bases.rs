@@ -244,10 +244,11 @@ fn queue(
 
 #[cfg(test)]
 mod tests {
-    use model::{port::Commit, spec};
+    use model::spec;
     use store::NewRelease;
 
     use super::*;
+    use crate::fixtures;
 
     fn now() -> Timestamp {
         Timestamp::from_second(1_790_000_000).unwrap()
@@ -273,14 +274,7 @@ mod tests {
                 tx.ensure_environment(&place, name, &by)?;
                 let text = format!("app: shop\nimage: {image}\nenvironments: {{ {name}: }}\n");
                 let (app, _) = spec::App::parse(&text, "vend.yaml", &|_| true).expect("it is right");
-                let commit = Commit {
-                    id: "0".repeat(40),
-                    author: String::new(),
-                    message: String::new(),
-                    branch: (*name).to_owned(),
-                    repository: String::new(),
-                    committed_at: now(),
-                };
+                let commit = fixtures::commit(name, now());
                 let new = NewRelease {
                     commit,
                     source: Digest::of("source"),

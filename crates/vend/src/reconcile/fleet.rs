@@ -330,26 +330,14 @@ async fn is_whole(world: &World, before: &store::Environment, seen: &[HostSeen])
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 
     fn row(number: u64, state: HostState) -> store::Host {
-        store::Host {
-            id: HostId::from_bits(number),
-            place: "acme/shop/dev".parse().unwrap(),
-            release: Some(1),
-            role: HostRole::App,
-            address: [10, 0, 0, 1].into(),
-            image: None,
-            size: "small".into(),
-            state,
-            reason: None,
-            retire_at: None,
-            created_at: at(0),
-            changed_at: at(0),
-        }
+        fixtures::host(number, 1, state)
     }
 
     /// Running, its agent answering, holding its environment.

@@ -135,14 +135,11 @@ fn tidy(tx: &mut Tx<'_>, now: Timestamp) -> Result<(), Error> {
 mod tests {
     use std::sync::Mutex;
 
-    use model::{
-        AppName, ExecutionId, Place, TenantName, Ticket,
-        port::{Baked, Commit},
-        spec,
-    };
+    use model::{AppName, ExecutionId, Place, TenantName, Ticket, port::Baked, spec};
     use store::{Batch, Begin, NewBake, NewExecution, NewRelease};
 
     use super::*;
+    use crate::fixtures;
 
     /// A machine that has some images and removes what it may.
     struct Machine {
@@ -201,14 +198,7 @@ mod tests {
         let (app, _) =
             spec::App::parse("app: shop\n", "vend.yaml", &|path| path == "Procfile").expect("it is right");
         let new = NewRelease {
-            commit: Commit {
-                id: "0".repeat(40),
-                author: String::new(),
-                message: String::new(),
-                branch: "dev".into(),
-                repository: String::new(),
-                committed_at: at(0).at,
-            },
+            commit: fixtures::commit("dev", at(0).at),
             source: Digest::of(format!("source {n}")),
             image: image(n),
             revision: Digest::of(format!("revision {n}")),

@@ -4,12 +4,13 @@ use camino::Utf8PathBuf;
 use model::{
     ApprovalId, DeploymentId, Digest,
     plan::{Plan, PlanKind},
-    port::{Commit, HostRole},
+    port::HostRole,
     spec,
 };
 use store::{Batch, Begin, NewApproval, NewDeployment, NewExecution, NewHost, NewRelease, Store, Tx};
 
 use super::*;
+use crate::fixtures;
 
 const MACHINE: &str = r#"{"StartAt":"End","States":{"End":{"Type":"Succeed"}}}"#;
 
@@ -24,14 +25,7 @@ fn seed(tx: &mut Tx<'_>, place: &Place, id: &ExecutionId) -> Result<(), Error> {
     tx.ensure_environment(place, "main", &by())?;
     let app = spec::App::parse("app: shop\n", "vend.yaml", &|_| true).unwrap().0;
     let new = NewRelease {
-        commit: Commit {
-            id: "0".repeat(40),
-            author: String::new(),
-            message: String::new(),
-            branch: "main".into(),
-            repository: String::new(),
-            committed_at: by().at,
-        },
+        commit: fixtures::commit("main", by().at),
         source: Digest::of("source"),
         image: Digest::of("image"),
         revision: Digest::of("revision"),

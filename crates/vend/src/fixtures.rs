@@ -1,0 +1,38 @@
+//! Rows that tests of several rooms begin with.
+
+use jiff::Timestamp;
+use model::{
+    HostId,
+    port::{Commit, HostRole},
+};
+use store::{Host, HostState};
+
+/// A commit of a branch of which only the branch matters.
+pub fn commit(branch: &str, at: Timestamp) -> Commit {
+    Commit {
+        id: "0".repeat(40),
+        author: String::new(),
+        message: String::new(),
+        branch: branch.into(),
+        repository: String::new(),
+        committed_at: at,
+    }
+}
+
+/// A host of `acme/shop/dev`, of the beginning of time.
+pub fn host(number: u64, release: u64, state: HostState) -> Host {
+    Host {
+        id: HostId::from_bits(number),
+        place: "acme/shop/dev".parse().expect("a place"),
+        release: Some(release),
+        role: HostRole::App,
+        address: [10, 0, 0, 1].into(),
+        image: None,
+        size: "small".into(),
+        state,
+        reason: None,
+        retire_at: None,
+        created_at: Timestamp::UNIX_EPOCH,
+        changed_at: Timestamp::UNIX_EPOCH,
+    }
+}
