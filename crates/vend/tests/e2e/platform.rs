@@ -32,8 +32,19 @@ pub fn can_run() -> bool {
     is_root
 }
 
+/// Which of the tests that run at a time this one is: each has a directory, and so networks, of its own.
+fn slot() -> u8 {
+    let slot = std::env::var("NEXTEST_TEST_GROUP_SLOT");
+    slot.ok().and_then(|slot| slot.parse().ok()).unwrap_or(0)
+}
+
+/// The data directory, which stays for the tests that follow: bases are made once.
 fn shared() -> PathBuf {
-    let own = Path::new(env!("CARGO_TARGET_TMPDIR")).join("platform");
+    let name = match slot() {
+        0 => "platform".to_owned(),
+        slot => format!("platform-{slot}"),
+    };
+    let own = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::env::var_os("VEND_TEST_DATA").map_or(own, PathBuf::from)
 }
 
@@ -63,7 +74,12 @@ impl Platform {
         lock.lock().unwrap();
         // The git hosts and registries of the tests are on this machine.
         const HERE: &str = "[sources]\nallow = [\"127.0.0.0/8\"]\n[registries]\nallow = [\"127.0.0.0/8\"]\n";
-        std::fs::write(data.join("platform.toml"), format!("{HERE}{}", more(&data))).unwrap();
+        // By themselves two directories have the same part of the default pool once in 64 times.
+        let pool = match slot() {
+            0 => String::new(),
+            slot => format!("[network]\npool = \"10.{}.0.0/16\"\n", 127 + slot),
+        };
+        std::fs::write(data.join("platform.toml"), format!("{HERE}{pool}{}", more(&data))).unwrap();
         let platform = Self {
             child: up(Path::new(env!("CARGO_BIN_EXE_vend")), &data),
             data,
