@@ -14,6 +14,7 @@ mod keys;
 mod law;
 mod matrix;
 mod order;
+mod schemas;
 mod tools;
 mod traffic;
 mod wave;
