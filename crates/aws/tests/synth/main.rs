@@ -8,6 +8,7 @@ mod branches;
 mod duties;
 mod flow;
 mod golden;
+mod guard;
 mod handlers;
 mod iam;
 mod keys;

@@ -25,7 +25,7 @@ pub fn program(path: &str) -> Option<PathBuf> {
 }
 
 /// A directory of this test's own, emptied.
-fn directory(name: &str) -> PathBuf {
+pub fn directory(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_dir_all(&path);
     fs::create_dir_all(&path).unwrap();
@@ -67,7 +67,7 @@ fn templates(directory: &Path) -> usize {
     count
 }
 
-fn run(command: &mut Command) -> String {
+pub fn run(command: &mut Command) -> String {
     let done = command.output().unwrap();
     let text = format!(
         "{}{}",
