@@ -167,6 +167,7 @@ fn clients() -> anyhow::Result<PathBuf> {
     let wanted = [
         "awscli==1.46.2",
         "boto3==1.44.5",
+        "cfn-guard-rs==0.3.3",
         "cfn-lint==1.58.0",
         "grpcio==1.85.1",
         "moto[stepfunctions,server]==5.2.5",

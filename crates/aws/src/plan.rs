@@ -241,6 +241,7 @@ mod tests {
                 why: None,
                 outputs: Vec::new(),
                 parameters: Vec::new(),
+                tags: Vec::new(),
                 is_protected: false,
                 at: "t".into(),
                 drift: String::new(),

@@ -20,11 +20,23 @@ pub struct Stack {
     pub outputs: Vec<Output>,
     /// Its parameters: id and value.
     pub parameters: Vec<(String, String)>,
+    /// The keys of its tags.
+    pub tags: Vec<String>,
     pub is_protected: bool,
     /// When it was made or changed last, as AWS writes it.
     pub at: String,
     /// `IN_SYNC`, `DRIFTED`, `NOT_CHECKED`.
     pub drift: String,
+}
+
+impl Stack {
+    /// Says it of itself, by tags, that it is a branch's? One that was made before stacks had tags does not, and the role of the
+    /// build that makes stacks of branches asks for it.
+    pub fn is_tagged(&self) -> bool {
+        ["vend:app", "vend:preview"]
+            .iter()
+            .all(|key| self.tags.iter().any(|own| own == key))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -127,6 +139,7 @@ fn stack(node: &Node) -> Stack {
             .list("Parameters")
             .map(|node| (texts(node, "ParameterKey"), texts(node, "ParameterValue")))
             .collect(),
+        tags: node.list("Tags").map(|node| texts(node, "Key")).collect(),
         is_protected: node.text("EnableTerminationProtection") == "true",
         at: updated.unwrap_or_else(|| texts(node, "CreationTime")),
         drift: node

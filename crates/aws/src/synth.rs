@@ -22,7 +22,7 @@ mod yaml;
 
 use model::{AppName, EnvironmentName, spec};
 
-pub use cidr::Cidr;
+pub use cidr::{Cidr, Onsite};
 pub use config::{
     Access, Alarms, App, Config, Custom, Database, Endpoint, Engine, Environment, Forge, Foundation, Mails,
     Nat, Network, Repository, Retention, Runtime, Scaling, Schedule, Slack, Test, Zones,
@@ -31,7 +31,7 @@ pub use environment::environment;
 pub use foundation::foundation;
 pub use packer::{alone, packer};
 pub use pipeline::{flow, machine, pipeline};
-pub use place::Placement;
+pub use place::{Outpost, Placement, Volume};
 pub use priority::Priorities;
 pub use size::{Architecture, Size};
 pub use template::{

@@ -5,8 +5,12 @@
 mod world;
 
 use jiff::Timestamp;
-use model::{Place, wire::Side};
-use store::{Error, PushState, Tx};
+use model::{
+    Place,
+    route::{Access, Network},
+    wire::Side,
+};
+use store::{Door, Error, PushState, Tx};
 use world::{World, by, place, push};
 
 const HOST: &str = "shop.aws.example";
@@ -339,4 +343,43 @@ async fn who_is_served_by_nobody_for_too_long_is_served_where_the_data_is() {
         "{}",
         lapse.detail
     );
+}
+
+#[tokio::test]
+async fn what_only_this_load_balancer_does_is_refused_for_what_aws_serves_too() {
+    let (world, dev) = begun(false).await;
+    let tenant = dev.tenant.clone();
+    for door in [Door::Environment(dev.clone()), Door::Tenant(tenant.clone())] {
+        let why = refused(&world, move |tx| tx.close(&door, None, &by(2))).await;
+        assert!(why.contains("cannot be closed") && why.contains(HOST), "{why}");
+    }
+    let some = Access {
+        deny: vec![Network::exact("192.0.2.0/24").unwrap()],
+        ..Access::default()
+    };
+    let (own, denied) = (tenant.clone(), some.clone());
+    let why = refused(&world, move |tx| tx.set_access(&own, &denied, &by(2))).await;
+    assert!(why.contains("who asks") && why.contains(HOST), "{why}");
+    // What lets everybody in again is never refused.
+    let (own, door) = (tenant.clone(), Door::Environment(dev.clone()));
+    world
+        .write(move |tx| {
+            tx.set_access(&own, &Access::default(), &by(3))?;
+            tx.open(&door, &by(3))
+        })
+        .await;
+    // Back here it can be done; and what is closed does not begin to move.
+    let (own, place, door) = (tenant, dev.clone(), Door::Environment(dev.clone()));
+    world
+        .write(move |tx| {
+            tx.end_move(&place, false, &by(4))?;
+            tx.set_access(&own, &some, &by(4))?;
+            tx.close(&door, None, &by(4))
+        })
+        .await;
+    let why = refused(&world, move |tx| {
+        tx.begin_move(&dev, HOST, 1, false, &by(5)).map(drop)
+    })
+    .await;
+    assert!(why.contains("closed here"), "{why}");
 }

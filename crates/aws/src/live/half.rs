@@ -81,6 +81,7 @@ mod tests {
                 .iter()
                 .map(|(id, value)| ((*id).into(), (*value).into()))
                 .collect(),
+            tags: Vec::new(),
             is_protected: false,
             at: "t".into(),
             drift: String::new(),

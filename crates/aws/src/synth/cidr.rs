@@ -1,6 +1,6 @@
 //! IPv4 ranges: a network's own, and its subnets'.
 
-use std::{fmt, net::Ipv4Addr, str::FromStr};
+use std::{fmt, net::Ipv4Addr, ops::RangeInclusive, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +36,7 @@ impl Cidr {
         })
     }
 
-    /// May a VPC use it? RFC 1918 and 6598, and between /16 and /28.
+    /// May a VPC use it? RFC 1918 and 6598.
     fn is_private(self) -> bool {
         [
             (0x0A00_0000, 8),
@@ -58,23 +58,47 @@ impl FromStr for Cidr {
 
     fn from_str(text: &str) -> Result<Self, NotA> {
         let wanted = "a private range such as `10.1.0.0/16`, from /16 to /20, with its first address";
-        let not = || NotA {
+        read(text, 16..=20).ok_or_else(|| NotA {
             text: text.to_owned(),
             wanted,
-        };
-        let (address, bits) = text.split_once('/').ok_or_else(not)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| not())?;
-        let bits: u8 = bits.parse().map_err(|_| not())?;
-        if !(16..=20).contains(&bits) {
-            return Err(not());
-        }
-        let range = Self {
-            first: u32::from(address),
-            bits,
-        };
-        (range.first & !mask(bits) == 0 && range.is_private())
-            .then_some(range)
-            .ok_or_else(not)
+        })
+    }
+}
+
+fn read(text: &str, sizes: RangeInclusive<u8>) -> Option<Cidr> {
+    let (address, bits) = text.split_once('/')?;
+    let address: Ipv4Addr = address.parse().ok()?;
+    let bits: u8 = bits.parse().ok().filter(|bits| sizes.contains(bits))?;
+    let range = Cidr {
+        first: u32::from(address),
+        bits,
+    };
+    (range.first & !mask(bits) == 0 && range.is_private()).then_some(range)
+}
+
+/// A range of a customer's own building, of any size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Onsite(pub Cidr);
+
+impl TryFrom<String> for Onsite {
+    type Error = NotA;
+
+    fn try_from(text: String) -> Result<Self, NotA> {
+        let wanted = "a private range such as `192.168.0.0/16`, with its first address";
+        read(&text, 8..=32).map(Self).ok_or(NotA { text, wanted })
+    }
+}
+
+impl From<Onsite> for String {
+    fn from(range: Onsite) -> Self {
+        range.0.to_string()
+    }
+}
+
+impl fmt::Display for Onsite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Error,
     cidr::Cidr,
-    place::{self, Placement},
+    place::{self, Outpost, Placement},
     size::Size,
     word::{Account, Arn, ChatId, Domain, Label, Mail, Prefix, Region, Url, Zone},
 };
@@ -105,6 +105,8 @@ pub struct Network {
     pub local_zones: Vec<String>,
     /// Wavelength Zones in which environments may stand, such as `eu-central-1-wl1-ber-wlz-1`. A new one goes to the end.
     pub wavelength_zones: Vec<String>,
+    /// Outposts on which environments may stand. A new one goes to the end.
+    pub outposts: Vec<Outpost>,
     /// Services that are reached without leaving the network, such as `ssm`; S3 and DynamoDB always are, for nothing.
     pub endpoints: Vec<Endpoint>,
     /// Ports beside 80 and 443 that hosts may call on the internet.
@@ -391,6 +393,12 @@ impl Config {
                 &format!("foundations.{label}.network.wavelength_zones"),
                 &foundation.region,
                 &foundation.network.wavelength_zones,
+            )?;
+            place::outposts(
+                &format!("foundations.{label}.network.outposts"),
+                &foundation.region,
+                range,
+                &foundation.network.outposts,
             )?;
             self.check_source(label, foundation)?;
         }

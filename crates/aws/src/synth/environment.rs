@@ -26,7 +26,8 @@ use serde_json::{Value, json};
 use super::{
     Error, Kind, Priorities, Stack,
     config::{self, Config, Engine, Foundation, Runtime},
-    place, size,
+    place::{self, Outpost},
+    size,
     template::{Resource, Template, att, import, logical, re},
     word::{Account, Label},
 };
@@ -80,20 +81,30 @@ impl Scope<'_> {
 
     fn subnets(&self, tier: &str) -> Value {
         let place = &self.options.placement;
-        let tier = match (&place.local_zone, &place.wavelength) {
-            (Some(zone), _) => logical(&[zone, tier]),
+        let tier = match (&place.local_zone, &place.wavelength, self.outpost()) {
+            (Some(zone), ..) => logical(&[zone, tier]),
             // Only hosts stand there; what they keep stands in the region.
-            (_, Some(zone)) if tier == "Private" => logical(&[zone, "Carrier"]),
+            (_, Some(zone), _) if tier == "Private" => logical(&[zone, "Carrier"]),
+            // What the building reaches stands beside what it serves: one subnet leads to the local gateway.
+            (.., Some(own)) if tier != "Isolated" => format!("{}Private", own.id()),
+            (.., Some(own)) => format!("{}{tier}", own.id()),
             _ => tier.to_owned(),
         };
         json!({ "Fn::Split": [",", self.shared(&format!("{tier}Subnets"))] })
     }
 
+    /// The Outpost on which it stands.
+    fn outpost(&self) -> Option<&'_ Outpost> {
+        let arn = self.options.placement.outpost.as_ref()?;
+        self.foundation.network.outpost(arn)
+    }
+
     /// What disks are: Local Zones do not all have the newer kind, and Wavelength Zones only the older.
     fn volume(&self) -> &'static str {
         let place = &self.options.placement;
-        match (&place.local_zone, &place.wavelength) {
-            (None, None) => "gp3",
+        match (&place.local_zone, &place.wavelength, self.outpost()) {
+            (None, None, None) => "gp3",
+            (.., Some(own)) => own.volume.word(),
             _ => "gp2",
         }
     }
@@ -245,11 +256,13 @@ fn check(scope: &Scope<'_>) -> Result<(), Error> {
         );
         return Err(Error::config(format!("apps.{}", scope.app), why));
     }
+    let (types, architecture) = size::types(&scope.spec.host.size, &scope.config.sizes)?;
     let wanted = place::Wanted {
         options,
+        spec: scope.spec,
         engine: scope.engine,
-        hosts: scope.spec.scaling.max,
-        types: size::types(&scope.spec.host.size, &scope.config.sizes)?.1,
+        types: &types,
+        architecture,
     };
     let at = scope.at("");
     options

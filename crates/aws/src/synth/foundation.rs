@@ -10,6 +10,7 @@ mod egress;
 mod key;
 mod network;
 mod notice;
+mod outpost;
 mod roles;
 mod stacks;
 
@@ -86,6 +87,7 @@ pub fn foundation(config: &Config, label: &Label) -> Result<Stack, Error> {
     key::add(&mut template, &scope);
     network::add(&mut template, &scope)?;
     egress::add(&mut template, &scope)?;
+    outpost::add(&mut template, &scope)?;
     bucket::add(&mut template, &scope);
     notice::add(&mut template, &scope);
     boundary::add(&mut template, &scope);

@@ -6,10 +6,11 @@ use aws::synth::{Config, Priorities, all};
 use model::spec;
 
 /// Each case: its name, and the `vend.yaml` of its app.
-const CASES: [(&str, &str); 3] = [
+const CASES: [(&str, &str); 4] = [
     ("guestbook", "../../examples/guestbook/vend.yaml"),
     ("shop", "tests/synth/cases/shop.yaml"),
     ("wave", "tests/synth/cases/wave.yaml"),
+    ("rack", "tests/synth/cases/rack.yaml"),
 ];
 
 fn root() -> PathBuf {

@@ -1,9 +1,9 @@
 //! What CloudFormation calls for each type of resource, held against the role that it makes environments with: everything that
 //! it needs is allowed, on what the stacks make, and nothing is allowed that no type needs.
 //!
-//! Source: `handlers` and `tagging` of the types' schemas in CloudFormation's registry, read 2026-11-22 (ASG, ECS, IAM, Logs, ELBv2
-//! rules, RDS, Application Auto Scaling), and for those without handlers there the calls of their API. Left out is what only
-//! properties need that no template has; what a property needs that some have stands in `PROPERTIES`.
+//! Source: `handlers` and `tagging` of the types' schemas in CloudFormation's registry, with which `schemas` compares it, and for
+//! those without handlers there the calls of their API. Left out is what only properties need that no template has; what a property
+//! needs that some have stands in `PROPERTIES`.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A type, what its ARNs look like in an environment's stack, and the actions.
-type Handler = (&'static str, &'static [&'static str], &'static str);
+pub type Handler = (&'static str, &'static [&'static str], &'static str);
 
 const ALARM: &str = "arn:aws:cloudwatch:eu-central-1:111111111111:alarm:vend-production-shop-live-a";
 const APPLICATION: &str =
@@ -33,14 +33,14 @@ const LISTENER: &str = "arn:aws:elasticloadbalancing:eu-central-1:111111111111:l
 const LOG: &str = "arn:aws:logs:eu-central-1:111111111111:log-group:/vend/production/shop/live";
 const PROFILE: &str = "arn:aws:iam::111111111111:instance-profile/vend/host/a";
 const ROLE: &str = "arn:aws:iam::111111111111:role/vend/host/a";
-const LINKED: &str = "arn:aws:iam::111111111111:role/aws-service-role/a";
+pub const LINKED: &str = "arn:aws:iam::111111111111:role/aws-service-role/a";
 const RULE: &str = "arn:aws:elasticloadbalancing:eu-central-1:111111111111:listener-rule/app/a/1/2/3";
 const EVENT: &str = "arn:aws:events:eu-central-1:111111111111:rule/vend-production-shop-live-a";
 const SCALABLE: &str = "arn:aws:application-autoscaling:eu-central-1:111111111111:scalable-target/a";
 const SECURITY: &str = "arn:aws:ec2:eu-central-1:111111111111:security-group/sg-1";
 const ZONE: &str = "arn:aws:route53:::hostedzone/Z1";
 
-const HANDLERS: [Handler; 37] = [
+pub const HANDLERS: [Handler; 37] = [
     (
         "AWS::ApplicationAutoScaling::ScalableTarget",
         &[SCALABLE, LINKED],
@@ -376,7 +376,7 @@ const KEYS: [(&str, &[&str]); 4] = [
 ];
 
 /// The six policies of the role, as one document.
-fn role() -> (Value, Actions) {
+pub fn role() -> (Value, Actions) {
     let foundation = template("vend-production");
     let policies: Vec<&Resource> = foundation
         .of("AWS::IAM::ManagedPolicy")
@@ -396,7 +396,7 @@ fn role() -> (Value, Actions) {
     (json!({ "Statement": statements }), actions)
 }
 
-fn is_allowed(document: &Value, action: &str, resources: &[&str]) -> bool {
+pub fn is_allowed(document: &Value, action: &str, resources: &[&str]) -> bool {
     let keys: Vec<Vec<(&str, &str)>> = (0..5)
         .map(|n: usize| KEYS.iter().map(|(key, all)| (*key, all[n % all.len()])).collect())
         .collect();

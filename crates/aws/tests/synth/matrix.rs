@@ -13,6 +13,7 @@ pub fn matrix() -> &'static [Stack] {
             shop(),
             guestbook(),
             wave(),
+            rack(),
             local(),
         ]
         .concat()
@@ -202,6 +203,11 @@ fn shop() -> Vec<Stack> {
 /// An environment in a Wavelength Zone, below names of its own.
 fn wave() -> Vec<Stack> {
     case("wave", "tests/synth/cases/wave.yaml", "wave")
+}
+
+/// An environment on an Outpost, below names of its own.
+fn rack() -> Vec<Stack> {
+    case("rack", "tests/synth/cases/rack.yaml", "rack")
 }
 
 /// The stacks of the example, below a name of its own.

@@ -12,7 +12,7 @@ use aws::synth::Stack;
 use crate::{golden, matrix};
 
 /// A program of one of the Python environments that `cargo xtask test` makes beside the build.
-fn program(path: &str) -> Option<PathBuf> {
+pub fn program(path: &str) -> Option<PathBuf> {
     let own = std::env::current_exe().unwrap();
     let found = own
         .ancestors()
@@ -25,7 +25,7 @@ fn program(path: &str) -> Option<PathBuf> {
 }
 
 /// A directory of this test's own, emptied.
-fn directory(name: &str) -> PathBuf {
+pub fn directory(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_dir_all(&path);
     fs::create_dir_all(&path).unwrap();
@@ -67,7 +67,7 @@ fn templates(directory: &Path) -> usize {
     count
 }
 
-fn run(command: &mut Command) -> String {
+pub fn run(command: &mut Command) -> String {
     let done = command.output().unwrap();
     let text = format!(
         "{}{}",
@@ -209,7 +209,7 @@ fn packer_takes_every_template() {
         println!("skipped: packer is not there; `cargo xtask test` installs it");
         return;
     };
-    for name in ["guestbook", "shop", "wave"] {
+    for name in ["guestbook", "shop", "wave", "rack"] {
         let files = golden::files(name);
         let images = files.keys().filter(|path| path.ends_with("/image.pkr.hcl"));
         for (index, image) in images.enumerate() {

@@ -214,9 +214,12 @@ fn heard(name: &str, turns: &[&str], arguments: &[&str], next: &str) -> Vec<Stri
     fs::create_dir_all(&directory).unwrap();
     let script = script(&directory);
     let text = fs::read_to_string(&script).unwrap();
-    let first = "next=$(( SECONDS + RANDOM % 60 ))";
-    assert!(text.contains(first));
-    fs::write(&script, text.replace(first, next)).unwrap();
+    let (first, later) = (
+        "next=$(( SECONDS + RANDOM % 60 ))",
+        "next=$(( SECONDS + 60 + RANDOM % 60 ))",
+    );
+    assert!(text.contains(first) && text.contains(later));
+    fs::write(&script, text.replace(first, next).replace(later, next)).unwrap();
     for (name, text) in [("aws", AWS), ("curl", CURL), ("sleep", SLEEP)] {
         let path = directory.join(name);
         fs::write(&path, text).unwrap();
@@ -226,6 +229,11 @@ fn heard(name: &str, turns: &[&str], arguments: &[&str], next: &str) -> Vec<Stri
     fs::write(directory.join("now"), "000 InService\n").unwrap();
     let record = |id: &str| json!({ "Name": "green.test.", "Type": "A", "SetIdentifier": id, "ResourceRecords": [{ "Value": "1.1.1.1" }] });
     let all = json!({ "ResourceRecordSets": [record("nobody"), record("i-own"), record("i-gone"), record("i-other")] });
+    let all = if name == "robbed" {
+        json!({ "ResourceRecordSets": [record("nobody")] })
+    } else {
+        all
+    };
     fs::write(directory.join("records"), all.to_string()).unwrap();
     fs::write(directory.join("asked"), "").unwrap();
     let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap());
@@ -317,4 +325,17 @@ fn addresses_of_hosts_that_are_gone_go() {
     }
     let asked = heard("sweep", &["500 InService"], &[], "next=0");
     assert_eq!(asked, [r#"["DELETE","i-gone","1.1.1.1"]"#]);
+}
+
+/// One that others took for gone, because EC2 told them less than there is, has its record again after a minute.
+#[test]
+fn a_record_that_is_missing_comes_back_while_the_app_is_well() {
+    if !is_there() {
+        return;
+    }
+    let joined = r#"["UPSERT","i-own","155.146.1.2"]"#;
+    let well = ["200 InService", "200 InService"];
+    assert_eq!(heard("robbed", &well, &[], "next=0"), [joined, joined]);
+    let ill = ["500 InService"];
+    assert_eq!(heard("robbed", &ill, &[], "next=0"), Vec::<String>::new());
 }

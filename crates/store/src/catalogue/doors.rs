@@ -8,7 +8,7 @@ use rusqlite::{Row, params};
 use serde_json::json;
 
 use crate::{
-    By, Db, Error, Tx,
+    By, Db, Error, Move, Tx,
     sql::{At, Columns as _, Json},
 };
 
@@ -83,6 +83,21 @@ impl Db<'_> {
         )
     }
 
+    /// Refuses what only the load balancer here would do, where AWS serves something behind the door too, or is about to.
+    fn refuse_away(&self, door: &Door, what: &str) -> Result<(), Error> {
+        let is_behind = |own: &Move| match door {
+            Door::Tenant(tenant) => own.place.tenant == *tenant,
+            Door::Environment(place) => own.place == *place,
+        };
+        match self.moves()?.into_iter().find(is_behind) {
+            None => Ok(()),
+            Some(Move { place, host, .. }) => Err(Error::refused_with(
+                format!("{what}: AWS serves {place} too, as {host}, and does not ask the load balancer here"),
+                format!("vend move {place} --engine embedded"),
+            )),
+        }
+    }
+
     fn door_keys(&self, door: &Door) -> Result<(i64, Option<i64>), Error> {
         let tenant = self.tenant_key(door.tenant())?;
         Ok(match door {
@@ -94,8 +109,10 @@ impl Db<'_> {
 
 impl Tx<'_> {
     /// Visitors get the page from now on; one that is closed already gets the new page.
+    /// What AWS serves too is refused: visitors reach it there under another name, and would get no page.
     pub fn close(&self, door: &Door, page: Option<&str>, by: &By) -> Result<(), Error> {
         let (tenant, environment) = self.door_keys(door)?;
+        self.refuse_away(door, &format!("{door} cannot be closed"))?;
         self.delete_closure(tenant, environment)?;
         self.run(
             "INSERT INTO closures (tenant_id, environment_id, page, at, by) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -123,9 +140,13 @@ impl Tx<'_> {
         )
     }
 
-    /// Only these may ask for anything of the tenant.
+    /// Only these may ask for anything of the tenant. Refused where AWS serves some of it too: nobody would look there.
     pub fn set_access(&self, name: &TenantName, access: &Access, by: &By) -> Result<(), Error> {
         let key = self.tenant_key(name)?;
+        if !access.is_empty() {
+            let what = format!("nobody would look at who asks for all of {name}");
+            self.refuse_away(&Door::Tenant(name.clone()), &what)?;
+        }
         let written = (!access.is_empty()).then_some(Json(access));
         self.run(
             "UPDATE tenants SET access = ?2 WHERE id = ?1",

@@ -146,6 +146,10 @@ impl Tx<'_> {
             );
             return Err(Error::refused_with(message, format!("vend move {place} --abort")));
         }
+        if self.closure(place)?.is_some() {
+            let message = format!("{place} is closed here, and would be open on AWS");
+            return Err(Error::refused_with(message, format!("vend edge open {place}")));
+        }
         let data = data.then_some(Word(Side::Here));
         self.run(
             "INSERT INTO moves (environment_id, host, release, data, began_at, began_by) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",

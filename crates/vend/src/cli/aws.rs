@@ -23,8 +23,9 @@ mod synth;
 
 use std::{error::Error as StdError, process::ExitCode};
 
-use ::aws::client;
+use ::aws::{client, stack::Stack};
 use clap::Subcommand;
+use model::spec;
 pub use moving::{Move, run as move_environment};
 
 use super::{Exit, Failure, Global, is_yes};
@@ -127,6 +128,23 @@ fn broken(error: client::Error) -> Failure {
     }
 }
 
+/// What a refused call is to a person, where a stack was to be changed or taken away: the build of branches may not do that to one
+/// that was made before stacks had tags.
+fn refused(error: client::Error, stack: &Stack, branch: Option<&spec::Environment>) -> Failure {
+    match branch.filter(|_| error.is_denied() && !stack.is_tagged()) {
+        None => broken(error),
+        Some(own) => Failure::new(
+            Exit::Refused,
+            format!(
+                "{} was made before stacks had tags, and the build of branches may change only those whose tags say that they are a branch's",
+                stack.name
+            ),
+        )
+        .cause(chain(&error))
+        .next(format!("vend aws apply --branch {}, once, by an operator", own.branch)),
+    }
+}
+
 /// An error with its causes, in one line.
 fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
@@ -151,4 +169,52 @@ fn agreed(question: &str, yes: bool, output: &Output) -> Result<bool, Failure> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).map_err(failed)?;
     Ok(is_yes(&line))
+}
+
+#[cfg(test)]
+mod tests {
+    use ::aws::stack::Status;
+
+    use super::*;
+
+    /// What its build is told of a stack of a branch that it may not change.
+    #[test]
+    fn a_stack_of_a_branch_without_tags_wants_an_operator_once() {
+        let yaml = "app: shop\nenvironments:\n  preview: { branches: 'feature/*' }\n";
+        let (app, _) = spec::App::parse(yaml, "vend.yaml", &|_| true).unwrap();
+        let own = app.following("feature/login").unwrap().remove(0);
+        let stack = |tags: &[&str]| Stack {
+            name: "vend-production-shop-x-b-0123456789ab".into(),
+            id: "i".into(),
+            status: Status("UPDATE_COMPLETE".into()),
+            why: None,
+            outputs: Vec::new(),
+            parameters: Vec::new(),
+            tags: tags.iter().map(|key| (*key).into()).collect(),
+            is_protected: false,
+            at: "t".into(),
+            drift: String::new(),
+        };
+        let denied = |code: &str| client::Error::Refused {
+            service: "cloudformation",
+            operation: "CreateChangeSet",
+            code: code.to_owned(),
+            message: "not authorized".to_owned(),
+        };
+        let said =
+            |code: &str, tags: &[&str], branch| format!("{:?}", refused(denied(code), &stack(tags), branch));
+        let old = said("AccessDenied", &["vend:platform"], Some(&own));
+        assert!(old.contains("was made before stacks had tags"), "{old}");
+        assert!(
+            old.contains("vend aws apply --branch feature/login, once, by an operator"),
+            "{old}"
+        );
+        for other in [
+            said("AccessDenied", &["vend:app", "vend:preview"], Some(&own)),
+            said("AccessDenied", &[], None),
+            said("ValidationError", &[], Some(&own)),
+        ] {
+            assert!(!other.contains("had tags"), "{other}");
+        }
+    }
 }

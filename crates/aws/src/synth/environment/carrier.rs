@@ -185,8 +185,11 @@ leave() {
   records | jq -c --arg hosts " $* " 'select(.SetIdentifier as $id | $hosts | contains(" " + $id + " "))' |
     while read -r record; do change DELETE "$record"; done
 }
+# What others took away for a host that is gone comes back, and what hosts that are gone left behind goes.
 sweep() {
-  there=$(records | jq -r .SetIdentifier) && [ -n "$there" ] || return 0
+  there=$(records | jq -r .SetIdentifier) || return 0
+  if [ "$is_in" = yes ] && ! grep -qxF "$host" <<< "$there"; then join; fi
+  [ -n "$there" ] || return 0
   # A host that is gone for good is not known any more: asked for by a filter, it is left out and no error.
   live=$(aws ec2 describe-instances --output text --query 'Reservations[].Instances[].InstanceId' --filters \
     "Name=instance-id,Values=$(tr '\n' , <<< "$there" | sed 's/,$//')" Name=instance-state-name,Values=pending,running) || return 0

@@ -6,6 +6,7 @@ use super::Scope;
 use crate::synth::{
     Error,
     config::{self, Database, Engine},
+    place::outpost,
     policy::{Role, arn, grant},
     template::{Resource, Template, att, re, sub},
 };
@@ -83,10 +84,10 @@ struct Wanted<'c> {
 
 fn wanted<'c>(scope: &Scope<'c>, engine: Engine, own: &'c Database) -> Result<Wanted<'c>, Error> {
     let production = scope.is_production();
-    let size = own.size.as_deref().unwrap_or(if is_aurora(engine) {
-        "t4g.medium"
-    } else {
-        "t4g.small"
+    let size = own.size.as_deref().unwrap_or(match scope.outpost() {
+        Some(_) => outpost::DATABASE,
+        None if is_aurora(engine) => "t4g.medium",
+        None => "t4g.small",
     });
     let plain = |text: &str| {
         !text.is_empty()
@@ -122,7 +123,7 @@ fn wanted<'c>(scope: &Scope<'c>, engine: Engine, own: &'c Database) -> Result<Wa
         version,
         size: size.to_owned(),
         storage,
-        multi_az: own.multi_az.unwrap_or(production),
+        multi_az: own.multi_az.unwrap_or(production && scope.outpost().is_none()),
         backup,
         protected: own.protected.unwrap_or(production),
         rotate,
@@ -176,7 +177,9 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
         about,
         subnets,
     ));
-    monitoring(template, scope);
+    if scope.outpost().is_none() {
+        monitoring(template, scope);
+    }
     if moves(scope) {
         freezes(template);
     }
@@ -279,6 +282,14 @@ fn monitoring(template: &mut Template, scope: &Scope<'_>) {
     template.add(role.resource(scope.platform(), scope.shared("Boundary")));
 }
 
+/// What RDS does not do on an Outpost: grow, and tell of the machine and its logs.
+const NOT_ON_OUTPOSTS: [&str; 4] = [
+    "MaxAllocatedStorage",
+    "EnableCloudwatchLogsExports",
+    "MonitoringInterval",
+    "MonitoringRoleArn",
+];
+
 fn single(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
     let properties = json!({ "Family": family(wanted), "Description": sub("${AWS::StackName}"), "Parameters": parameters(wanted, moves(scope)) });
     template.add(Resource::new(
@@ -287,14 +298,14 @@ fn single(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
         "Connections are encrypted.",
         properties,
     ));
-    let properties = json!({
+    let mut properties = json!({
         "Engine": word(wanted.engine),
         "EngineVersion": wanted.version,
         "DBInstanceClass": format!("db.{}", wanted.size),
         "DBName": name(scope),
         "AllocatedStorage": wanted.storage.to_string(),
         "MaxAllocatedStorage": wanted.storage.saturating_mul(4).min(65_536),
-        "StorageType": "gp3",
+        "StorageType": if scope.outpost().is_some() { "gp2" } else { "gp3" },
         "StorageEncrypted": true,
         "KmsKeyId": scope.shared("KeyArn"),
         "MasterUsername": "vend",
@@ -316,13 +327,23 @@ fn single(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
         "MonitoringRoleArn": att("DatabaseMonitoringRole.Arn"),
         "CACertificateIdentifier": "rds-ca-rsa2048-g1",
     });
+    if let (Some(_), Some(all)) = (scope.outpost(), properties.as_object_mut()) {
+        all.retain(|key, _| !NOT_ON_OUTPOSTS.contains(&key.as_str()));
+    }
     let about = "A last snapshot stays when it goes, and when it must be replaced.";
     let database = Resource::new("Database", "AWS::RDS::DBInstance", about, properties)
         .skip("E3691", "A version without a patch level stays right when RDS patches by itself; the rule knows whole ones only.")
         .skip("W3691", "The same: what the rule calls deprecated is a version without a patch level.")
-        .skip("CKV_AWS_118", "Enhanced monitoring is on: MonitoringInterval is 60.")
+        .skip("CKV_AWS_118", match scope.outpost() {
+            None => "Enhanced monitoring is on: MonitoringInterval is 60.",
+            Some(_) => "RDS on Outposts has no enhanced monitoring.",
+        })
         .skip("CKV_AWS_161", "Apps log in with the password that RDS keeps and changes: their drivers know no IAM tokens.")
         .snapshot();
+    let database = match scope.outpost() {
+        None => database,
+        Some(_) => database.skip("CKV_AWS_129", "RDS on Outposts has no logs to send."),
+    };
     template.add(modest(database, wanted));
 }
 

@@ -119,9 +119,9 @@ fn group(scope: &Scope<'_>, half: Half, types: &[String]) -> Resource {
     if scope.wave().is_none() {
         properties["TargetGroupARNs"] = json!([re(half.id("Targets"))]);
     }
-    match options.warm {
-        Some(_) => properties["LaunchTemplate"] = launch,
-        None => properties["MixedInstancesPolicy"] = mixed(launch, types, options.spot),
+    match options.warm.is_some() || scope.outpost().is_some() {
+        true => properties["LaunchTemplate"] = launch,
+        false => properties["MixedInstancesPolicy"] = mixed(launch, types, options.spot),
     }
     let about = format!(
         "The hosts of the {} half. A release decides whether there are any; scaling decides how many.",

@@ -23,6 +23,14 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>, notes: &mut Vec<St
         );
     }
     health_notes(scope, notes);
+    if let Some(own) = scope.outpost() {
+        notes.push(format!(
+            "`placement.outpost`: the load balancer takes two machines of the rack and has addresses of the network only, which {} reaches by \
+             the local gateway; a release needs slots for both halves' hosts at once; what stands there is paid with the rack, whatever price is \
+             said here",
+            own.local.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+        ));
+    }
     if scope.options.dedicated_balancer {
         balancer(template, scope);
     }
@@ -211,12 +219,30 @@ pub(super) fn forward(scope: &Scope<'_>) -> Value {
     json!({ "Type": "forward", "ForwardConfig": { "TargetGroups": targets } })
 }
 
+/// Who reaches the environment's own load balancer, in ranges and in words: on an Outpost, who is behind its local gateway.
+fn visitors(scope: &Scope<'_>) -> (Vec<String>, &'static str) {
+    match scope.outpost() {
+        None => (
+            vec!["0.0.0.0/0".to_owned()],
+            "The load balancer: from everywhere, to the hosts of this environment",
+        ),
+        Some(own) => (
+            own.local.iter().map(ToString::to_string).collect(),
+            "The load balancer: from the building, to the hosts of this environment",
+        ),
+    }
+}
+
 fn balancer(template: &mut Template, scope: &Scope<'_>) {
-    let open = |port: u16, about: &str| json!({ "IpProtocol": "tcp", "FromPort": port, "ToPort": port, "CidrIp": "0.0.0.0/0", "Description": about });
+    let (from, about) = visitors(scope);
+    let open = |port: u16, about: &str| {
+        let one = move |range: &String| json!({ "IpProtocol": "tcp", "FromPort": port, "ToPort": port, "CidrIp": range, "Description": about });
+        from.iter().map(one).collect::<Vec<_>>()
+    };
     let properties = json!({
-        "GroupDescription": "The load balancer: from everywhere, to the hosts of this environment",
+        "GroupDescription": about,
         "VpcId": scope.shared("Vpc"),
-        "SecurityGroupIngress": [open(80, "HTTP, redirected"), open(443, "HTTPS")],
+        "SecurityGroupIngress": ([open(80, "HTTP, redirected"), open(443, "HTTPS")].concat()),
         "SecurityGroupEgress": [crate::synth::foundation::closed()],
         "Tags": [{ "Key": "Name", "Value": sub("${AWS::StackName}-balancer") }],
     });
@@ -246,7 +272,7 @@ fn balancer(template: &mut Template, scope: &Scope<'_>) {
     let prefix = format!("balancer/{}-{}", scope.app, scope.spec.name);
     let properties = json!({
         "Type": "application",
-        "Scheme": "internet-facing",
+        "Scheme": if scope.outpost().is_some() { "internal" } else { "internet-facing" },
         "IpAddressType": "ipv4",
         "Subnets": scope.subnets("Public"),
         "SecurityGroups": [att("BalancerGroup.GroupId")],

@@ -43,7 +43,14 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
         Nat::None => {}
     }
     for letter in letters {
-        private_routes(template, network.nat, letter, letters[0]);
+        let table = Table {
+            id: format!("PrivateRoutes{letter}"),
+            name: format!("private-{}", letter.to_lowercase()),
+            about: "Routes of one zone's private tier.",
+            route: format!("PrivateRoute{letter}"),
+        };
+        natted(template, network.nat, &table, letter, letters[0]);
+        template.add(association("Private", letter, &table.id));
     }
     endpoints(template, scope, letters);
     Ok(())
@@ -69,16 +76,24 @@ fn gateway(template: &mut Template, letter: &str) {
     ));
 }
 
-fn private_routes(template: &mut Template, nat: Nat, letter: &str, first: &str) {
-    let table = format!("PrivateRoutes{letter}");
-    let tags = json!({ "VpcId": re("Vpc"), "Tags": named(&format!("private-{}", letter.to_lowercase())) });
+/// A table of routes, and the id of its way out.
+pub(super) struct Table {
+    pub id: String,
+    pub name: String,
+    pub about: &'static str,
+    pub route: String,
+}
+
+/// A table whose way out is NAT: that of the zone `letter`, or of the `first`.
+pub(super) fn natted(template: &mut Template, nat: Nat, table: &Table, letter: &str, first: &str) {
+    let tags = json!({ "VpcId": re("Vpc"), "Tags": named(&table.name) });
     template.add(Resource::new(
-        &table,
+        &table.id,
         "AWS::EC2::RouteTable",
-        "Routes of one zone's private tier.",
+        table.about,
         tags,
     ));
-    let mut route = json!({ "RouteTableId": re(&table), "DestinationCidrBlock": "0.0.0.0/0" });
+    let mut route = json!({ "RouteTableId": re(&table.id), "DestinationCidrBlock": "0.0.0.0/0" });
     match nat {
         Nat::PerZone => route["NatGatewayId"] = re(format!("Nat{letter}")),
         Nat::One => route["NatGatewayId"] = re(format!("Nat{first}")),
@@ -87,13 +102,12 @@ fn private_routes(template: &mut Template, nat: Nat, letter: &str, first: &str) 
     }
     if !route.is_null() {
         template.add(Resource::new(
-            format!("PrivateRoute{letter}"),
+            &table.route,
             "AWS::EC2::Route",
             "Out, by NAT.",
             route,
         ));
     }
-    template.add(association("Private", letter, &table));
 }
 
 /// A small instance that hides hosts behind its address. It is restarted by EC2 when its hardware fails.
@@ -107,6 +121,8 @@ fn instance(template: &mut Template, scope: &Scope<'_>, letters: &[&str]) {
     let local = scope.options.network.local_zones.iter();
     let subnets = letters.iter().map(|letter| format!("PrivateSubnet{letter}"));
     let subnets = subnets.chain(local.map(|zone| logical(&[zone, "Private", "Subnet"])));
+    let outposts = scope.options.network.outposts.iter();
+    let subnets = subnets.chain(outposts.map(|own| format!("{}PrivateSubnet", own.id())));
     let from: Vec<Value> = subnets
         .map(|subnet| {
             let range = att(format!("{subnet}.CidrBlock"));
@@ -228,6 +244,8 @@ fn endpoints(template: &mut Template, scope: &Scope<'_>, letters: &[&str]) {
         .map(|letter| re(format!("PrivateRoutes{letter}")))
         .collect();
     tables.push(re("PublicRoutes"));
+    let outposts = scope.options.network.outposts.iter();
+    tables.extend(outposts.map(|own| re(format!("{}Routes", own.id()))));
     for (id, service) in [("S3Endpoint", "s3"), ("DynamodbEndpoint", "dynamodb")] {
         let properties = json!({
             "VpcId": re("Vpc"),

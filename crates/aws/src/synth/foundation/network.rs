@@ -123,7 +123,7 @@ fn carrier(template: &mut Template, scope: &Scope<'_>, range: Cidr) {
     let id = |zone: &str| logical(&[zone, "Carrier", "Subnet"]);
     for (n, zone) in zones.iter().enumerate() {
         let n = u32::try_from(n).unwrap_or(0);
-        // The last sixteenth holds eight.
+        // The last sixteenth holds eight: the first four are theirs.
         let part = range.part(range.bits() + 7, 15 * 8 + n);
         let part = part.expect("a foundation has no more Wavelength Zones than fit");
         let about = "Hosts in a Wavelength Zone.";

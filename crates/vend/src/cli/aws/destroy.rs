@@ -15,7 +15,7 @@ use super::{
     apply::Progress,
     broken,
     project::{Loaded, Project},
-    slot,
+    refused, slot,
 };
 use crate::output::{Output, clean};
 
@@ -165,6 +165,7 @@ async fn one(
     let done = destroy::destroy(site, stack, start, &mut |event| progress.tell(event)).await;
     progress.end();
     let (outcome, left) = done.map_err(|error| match error {
+        Error::Client(error) if error.is_denied() => refused(error, stack, loaded.branch.as_ref()),
         Error::Client(error) => broken(error).next("vend aws destroy: it goes on where it was"),
         Error::Protected(name) => {
             Failure::new(Exit::Refused, format!("{name} is protected")).next("vend aws unprotect")

@@ -10,6 +10,7 @@ use clap::Args;
 use super::{
     Failure, broken,
     project::{Loaded, Project},
+    refused,
 };
 use crate::output::{Output, Tone, clean};
 
@@ -35,7 +36,11 @@ pub async fn all(loaded: &Loaded, found: &[(String, Found)], keeps: bool) -> Res
         let site = loaded.site(&wanted.mark.foundation);
         let own = found.iter().find(|(_, found)| found.stack.name == wanted.name);
         let own = own.map(|(_, found)| found);
-        plans.push(plan::plan(site, wanted, own, keeps).await.map_err(broken)?);
+        let plan = plan::plan(site, wanted, own, keeps).await;
+        plans.push(plan.map_err(|error| match own {
+            Some(found) => refused(error, &found.stack, loaded.branch.as_ref()),
+            None => broken(error),
+        })?);
     }
     Ok(plans)
 }

@@ -160,10 +160,25 @@ fn host(loaded: &Loaded, trip: &Trip<'_>) -> Result<String, Failure> {
     let own =
         stacks.find(|own| own.kind == Kind::Environment && own.environment.as_ref() == Some(environment));
     let url = own.and_then(|own| own.template.outputs.iter().find(|(id, _)| id == "Url"));
-    let url = url.and_then(|(_, output)| output["Value"].as_str()?.strip_prefix("https://"));
-    url.map(str::to_owned).ok_or_else(|| {
-        Failure::failed(format!("{} has no stack with a name", trip.target)).next("vend aws synth")
+    let url = url.and_then(|(_, output)| output["Value"].as_str());
+    name(url).map_err(|why| {
+        Failure::new(
+            Exit::Refused,
+            format!("{} cannot be moved there: {why}", trip.target),
+        )
+        .next("take `placement` out of aws.toml, or release there without a move: vend aws push")
     })
+}
+
+/// The name in an environment's address. Requests go on from here by HTTPS, which is spoken where a load balancer stands.
+fn name(url: Option<&str>) -> Result<String, String> {
+    match url.map(|url| (url, url.strip_prefix("https://"))) {
+        Some((_, Some(host))) => Ok(host.to_owned()),
+        Some((url, None)) => Err(format!(
+            "no load balancer stands in a Wavelength Zone, its app answers at {url} itself, and this load balancer forwards by HTTPS only"
+        )),
+        None => Err("it has no stack with a name".to_owned()),
+    }
 }
 
 /// What would be done; and whether nothing is to be done with stacks.
@@ -393,5 +408,24 @@ async fn watch(trip: &Trip<'_>, own: &Move, before: &Moved) -> Result<(), Failur
         if Instant::now() >= end {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_go_on_to_names_with_https_only() {
+        assert_eq!(
+            name(Some("https://shop.example.com")).as_deref(),
+            Ok("shop.example.com")
+        );
+        let wave = name(Some("http://shop.example.com:8080")).unwrap_err();
+        assert!(
+            wave.contains("Wavelength Zone") && wave.contains(":8080"),
+            "{wave}"
+        );
+        assert!(name(None).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! An environment is closed by who may destroy it, a whole tenant by its operator.
+//! An environment is closed by who may destroy it, a whole tenant by its operator: who may is told here that AWS serves it too.
 
 use super::{Case, DEVELOPERS, Foreigner::NotFound, OPERATORS, case};
 use axum::http::Method;
@@ -9,9 +9,12 @@ pub(super) fn cases(environment: &str) -> Vec<Case> {
     let (closure, tenant) = (format!("{environment}/closure"), "/v1/tenants/acme/closure");
     vec![
         case("environments.close", put(), &closure, NotFound, DEVELOPERS)
-            .body(json!({ "page": "<p>Back at noon" })),
+            .body(json!({ "page": "<p>Back at noon" }))
+            .status(409),
         case("environments.open", delete(), &closure, NotFound, DEVELOPERS),
-        case("tenants.close", put(), tenant, NotFound, OPERATORS).body(json!({})),
+        case("tenants.close", put(), tenant, NotFound, OPERATORS)
+            .body(json!({}))
+            .status(409),
         case("tenants.open", delete(), tenant, NotFound, OPERATORS),
         case(
             "tenants.access",
@@ -20,6 +23,7 @@ pub(super) fn cases(environment: &str) -> Vec<Case> {
             NotFound,
             OPERATORS,
         )
-        .body(json!({ "deny": ["192.0.2.0/24"] })),
+        .body(json!({ "deny": ["192.0.2.0/24"] }))
+        .status(409),
     ]
 }
