@@ -195,7 +195,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let secure = secure.filter_map(|(listener, _)| listener.socket.local_addr().ok());
     let _ = shared.secure.set(secure.collect());
     for (folder, held) in &certificates {
-        if held.seen().iter().all(|seen| seen.problem.is_some()) {
+        if held.is_empty() {
             tracing::warn!(%folder, "no certificate can be used: TLS is refused to whoever asks for it");
         }
     }
