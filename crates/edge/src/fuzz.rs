@@ -300,7 +300,6 @@ impl Dice<'_> {
             host_regexes: (0..self.up_to(1))
                 .map(|_| self.text(&["a", "b", "^", ".", "+"], 3))
                 .collect(),
-            ..route::Conditions::default()
         };
         route::Rule {
             priority: self.up_to(40),

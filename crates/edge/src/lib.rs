@@ -228,7 +228,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         shared: Arc::clone(&shared),
         workers: orders.clone().into(),
         secure: doors.iter().find(|door| door.is_secure()).cloned(),
-        left: heir::inherit(&config.admin).await,
+        admin: config.admin.clone(),
     };
     control.spawn(sockets.run());
     if let Some(bounds) = config.bounds {

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use camino::Utf8PathBuf;
 use model::route::Speaks;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -23,6 +24,7 @@ use tokio::{
 };
 
 use crate::{
+    heir,
     listener::Door,
     live::Shared,
     udp::{self, Datagrams},
@@ -120,12 +122,13 @@ pub struct Sockets {
     pub workers: Arc<[mpsc::UnboundedSender<Order>]>,
     /// How HTTPS is spoken, if it is at all.
     pub secure: Option<Door>,
-    /// What the edge before this one left.
-    pub left: HashMap<Key, OwnedFd>,
+    /// Where the control side is, and beside it an edge that ends.
+    pub admin: Utf8PathBuf,
 }
 
 impl Sockets {
-    pub async fn run(mut self) {
+    pub async fn run(self) {
+        let mut left = heir::inherit(&self.admin).await;
         let mut open: HashMap<Key, (Wanted, Open)> = HashMap::new();
         let mut tasks = JoinSet::new();
         loop {
@@ -142,7 +145,7 @@ impl Sockets {
                     other => other.map(|(_, opened)| opened),
                 };
                 let there = before.as_ref().and_then(|before| before.again().ok());
-                let there = there.or_else(|| self.left.remove(&key));
+                let there = there.or_else(|| left.remove(&key));
                 let opened = self.open(key.0, &wanted, there, &mut tasks);
                 let problem = opened.as_ref().err().map(ToString::to_string);
                 failed |= problem.is_some();
@@ -152,7 +155,7 @@ impl Sockets {
                 }
             }
             // What was left and nobody wants is closed.
-            self.left.clear();
+            left.clear();
             let again = open
                 .iter()
                 .filter_map(|(key, (_, open))| Some((*key, open.again().ok()?)));

@@ -144,10 +144,13 @@ async fn connect(at: SocketAddr, host: &'static str, tls: Option<&TlsConnector>)
     }
 }
 
+/// A request under way.
+type Asked = JoinHandle<hyper::Result<Response<Incoming>>>;
+
 /// A connection of HTTP/2, with the requests that are in the middle.
 struct Web {
     sender: SendRequest<Body>,
-    busy: Vec<(mpsc::Sender<Bytes>, JoinHandle<hyper::Result<Response<Incoming>>>)>,
+    busy: Vec<(mpsc::Sender<Bytes>, Asked)>,
 }
 
 async fn text(answer: hyper::Result<Response<Incoming>>) -> String {

@@ -17,6 +17,9 @@ use tokio::sync::oneshot;
 
 use crate::{clock, http1::relay::Fail, upstream::Limits};
 
+/// How an answer ended.
+pub type End = Result<(), Fail>;
+
 /// Both ways of one request.
 #[derive(Default)]
 pub struct Passage {
@@ -96,7 +99,7 @@ impl Passage {
     }
 
     /// The answer begins: its body, and what tells how that ended.
-    pub fn back(self: &Rc<Self>, body: Incoming) -> (Passing, oneshot::Receiver<Result<(), Fail>>) {
+    pub fn back(self: &Rc<Self>, body: Incoming) -> (Passing, oneshot::Receiver<End>) {
         let (over, ended) = oneshot::channel();
         let end = if body.is_end_stream() {
             Ok(())
@@ -191,7 +194,8 @@ impl Body for Up {
 /// The body of an answer on its way to a client; its end, in whatever way, is told.
 pub struct Passing {
     passage: Rc<Passage>,
-    over: Option<(oneshot::Sender<Result<(), Fail>>, Result<(), Fail>)>,
+    /// Who is told, and what as things are.
+    over: Option<(oneshot::Sender<End>, End)>,
 }
 
 impl Passing {
