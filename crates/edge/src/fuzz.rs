@@ -8,13 +8,16 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use jiff::Timestamp;
 use model::route;
+use rustls::pki_types::CertificateDer;
 
 use crate::{
+    balance::Group,
     book::Book,
     dns,
     draft::{Draft, Gap},
-    head::Ask,
+    head::{Ask, CONFUSING},
     http1::{
         frame::{Bad, Body, Chunks, Framing},
         parse,
@@ -22,8 +25,8 @@ use crate::{
     lines,
     live::Shared,
     proxy,
-    table::{Rule, Rules},
-    tls::facts,
+    table::{Action, Rule, Rules},
+    tls::{check_staple, facts},
     worker::Ends,
 };
 
@@ -188,7 +191,9 @@ pub fn rules(bytes: &[u8]) {
     for spec in specs.values() {
         // Rules that are refused never come to be asked.
         if spec.check(|_| true).is_ok() {
-            all.push(Rule::new(spec, |_| None));
+            all.push(Rule::new(spec, |name| {
+                Some(Group::new(name, Vec::new(), Arc::default(), None))
+            }));
         }
     }
     let mut rules = Rules::default();
@@ -198,17 +203,51 @@ pub fn rules(bytes: &[u8]) {
             let Some(ask) = dice.ask() else { continue };
             let walked = all.iter().find(|rule| rule.is_for(&ask.host) && rule.fits(&ask));
             let (found, walked) = (rules.find(&ask), walked.map(|rule| rule.priority));
-            assert_eq!(
-                found.map(|rule| rule.priority),
-                walked,
-                "{}{}",
-                ask.host,
-                ask.target()
-            );
+            let asked = || format!("{}{}", ask.host, ask.target());
+            assert_eq!(found.map(|rule| rule.priority), walked, "{}", asked());
+            if let Some(rule) = found {
+                decided(rule, ask);
+            }
         }
         let half = all.len() / 2;
         let gone: Vec<Rule> = all.drain(..half).collect();
         rules.change(&gone, &[]);
+    }
+}
+
+/// What a rule does with a request that is its: what is sent is one head still, and a group that is picked has a weight.
+fn decided(rule: &Rule, mut ask: Ask) {
+    if let Action::Forward(weights) = &rule.action {
+        let picked = weights.pick().map(|group| group.name());
+        let weighs = |name| {
+            weights
+                .weighted()
+                .any(|(weight, group)| weight > 0 && group.name() == name)
+        };
+        assert!(picked.is_none_or(weighs), "it has no weight");
+    }
+    let Some(rest) = rule.rest().filter(|rest| rest.transforms()) else {
+        return;
+    };
+    let (Ok(url), Ok(host)) = (rest.url(&ask), rest.host(&ask)) else {
+        return;
+    };
+    ask.transform(url.as_deref(), host.as_deref(), "");
+    assert_eq!(find(&ask.wire), Some(ask.wire.len()), "it writes one head");
+    let mut again = Ask::default();
+    match parse::request(&ask.wire, &ends(), (7, 11), &mut again) {
+        // A path may come to mean another by what is replaced in it; nothing else may be wrong.
+        Err(bad) => assert_eq!(bad.0, CONFUSING, "what is written cannot be read"),
+        Ok(_) => {
+            assert_eq!(again.method_name(), ask.method_name());
+            assert_eq!(again.target(), url.as_deref().unwrap_or(ask.target()));
+            let host = host.as_deref().unwrap_or(&ask.host);
+            assert!(
+                again
+                    .host
+                    .eq_ignore_ascii_case(host.strip_suffix('.').unwrap_or(host))
+            );
+        }
     }
 }
 
@@ -246,15 +285,21 @@ impl Dice<'_> {
             queries: (0..self.up_to(1)).map(|_| vec![pair(self)]).collect(),
             headers: (0..self.up_to(1))
                 .map(|_| route::HeaderCondition {
-                    name: "x-a".into(),
+                    name: self.text(&["x-a", "x-b"], 0),
                     values: vec![self.text(&["a", "B", "*", "?"], 2)],
-                    regexes: Vec::new(),
+                    regexes: self.texts(&["a", "b", "^", "$", "."], ""),
                 })
+                .collect(),
+            sources: (0..self.up_to(1))
+                .map(|_| self.text(&["192.0.2.1/32", "192.0.0.0/16", "::/0", "10.0.0.0/8"], 0))
+                .filter_map(|network| network.parse().ok())
+                .collect(),
+            path_regexes: (0..self.up_to(1))
+                .map(|_| self.text(&["a", "b", "/", "$", "."], 3))
                 .collect(),
             host_regexes: (0..self.up_to(1))
                 .map(|_| self.text(&["a", "b", "^", ".", "+"], 3))
                 .collect(),
-            ..route::Conditions::default()
         };
         route::Rule {
             priority: self.up_to(40),
@@ -262,15 +307,42 @@ impl Dice<'_> {
             hosts: self.texts(&HOST, ""),
             paths: self.texts(&PATH, "/"),
             conditions,
-            transforms: route::Transforms::default(),
+            transforms: self.transforms(),
             authenticate: None,
-            action: route::Action::Redirect(route::Redirect {
+            action: self.action(),
+            access: Vec::new(),
+            own: route::Own::default(),
+        }
+    }
+
+    fn transforms(&mut self) -> route::Transforms {
+        let rewrite = |dice: &mut Self| {
+            (dice.up_to(1) == 1).then(|| route::Rewrite {
+                regex: dice.text(&["a", "b", "/", "^", "(.)", "\\?", "$"], 3),
+                replace: dice.text(&["/", "a", "$1", "$0", "..", "?", " ", "#", "%2e", "."], 3),
+            })
+        };
+        route::Transforms {
+            url: rewrite(self),
+            host: rewrite(self),
+        }
+    }
+
+    fn action(&mut self) -> route::Action {
+        if self.up_to(3) == 0 {
+            return route::Action::Redirect(route::Redirect {
                 status: 301,
                 host: "x.test".into(),
                 ..Default::default()
-            }),
-            access: Vec::new(),
-            own: route::Own::default(),
+            });
+        }
+        let weights = (0..=self.up_to(3)).map(|group| route::Weighted {
+            group: group.to_string(),
+            weight: self.up_to(20),
+        });
+        route::Action::Forward {
+            groups: weights.collect(),
+            stickiness: None,
         }
     }
 
@@ -281,7 +353,9 @@ impl Dice<'_> {
         let path = "/".to_owned() + &self.text(&["a", "b", "/"], 4) + query + &self.text(&["a", "b", "*"], 2);
         ask.start(method, &path, &ends());
         let named = ask.name_host(&self.text(&["a", "b", ".", ".a", "A"], 5));
-        ask.header(b"X-A", self.text(&["a", "b", ""], 2).as_bytes());
+        for name in [&b"X-A"[..], b"X-B"] {
+            ask.header(name, self.text(&["a", "b", ""], 2).as_bytes());
+        }
         ask.end();
         named.then_some(ask)
     }
@@ -358,6 +432,19 @@ pub fn snapshot(bytes: &[u8]) {
 /// Reads a certificate from any bytes.
 pub fn certificate(bytes: &[u8]) {
     let _ = facts(bytes);
+}
+
+/// Reads an answer of OCSP from any bytes, and looks whether it is of the certificates that stand behind it in them.
+pub fn ocsp(bytes: &[u8]) {
+    let Some((length, bytes)) = bytes.split_first_chunk::<2>() else {
+        return;
+    };
+    let length = usize::from(u16::from_be_bytes(*length)).min(bytes.len());
+    let (answer, leaf) = bytes.split_at(length);
+    for chain in [vec![leaf], vec![leaf, leaf]] {
+        let chain: Vec<_> = chain.into_iter().map(CertificateDer::from).collect();
+        let _ = check_staple(answer, &chain, Timestamp::UNIX_EPOCH);
+    }
 }
 
 /// The length of the head, which is the same when it arrives byte by byte.
@@ -486,11 +573,11 @@ mod tests {
     proptest! {
         #[test]
         fn seeds_and_their_like_hold(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
-            let targets: [(&str, Target); 9] = [
+            let targets: [(&str, Target); 10] = [
                 ("edge_request", super::request), ("edge_reply", super::reply), ("edge_chunked", super::chunked),
                 ("edge_change", super::change), ("edge_proxy", super::proxied), ("edge_snapshot", super::snapshot),
                 ("edge_certificate", super::certificate), ("edge_names", super::names),
-                ("edge_rules", super::rules),
+                ("edge_rules", super::rules), ("edge_ocsp", super::ocsp),
             ];
             for (target, run) in targets {
                 for mut seed in seeds(target) {

@@ -2,6 +2,7 @@
 
 mod drive;
 pub mod forward;
+mod passage;
 
 use std::{
     cell::{Cell, RefCell},
@@ -163,7 +164,7 @@ impl hyper::rt::Write for Io {
 pub enum Out {
     Whole(Option<Bytes>),
     Parts(Parting),
-    Passing(forward::Passing),
+    Passing(passage::Passing),
 }
 
 /// A body that comes in parts. Its end is an end only when it was said to be one: a part must not pass for the whole.

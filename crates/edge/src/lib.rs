@@ -26,6 +26,7 @@ mod explain;
 pub mod fuzz;
 mod head;
 mod health;
+mod heir;
 mod http1;
 mod http2;
 mod lines;
@@ -195,7 +196,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let secure = secure.filter_map(|(listener, _)| listener.socket.local_addr().ok());
     let _ = shared.secure.set(secure.collect());
     for (folder, held) in &certificates {
-        if held.seen().iter().all(|seen| seen.problem.is_some()) {
+        if held.is_empty() {
             tracing::warn!(%folder, "no certificate can be used: TLS is refused to whoever asks for it");
         }
     }
@@ -227,6 +228,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         shared: Arc::clone(&shared),
         workers: orders.clone().into(),
         secure: doors.iter().find(|door| door.is_secure()).cloned(),
+        admin: config.admin.clone(),
     };
     control.spawn(sockets.run());
     if let Some(bounds) = config.bounds {
@@ -257,6 +259,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         .map(|(_, certificates)| certificates)
         .collect();
     let vault = vault::Vault::open(config.secrets.join(login::VAULT), certificates.clone());
+    let own = Arc::clone(&shared);
     let admin = Admin {
         shared,
         changes,
@@ -277,6 +280,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         Some(_) = workers.join_next() => true,
     };
     tracing::info!("stopping: nobody new is accepted, and what is under way may end");
+    // Sockets that nobody else holds wait for a successor while requests under way end.
+    let mut heirs = JoinSet::new();
+    match heir::Will::at(&config.admin) {
+        Ok(will) => _ = heirs.spawn(will.execute(own.own.take())),
+        Err(error) => tracing::warn!(%error, "the sockets of rules cannot be left to a successor"),
+    }
     // Dropped first: a successor may have the admin socket and the snapshot from now on.
     control.shutdown().await;
     stop(&config.limits, orders, workers).await;

@@ -1,12 +1,13 @@
 //! Sockets that rules have for themselves: opened and closed as the table changes, beside the listeners that are lent.
 //!
-//! Nobody lends them, so that they are closed while the edge is being restarted. A socket that cannot be opened is tried
-//! again, and its reason is there for people to see; the rules go on all the same.
+//! Nobody lends them: an edge leaves them to the next (`heir`), and what ended before that has closed them. A socket that
+//! cannot be opened is tried again, and its reason is there for people to see; the rules go on all the same.
 
 use std::{
     collections::{BTreeMap, HashMap},
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
+    os::fd::OwnedFd,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -14,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use camino::Utf8PathBuf;
 use model::route::Speaks;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -22,6 +24,7 @@ use tokio::{
 };
 
 use crate::{
+    heir,
     listener::Door,
     live::Shared,
     udp::{self, Datagrams},
@@ -52,16 +55,23 @@ pub struct Held {
     /// Rules with sockets of their own have come or gone.
     pub changed: Notify,
     seen: Mutex<Vec<OwnSeen>>,
+    /// The open ones, once more.
+    open: Mutex<Vec<(Key, OwnedFd)>>,
 }
 
 impl Held {
+    /// What is open, to be left to the next edge.
+    pub fn take(&self) -> Vec<(Key, OwnedFd)> {
+        std::mem::take(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub fn seen(&self) -> Vec<OwnSeen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 /// What is wanted at one address. UDP and TCP have ports of their own.
-type Key = (SocketAddr, bool);
+pub type Key = (SocketAddr, bool);
 
 #[derive(Clone, PartialEq)]
 struct Wanted {
@@ -81,6 +91,15 @@ enum Open {
         socket: UdpSocket,
         task: AbortHandle,
     },
+}
+
+impl Open {
+    fn again(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp { socket, .. } => socket.try_clone().map(OwnedFd::from),
+            Self::Udp { socket, .. } => socket.try_clone().map(OwnedFd::from),
+        }
+    }
 }
 
 impl Drop for Open {
@@ -103,10 +122,13 @@ pub struct Sockets {
     pub workers: Arc<[mpsc::UnboundedSender<Order>]>,
     /// How HTTPS is spoken, if it is at all.
     pub secure: Option<Door>,
+    /// Where the control side is, and beside it an edge that ends.
+    pub admin: Utf8PathBuf,
 }
 
 impl Sockets {
     pub async fn run(self) {
+        let mut left = heir::inherit(&self.admin).await;
         let mut open: HashMap<Key, (Wanted, Open)> = HashMap::new();
         let mut tasks = JoinSet::new();
         loop {
@@ -122,7 +144,9 @@ impl Sockets {
                     }
                     other => other.map(|(_, opened)| opened),
                 };
-                let opened = self.open(key.0, &wanted, before.as_ref(), &mut tasks);
+                let there = before.as_ref().and_then(|before| before.again().ok());
+                let there = there.or_else(|| left.remove(&key));
+                let opened = self.open(key.0, &wanted, there, &mut tasks);
                 let problem = opened.as_ref().err().map(ToString::to_string);
                 failed |= problem.is_some();
                 seen.push(wanted.seen(key.0, problem));
@@ -130,6 +154,17 @@ impl Sockets {
                     open.insert(key, (wanted, opened));
                 }
             }
+            // What was left and nobody wants is closed.
+            left.clear();
+            let again = open
+                .iter()
+                .filter_map(|(key, (_, open))| Some((*key, open.again().ok()?)));
+            *self
+                .shared
+                .own
+                .open
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = again.collect();
             *self
                 .shared
                 .own
@@ -170,21 +205,18 @@ impl Sockets {
         (wanted, late)
     }
 
-    /// Opens a socket, or takes the one that was there before for something else.
+    /// Opens a socket, or takes the one that is there, for something else before or from another edge.
     fn open(
         &self,
         at: SocketAddr,
         wanted: &Wanted,
-        before: Option<&Open>,
+        there: Option<OwnedFd>,
         tasks: &mut JoinSet<()>,
     ) -> io::Result<Open> {
         let hosts = || wanted.hosts.iter().map(String::as_str);
         let door = match &wanted.speaks {
             Speaks::Udp { idle } => {
-                let socket = match before {
-                    Some(Open::Udp { socket, .. }) => socket.try_clone()?,
-                    _ => UdpSocket::bind(at)?,
-                };
+                let socket = there.map_or_else(|| UdpSocket::bind(at), |there| Ok(there.into()))?;
                 let mut datagrams = Datagrams::new(socket.try_clone()?, hosts().next().unwrap_or_default());
                 datagrams.idle = idle.unsigned_abs();
                 let task = tasks.spawn(udp::run(datagrams, Arc::clone(&self.shared)));
@@ -198,10 +230,7 @@ impl Sockets {
                 secure.only(hosts())
             }
         };
-        let socket = match before {
-            Some(Open::Tcp { socket, .. }) => socket.try_clone()?,
-            _ => TcpListener::bind(at)?,
-        };
+        let socket = there.map_or_else(|| TcpListener::bind(at), |there| Ok(there.into()))?;
         socket.set_nonblocking(true)?;
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let serial = SERIAL.fetch_add(1, Relaxed);

@@ -402,5 +402,7 @@ fn exchange<T: Clone>(
 }
 
 #[cfg(test)]
+mod naive;
+#[cfg(test)]
 #[path = "table/tests.rs"]
 mod tests;

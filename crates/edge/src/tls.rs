@@ -8,6 +8,7 @@ mod certificates;
 mod der;
 mod failure;
 mod name;
+mod ocsp;
 mod server;
 
 use std::{
@@ -29,6 +30,7 @@ pub use agreed::Agreed;
 pub use certificates::{Certificates, Good, Seen};
 pub use der::{Facts, facts};
 pub use failure::{Failure, Failures};
+pub use ocsp::check as check_staple;
 pub use server::Server;
 
 /// How a listener speaks TLS.

@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     io,
+    ops::Deref,
     rc::Rc,
     sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
@@ -101,27 +102,25 @@ impl Pool {
 pub struct Lease {
     up: Option<Watched>,
     pub link: Rc<Link>,
-    pub group: Group,
-    pub target: Target,
-    pub rule: Rule,
+    chosen: Chosen,
     /// The connection has served a request before, and may have been closed in the meantime.
     pub reused: bool,
-    /// What is added to the answer.
-    pub cookies: Option<Box<Cookies>>,
     tick: u64,
     /// When it was got.
     pub started: Instant,
 }
 
+impl Deref for Lease {
+    type Target = Chosen;
+
+    fn deref(&self) -> &Chosen {
+        &self.chosen
+    }
+}
+
 impl Lease {
     fn new(up: Watched, chosen: Chosen, reused: bool, tick: u64) -> Self {
-        let Chosen {
-            rule,
-            group,
-            target,
-            cookies,
-        } = chosen;
-        let (deeds, counters) = (target.deeds(), group.counters());
+        let (deeds, counters) = (chosen.target.deeds(), chosen.group.counters());
         for count in [&deeds.requests, &counters.requests] {
             count.fetch_add(1, Relaxed);
         }
@@ -131,11 +130,8 @@ impl Lease {
         Self {
             link: Rc::clone(&up.link),
             up: Some(up),
-            rule,
-            group,
-            target,
+            chosen,
             reused,
-            cookies,
             tick,
             started: Instant::now(),
         }
@@ -144,12 +140,12 @@ impl Lease {
     /// The target has answered.
     pub fn answered(&self, status: u16) {
         self.group.counters().answered(status, self.started.elapsed());
-        self.target.met_in(&self.group, status >= 500, self.tick);
+        self.met(status >= 500, self.tick);
     }
 
     /// The target has not answered, or not well.
     pub fn failed(&self) {
-        self.target.met_in(&self.group, true, self.tick);
+        self.met(true, self.tick);
     }
 
     /// The answer is complete and the connection good for another request.
@@ -196,11 +192,11 @@ impl Attempts {
     }
 
     /// The connection was lost before any answer. On a fresh one that says something about the target.
-    pub fn lost(&mut self, lease: &Lease) {
+    pub fn lost(&mut self, target: &Target, fresh: bool) {
         self.count += 1;
         self.last = Some(Answer::target_closed());
-        if !lease.reused {
-            self.tried.push(lease.target.serial);
+        if fresh {
+            self.tried.push(target.serial);
         }
     }
 
@@ -211,9 +207,14 @@ impl Attempts {
         }
     }
 
-    /// There is no connection to a target.
-    pub fn failed(&mut self, target: &Target, answer: Answer) {
-        self.tried.push(target.serial);
+    /// There is no connection to a target, and the request goes to another.
+    pub fn failed(&mut self, worker: &Worker, ask: &mut Ask, chosen: &Chosen, answer: Answer) {
+        if let Some(note) = &mut ask.note {
+            note.tried(chosen.group.name(), &chosen.target);
+        }
+        chosen.met(true, worker.tick());
+        worker.shared.totals.retries.fetch_add(1, Relaxed);
+        self.tried.push(chosen.target.serial);
         self.last = Some(answer);
     }
 
@@ -276,16 +277,18 @@ pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) 
                 let up = worker.register(stream, Some(target));
                 return Ok(Leased::One(Lease::new(up, chosen, false, worker.tick())));
             }
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Answer::target_refused(),
-            Ok(Err(_)) => Answer::target_unreachable(),
+            Ok(Err(error)) => unconnected(&error),
             Err(_) => Answer::connect_timeout(),
         };
-        if let Some(note) = &mut ask.note {
-            note.tried(chosen.group.name(), &target);
-        }
-        target.met_in(&chosen.group, true, worker.tick());
-        worker.shared.totals.retries.fetch_add(1, Relaxed);
-        attempts.failed(&target, failure);
+        attempts.failed(worker, ask, &chosen, failure);
+    }
+}
+
+/// What is said of a target that cannot be connected to.
+pub fn unconnected(error: &io::Error) -> Answer {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Answer::target_refused(),
+        _ => Answer::target_unreachable(),
     }
 }
 
@@ -333,7 +336,15 @@ pub struct Chosen {
     pub rule: Rule,
     pub group: Group,
     pub target: Target,
+    /// What is added to the answer.
     pub cookies: Option<Box<Cookies>>,
+}
+
+impl Chosen {
+    /// How the target took the request.
+    pub fn met(&self, failed: bool, tick: u64) {
+        self.target.met_in(&self.group, failed, tick);
+    }
 }
 
 fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Chosen, Answer> {

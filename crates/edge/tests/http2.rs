@@ -369,3 +369,29 @@ async fn a_body_that_is_too_large_is_said_to_be() {
     }
     edge.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_comes_late_has_all_the_time_of_its_target() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::raw(|mut stream| async move {
+        while read_request(&mut stream).await.is_some() {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow")
+                .await;
+        }
+    })
+    .await;
+    let limits = edge::Limits {
+        idle: Duration::from_millis(400),
+        ..edge::Limits::default()
+    };
+    let edge = Edge::with(&folder, limits, 1);
+    edge.apply(&shop(1, &[origin.address])).await;
+    let mut h2 = client(&edge).await;
+    // Nearly idle for too long; the answer comes when it would have been.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let answer = h2.send_request(request(Method::GET, "/", full("")));
+    assert_eq!(text(soon("an answer", answer).await.unwrap()).await.1, "slow");
+    edge.stop().await;
+}

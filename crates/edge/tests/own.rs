@@ -188,3 +188,87 @@ async fn a_rule_has_ports_for_bytes_and_datagrams() {
     drop(stream);
     edge.stop().await;
 }
+
+/// Connects and asks without end, until it is told to stop; gives how often, and what went wrong.
+async fn knock(at: SocketAddr, stop: tokio::sync::watch::Receiver<bool>) -> (usize, Vec<String>) {
+    let (mut good, mut wrong) = (0, Vec::new());
+    while !*stop.borrow() {
+        let asked = async {
+            let mut stream = TcpStream::connect(at).await?;
+            stream
+                .write_all(b"GET / HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n")
+                .await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            std::io::Result::Ok(answer)
+        };
+        match soon("an answer", asked).await {
+            Ok(answer) if status(&answer) == 200 => good += 1,
+            other => wrong.push(format!("{other:?}")),
+        }
+    }
+    (good, wrong)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_edge_has_the_sockets_of_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let (shop, other) = (Origin::named("the shop").await, Origin::named("the other").await);
+    let shared = Socket::bind("127.0.0.1:0").unwrap();
+    let start = || Edge::on(&folder, shared.try_clone().unwrap(), Limits::default(), 2);
+    let (http, bytes, datagrams) = (free(), free(), free());
+    let idle = SignedDuration::from_secs(60);
+    let mut first = table(1, &shop, &other);
+    first.rules[0].own = own(&[
+        (http, Speaks::Http),
+        (bytes, Speaks::Tcp),
+        (datagrams, Speaks::Udp { idle }),
+    ]);
+    let mut edge = start();
+    edge.apply(&first).await;
+    until("it listens", || async move {
+        get(http, "shop.test").await.is_some() && get(bytes, "shop.test").await.is_some()
+    })
+    .await;
+    let (stop, stopping) = tokio::sync::watch::channel(false);
+    let knocking = [http, bytes].map(|at| tokio::spawn(knock(at, stopping.clone())));
+    for _ in 0..3 {
+        // What is open at the one before is finished by it.
+        let mut open = TcpStream::connect(bytes).await.unwrap();
+        open.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let ending = tokio::spawn(edge.stop());
+        until("the one before has let go", || async {
+            let door = folder.path().join("run/edge.sock");
+            tokio::net::UnixStream::connect(door).await.is_err()
+        })
+        .await;
+        // Nobody listens for a while, and nobody is to notice.
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        edge = start();
+        until("it has the sockets", || async {
+            let seen = edge.client.sockets().await.unwrap_or_default();
+            seen.len() == 3 && seen.iter().all(|seen| seen.problem.is_none())
+        })
+        .await;
+        open.write_all(b"Host: shop.test\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        soon("an answer", open.read_to_string(&mut answer)).await.unwrap();
+        assert_eq!(body(&answer), "the shop");
+        drop(open);
+        ending.await.unwrap();
+    }
+    stop.send(true).unwrap();
+    for knocking in knocking {
+        let (good, wrong) = knocking.await.unwrap();
+        assert!(good > 10 && wrong.is_empty(), "{good} good, and {wrong:?}");
+    }
+    edge.stop().await;
+    assert!(
+        get(http, "shop.test").await.is_none(),
+        "with the last one they are closed"
+    );
+    assert!(!folder.path().join("run/edge.heir").exists());
+}

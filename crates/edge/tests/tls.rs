@@ -6,6 +6,7 @@ mod world;
 
 use std::{
     net::{SocketAddr, TcpListener as Socket},
+    process::Command,
     sync::{Arc, Mutex},
 };
 
@@ -139,6 +140,27 @@ fn certificate(folder: &Utf8Path, name: &str, hosts: &[&str]) -> CertificateDer<
     made.der().clone()
 }
 
+/// Has openssl say that a certificate which signed itself is good, and puts that beside it.
+fn answer_of_ocsp(folder: &Utf8Path, name: &str) -> Vec<u8> {
+    let openssl = |arguments: &str| {
+        let mut openssl = Command::new("openssl");
+        let made = openssl.args(arguments.split(' ')).current_dir(folder).output();
+        let made = made.unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        String::from_utf8(made.stdout).unwrap()
+    };
+    let pem = format!("{name}.pem");
+    let serial = openssl(&format!("x509 -in {pem} -noout -serial"));
+    let serial = serial.trim().trim_start_matches("serial=");
+    let index = format!("V\t991231235959Z\t\t{serial}\tunknown\t/CN={name}\n");
+    std::fs::write(folder.join("index"), index).unwrap();
+    openssl(&format!("ocsp -issuer {pem} -cert {pem} -no_nonce -reqout asked"));
+    openssl(&format!(
+        "ocsp -index index -CA {pem} -rsigner {pem} -rkey {pem} -ndays 1 -reqin asked -respout {name}.ocsp"
+    ));
+    std::fs::read(folder.join(format!("{name}.ocsp"))).unwrap()
+}
+
 fn settings(folder: &tempfile::TempDir) -> Tls {
     Tls {
         certificates: Utf8Path::from_path(folder.path()).unwrap().join("certificates"),
@@ -218,7 +240,7 @@ async fn versions_protocols_and_sessions_are_agreed() {
         ..settings(&folder)
     };
     certificate(&tls.certificates, "shop", &["shop.test"]);
-    std::fs::write(tls.certificates.join("shop.ocsp"), b"an answer of OCSP").unwrap();
+    let stapled = answer_of_ocsp(&tls.certificates, "shop");
     let origin = Origin::named("origin").await;
     let edge = start(&folder, tls, &origin).await;
     let old = caller(&[&rustls::version::TLS12], &[], None);
@@ -235,7 +257,7 @@ async fn versions_protocols_and_sessions_are_agreed() {
         format!("{:?}", session.negotiated_cipher_suite().unwrap().suite()),
         "TLS13_AES_256_GCM_SHA384"
     );
-    assert_eq!(*caller.witness.0.lock().unwrap(), b"an answer of OCSP");
+    assert_eq!(*caller.witness.0.lock().unwrap(), stapled);
     let io = hyper_util::rt::TokioIo::new(stream);
     let executor = hyper_util::rt::TokioExecutor::new();
     let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();

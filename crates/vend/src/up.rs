@@ -478,6 +478,8 @@ fn spawn(role: &Role, data: &Data, users: Users) -> Result<Child, Error> {
     command.env("LISTEN_FDNAMES", names.join(":"));
     if let Some(user) = role.user {
         let view = View::new(data.0.as_std_path(), user, users.group).map_err(wrong)?;
+        // Rules may have ports of their own, which only it knows.
+        let view = if role.name == "edge" { view.binding() } else { view };
         // Before the descriptors are mapped: it uses one of its own.
         #[allow(unsafe_code)]
         // SAFETY: `enter` allocates nothing and takes no lock.

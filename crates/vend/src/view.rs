@@ -1,4 +1,4 @@
-//! What an unprivileged role sees of the machine's files.
+//! What an unprivileged role sees of the machine's files, and what it may do that others may not.
 //!
 //! A data directory may lie below a directory that only root may enter: root's home, or one of `mktemp -d`. The role's
 //! own user could not reach it. Nothing of the machine is changed for that: the role gets a mount namespace in which
@@ -15,7 +15,7 @@ use rustix::{
     fs::{CWD, Mode},
     mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags},
     process::{Gid, Uid},
-    thread::UnshareFlags,
+    thread::{CapabilitySet, CapabilitySets, UnshareFlags},
 };
 
 /// Who a role is, and how it comes to see its data directory. Everything that needs memory is made before the fork.
@@ -23,6 +23,8 @@ pub struct View {
     user: Uid,
     group: Gid,
     around: Option<Around>,
+    /// It may bind ports below 1024.
+    binds: bool,
 }
 
 /// A way around a closed directory.
@@ -48,7 +50,13 @@ impl View {
             user: Uid::from_raw(user),
             group: Gid::from_raw(group),
             around,
+            binds: false,
         })
+    }
+
+    /// The same, of one that may bind any port, and has no other right of root's: rules may have sockets of their own.
+    pub fn binding(self) -> Self {
+        Self { binds: true, ..self }
     }
 
     /// Makes the calling process, which is root and has one thread, that user with that view. Allocates nothing, so
@@ -59,9 +67,26 @@ impl View {
         }
         rustix::thread::set_thread_groups(&[])?;
         rustix::thread::set_thread_res_gid(self.group, self.group, self.group)?;
+        rustix::thread::set_keep_capabilities(self.binds)?;
         rustix::thread::set_thread_res_uid(self.user, self.user, self.user)?;
-        Ok(())
+        match self.binds {
+            true => keep_binding(),
+            false => Ok(()),
+        }
     }
+}
+
+/// Of what was kept only that stays, through execve(2) too (capabilities(7)).
+fn keep_binding() -> io::Result<()> {
+    let binding = CapabilitySet::NET_BIND_SERVICE;
+    let only = CapabilitySets {
+        effective: binding,
+        permitted: binding,
+        inheritable: binding,
+    };
+    rustix::thread::set_capabilities(None, only)?;
+    rustix::thread::configure_capability_in_ambient_set(binding, true)?;
+    Ok(())
 }
 
 impl Around {
@@ -136,6 +161,31 @@ mod tests {
         std::fs::write(data.join("own"), "o").unwrap();
         set_permissions(top.path(), Permissions::from_mode(0o700)).unwrap();
         (top, data)
+    }
+
+    #[test]
+    #[allow(unsafe_code)]
+    fn who_may_bind_any_port_may_do_nothing_else() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: only root may become another user");
+            return;
+        }
+        let data = tempfile::tempdir().unwrap();
+        let sets = |binds: bool| {
+            let view = View::new(data.path(), 64_200, 64_200).unwrap();
+            let view = if binds { view.binding() } else { view };
+            let mut command = Command::new("/bin/grep");
+            command.args(["^Cap[IPEA]", "/proc/self/status"]).current_dir("/");
+            // SAFETY: `enter` allocates nothing and takes no lock.
+            unsafe { command.pre_exec(move || view.enter()) };
+            let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+            let sets = text.lines().filter_map(|line| line.split_once(":\t"));
+            sets.map(|(_, bits)| u64::from_str_radix(bits, 16).unwrap())
+                .collect::<Vec<_>>()
+        };
+        // CAP_NET_BIND_SERVICE.
+        assert_eq!(sets(true), [1 << 10; 4]);
+        assert_eq!(sets(false), [0; 4]);
     }
 
     #[test]

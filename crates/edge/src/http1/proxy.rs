@@ -59,7 +59,7 @@ pub(super) async fn exchange(session: &mut Session, request: Request) -> After {
             Err(Fail::Lost) if session.ask.may_repeat(sent) && attempts.more() => {
                 lease.failed();
                 session.worker.shared.totals.retries.fetch_add(1, Relaxed);
-                attempts.lost(&lease);
+                attempts.lost(&lease.target, !lease.reused);
                 if let Some(note) = &mut session.ask.note {
                     note.tried(lease.group.name(), &lease.target);
                 }

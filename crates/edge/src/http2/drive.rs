@@ -38,7 +38,7 @@ use crate::{
     link::{Buffer, Link, NEVER},
     sticky::Cookies,
     target::Target,
-    upstream::{self, Attempts, Lease, Leased},
+    upstream::{self, Attempts, Chosen, Lease, Leased},
     worker::{Ends, Worker},
 };
 
@@ -90,35 +90,38 @@ impl Stream {
                 Err(Fail::Lost) if self.ask.may_repeat(sent) && attempts.more() => {
                     lease.failed();
                     self.worker.shared.totals.retries.fetch_add(1, Relaxed);
-                    attempts.lost(&lease);
+                    attempts.lost(&lease.target, !lease.reused);
                     if let Some(note) = &mut self.ask.note {
                         note.tried(lease.group.name(), &lease.target);
                     }
                 }
-                Err(fail) => return self.give_up(&lease, &fail, &heard),
+                Err(fail) => return self.give_up(&lease, lease.started, &fail, &heard),
             }
         }
     }
 
-    fn give_up(&mut self, lease: &Lease, fail: &Fail, heard: &Heard) {
-        let met = Some((&lease.group, &lease.target));
+    /// There is no whole answer from the target that was asked then.
+    pub fn give_up(&mut self, chosen: &Chosen, asked: Instant, fail: &Fail, heard: &Heard) {
+        let met = Some((&chosen.group, &chosen.target));
         // What the client has seen, if it has seen something.
         let seen = heard.status().filter(|_| heard.begun.get());
         let status = seen.unwrap_or_else(|| fail.status());
-        lease.rule.answered(status, heard.bytes.get());
+        chosen.rule.answered(status, heard.bytes.get());
         if let Fail::ClientGone = fail {
-            self.gone();
-            return self.log(met, status, heard, lease.started);
+            if let Some(note) = &mut self.ask.note {
+                note.reason = Some(CLIENT_GONE);
+            }
+            return self.log(met, status, heard, asked);
         }
         let answer = fail.answer();
         if answer.status >= 500 {
-            lease.failed();
-            lease.group.counters().failures.fetch_add(1, Relaxed);
+            chosen.met(true, self.worker.tick());
+            chosen.group.counters().failures.fetch_add(1, Relaxed);
         }
         match seen {
             Some(_) => {
                 self.note(&answer);
-                self.log(met, status, heard, lease.started);
+                self.log(met, status, heard, asked);
             }
             None => self.answer(met, answer),
         }
@@ -131,20 +134,13 @@ impl Stream {
     }
 
     /// It ends with this in the place of a target's whole answer.
-    pub fn note(&mut self, answer: &Answer) {
+    fn note(&mut self, answer: &Answer) {
         if let Some(note) = &mut self.ask.note {
             note.answer(answer);
         }
     }
 
-    /// The client has not waited.
-    pub fn gone(&mut self) {
-        if let Some(note) = &mut self.ask.note {
-            note.reason = Some(CLIENT_GONE);
-        }
-    }
-
-    pub fn answer(&mut self, met: Option<(&Group, &Target)>, answer: Answer) {
+    fn answer(&mut self, met: Option<(&Group, &Target)>, answer: Answer) {
         self.note(&answer);
         let (status, heard) = (answer.status, Heard::default());
         let body = answer.body.len();

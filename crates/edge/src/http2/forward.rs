@@ -1,20 +1,23 @@
 //! Requests to targets that speak HTTP/2, gRPC among them: streams of one connection that all clients of a worker share.
-//! Bodies and trailers pass as they come.
+//! Bodies and trailers pass as they come. Attempts, time-outs and what is counted are as with HTTP/1.1.
 
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    pin::Pin,
+    error::Error,
     rc::Rc,
     sync::atomic::Ordering::Relaxed,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
+use h2::Reason;
 use hyper::{
     HeaderMap, Request, Response, Uri,
-    body::{Body, Bytes, Frame, Incoming},
-    client::conn::http2::{Builder, SendRequest},
+    body::Incoming,
+    client::conn::{
+        TrySendError,
+        http2::{Builder, SendRequest},
+    },
     header::{
         CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, SET_COOKIE, TRANSFER_ENCODING, UPGRADE,
     },
@@ -23,191 +26,233 @@ use hyper_util::rt::TokioIo;
 use model::route::Protocol;
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
-use super::{Local, Out, drive::Stream, length, local};
+use super::{
+    Local, Out,
+    drive::Stream,
+    length, local,
+    passage::{Passage, Up},
+};
 use crate::{
     answer::Answer,
     clock,
     head::Ask,
-    http1::relay::Heard,
+    http1::relay::{Fail, Heard},
     target::Target,
-    upstream::{Attempts, Chosen},
+    upstream::{Attempts, Chosen, unconnected},
     worker::Worker,
 };
 
 /// Connections of one worker, by target.
 #[derive(Default)]
-pub struct Shared(RefCell<HashMap<u64, SendRequest<Up>>>);
-
-/// The body of a request on its way to a target.
-pub enum Up {
-    None,
-    /// With a count of its bytes, where they are logged.
-    Incoming(Incoming, Option<Rc<Cell<u64>>>),
+pub struct Shared {
+    lines: RefCell<HashMap<u64, Line>>,
+    opened: Cell<u64>,
 }
 
-impl Body for Up {
-    type Data = Bytes;
-    type Error = hyper::Error;
+/// One of them.
+#[derive(Clone)]
+struct Line {
+    number: u64,
+    sender: SendRequest<Up>,
+}
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut *self {
-            Self::None => Poll::Ready(None),
-            Self::Incoming(body, count) => {
-                let frame = Pin::new(body).poll_frame(cx);
-                if let (Some(count), Poll::Ready(Some(Ok(frame)))) = (count, &frame) {
-                    count.set(count.get() + frame.data_ref().map_or(0, |data| data.len() as u64));
-                }
-                frame
-            }
+impl Shared {
+    fn known(&self, target: &Target) -> Option<Line> {
+        let lines = self.lines.borrow();
+        let known = lines.get(&target.serial);
+        known.filter(|line| !line.sender.is_closed()).cloned()
+    }
+
+    fn keep(&self, target: &Target, sender: SendRequest<Up>) -> Line {
+        let number = self.opened.get();
+        self.opened.set(number + 1);
+        let line = Line { number, sender };
+        self.lines.borrow_mut().insert(target.serial, line.clone());
+        line
+    }
+
+    /// No more requests for this connection; what is under way there goes on.
+    fn forget(&self, target: &Target, number: u64) {
+        let mut lines = self.lines.borrow_mut();
+        if lines
+            .get(&target.serial)
+            .is_some_and(|line| line.number == number)
+        {
+            lines.remove(&target.serial);
         }
     }
 
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::None => true,
-            Self::Incoming(body, _) => body.is_end_stream(),
-        }
+    /// Closes all.
+    pub fn clear(&self) {
+        self.lines.borrow_mut().clear();
     }
 }
 
-/// The body of an answer on its way to a client; its end, in whatever way, is told with the bytes that passed.
-pub struct Passing {
-    body: Incoming,
-    end: End,
-    over: Option<oneshot::Sender<End>>,
+/// Why a request has no answer.
+enum Unanswered {
+    /// The target has not looked at it, and closes that connection.
+    Unsent,
+    /// The target has not looked at it, because it has enough to do.
+    Refused,
+    Failed(Fail),
 }
 
-/// How an answer ended.
-#[derive(Clone, Copy, Default)]
-struct End {
-    bytes: u64,
-    /// All of it was there.
-    whole: bool,
-    /// The target broke it off.
-    broken: bool,
+/// One request on its way to a target.
+struct Asked<'a> {
+    chosen: &'a Chosen,
+    passage: Rc<Passage>,
+    /// The connection's number, and whether it was there before.
+    line: (u64, bool),
+    at: Instant,
 }
 
-impl Passing {
-    pub fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        match &frame {
-            Poll::Ready(Some(Ok(frame))) => {
-                self.end.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.end.whole = self.body.is_end_stream();
-            }
-            Poll::Ready(None) => self.end.whole = true,
-            Poll::Ready(Some(Err(_))) => self.end.broken = true,
-            Poll::Pending => {}
-        }
-        frame.map_err(std::io::Error::other)
-    }
-}
-
-impl Drop for Passing {
-    fn drop(&mut self) {
-        if let Some(over) = self.over.take() {
-            let _ = over.send(self.end);
-        }
-    }
-}
-
-/// Takes one request to its target and its answer back. An error is the answer to give instead.
+/// Takes one request to its target and its answer back; false when it is to be tried again. An error is the answer to
+/// give instead.
 pub async fn forward(stream: &mut Stream, chosen: Chosen, attempts: &mut Attempts) -> Result<bool, Answer> {
     let worker = Rc::clone(&stream.worker);
-    let grpc = chosen.group.policy.protocol == Protocol::Grpc;
-    if grpc && !is_grpc(&stream.ask) {
+    if chosen.group.policy.protocol == Protocol::Grpc && !is_grpc(&stream.ask) {
         return Err(Answer::incompatible());
     }
-    let failed = || chosen.target.met_in(&chosen.group, true, worker.tick());
-    let sender = match connect(&worker, &chosen.target).await {
-        Ok(sender) => sender,
+    let known = worker.streams.known(&chosen.target);
+    let reused = known.is_some();
+    let connected = match known {
+        Some(line) => Ok(line),
+        None => connect(&worker, &chosen.target).await,
+    };
+    let line = match connected {
+        Ok(line) => line,
         Err(answer) => {
-            failed();
-            if let Some(note) = &mut stream.ask.note {
-                note.tried(chosen.group.name(), &chosen.target);
-            }
-            attempts.failed(&chosen.target, answer);
+            attempts.failed(&worker, &mut stream.ask, &chosen, answer);
             return Ok(false);
         }
     };
     if chosen.target.is_leaving() {
         return Ok(false);
     }
-    let body = stream.body.take().map(|body| (body, stream.up.clone()));
-    let request = request(&stream.ask, body).map_err(Answer::bad_request)?;
-    let (flow, heard) = (Flow::new(&chosen), Heard::default());
-    let started = Instant::now();
-    let mut sender = sender;
-    let mut waiting = stream.response.take();
-    let answer = tokio::select! {
-        answer = timeout(worker.limits.upstream, sender.send_request(request)) => answer,
+    let asked = Asked {
+        chosen: &chosen,
+        passage: Passage::new(stream.body.take(), stream.up.clone()),
+        line: (line.number, reused),
+        at: Instant::now(),
+    };
+    let request = request(&stream.ask, Up(Rc::clone(&asked.passage))).map_err(Answer::bad_request)?;
+    let _flow = Flow::new(&chosen);
+    match ask(stream, line, request, &asked.passage).await {
+        Ok(answer) => {
+            pass(stream, &asked, answer).await;
+            Ok(true)
+        }
+        Err(why) => Ok(!again(stream, attempts, &asked, why)),
+    }
+}
+
+/// The head of the answer, or why there is none.
+async fn ask(
+    stream: &mut Stream,
+    mut line: Line,
+    request: Request<Up>,
+    passage: &Passage,
+) -> Result<Response<Incoming>, Unanswered> {
+    tokio::select! {
+        answer = line.sender.try_send_request(request) => answer.map_err(|lost| meaning(&lost)),
+        fail = passage.still(&stream.worker.limits) => Err(Unanswered::Failed(fail)),
         // A client that resets its request frees the target at once.
-        () = closed(&mut waiting) => {
-            stream.gone();
-            chosen.rule.answered(460, 0);
-            stream.log(Some((&chosen.group, &chosen.target)), 460, &heard, started);
-            return Ok(true);
+        () = closed(&mut stream.response) => Err(Unanswered::Failed(Fail::ClientGone)),
+    }
+}
+
+/// What the target has seen of a request that is lost (RFC 9113, section 8.7).
+fn meaning(lost: &TrySendError<Request<Up>>) -> Unanswered {
+    let error = lost
+        .error()
+        .source()
+        .and_then(|source| source.downcast_ref::<h2::Error>());
+    let reason = error.and_then(h2::Error::reason);
+    match error {
+        _ if lost.message().is_some() => Unanswered::Unsent,
+        Some(error) if error.is_remote() && error.is_go_away() && reason == Some(Reason::NO_ERROR) => {
+            Unanswered::Unsent
         }
+        Some(error) if error.is_remote() && reason == Some(Reason::REFUSED_STREAM) => Unanswered::Refused,
+        _ => Unanswered::Failed(Fail::Lost),
+    }
+}
+
+/// Whether a request without an answer is to be tried again; else the client is told. As with HTTP/1.1: all of it must
+/// still be there, and either the target has none of it or a second time changes nothing.
+fn again(stream: &mut Stream, attempts: &mut Attempts, asked: &Asked<'_>, why: Unanswered) -> bool {
+    let (chosen, (number, reused)) = (asked.chosen, asked.line);
+    let (harmless, blamed, elsewhere) = match &why {
+        Unanswered::Unsent => (true, false, false),
+        Unanswered::Refused => (true, true, true),
+        Unanswered::Failed(Fail::Lost) => (stream.ask.is_idempotent(), true, !reused),
+        Unanswered::Failed(_) => (false, true, false),
     };
-    stream.response = waiting;
-    let answer = match answer {
-        Ok(Ok(answer)) => answer,
-        lost => {
-            failed();
-            chosen.group.counters().failures.fetch_add(1, Relaxed);
-            let answer = match lost {
-                Err(_) => Answer::target_late(),
-                Ok(_) => Answer::target_closed(),
-            };
-            chosen.rule.answered(answer.status, 0);
-            stream.answer(Some((&chosen.group, &chosen.target)), answer);
-            return Ok(true);
-        }
-    };
+    if !matches!(why, Unanswered::Refused | Unanswered::Failed(Fail::ClientGone)) {
+        // It is gone, or may be: nobody else is to wait for it.
+        stream.worker.streams.forget(&chosen.target, number);
+    }
+    let (body, whole) = asked.passage.take_back();
+    stream.body = body;
+    if !(harmless && whole && attempts.more()) {
+        let fail = match why {
+            Unanswered::Failed(fail) => fail,
+            _ => Fail::Lost,
+        };
+        stream.give_up(chosen, asked.at, &fail, &Heard::default());
+        return false;
+    }
+    if blamed {
+        chosen.met(true, stream.worker.tick());
+    }
+    stream.worker.shared.totals.retries.fetch_add(1, Relaxed);
+    attempts.lost(&chosen.target, elsewhere);
+    if let Some(note) = &mut stream.ask.note {
+        note.tried(chosen.group.name(), &chosen.target);
+    }
+    true
+}
+
+/// Takes an answer to the client.
+async fn pass(stream: &mut Stream, asked: &Asked<'_>, answer: Response<Incoming>) {
+    let (worker, Asked { chosen, passage, .. }) = (Rc::clone(&stream.worker), asked);
+    let heard = Heard::default();
     let (mut parts, body) = answer.into_parts();
     for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE] {
         parts.headers.remove(name);
     }
-    add_cookies(&chosen, &mut parts.headers);
+    add_cookies(chosen, &mut parts.headers);
     let status = parts.status.as_u16();
     heard.head(status, worker.is_logging());
+    heard.begun.set(true);
     if worker.is_logging() {
         heard.head.set(length(&parts.headers));
     }
-    chosen.group.counters().answered(status, started.elapsed());
-    chosen.target.met_in(&chosen.group, status >= 500, worker.tick());
-    let (over, ended) = oneshot::channel();
-    let passing = Passing {
-        end: End {
-            whole: body.is_end_stream(),
-            ..End::default()
-        },
-        body,
-        over: Some(over),
-    };
+    let (passing, ended) = passage.back(body);
     if let Some(response) = stream.response.take() {
         // A client that has gone needs no answer.
         let _ = response.send(Response::from_parts(parts, Out::Passing(passing)));
     }
-    let end = ended.await.unwrap_or_default();
-    chosen.group.counters().sent(end.bytes);
-    chosen.rule.answered(status, end.bytes);
-    heard.bytes.set(end.bytes);
-    match end {
-        End { broken: true, .. } => stream.note(&Answer::target_broke_off()),
-        End { whole: false, .. } => stream.gone(),
-        _ => {}
+    let end = tokio::select! {
+        end = ended => end.unwrap_or(Err(Fail::ClientGone)),
+        fail = passage.still(&worker.limits) => Err(fail),
+    };
+    heard.bytes.set(passage.bytes());
+    if !matches!(end, Err(Fail::Broken)) {
+        chosen.met(status >= 500, worker.tick());
+        chosen.group.counters().answered(status, asked.at.elapsed());
+        chosen.group.counters().sent(passage.bytes());
     }
-    stream.log(Some((&chosen.group, &chosen.target)), status, &heard, started);
-    drop(flow);
-    Ok(true)
+    match end {
+        Ok(()) => {
+            chosen.rule.answered(status, passage.bytes());
+            stream.log(Some((&chosen.group, &chosen.target)), status, &heard, asked.at);
+        }
+        Err(fail) => {
+            passage.cut();
+            stream.give_up(chosen, asked.at, &fail, &heard);
+        }
+    }
 }
 
 async fn closed(response: &mut Option<oneshot::Sender<Response<Out>>>) {
@@ -221,7 +266,7 @@ async fn closed(response: &mut Option<oneshot::Sender<Response<Out>>>) {
 pub fn grpc_answer(answer: &Answer) -> Response<Out> {
     let status = match answer.status {
         429 => 8,
-        504 => 4,
+        408 | 504 => 4,
         502 | 503 => 14,
         _ => 13,
     };
@@ -264,33 +309,20 @@ impl Drop for Flow {
     }
 }
 
-/// The connection to a target, or a new one.
-async fn connect(worker: &Rc<Worker>, target: &Target) -> Result<SendRequest<Up>, Answer> {
-    let known = worker
-        .streams
-        .0
-        .borrow()
-        .get(&target.serial)
-        .filter(|sender| !sender.is_closed())
-        .cloned();
-    if let Some(mut known) = known
-        && known.ready().await.is_ok()
-    {
-        return Ok(known);
-    }
+/// A new connection to a target.
+async fn connect(worker: &Rc<Worker>, target: &Target) -> Result<Line, Answer> {
     let connecting = async {
-        let stream = TcpStream::connect(target.address()).await.ok()?;
-        let _ = stream.set_nodelay(true);
-        Builder::new(Local)
-            .handshake::<_, Up>(TokioIo::new(stream))
+        let stream = TcpStream::connect(target.address())
             .await
-            .ok()
+            .map_err(|error| unconnected(&error))?;
+        let _ = stream.set_nodelay(true);
+        let shaken = Builder::new(Local).handshake::<_, Up>(TokioIo::new(stream)).await;
+        shaken.map_err(|_| Answer::target_unreachable())
     };
     let connected = timeout(worker.limits.connect, connecting).await;
-    let (sender, connection) = connected
-        .map_err(|_| Answer::connect_timeout())?
-        .ok_or_else(Answer::target_unreachable)?;
-    let leaving = target.clone();
+    let (sender, connection) = connected.unwrap_or_else(|_| Err(Answer::connect_timeout()))?;
+    let line = worker.streams.keep(target, sender);
+    let (leaving, number) = (target.clone(), line.number);
     let held = Rc::downgrade(worker);
     tokio::task::spawn_local(async move {
         let mut connection = std::pin::pin!(connection);
@@ -308,26 +340,14 @@ async fn connect(worker: &Rc<Worker>, target: &Target) -> Result<SendRequest<Up>
             }
         }
         if let Some(worker) = held.upgrade() {
-            worker.streams.0.borrow_mut().remove(&leaving.serial);
+            worker.streams.forget(&leaving, number);
         }
     });
-    worker
-        .streams
-        .0
-        .borrow_mut()
-        .insert(target.serial, sender.clone());
-    Ok(sender)
-}
-
-impl Shared {
-    /// Closes all.
-    pub fn clear(&self) {
-        self.0.borrow_mut().clear();
-    }
+    Ok(line)
 }
 
 /// The request as it was written for targets, transforms included, in HTTP/2's words.
-fn request(ask: &Ask, body: Option<(Incoming, Option<Rc<Cell<u64>>>)>) -> Result<Request<Up>, &'static str> {
+fn request(ask: &Ask, body: Up) -> Result<Request<Up>, &'static str> {
     let mut slots = [httparse::EMPTY_HEADER; 128];
     let mut parsed = httparse::Request::new(&mut slots);
     let wrong = "the request cannot be said in HTTP/2";
@@ -347,7 +367,7 @@ fn request(ask: &Ask, body: Option<(Incoming, Option<Rc<Cell<u64>>>)>) -> Result
         .scheme(ask.scheme())
         .authority(host)
         .path_and_query(target);
-    let mut request = Request::new(body.map_or(Up::None, |(body, count)| Up::Incoming(body, count)));
+    let mut request = Request::new(body);
     *request.uri_mut() = uri.build().map_err(|_| wrong)?;
     *request.method_mut() = method.parse().map_err(|_| wrong)?;
     *request.headers_mut() = headers;

@@ -1,10 +1,9 @@
 use model::route::{Conditions, HeaderCondition, Own, Pair, Rewrite, Transforms};
-use proptest::prelude::*;
 
 use super::*;
 use crate::worker::Ends;
 
-fn rule(priority: u32, hosts: &[&str], paths: &[&str]) -> route::Rule {
+pub fn rule(priority: u32, hosts: &[&str], paths: &[&str]) -> route::Rule {
     route::Rule {
         priority,
         place: "acme/shop/dev".parse().unwrap(),
@@ -62,10 +61,16 @@ fn of_a_mixed_rule_only_the_free_pattern_is_tried() {
 }
 
 /// A request: method, host, path with query, source, header lines.
-struct Asked<'a>(&'a str, &'a str, &'a str, &'a str, &'a [(&'a str, &'a str)]);
+pub struct Asked<'a>(
+    pub &'a str,
+    pub &'a str,
+    pub &'a str,
+    pub &'a str,
+    pub &'a [(&'a str, &'a str)],
+);
 
 impl Asked<'_> {
-    fn ask(&self) -> Ask {
+    pub fn ask(&self) -> Ask {
         let Self(method, host, target, source, headers) = self;
         let ends = Ends {
             peer: std::net::SocketAddr::new(source.parse().unwrap(), 4_000),
@@ -408,83 +413,5 @@ fn albs_documented_transforms_hold() {
         ),
     ] {
         assert_eq!(top(transforms, from, target), expected);
-    }
-}
-
-fn naive(rules: &[route::Rule], ask: &Ask) -> Option<u32> {
-    let any =
-        |patterns: &[String], text: &str| patterns.is_empty() || patterns.iter().any(|p| matches(p, text));
-    let fits = |rule: &&route::Rule| {
-        any(&rule.hosts, &ask.host)
-            && any(&rule.paths, ask.path())
-            && (rule.conditions.methods.is_empty()
-                || rule.conditions.methods.iter().any(|m| m == ask.method_name()))
-    };
-    rules.iter().filter(fits).map(|rule| rule.priority).min()
-}
-
-fn pattern(letters: &'static str) -> impl Strategy<Value = String> {
-    proptest::string::string_regex(letters).unwrap()
-}
-
-fn any_rules() -> impl Strategy<Value = Vec<route::Rule>> {
-    let host = || pattern("(\\*\\.)?[ab*?]{1,2}(\\.[ab*]{1,2}){0,2}");
-    // Few of them, as rules have them that were checked, or more than an index searches.
-    let hosts =
-        prop_oneof![4 => prop::collection::vec(host(), 0..3), 1 => prop::collection::vec(host(), 9..30)];
-    let paths = prop::collection::vec(pattern("/[ab*?]{0,3}"), 0..3);
-    let methods = prop::collection::vec(pattern("GET|PUT"), 0..2);
-    let each = (1..20u32, hosts, paths, methods).prop_map(|(priority, hosts, paths, methods)| {
-        let conditions = Conditions {
-            methods,
-            ..Conditions::default()
-        };
-        (
-            priority,
-            route::Rule {
-                hosts,
-                paths,
-                conditions,
-                ..rule(priority, &[], &[])
-            },
-        )
-    });
-    let all = prop::collection::vec(each, 0..12);
-    all.prop_map(|rules| {
-        rules
-            .into_iter()
-            .collect::<std::collections::BTreeMap<_, _>>()
-            .into_values()
-            .collect()
-    })
-}
-
-proptest! {
-    #[test]
-    fn lookup_is_the_naive_model_after_every_change(
-        tables in prop::collection::vec(any_rules(), 1..5),
-        asked in prop::collection::vec(
-            (pattern("GET|PUT"), pattern("[ab]{1,2}(\\.[ab]{1,2}){0,3}"), pattern("/[ab]{0,3}")), 1..20),
-    ) {
-        let mut rules = Rules::default();
-        let mut held: Vec<Rule> = Vec::new();
-        for table in &tables {
-            // What the next table shares stays the same object; the rest is exchanged.
-            let stays = |rule: &Rule| table.contains(&rule.source());
-            let gone: Vec<_> = held.iter().filter(|rule| !stays(rule)).cloned().collect();
-            held.retain(stays);
-            let fresh = table.iter().filter(|rule| !held.iter().any(|h| h.priority == rule.priority));
-            let new: Vec<_> = fresh.map(|rule| Rule::new(rule, |_| None)).collect();
-            let before = rules.clone();
-            rules.change(&gone, &new);
-            held.extend(new);
-            let again = compiled(table);
-            for (method, host, path) in &asked {
-                let ask = Asked(method, host, path, "192.0.2.1", &[]).ask();
-                prop_assert_eq!(found(&rules, &ask), naive(table, &ask), "{} {}{}", method, host, path);
-                prop_assert_eq!(found(&again, &ask), naive(table, &ask));
-                let _ = before.find(&ask);
-            }
-        }
     }
 }

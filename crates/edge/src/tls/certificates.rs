@@ -17,7 +17,12 @@ use rustls::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{CHALLENGE, EVERY, Stamp, facts, provider, stamp};
+use super::{
+    CHALLENGE, EVERY, Stamp, facts,
+    ocsp::{self, Unfit},
+    provider, stamp,
+};
+use crate::clock;
 
 /// The name of the certificate that clients get who ask for no name, or for one that is not there.
 const DEFAULT: &str = "default";
@@ -29,7 +34,7 @@ pub struct Seen {
     pub name: String,
     pub hosts: Vec<String>,
     pub until: Option<Timestamp>,
-    /// Why the file, as it is now, is not used, or why there is no newer one.
+    /// Why the file, as it is now, is not used, or its answer of OCSP not shown, or why there is no newer one.
     pub problem: Option<String>,
 }
 
@@ -66,6 +71,8 @@ struct Held {
     stamps: Stamps,
     good: Option<Good>,
     problem: Option<String>,
+    /// When its answer of OCSP is to be looked at again, though no file has changed.
+    again: Option<Timestamp>,
 }
 
 /// A certificate that can be used.
@@ -94,37 +101,48 @@ impl Certificates {
 
     /// Takes over what has changed in the folder.
     pub fn read(&self, folder: &Utf8Path) -> io::Result<()> {
+        self.read_at(folder, clock::now())
+    }
+
+    fn read_at(&self, folder: &Utf8Path, now: Timestamp) -> io::Result<()> {
         let found = names(folder)?;
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = held.len();
         held.retain(|name, _| found.contains_key(name));
         changed -= held.len();
         for (name, stamps) in found {
-            if held.get(&name).is_some_and(|held| held.stamps == stamps) {
+            let stands = |held: &Held| held.stamps == stamps && held.again.is_none_or(|again| again > now);
+            if held.get(&name).is_some_and(stands) {
                 continue;
             }
             changed += 1;
             let before = held.remove(&name).and_then(|held| held.good);
-            let (good, problem) = match load(folder, &name) {
-                Ok(good) => {
+            let read = match load(folder, &name, now) {
+                Ok((good, staple)) => {
                     tracing::info!(
                         certificate = name,
                         hosts = good.hosts.len(),
                         "certificate in force"
                     );
-                    (Some(good), None)
+                    if let Some(problem) = &staple.problem {
+                        tracing::warn!(certificate = name, problem, "a certificate is shown without OCSP");
+                    }
+                    (Some(good), staple)
                 }
                 Err(problem) => {
                     tracing::error!(certificate = name, problem, "a certificate cannot be used");
-                    (before, Some(problem))
+                    let problem = Some(problem);
+                    (before, Staple { problem, again: None })
                 }
             };
+            let (good, Staple { problem, again }) = read;
             held.insert(
                 name,
                 Held {
                     stamps,
                     good,
                     problem,
+                    again,
                 },
             );
         }
@@ -137,6 +155,11 @@ impl Certificates {
     /// Shows each of these for its host, in lower case, and no others.
     pub fn show_for(&self, own: Arc<HashMap<String, Arc<CertifiedKey>>>) {
         self.own.store(own);
+    }
+
+    /// Is there none that can be used?
+    pub fn is_empty(&self) -> bool {
+        self.serving.load().default.is_none()
     }
 
     #[cfg(test)]
@@ -270,7 +293,15 @@ fn names(folder: &Utf8Path) -> io::Result<BTreeMap<String, Stamps>> {
     Ok(names)
 }
 
-fn load(folder: &Utf8Path, name: &str) -> Result<Good, String> {
+/// What came of the answer of OCSP that lies beside a certificate.
+#[derive(Default)]
+struct Staple {
+    /// Why it is not shown.
+    problem: Option<String>,
+    again: Option<Timestamp>,
+}
+
+fn load(folder: &Utf8Path, name: &str, now: Timestamp) -> Result<(Good, Staple), String> {
     let file = |ending: &str| folder.join(format!("{name}.{ending}"));
     let read =
         |path: Utf8PathBuf| std::fs::read(&path).map_err(|error| format!("cannot read {path}: {error}"));
@@ -282,19 +313,10 @@ fn load(folder: &Utf8Path, name: &str) -> Result<Good, String> {
         false => (read(file("crt"))?, read(file("key"))?),
     };
     let good = Good::read(&chain, &key)?;
-    match std::fs::read(file("ocsp")) {
-        Ok(answer) => {
-            let key = CertifiedKey {
-                ocsp: Some(answer),
-                ..CertifiedKey::clone(&good.key)
-            };
-            Ok(Good {
-                key: Arc::new(key),
-                ..good
-            })
-        }
-        Err(_) => Ok(good),
-    }
+    Ok(match std::fs::read(file("ocsp")) {
+        Ok(answer) => good.stapled(answer, now),
+        Err(_) => (good, Staple::default()),
+    })
 }
 
 impl Good {
@@ -317,10 +339,80 @@ impl Good {
             until,
         })
     }
+
+    /// With an answer of OCSP, if clients would take it: one that they would not is worse than none.
+    fn stapled(self, answer: Vec<u8>, now: Timestamp) -> (Self, Staple) {
+        match ocsp::check(&answer, &self.key.cert, now) {
+            Ok(again) => {
+                let key = CertifiedKey {
+                    ocsp: Some(answer),
+                    ..CertifiedKey::clone(&self.key)
+                };
+                let key = Arc::new(key);
+                (Self { key, ..self }, Staple { problem: None, again })
+            }
+            Err(why) => {
+                let again = match why {
+                    Unfit::Early(from) => Some(from),
+                    _ => None,
+                };
+                let problem = Some(format!("its answer of OCSP is not shown: {why}"));
+                (self, Staple { problem, again })
+            }
+        }
+    }
 }
 
 fn hosts(certificate: &CertificateDer<'_>) -> Result<Vec<String>, String> {
     let read = webpki::EndEntityCert::try_from(certificate);
     let read = read.map_err(|error| format!("the certificate cannot be read: {error}"))?;
     Ok(read.valid_dns_names().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::ocsp::tests::{Says, world};
+
+    #[test]
+    fn an_answer_of_ocsp_is_shown_for_as_long_as_it_holds_and_its_successor_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Utf8Path::from_path(folder.path()).unwrap();
+        let world = world();
+        std::fs::write(path.join("shop.pem"), &world.pem).unwrap();
+        let answer = |until| {
+            world.answer(&Says {
+                until,
+                ..Says::default()
+            })
+        };
+        let (first, second) = (answer("20260103000000Z"), answer("20260108000000Z"));
+        std::fs::write(path.join("shop.ocsp"), &first).unwrap();
+        let certificates = Certificates::default();
+        let at = |time: &str| {
+            certificates.read_at(path, time.parse().unwrap()).unwrap();
+            let shown = certificates
+                .serving
+                .load()
+                .default
+                .as_ref()
+                .unwrap()
+                .key
+                .ocsp
+                .clone();
+            (shown, certificates.seen()[0].problem.clone())
+        };
+        let early = "its answer of OCSP is not shown: it holds from 2026-01-01T00:00:00Z on";
+        assert_eq!(at("2025-12-31T00:00:00Z"), (None, Some(early.to_owned())));
+        assert_eq!(at("2026-01-01T00:00:00Z"), (Some(first), None));
+        let late = "its answer of OCSP is not shown: it held until 2026-01-03T00:00:00Z";
+        assert_eq!(at("2026-01-03T00:00:00Z"), (None, Some(late.to_owned())));
+        std::fs::write(path.join("new"), &second).unwrap();
+        std::fs::rename(path.join("new"), path.join("shop.ocsp")).unwrap();
+        assert_eq!(at("2026-01-03T00:00:02Z"), (Some(second), None));
+        std::fs::write(path.join("shop.ocsp"), b"an answer of OCSP").unwrap();
+        let wrong = "its answer of OCSP is not shown: it is no answer of OCSP";
+        assert_eq!(at("2026-01-03T00:00:04Z"), (None, Some(wrong.to_owned())));
+        assert!(!certificates.is_empty());
+    }
 }

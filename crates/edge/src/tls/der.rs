@@ -17,14 +17,48 @@ pub struct Facts {
     pub until: Timestamp,
 }
 
-const INTEGER: u8 = 0x02;
+pub const INTEGER: u8 = 0x02;
+pub const BIT_STRING: u8 = 0x03;
 const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
-const SEQUENCE: u8 = 0x30;
+pub const GENERALIZED_TIME: u8 = 0x18;
+pub const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 
 /// Reads them; none when this is no certificate.
 pub fn facts(der: &[u8]) -> Option<Facts> {
+    let parts = parts(der)?;
+    let text = |name| name::text(Reader(name).expect(SEQUENCE)?);
+    Some(Facts {
+        serial: parts.serial.iter().map(|byte| format!("{byte:02x}")).collect(),
+        issuer: text(parts.issuer)?,
+        subject: text(parts.subject)?,
+        from: time(parts.from)?,
+        until: time(parts.until)?,
+    })
+}
+
+/// What stands in a certificate, as it stands there: names with their tags, times as tag and value.
+pub struct Parts<'a> {
+    pub serial: &'a [u8],
+    pub issuer: &'a [u8],
+    from: (u8, &'a [u8]),
+    until: (u8, &'a [u8]),
+    subject: &'a [u8],
+    /// What is behind its names, that of its key first.
+    rest: Reader<'a>,
+}
+
+impl<'a> Parts<'a> {
+    /// The bits of its public key.
+    pub fn key(&self) -> Option<&'a [u8]> {
+        let mut key = Reader(Reader(self.rest.0).expect(SEQUENCE)?);
+        key.expect(SEQUENCE)?;
+        // The first byte counts bits that are not used.
+        key.expect(BIT_STRING)?.get(1..)
+    }
+}
+
+pub fn parts(der: &[u8]) -> Option<Parts<'_>> {
     let mut outer = Reader(Reader(der).expect(SEQUENCE)?);
     let mut body = Reader(outer.expect(SEQUENCE)?);
     let (tag, first) = body.next()?;
@@ -35,14 +69,15 @@ pub fn facts(der: &[u8]) -> Option<Facts> {
     };
     // The signature's algorithm.
     body.expect(SEQUENCE)?;
-    let issuer = name::text(body.expect(SEQUENCE)?)?;
+    let issuer = body.whole()?;
     let mut validity = Reader(body.expect(SEQUENCE)?);
-    Some(Facts {
-        serial: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
+    Some(Parts {
+        serial,
         issuer,
-        subject: name::text(body.expect(SEQUENCE)?)?,
-        from: time(validity.next()?)?,
-        until: time(validity.next()?)?,
+        from: validity.next()?,
+        until: validity.next()?,
+        subject: body.whole()?,
+        rest: body,
     })
 }
 
@@ -70,6 +105,13 @@ impl<'a> Reader<'a> {
         Some((tag, value))
     }
 
+    /// The next value with its tag and length, as it stands there.
+    pub fn whole(&mut self) -> Option<&'a [u8]> {
+        let before = self.0;
+        self.next()?;
+        Some(&before[..before.len() - self.0.len()])
+    }
+
     pub fn expect(&mut self, wanted: u8) -> Option<&'a [u8]> {
         self.next()
             .filter(|(tag, _)| *tag == wanted)
@@ -78,7 +120,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Both forms end in seconds and `Z` (RFC 5280, section 4.1.2.5).
-fn time((tag, value): (u8, &[u8])) -> Option<Timestamp> {
+pub fn time((tag, value): (u8, &[u8])) -> Option<Timestamp> {
     let text = str::from_utf8(value).ok()?.strip_suffix('Z')?;
     let digits = match (tag, text.len()) {
         // Two digits of a year are of 1950 to 2049.
