@@ -61,8 +61,6 @@ pub const STANDARD: &str = "standard";
 const STANDARD_SCRIPT: &str = include_str!("bake/standard.sh");
 /// What the platform's own images download. No tenant can have this name.
 const PLATFORM_CACHE: &str = "+platform/bakes";
-/// The branches whose downloads a bake of another may go on from.
-const TRUNKS: [&str; 2] = ["main", "master"];
 const PLATFORM_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// Bakes images. Clones share everything.
@@ -518,15 +516,11 @@ fn wanted<'a>(base: &'a Base, order: &'a BakeOrder) -> Wanted<'a> {
 
 /// A branch's own downloads of its bakes. Builds have others: what a test may write, production's image must not find.
 fn downloads(order: &BakeOrder) -> Downloads {
-    let of = |branch: &str| format!("{}-bakes", cache::of_branch(&order.place, branch));
-    let own = order.commit.branch.as_str();
+    let branches = cache::branches(&order.commit.branch, order.trunk.as_deref()).into_iter();
+    let mut names = branches.map(|branch| format!("{}-bakes", cache::of_branch(&order.place, branch)));
     Downloads {
-        own: of(own),
-        below: TRUNKS
-            .into_iter()
-            .filter(|branch| *branch != own)
-            .map(of)
-            .collect(),
+        own: names.next().expect("a branch's own is the first"),
+        below: names.collect(),
     }
 }
 

@@ -292,6 +292,18 @@ pub(crate) fn of_branch(place: &Place, branch: &str) -> String {
     format!("{}/app-{}/{}", place.tenant, place.app, Digest::of(branch).hex())
 }
 
+/// The branches on whose caches another may go on: its own first, and the one that all come from: that of production, or by
+/// its usual names where there is none. What another branch left is never trusted.
+pub(crate) fn branches<'a>(own: &'a str, trunk: Option<&'a str>) -> Vec<&'a str> {
+    let usual: &[&str] = match trunk {
+        Some(_) => &[],
+        None => &["main", "master"],
+    };
+    let mut all = vec![own];
+    all.extend(trunk.into_iter().chain(usual.iter().copied()).filter(|branch| *branch != own));
+    all
+}
+
 /// Makes the name of a file that nobody else has.
 pub(crate) fn random() -> String {
     let mut bits = [0; 8];

@@ -278,3 +278,16 @@ fn caches_that_nobody_uses_go_and_the_longest_unused_make_room() {
     assert!(!world.node.join("cache/acme").exists());
     assert!(world.node.join("cache").join(STAGING).exists());
 }
+
+#[test]
+fn others_go_on_from_production_s_branch_alone() {
+    for (own, trunk, expected) in [
+        ("side", Some("release"), &["side", "release"][..]),
+        ("release", Some("release"), &["release"]),
+        ("main", Some("release"), &["main", "release"]),
+        ("side", None, &["side", "main", "master"]),
+        ("master", None, &["master", "main"]),
+    ] {
+        assert_eq!(branches(own, trunk), expected, "{own} of {trunk:?}");
+    }
+}
