@@ -319,3 +319,31 @@ pub async fn a_stopped_bake_ends_unless_another_waits_for_its_layer(world: &Worl
     assert!(one.is_err() || one.unwrap().image == two.image);
     assert_eq!(three.unwrap_err().message, "the bake was stopped: not this one");
 }
+
+pub async fn a_sweep_waits_for_no_bake_and_takes_nothing_from_one(world: &World) {
+    let script = |text: &str| format!("# {}\n{text}\n", world.salt);
+    let nothing = script("touch /unneeded");
+    let (one, two) = (script("touch /one"), script("echo begun; sleep 4; ls /one"));
+    let files = [("infra/1.sh", one.as_str()), ("infra/2.sh", two.as_str())];
+    let order = world.bake_order(&[("infra/0.sh", &nothing)], &["infra/0.sh"]);
+    let unneeded = world.oven.bake(&world.ticket(), &order).await.unwrap().image;
+    let order = world.bake_order(&files, &["infra/1.sh", "infra/2.sh"]);
+    let (ticket, waiting) = (world.ticket(), world.ticket());
+    let another = async {
+        world.says(&format!("bake/{ticket}"), "begun").await;
+        world.oven.bake(&waiting, &order).await
+    };
+    let sweep = async {
+        world.says(&format!("bake/{waiting}"), "waiting for another").await;
+        // Later than any use: nothing is spared for its age.
+        let ever = "2200-01-01T00:00:00Z".parse().unwrap();
+        world.oven.sweep(&[].into(), ever).await.unwrap()
+    };
+    let (baked, waited, swept) = tokio::join!(world.oven.bake(&ticket, &order), another, sweep);
+    let swept = swept.expect("a bake that goes on, and one that waits for it, hold up no sweep");
+    assert!(swept.images.contains(&unneeded), "{swept:?}");
+    let baked = baked.unwrap();
+    assert_eq!(waited.unwrap().image, baked.image);
+    assert_eq!(world.oven.images().lowers(&baked.image).unwrap().len(), 3);
+    assert!(world.layers.files(&baked.layers[1].key).join("one").exists());
+}
