@@ -321,7 +321,12 @@ pub(crate) fn branches<'a>(own: &'a str, trunk: Option<&'a str>) -> Vec<&'a str>
         None => &["main", "master"],
     };
     let mut all = vec![own];
-    all.extend(trunk.into_iter().chain(usual.iter().copied()).filter(|branch| *branch != own));
+    all.extend(
+        trunk
+            .into_iter()
+            .chain(usual.iter().copied())
+            .filter(|branch| *branch != own),
+    );
     all
 }
 

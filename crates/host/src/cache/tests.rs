@@ -307,7 +307,10 @@ fn what_goes_is_out_of_sight_at_once_and_holds_up_nobody() {
         // What was begun meanwhile is no part of it.
         world.write("acme/tools", "b", "0");
         Caches::open(&world.node, 1 << 20).unwrap();
-        assert!(!aside[0].exists(), "a node that was killed in between leaves nothing");
+        assert!(
+            !aside[0].exists(),
+            "a node that was killed in between leaves nothing"
+        );
         assert_eq!(world.found("acme/tools"), ["b"]);
         world.caches.remove("acme/tools").unwrap();
     }

@@ -334,7 +334,9 @@ pub async fn a_sweep_waits_for_no_bake_and_takes_nothing_from_one(world: &World)
         world.oven.bake(&waiting, &order).await
     };
     let sweep = async {
-        world.says(&format!("bake/{waiting}"), "waiting for another").await;
+        world
+            .says(&format!("bake/{waiting}"), "waiting for another")
+            .await;
         // Later than any use: nothing is spared for its age.
         let ever = "2200-01-01T00:00:00Z".parse().unwrap();
         world.oven.sweep(&[].into(), ever).await.unwrap()

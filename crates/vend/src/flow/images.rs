@@ -267,7 +267,10 @@ pub async fn admit(world: &World, place: &Place, image: &Digest) -> Result<(), F
         return Ok(());
     }
     let bases = world.node.bases().await?;
-    match refusal(&signed(world, place, image).await?, bases.stale.contains(image)) {
+    let (own, wanted) = (place.clone(), *image);
+    let evidence = world.store.read(move |db| db.evidence(&wanted, &own));
+    let evidence = evidence.await.map_err(stored)?;
+    match refusal(&evidence, bases.stale.contains(image)) {
         None => Ok(()),
         Some(refusal) => {
             let next = match refusal {
