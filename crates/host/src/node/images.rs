@@ -204,7 +204,7 @@ async fn export(
         let root = directory(&work);
         node.oven
             .images()
-            .export_of(&image, &root, packing, how.tag.as_deref(), how.origin.as_ref())
+            .export_of(&image, &root, packing, &how)
             .map_err(|error| match error {
                 crate::oci::Error::Layer(error) => missing(error),
                 error => error.into(),
@@ -265,12 +265,13 @@ async fn import(State(node): State<Node>, body: Body) -> Response {
         blocking(move || {
             let _together = together;
             let layout = Layout::open(&directory(&work))?;
-            Ok(oven.images().import(&layout, None)?)
+            let image = oven.images().import(&layout, None)?;
+            Ok(oven.images().told(&layout, None, &image)?)
         })
         .await
     };
     match taken.await {
-        Ok(digest) => Json(digest).into_response(),
+        Ok(taken) => Json(taken).into_response(),
         Err(fault) => refuse(fault),
     }
 }

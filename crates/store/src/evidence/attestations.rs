@@ -84,6 +84,19 @@ impl Db<'_> {
         Ok(all)
     }
 
+    /// Whether the platform has signed this envelope, about this image.
+    pub fn has_signed(&self, image: &Digest, envelope: &Value) -> bool {
+        let payload = envelope["payload"].as_str().map(|text| STANDARD.decode(text));
+        let statement = payload.and_then(|bytes| serde_json::from_slice(&bytes.ok()?).ok());
+        let one = statement.map(|statement| Attestation {
+            predicate: Predicate::Provenance,
+            statement,
+            envelope: envelope.clone(),
+            at: Timestamp::UNIX_EPOCH,
+        });
+        one.is_some_and(|one| is_genuine(&one, image, &self.keys.signing.verifying_key()))
+    }
+
     fn genuine(&self, image: &Digest, all: &mut Vec<Attestation>) {
         let key = self.keys.signing.verifying_key();
         all.retain(|one| is_genuine(one, image, &key));
