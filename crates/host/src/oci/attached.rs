@@ -30,9 +30,9 @@ pub const ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 const TITLE: &str = "org.opencontainers.image.title";
 const PREDICATE: &str = "in-toto.io/predicate-type";
-/// So many are read of one image, and so much of each.
+/// So many are read of one image, and so much of all of them together.
 const MOST: usize = 64;
-const BYTES: u64 = 32 << 20;
+const BYTES: u64 = 64 << 20;
 
 /// A manifest that is about another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,12 +133,7 @@ pub(super) fn has_subject(document: &[u8]) -> bool {
 pub fn read(source: &dyn Source, image: &Digest) -> Result<Vec<Told>, Error> {
     let mut told = Vec::new();
     for (_, _, artifact) in artifacts(source, image)? {
-        let kinds = [SPDX, ENVELOPE];
-        let blobs = artifact.layers.iter();
-        for blob in blobs
-            .filter(|blob| kinds.contains(&blob.media_type.as_str()))
-            .take(MOST)
-        {
+        for blob in &artifact.layers {
             told.push(Told {
                 kind: blob.media_type.clone(),
                 bytes: bytes(source, blob)?,
@@ -148,29 +143,39 @@ pub fn read(source: &dyn Source, image: &Digest) -> Result<Vec<Told>, Error> {
     Ok(told)
 }
 
-/// The manifests that are about an image, each with its bytes.
+/// The manifests about an image that have bills and statements and nothing else, each with its bytes. Others may be anything,
+/// of any size.
 fn artifacts(source: &dyn Source, image: &Digest) -> Result<Vec<(Descriptor, Vec<u8>, Artifact)>, Error> {
-    let mut found = Vec::new();
+    let (mut found, mut left) = (Vec::new(), BYTES);
     for entry in source.referrers(image)?.into_iter().take(MOST) {
         let (document, _) = source.document(&entry.digest.to_string())?;
         check(&entry.digest.to_string(), &document)?;
         // An index may be about an image, too, and a list may be wrong.
         let artifact: Option<Artifact> = serde_json::from_slice(&document).ok();
-        if let Some(artifact) = artifact.filter(|artifact| artifact.subject.digest == *image) {
-            found.push((entry, document, artifact));
+        let known = |artifact: &Artifact| {
+            let mut kinds = artifact.layers.iter().map(|blob| blob.media_type.as_str());
+            artifact.subject.digest == *image && kinds.all(|kind| [SPDX, ENVELOPE].contains(&kind))
+        };
+        let Some(artifact) = artifact.filter(known) else {
+            continue;
+        };
+        for blob in artifact.layers.iter().chain([&artifact.config]) {
+            let rest = left.checked_sub(blob.size);
+            left = rest.ok_or_else(|| Error::TooLarge("what is told of the image".to_owned()))?;
         }
+        found.push((entry, document, artifact));
     }
     Ok(found)
 }
 
 fn bytes(source: &dyn Source, blob: &Descriptor) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
-    let read = source.blob(blob)?.take(BYTES + 1).read_to_end(&mut bytes);
+    // It has as many bytes as were counted, or another digest.
+    let read = source.blob(blob)?.take(blob.size).read_to_end(&mut bytes);
     read.map_err(Error::Archive)?;
-    match (bytes.len() as u64 <= BYTES, Digest::of(&bytes) == blob.digest) {
-        (false, _) => Err(Error::TooLarge("what is told of the image".to_owned())),
-        (true, true) => Ok(bytes),
-        (true, false) => Err(Error::Damaged {
+    match Digest::of(&bytes) == blob.digest {
+        true => Ok(bytes),
+        false => Err(Error::Damaged {
             what: "what is told of the image".to_owned(),
             expected: blob.digest,
         }),

@@ -84,6 +84,32 @@ fn what_is_damaged_or_of_another_image_is_not_told() {
     assert!(matches!(read(&layout, &image), Err(Error::Damaged { .. })));
 }
 
+#[test]
+fn what_would_fill_memory_or_is_something_else_is_not_read() {
+    for (from, to, expected) in [
+        ("\"size\":2}", "\"size\":99999999999}", None),
+        (ENVELOPE, "application/x-chart", Some(&[SPDX][..])),
+    ] {
+        let work = tempfile::tempdir().unwrap();
+        let (layout, image) = layout(root(&work));
+        let home = root(&work).join("layout");
+        let mut index = std::fs::read_to_string(home.join("index.json")).unwrap();
+        for entry in layout.referrers(&image).unwrap() {
+            let (document, _) = layout.document(&entry.digest.to_string()).unwrap();
+            let document = String::from_utf8(document).unwrap().replace(from, to);
+            let digest = Digest::of(&document);
+            std::fs::write(home.join(super::super::layout::path_of(&digest)), document).unwrap();
+            index = index.replace(&entry.digest.to_string(), &digest.to_string());
+        }
+        std::fs::write(home.join("index.json"), index).unwrap();
+        let told = read(&Layout::open(&home).unwrap(), &image);
+        match expected {
+            Some(expected) => assert_eq!(kinds(&told.unwrap()), expected),
+            None => assert!(matches!(told, Err(Error::TooLarge(_))), "{told:?}"),
+        }
+    }
+}
+
 /// A registry that has every blob and takes every manifest, and what it was asked to do. `lists`: it keeps the list of those
 /// that are about an image.
 fn registry(lists: bool) -> (String, Arc<Mutex<Vec<(String, Vec<u8>)>>>) {
