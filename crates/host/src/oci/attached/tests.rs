@@ -110,12 +110,15 @@ fn what_would_fill_memory_or_is_something_else_is_not_read() {
     }
 }
 
+/// First lines of requests, and their bodies.
+type Asked = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
 /// A registry that has every blob and takes every manifest, and what it was asked to do. `lists`: it keeps the list of those
 /// that are about an image.
-fn registry(lists: bool) -> (String, Arc<Mutex<Vec<(String, Vec<u8>)>>>) {
+fn registry(lists: bool) -> (String, Asked) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let asked = Arc::<Mutex<Vec<(String, Vec<u8>)>>>::default();
+    let asked = Asked::default();
     let note = Arc::clone(&asked);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
@@ -125,7 +128,7 @@ fn registry(lists: bool) -> (String, Arc<Mutex<Vec<(String, Vec<u8>)>>>) {
     (address, asked)
 }
 
-fn serve(mut stream: TcpStream, lists: bool, note: &Mutex<Vec<(String, Vec<u8>)>>) {
+fn serve(mut stream: TcpStream, lists: bool, note: &Asked) {
     let mut lines = BufReader::new(stream.try_clone().unwrap());
     let mut line = || {
         let mut text = String::new();
