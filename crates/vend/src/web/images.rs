@@ -176,7 +176,7 @@ pub struct Exporting {
     alone: Option<bool>,
 }
 
-/// An image as a tar of an OCI layout, with its bill of materials and what was signed about it for the caller's apps.
+/// An image as a tar of an OCI layout, with its bill of materials and what was signed about it for the app whose names it has.
 #[utoipa::path(get, path = "/v1/images/{digest}/export", operation_id = "images.export", tag = "images",
     params(("digest" = String, Path), Exporting),
     responses((status = 200, body = String, content_type = "application/x-tar"), Refusal))]
@@ -202,12 +202,15 @@ pub async fn export(
     }
     let scope = Scope::default().within(&caller)?;
     let origin = origins(&state, &scope, image).await?.into_iter().next();
-    let told = match how.alone {
-        Some(true) => None,
-        _ => {
+    // Of the app whose names the image gets, and of no other that has the same files.
+    let told = match (how.alone, &origin) {
+        (Some(true), _) => None,
+        (_, None) => Some(Vec::new()),
+        (_, Some(origin)) => {
+            let (tenant, app) = (origin.tenant.clone(), origin.app.clone());
             let signed = state
                 .store
-                .read(move |db| db.attestations(&image, scope.of_app()))
+                .read(move |db| db.attestations(&image, Some((&tenant, Some(&app)))))
                 .await?;
             Some(signed.into_iter().map(|one| one.envelope).collect())
         }
