@@ -194,6 +194,7 @@ impl World {
                 repository: String::new(),
                 committed_at: Timestamp::UNIX_EPOCH,
             },
+            trunk: None,
             timeout: SignedDuration::from_mins(10),
         })
     }

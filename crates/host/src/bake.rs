@@ -6,6 +6,7 @@
 //! `VEND_COMMIT_BRANCH` and `VEND_COMMIT_REPOSITORY`: the same names that a Packer build gets as environment variables.
 
 mod error;
+mod ground;
 mod held;
 mod journal;
 mod script;
@@ -61,8 +62,6 @@ pub const STANDARD: &str = "standard";
 const STANDARD_SCRIPT: &str = include_str!("bake/standard.sh");
 /// What the platform's own images download. No tenant can have this name.
 const PLATFORM_CACHE: &str = "+platform/bakes";
-/// The branches whose downloads a bake of another may go on from.
-const TRUNKS: [&str; 2] = ["main", "master"];
 const PLATFORM_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// Bakes images. Clones share everything.
@@ -80,14 +79,17 @@ struct Inner {
     bases: Bases,
     caches: Caches,
     uids: Uids,
-    /// What builds stand on.
+    /// The images that builds stand on.
     in_use: InUse,
+    /// The layers that bakes stand on, or are about to make.
+    ground: InUse,
     limits: Resources,
     /// So many scripts run at a time.
     at_once: usize,
     places: Semaphore,
     waiting: Waiting,
-    /// Bakes hold it together; a sweep, which must not see a layer without its image, holds it alone.
+    /// A sweep holds it alone. Who says that something is to stay, or makes an image of layers, holds it together with
+    /// others, and not for long: a sweep makes the room that bakes wait for.
     quiet: Arc<tokio::sync::RwLock<()>>,
     /// Who bakes which layer now: a second one waits for the first.
     baking: Mutex<HashMap<Digest, Weak<Turn>>>,
@@ -120,6 +122,7 @@ impl Oven {
             caches: Caches::open(&kitchen.node, 4 << 30)?,
             uids: Uids::default(),
             in_use: InUse::default(),
+            ground: InUse::default(),
             at_once: kitchen.at_once.max(1),
             places: Semaphore::new(kitchen.at_once.max(1)),
             waiting: Waiting::default(),
@@ -141,7 +144,7 @@ impl Oven {
         &self.0.images
     }
 
-    /// Held by whoever needs images to stay while he looks at them or makes one.
+    /// Held by whoever makes an image, or says that something is to stay.
     pub(crate) async fn together(&self) -> tokio::sync::OwnedRwLockReadGuard<()> {
         Arc::clone(&self.0.quiet).read_owned().await
     }
@@ -230,15 +233,11 @@ impl Oven {
         script: &str,
         journal: &mut Journal,
     ) -> Result<Baked, Error> {
-        let _together = self.0.quiet.read().await;
         let started = Instant::now();
         let base = base::parse(base)?;
-        let base = self
-            .0
-            .bases
-            .ensure(Wanted::of(&base), |line| journal.line(line))
-            .await?;
+        let (base, _stays) = self.platform_base(&base, journal).await?;
         let key = platform_key(base.key, name, script);
+        let _stay = self.stay([key]).await;
         let run = Run {
             name: name.to_owned(),
             id: format!("bake-{name}"),
@@ -253,7 +252,7 @@ impl Oven {
         };
         let mut time = Time::new(PLATFORM_TIMEOUT, QUEUED, None);
         let reused = self.layer(run, &mut time, journal, Stop::never()).await?;
-        self.baked(&[base.key, key], reused, started)
+        self.baked(&[base.key, key], reused, started).await
     }
 
     async fn bake_order(
@@ -263,13 +262,13 @@ impl Oven {
         journal: &mut Journal,
         stop: Stop,
     ) -> Result<Baked, Error> {
-        let _together = self.0.quiet.read().await;
         let started = Instant::now();
         let timeout = order.timeout.try_into().unwrap_or(Duration::ZERO);
         let noted = (ticket.clone(), self.0.waiting.clone());
         let mut time = Time::new(timeout, QUEUED, Some(noted));
-        let base = self.base(order, journal).await?;
+        let (base, _stays) = self.base(order, journal).await?;
         let steps = self.steps(order, base.key).await?;
+        let _stay = self.stay(steps.iter().map(|step| step.key)).await;
         let mut keys = vec![base.key];
         let mut reused = true;
         for (number, Step { script, key, digest }) in steps.into_iter().enumerate() {
@@ -296,7 +295,7 @@ impl Oven {
             reused &= self.layer(run, &mut time, journal, stop.clone()).await?;
             keys.push(key);
         }
-        self.baked(&keys, reused, started)
+        self.baked(&keys, reused, started).await
     }
 
     /// Makes a layer, unless it is there or another bake makes it meanwhile. Whether it was there.
@@ -376,7 +375,8 @@ impl Oven {
         turn
     }
 
-    fn baked(&self, keys: &[Digest], reused: bool, started: Instant) -> Result<Baked, Error> {
+    async fn baked(&self, keys: &[Digest], reused: bool, started: Instant) -> Result<Baked, Error> {
+        let _together = self.together().await;
         let image = self.0.images.keep(keys, crate::now())?;
         // Its own, by its own names: another app's layers may hold the same, and be what the image was first made of.
         let record = |key: &Digest| self.0.layers.get(key)?.ok_or(layer::Error::Missing(*key));
@@ -417,67 +417,6 @@ impl Oven {
         sources.push((*source, Arc::clone(&index)));
         Ok(index)
     }
-
-    /// The base of an order, made or unpacked if it is not there.
-    async fn base(&self, order: &BakeOrder, journal: &mut Journal) -> Result<Record, Error> {
-        let base = base::parse(&order.base)?;
-        if let Base::Named(_) | Base::Oci(_) = base {
-            let wanted = wanted(&base, order);
-            let (record, old) = self.0.bases.recent(wanted, |line| journal.line(line)).await?;
-            if let Some(why) = old {
-                journal.line(&format!(
-                    "the base {base} is what it was when it was last asked for; what it is now is not known: {why}"
-                ));
-            }
-            return Ok(record);
-        }
-        if let Some(record) = self.find_base(order).await? {
-            return Ok(record);
-        }
-        journal.line(&format!("unpacking the base {base}"));
-        let index = self.index(&order.source).await?;
-        let (key, digest) = source::base_key(&index, &base).ok_or_else(|| source::no_base(&base))?;
-        let (this, order) = (self.clone(), order.clone());
-        let unpacked = tokio::task::spawn_blocking(move || {
-            let Inner {
-                bases, objects, node, ..
-            } = &*this.0;
-            let home = node.join("bakes");
-            bases.adopt(&base, key, digest, |files| {
-                source::unpack_base(objects, &order, &base, &home, files)
-            })
-        });
-        Ok(unpacked.await.map_err(|_| Error::Interrupted)??)
-    }
-
-    async fn find_base(&self, order: &BakeOrder) -> Result<Option<Record>, Error> {
-        let base = base::parse(&order.base)?;
-        if let Base::Named(_) | Base::Oci(_) = base {
-            return Ok(self.0.bases.find(wanted(&base, order))?);
-        }
-        let index = self.index(&order.source).await?;
-        let (key, _) = source::base_key(&index, &base).ok_or_else(|| source::no_base(&base))?;
-        let found = self.0.layers.get(&key)?;
-        if found.is_some() {
-            self.0.layers.touch(&key, crate::now())?;
-        }
-        Ok(found)
-    }
-
-    async fn find_image(&self, order: &BakeOrder) -> Result<Option<Baked>, Error> {
-        let started = Instant::now();
-        let Some(base) = self.find_base(order).await? else {
-            return Ok(None);
-        };
-        let mut keys = vec![base.key];
-        for step in self.steps(order, base.key).await? {
-            if self.0.layers.get(&step.key)?.is_none() {
-                return Ok(None);
-            }
-            keys.push(step.key);
-        }
-        self.baked(&keys, true, started).map(Some)
-    }
 }
 
 impl Oven {
@@ -506,27 +445,13 @@ impl Bakery for Oven {
     }
 }
 
-fn wanted<'a>(base: &'a Base, order: &'a BakeOrder) -> Wanted<'a> {
-    // The platform's own are the same for everybody.
-    let tenant = matches!(base, Base::Oci(_)).then_some(&order.place.tenant);
-    Wanted {
-        base,
-        tenant,
-        login: order.login.as_ref(),
-    }
-}
-
 /// A branch's own downloads of its bakes. Builds have others: what a test may write, production's image must not find.
 fn downloads(order: &BakeOrder) -> Downloads {
-    let of = |branch: &str| format!("{}-bakes", cache::of_branch(&order.place, branch));
-    let own = order.commit.branch.as_str();
+    let branches = cache::branches(&order.commit.branch, order.trunk.as_deref()).into_iter();
+    let mut names = branches.map(|branch| format!("{}-bakes", cache::of_branch(&order.place, branch)));
     Downloads {
-        own: of(own),
-        below: TRUNKS
-            .into_iter()
-            .filter(|branch| *branch != own)
-            .map(of)
-            .collect(),
+        own: names.next().expect("a branch's own is the first"),
+        below: names.collect(),
     }
 }
 

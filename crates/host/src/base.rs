@@ -238,7 +238,8 @@ impl Bases {
         self.ensured(wanted, Quiet::Kept, progress).await
     }
 
-    async fn ensured(
+    /// The same, where `quiet` says who keeps sweeps away until it is a layer that its name means.
+    pub(crate) async fn ensured(
         &self,
         wanted: Wanted<'_>,
         quiet: Quiet<'_>,

@@ -25,7 +25,7 @@ use crate::layer::{
 
 /// The directories where pip, npm and apt keep what they downloaded, relative to a container's root.
 pub(crate) const DOWNLOADS: [&str; 3] = ["root/.cache/pip", "root/.npm", "var/cache/apt/archives"];
-/// Where generations are made, beside the caches. No tenant can have this name.
+/// Where generations are made and go away, beside the caches. No tenant can have this name.
 const STAGING: &str = "+new";
 
 /// Caches under `<node>/cache/<name>/<generation>`. No two processes may have them open.
@@ -87,7 +87,7 @@ impl Drop for Lease {
 }
 
 impl Caches {
-    /// A cache that grows beyond `limit_bytes` is begun anew. What a node that was killed left half-made is removed.
+    /// A cache that grows beyond `limit_bytes` is begun anew. What a node that was killed left half-made or half-removed goes.
     pub fn open(node: &Utf8Path, limit_bytes: u64) -> Result<Self, Error> {
         let root = node.join("cache");
         let staging = root.join(STAGING);
@@ -155,11 +155,24 @@ impl Caches {
         for inner in self.inner(name)?.into_iter().skip(most) {
             let path = self.root.join(name).join(inner);
             let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-            if !used.keys().any(|own| own.starts_with(&path)) {
-                remove_tree(&path)?;
+            if used.keys().any(|own| own.starts_with(&path)) {
+                continue;
             }
+            let aside = self.set_aside(&path)?;
+            drop(used);
+            remove_all(aside)?;
         }
         Ok(())
+    }
+
+    /// Takes a tree out of sight at once. It is the caller's to remove, without the lock: that takes as long as it has files.
+    fn set_aside(&self, path: &Utf8Path) -> Result<Option<Utf8PathBuf>, Error> {
+        let aside = self.staging();
+        match fs::rename(path, &aside) {
+            Ok(()) => Ok(Some(aside)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("rename", path)(error)),
+        }
     }
 
     /// A file beside a cache's generations, which goes when the cache is forgotten; `None` when there is none.
@@ -249,12 +262,15 @@ impl Caches {
         } else if !generations.is_empty() {
             stock::record(&home, 0)?;
         }
+        let mut aside = Vec::new();
         for generation in generations {
             let path = home.join(generation.to_string());
             if !used.contains_key(&path) {
-                remove_tree(&path)?;
+                aside.extend(self.set_aside(&path)?);
             }
         }
+        drop(used);
+        remove_all(aside)?;
         Ok(match fits {
             true => Harvest::Kept,
             false => Harvest::TooLarge(self.limit_bytes),
@@ -267,7 +283,7 @@ impl Caches {
 
     /// Removes caches whose names begin with these parts. Containers that stand on one see it vanish.
     pub fn remove(&self, name: &str) -> Result<(), Error> {
-        remove_tree(&self.root.join(name))
+        remove_all(self.set_aside(&self.root.join(name))?)
     }
 
     fn generations(&self, name: &str) -> Result<Vec<u64>, Error> {
@@ -286,10 +302,32 @@ impl Caches {
     }
 }
 
+/// Removes what was set aside.
+fn remove_all(aside: impl IntoIterator<Item = Utf8PathBuf>) -> Result<(), Error> {
+    aside.into_iter().try_for_each(|path| remove_tree(&path))
+}
+
 /// The name of an app's cache: one for each branch, so that a branch cannot put anything into another's. The digest is
 /// whole: its pusher chooses a branch's name, and could find one that begins like another's.
 pub(crate) fn of_branch(place: &Place, branch: &str) -> String {
     format!("{}/app-{}/{}", place.tenant, place.app, Digest::of(branch).hex())
+}
+
+/// The branches on whose caches another may go on: its own first, and the one that all come from: that of production, or by
+/// its usual names where there is none. What another branch left is never trusted.
+pub(crate) fn branches<'a>(own: &'a str, trunk: Option<&'a str>) -> Vec<&'a str> {
+    let usual: &[&str] = match trunk {
+        Some(_) => &[],
+        None => &["main", "master"],
+    };
+    let mut all = vec![own];
+    all.extend(
+        trunk
+            .into_iter()
+            .chain(usual.iter().copied())
+            .filter(|branch| *branch != own),
+    );
+    all
 }
 
 /// Makes the name of a file that nobody else has.

@@ -19,8 +19,8 @@ use model::{
     port::{
         BakeOrder, Baked, Bakery, BaseOrder, BasesSeen, Blame, BuildOrder, Builder, Built, CheckOrder,
         DatabaseOrder, DatabaseUp, Databases, Death, DeployOrder, Deployed, Deployer, Fault, HostOrder,
-        HostSeen, HostUp, Hosts, ImageAbout, ImageDiff, ImageExport, ImageUsage, Keep, LogChunk, LogRef,
-        Logs, Network, Objects, Shelf, Swept, Upkeep, Verdict, Work,
+        HostSeen, HostUp, Hosts, ImageAbout, ImageDiff, ImageExport, ImageTaken, ImageUsage, Keep, LogChunk,
+        LogRef, Logs, Network, Objects, Shelf, Swept, Upkeep, Verdict, Work,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -371,6 +371,13 @@ impl Client {
         self.post("/v1/images/bill", image, CHANGE).await
     }
 
+    /// The bytes of an object, as they come. Damaged ones end in an error.
+    pub async fn object(&self, object: &Digest) -> Result<Body, Fault> {
+        let uri = format!("/v1/objects/{object}");
+        let response = tokio::time::timeout(CHANGE, self.send(Method::GET, &uri, Body::empty())).await;
+        Ok(Body::new(response.map_err(|_| late(&uri, CHANGE))??.into_body()))
+    }
+
     /// An image as a tar of an OCI layout, as it comes.
     pub async fn export(&self, image: &Digest, how: &ImageExport) -> Result<Body, Fault> {
         let uri = format!("/v1/images/export/{image}");
@@ -423,7 +430,7 @@ impl Client {
     }
 
     /// Takes in an image from a tar of an OCI layout.
-    pub async fn import(&self, tar: Body) -> Result<Digest, Fault> {
+    pub async fn import(&self, tar: Body) -> Result<ImageTaken, Fault> {
         self.exchange(Method::PUT, "/v1/images/import", tar, MAKE).await
     }
 }

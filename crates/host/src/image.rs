@@ -11,7 +11,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 use model::{
     Digest,
-    port::{ImageAbout, ImageDiff, ImageOrigin, ScriptAbout},
+    port::{ImageAbout, ImageDiff, ImageExport, ImageTaken, ScriptAbout},
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +20,13 @@ use crate::{
     base,
     cache::random,
     layer::{Error, Layers, Record, archive, io_error, touch, used_since},
-    oci::{self, export, layout::Layout, unpack::Deletions},
+    oci::{
+        self,
+        attached::{self, Told},
+        export,
+        layout::Layout,
+        unpack::Deletions,
+    },
 };
 
 pub use crate::oci::manifest::Packing;
@@ -189,27 +195,57 @@ impl Images {
         packing: Packing,
         tag: Option<&str>,
     ) -> Result<Digest, oci::Error> {
-        self.export_of(digest, into, packing, tag, None)
+        let how = ImageExport {
+            compression: String::new(),
+            tag: tag.map(str::to_owned),
+            origin: None,
+            told: None,
+        };
+        self.export_of(digest, into, packing, &how)
     }
 
-    /// The same by the names of one app: whoever made the same files first is nobody else's business.
+    /// The same by the names of one app (whoever made the same files first is nobody else's business), and with what is told
+    /// of it. `packing` is what `how` says of that, read.
     pub fn export_of(
         &self,
         digest: &Digest,
         into: &Utf8Path,
         packing: Packing,
-        tag: Option<&str>,
-        origin: Option<&ImageOrigin>,
+        how: &ImageExport,
     ) -> Result<Digest, oci::Error> {
         let mut records = self.records(digest)?;
-        if let Some(origin) = origin {
+        if let Some(origin) = &how.origin {
             let names = origin.made_by(records.len());
             for (record, made_by) in records.iter_mut().zip(names) {
                 record.made_by = made_by;
                 record.commit = record.commit.is_some().then(|| origin.commit.clone());
             }
         }
-        export::write(&self.layers, digest, &records, into, packing, tag)
+        let bill = how.told.as_ref().map(|_| self.describe(digest)).transpose()?;
+        let told = bill.as_ref().map(|(_, bill)| bill).zip(how.told.as_deref());
+        export::write(
+            &self.layers,
+            digest,
+            &records,
+            into,
+            packing,
+            how.tag.as_deref(),
+            told,
+        )
+    }
+
+    /// What came with an image that was taken in from this layout.
+    pub fn told(&self, layout: &Layout, tag: Option<&str>, image: &Digest) -> Result<ImageTaken, oci::Error> {
+        let told = attached::read(layout, &layout.find(tag)?.digest)?;
+        let json = |told: &Told| serde_json::from_slice::<serde_json::Value>(&told.bytes).ok();
+        let of = |kind: &'static str| told.iter().filter(move |told| told.kind == kind);
+        let bill = of(attached::SPDX).next();
+        let bill = bill.map(|bill| Ok::<_, Error>(json(bill).as_ref() == Some(&self.describe(image)?.1)));
+        Ok(ImageTaken {
+            image: *image,
+            bill: bill.transpose()?,
+            told: of(attached::ENVELOPE).filter_map(json).collect(),
+        })
     }
 
     /// Takes an image in. Layers that are here already, by what they hold, are not unpacked again.

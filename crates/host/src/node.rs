@@ -10,7 +10,7 @@ mod objects;
 mod prepare;
 pub(crate) mod upkeep;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use axum::Router;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -56,7 +56,7 @@ pub struct NodeConfig {
     /// How many builds run at a time; more wait.
     pub builds_at_once: usize,
     /// What this machine is beside its `arch` and `os`, for builds that ask for it.
-    pub labels: std::collections::BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
     /// Networks that registries may be at although they are not public.
     pub registries: Vec<model::address::Network>,
     /// Private networks that builds and bakes reach.
@@ -81,7 +81,7 @@ impl NodeConfig {
             },
             bakes_at_once: 2,
             builds_at_once: 2,
-            labels: std::collections::BTreeMap::new(),
+            labels: BTreeMap::new(),
             registries: Vec::new(),
             allowed: Vec::new(),
             image_budget_bytes: 50 << 30,
@@ -269,22 +269,26 @@ async fn open(config: &NodeConfig) -> Result<Node, Error> {
 /// Builds and bakes reach what this machine is set up to use, too: they are set up in the same way.
 async fn outside(also: &[model::address::Network]) -> Option<Outside> {
     let services = tokio::task::spawn_blocking(|| {
-        let mirror = Mirror::of_this_machine();
-        let mut proxies = crate::base::proxies();
-        // What is asked without a proxy is no proxy.
-        proxies.retain(|name, _| !name.eq_ignore_ascii_case("no_proxy"));
-        let archives = [
-            mirror.debian,
-            mirror.security,
-            mirror.ubuntu,
-            mirror.ubuntu_security,
-        ];
-        crate::network::services(proxies.values().chain(&archives).map(String::as_str))
+        let asked = asked(crate::base::proxies(), Mirror::of_this_machine());
+        crate::network::services(asked.iter().map(String::as_str))
     });
     // A resolver that does not answer holds up nobody, and closes nothing: it is asked again.
     let services = tokio::time::timeout(LOOK_UP, services).await.ok()?.ok()?.ok()?;
     let also = also.to_vec();
     Some(Outside::Public { also, services })
+}
+
+/// What this machine asks for others: its proxies and its archives.
+fn asked(mut proxies: BTreeMap<String, String>, mirror: Mirror) -> Vec<String> {
+    // What is asked without a proxy is no proxy.
+    proxies.retain(|name, _| !name.eq_ignore_ascii_case("no_proxy"));
+    let archives = [
+        mirror.debian,
+        mirror.security,
+        mirror.ubuntu,
+        mirror.ubuntu_security,
+    ];
+    proxies.into_values().chain(archives).collect()
 }
 
 fn oven(
@@ -393,4 +397,23 @@ fn refuse(fault: Fault) -> axum::response::Response {
 
 fn broken(error: &dyn std::error::Error) -> Fault {
     Fault::platform(chain(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_without_a_proxy_is_not_opened_to_builds() {
+        let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let proxies = BTreeMap::from([
+            set("https_proxy", "http://proxy.example:3128"),
+            set("no_proxy", "127.0.0.1"),
+            set("NO_PROXY", "registry.internal:5000"),
+        ]);
+        let mut expected = vec!["http://proxy.example:3128".to_owned()];
+        expected.extend(asked(BTreeMap::new(), Mirror::default()));
+        assert_eq!(expected.len(), 5, "and the archives");
+        assert_eq!(asked(proxies, Mirror::default()), expected);
+    }
 }

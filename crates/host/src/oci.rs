@@ -5,6 +5,7 @@
 //! knows nothing of bases, tenants or scripts. Formats: OCI image specification 1.1, Docker's image manifest version 2
 //! schema 2, OCI distribution specification 1.1.
 
+pub mod attached;
 pub mod export;
 pub mod layout;
 pub mod manifest;
@@ -93,6 +94,9 @@ pub trait Source {
 
     /// The bytes of a blob, as they come: whoever reads them checks them.
     fn blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + '_>, Error>;
+
+    /// What says of itself that it is about an image: manifests, by the digest of the image's.
+    fn referrers(&self, image: &Digest) -> Result<Vec<Descriptor>, Error>;
 }
 
 /// An image of a source, its layers not read yet.

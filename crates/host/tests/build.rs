@@ -52,6 +52,7 @@ const CASES: &[Case] = cases![
     bake::a_bake_is_stopped_by_its_deadline,
     bake::a_bake_s_time_is_not_that_of_those_before_it,
     bake::a_stopped_bake_ends_unless_another_waits_for_its_layer,
+    bake::a_sweep_waits_for_no_bake_and_takes_nothing_from_one,
     images::what_is_exported_comes_back_as_the_same_image,
     images::other_tools_read_what_is_exported,
     images::a_registry_s_image_is_a_base,

@@ -355,6 +355,7 @@ async fn bake(client: &Client, ticket: &str, script: &str) -> Digest {
             repository: "r".into(),
             committed_at: jiff::Timestamp::UNIX_EPOCH,
         },
+        trunk: None,
         timeout: jiff::SignedDuration::from_mins(20),
     };
     let baked = client.bake(&ticket.parse().unwrap(), &order).await.unwrap();

@@ -30,7 +30,7 @@ pub use hosts::{
 };
 pub use images::{
     BaseOrder, BaseSeen, BasesSeen, FileChange, ImageAbout, ImageCheck, ImageDiff, ImageExport, ImageOrigin,
-    ImageUsage, PackageChange, ScriptAbout, Shelf,
+    ImageTaken, ImageUsage, PackageChange, ScriptAbout, Shelf,
 };
 pub use objects::{LogChunk, LogRef, LogTime, Logs, Objects};
 pub use upkeep::{Keep, Swept, Upkeep};

@@ -20,7 +20,7 @@ pub use catalogue::{
     App, Environment, EnvironmentState, NewApp, NewTenant, Place, Preview, Scale, Split, Started, Tenant,
 };
 pub use doors::{Allowed, Closed, Closing};
-pub use images::{ImageApp, ImageShown, Imported, NewRefresh, Refreshed, RefreshedBase};
+pub use images::{ImageApp, ImageShown, Imported, ImportedStatement, NewRefresh, Refreshed, RefreshedBase};
 pub use moving::{Arrived, Elsewhere, Forwarded, Loaded, Move, NewMove, Side};
 pub use record::{Delivery, DeliveryDetail, DeliveryVerdict, PublicKey};
 pub use release::{

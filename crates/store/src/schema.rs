@@ -119,3 +119,6 @@ pub(crate) fn migrate(connection: &mut Connection) -> Result<(), Error> {
     connection.pragma_update(None, "foreign_keys", true)?;
     Ok(migrated?)
 }
+
+#[cfg(test)]
+mod tests;

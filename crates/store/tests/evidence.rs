@@ -488,3 +488,91 @@ async fn an_image_of_several_is_each_one_s_own() {
         assert_eq!((of, signed.len()), (expected.to_vec(), 2 * expected.len()));
     }
 }
+
+#[tokio::test]
+async fn what_was_signed_of_an_image_before_it_was_each_one_s_counts_for_those_who_had_it() {
+    let world = World::new();
+    let image = Digest::of("image");
+    let statement = serde_json::json!({ "subject": [{ "digest": { "sha256": image.hex() } }] });
+    let mut places = Vec::new();
+    for (task, text) in [
+        "acme/shop/production",
+        "rival/shop/production",
+        "late/shop/production",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let place = world.environment(text).await;
+        let new = NewBake {
+            ticket: ticket(200 + task as u64),
+            place: place.clone(),
+            execution: None,
+            log: None,
+        };
+        world
+            .write(move |tx| {
+                tx.begin_bake(&new, &by(1))?;
+                match new.place.tenant == tenant("late") {
+                    true => Ok(()),
+                    false => tx.finish_bake(&new.ticket, Ok(&Baked { image, ..baked() }), &by(2)),
+                }
+            })
+            .await;
+        places.push(place);
+    }
+    let signs = |place: &Place, second: i64| {
+        let (place, statement) = (place.clone(), statement.clone());
+        world.write(move |tx| {
+            tx.attest(
+                &place,
+                &image,
+                store::Predicate::Provenance,
+                &statement,
+                &by(second),
+            )?;
+            tx.attest(&place, &image, store::Predicate::Checks, &statement, &by(second))
+        })
+    };
+    let counts = async || {
+        let asked = places.clone();
+        let read = move |db: &store::Db<'_>| {
+            let evidence = asked.iter().map(|place| db.evidence(&image, place));
+            let told = asked.iter().map(|place| {
+                let of = Some((&place.tenant, Some(&place.app)));
+                db.attestations(&image, of)
+            });
+            let count = |all: Vec<Vec<store::Attestation>>| all.iter().map(Vec::len).collect::<Vec<_>>();
+            let evidence = evidence.collect::<Result<Vec<_>, _>>()?;
+            Ok::<_, Error>((count(evidence), count(told.collect::<Result<Vec<_>, _>>()?)))
+        };
+        world.store.read(read).await.unwrap()
+    };
+    signs(&places[0], 3).await;
+    assert_eq!(counts().await, (vec![2, 0, 0], vec![2, 0, 0]), "each has its own");
+    let raw = rusqlite::Connection::open(world.dir().join("store.sqlite3")).unwrap();
+    raw.execute("UPDATE attestations SET app_id = NULL", []).unwrap();
+    assert_eq!(
+        counts().await,
+        (vec![2, 2, 0], vec![0, 0, 0]),
+        "who had it is believed and told nothing; who has not baked it is not believed"
+    );
+    // From its next bake on the app's own are all that counts.
+    signs(&places[1], 4).await;
+    raw.execute(
+        "DELETE FROM attestations WHERE app_id IS NOT NULL AND predicate = 'checks'",
+        [],
+    )
+    .unwrap();
+    assert_eq!(counts().await, (vec![2, 1, 0], vec![0, 1, 0]));
+    raw.execute(
+        "UPDATE attestations SET statement = '{}' WHERE app_id IS NULL",
+        [],
+    )
+    .unwrap();
+    assert_eq!(
+        counts().await,
+        (vec![0, 1, 0], vec![0, 1, 0]),
+        "changed, it is nobody's word"
+    );
+}

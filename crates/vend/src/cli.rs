@@ -25,6 +25,7 @@ mod images;
 mod lines;
 mod logs;
 mod packer;
+mod parcel;
 mod plans;
 mod progress;
 mod push;

@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 use model::{
     Digest, HostId, Place,
     port::{
-        BasesSeen, Fault, HostSeen, Hosts as _, ImageAbout, ImageDiff, ImageExport, LogChunk, LogRef,
-        Logs as _, Shelf as _,
+        BasesSeen, Fault, HostSeen, Hosts as _, ImageAbout, ImageDiff, ImageExport, ImageTaken, LogChunk,
+        LogRef, Logs as _, Shelf as _,
     },
     route::TargetHealth,
 };
@@ -332,11 +332,15 @@ impl web::Sight for Eyes {
         Box::pin(self.0.node.bases())
     }
 
+    fn object(&self, object: Digest) -> BoxFuture<'_, Result<Body, Fault>> {
+        Box::pin(async move { self.0.node.object(&object).await })
+    }
+
     fn export(&self, image: Digest, how: ImageExport) -> BoxFuture<'_, Result<Body, Fault>> {
         Box::pin(async move { self.0.node.export(&image, &how).await })
     }
 
-    fn import(&self, tar: Body) -> BoxFuture<'_, Result<Digest, Fault>> {
+    fn import(&self, tar: Body) -> BoxFuture<'_, Result<ImageTaken, Fault>> {
         Box::pin(self.0.node.import(tar))
     }
 }

@@ -7,6 +7,7 @@
 
 mod approvals;
 mod apps;
+mod artifacts;
 mod audit;
 mod auth;
 mod commands;

@@ -1,4 +1,4 @@
-//! Which images something stands on just now, so that no sweep takes them away.
+//! Which images and layers something stands on just now, so that no sweep takes them away.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,7 +7,7 @@ use model::Digest;
 #[derive(Debug, Clone, Default)]
 pub(super) struct InUse(Arc<Mutex<Vec<Digest>>>);
 
-/// An image that stays until this is dropped.
+/// An image or a layer that stays until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub digest: Digest,

@@ -1,5 +1,5 @@
-//! What goes of images when there is to be room, and what stays whoever asks: what something stands on just now, the
-//! platform's own, and the bases.
+//! What goes of images when there is to be room, and what stays whoever asks: what something stands on just now or is about to
+//! make, the platform's own, and the bases.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -12,13 +12,13 @@ use model::{
 use super::{Error, Held, Oven};
 use crate::{base, image, layer::Record};
 
-/// A sweep that waits holds up the bakes that come after it: not for longer than this.
+/// A sweep that waits holds up the bakes that begin or end after it: not for longer than this.
 const QUIET: Duration = Duration::from_secs(20);
 
 impl Oven {
     /// Removes the images that are neither in `keep` nor used since `unused_since`, with the layers that only they had. The
-    /// platform's own images and the bases stay. Whatever runs or may run again must be in `keep`. `None`: a bake goes on,
-    /// whose layers have no image yet; nothing was removed.
+    /// platform's own images and the bases stay. Whatever runs or may run again must be in `keep`; what
+    /// a bake that goes on stands on needs not. `None`: an image is just being taken in; nothing was removed.
     pub async fn sweep(
         &self,
         keep: &BTreeSet<Digest>,
@@ -75,8 +75,16 @@ impl Oven {
             }
         }
         keep.extend(self.0.in_use.all());
-        let bases = known.iter().map(|known| known.key).collect();
-        Ok(images.sweep(&keep, &bases, unused_since)?)
+        let mut needed: BTreeSet<Digest> = known.iter().map(|known| known.key).collect();
+        needed.extend(self.0.ground.all());
+        Ok(images.sweep(&keep, &needed, unused_since)?)
+    }
+
+    /// Keeps images from being swept while somebody reads them.
+    pub(crate) async fn read(&self, images: impl IntoIterator<Item = Digest>) -> Vec<Held> {
+        // A sweep that goes on has chosen already.
+        let _together = self.together().await;
+        images.into_iter().map(|image| self.hold(image)).collect()
     }
 
     /// Keeps an image from being swept for as long as something stands on it.

@@ -111,17 +111,13 @@ impl Oven {
         tools: &BTreeSet<String>,
         journal: &mut Journal,
     ) -> Result<Baked, Error> {
-        let _together = self.0.quiet.read().await;
         let started = Instant::now();
-        let system = Base::Named(system);
-        let base = self
-            .0
-            .bases
-            .ensure(Wanted::of(&system), |line| journal.line(line))
-            .await?;
+        let (base, _stays) = self.platform_base(&Base::Named(system), journal).await?;
+        let layers = layers(base.key, tools);
+        let _stay = self.stay(layers.iter().map(|(_, _, key)| *key)).await;
         let mut keys = vec![base.key];
         let mut reused = true;
-        for (name, text, key) in layers(base.key, tools) {
+        for (name, text, key) in layers {
             let run = Run {
                 name: name.clone(),
                 id: format!("bake-{}-{}", name.replace('.', "-"), key.short()),
@@ -139,7 +135,7 @@ impl Oven {
             reused &= self.layer(run, &mut time, journal, Stop::never()).await?;
             keys.push(key);
         }
-        self.baked(&keys, reused, started)
+        self.baked(&keys, reused, started).await
     }
 
     /// The root file system of a base by its name, to build in it as it is: what a tag of a registry means is asked anew.
@@ -154,7 +150,7 @@ impl Oven {
         // What a registry takes its time for keeps no sweep waiting, and so no bake behind it.
         let found = self.0.bases.current(wanted, self.quiet(), |_| ()).await;
         let (record, old) = found.map_err(Error::from)?;
-        let _together = self.0.quiet.read().await;
+        let _together = self.together().await;
         let image = self.0.images.keep(&[record.key], crate::now());
         Ok(Bare {
             image: self.hold(image.map_err(Error::from)?),

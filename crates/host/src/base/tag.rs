@@ -70,19 +70,19 @@ impl Bases {
         }
     }
 
-    /// As `current`, where nobody asked what the name means in the last day: for bakes, whose images stay. The caller
-    /// keeps sweeps away.
-    pub async fn recent(
+    /// As `current`, where nobody asked what the name means in the last day: for bakes, whose images stay.
+    pub(crate) async fn recent(
         &self,
         wanted: Wanted<'_>,
+        quiet: Quiet<'_>,
         progress: impl FnMut(&str) + Send,
     ) -> Result<(Record, Option<String>), Error> {
         let now = crate::now();
         match self.here(wanted)? {
             Some((known, _)) if known.checked_at + RECENT < now => {
-                self.current(wanted, Quiet::Kept, progress).await
+                self.current(wanted, quiet, progress).await
             }
-            _ => Ok((self.ensure(wanted, progress).await?, None)),
+            _ => Ok((self.ensured(wanted, quiet, progress).await?, None)),
         }
     }
 

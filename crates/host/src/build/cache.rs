@@ -255,20 +255,9 @@ fn kept(order: &BuildOrder) -> Vec<String> {
     directories.collect()
 }
 
-/// The branches whose caches a build may stand on: its own first, and the one that all others come from: that of
-/// production, or by its usual names where there is none. What another branch left is never trusted.
+/// The branches whose caches a build may stand on, its own first.
 fn branches(order: &BuildOrder) -> Vec<&str> {
-    let mut all = vec![order.commit.branch.as_str()];
-    let usual: &[&str] = match order.trunk {
-        Some(_) => &[],
-        None => &["main", "master"],
-    };
-    for branch in order.trunk.as_deref().into_iter().chain(usual.iter().copied()) {
-        if !all.contains(&branch) {
-            all.push(branch);
-        }
-    }
-    all
+    cache::branches(&order.commit.branch, order.trunk.as_deref())
 }
 
 /// The name of an app's own cache: one for each branch, so that a branch cannot put anything into another's builds.

@@ -9,8 +9,8 @@ use std::{fs, io, sync::PoisonError, time::SystemTime};
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 
-use super::{Caches, STAGING};
-use crate::layer::{Error, io_error, remove_tree};
+use super::{Caches, STAGING, remove_all};
+use crate::layer::{Error, io_error};
 
 const MARK: &str = "used";
 /// A cache's name has at most so many parts: of a tenant, an app, a branch and a key.
@@ -25,25 +25,10 @@ pub(crate) struct Swept {
 
 /// A cache as it stands on the disk.
 #[derive(Debug)]
-struct Stock {
+pub(super) struct Stock {
     home: Utf8PathBuf,
     used_at: SystemTime,
     bytes: u64,
-}
-
-impl Stock {
-    /// Removes its generations. What is beside them is small, and not made again by the next build.
-    fn empty(&self) -> Result<(), Error> {
-        for generation in directories(&self.home)? {
-            remove_tree(&generation)?;
-        }
-        record(&self.home, 0)?;
-        touch(
-            &self.home,
-            self.used_at.try_into().unwrap_or(Timestamp::UNIX_EPOCH),
-        );
-        Ok(())
-    }
 }
 
 /// Notes that a cache has so many bytes, and was used now.
@@ -88,17 +73,10 @@ impl Caches {
             if !old && !room {
                 continue;
             }
-            // Nobody begins to stand on it, nor writes it, meanwhile.
-            let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-            let within = |own: &Utf8PathBuf| own.starts_with(&stock.home) || stock.home.starts_with(own);
-            let again = marked_at(&stock.home).is_some_and(|at| at > stock.used_at);
-            if again || used.keys().any(within) {
+            let Some(aside) = self.take_away(&stock, old)? else {
                 continue;
-            }
-            match old {
-                true => self.remove_whole(&stock.home)?,
-                false => stock.empty()?,
-            }
+            };
+            remove_all(aside)?;
             left -= stock.bytes;
             swept.caches += 1;
             swept.bytes += stock.bytes;
@@ -106,10 +84,29 @@ impl Caches {
         Ok(swept)
     }
 
-    fn remove_whole(&self, home: &Utf8Path) -> Result<(), Error> {
-        remove_tree(home)?;
-        self.remove_empty(home);
-        Ok(())
+    /// Sets aside a cache as a whole, or its generations: what is beside them is small, and not made again by the next
+    /// build. `None`: somebody stands on it, or used it since.
+    pub(super) fn take_away(&self, stock: &Stock, whole: bool) -> Result<Option<Vec<Utf8PathBuf>>, Error> {
+        // Nobody begins to stand on it, nor writes it, meanwhile.
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let home = &stock.home;
+        let within = |own: &Utf8PathBuf| own.starts_with(home) || home.starts_with(own);
+        let again = marked_at(home).is_some_and(|at| at > stock.used_at);
+        if again || used.keys().any(within) {
+            return Ok(None);
+        }
+        let mut aside = Vec::new();
+        if whole {
+            aside.extend(self.set_aside(home)?);
+            self.remove_empty(home);
+        } else {
+            for generation in directories(home)? {
+                aside.extend(self.set_aside(&generation)?);
+            }
+            record(home, 0)?;
+            touch(home, stock.used_at.try_into().unwrap_or(Timestamp::UNIX_EPOCH));
+        }
+        Ok(Some(aside))
     }
 
     /// Removes the directories above a cache that hold no other.
@@ -122,7 +119,7 @@ impl Caches {
         }
     }
 
-    fn stock(&self) -> Result<Vec<Stock>, Error> {
+    pub(super) fn stock(&self) -> Result<Vec<Stock>, Error> {
         let mut found = Vec::new();
         for home in directories(&self.root)? {
             if home.file_name() != Some(STAGING) {

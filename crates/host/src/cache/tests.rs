@@ -278,3 +278,40 @@ fn caches_that_nobody_uses_go_and_the_longest_unused_make_room() {
     assert!(!world.node.join("cache/acme").exists());
     assert!(world.node.join("cache").join(STAGING).exists());
 }
+
+#[test]
+fn others_go_on_from_production_s_branch_alone() {
+    for (own, trunk, expected) in [
+        ("side", Some("release"), &["side", "release"][..]),
+        ("release", Some("release"), &["release"]),
+        ("main", Some("release"), &["main", "release"]),
+        ("side", None, &["side", "main", "master"]),
+        ("master", None, &["master", "main"]),
+    ] {
+        assert_eq!(branches(own, trunk), expected, "{own} of {trunk:?}");
+    }
+}
+
+#[test]
+fn what_goes_is_out_of_sight_at_once_and_holds_up_nobody() {
+    let Some(world) = World::new(1 << 20) else { return };
+    for whole in [true, false] {
+        world.write("acme/tools", "a", "0123456789");
+        let stock = world.caches.stock().unwrap();
+        let aside = world.caches.take_away(&stock[0], whole).unwrap().unwrap();
+        let waits = world.caches.used.try_lock().is_err();
+        assert!(!waits, "what takes long is done without the lock");
+        assert!(aside.len() == 1 && aside[0].exists(), "{aside:?}");
+        assert_eq!(world.found("acme/tools"), [""; 0]);
+        assert_eq!(world.caches.bytes().unwrap(), 0);
+        // What was begun meanwhile is no part of it.
+        world.write("acme/tools", "b", "0");
+        Caches::open(&world.node, 1 << 20).unwrap();
+        assert!(
+            !aside[0].exists(),
+            "a node that was killed in between leaves nothing"
+        );
+        assert_eq!(world.found("acme/tools"), ["b"]);
+        world.caches.remove("acme/tools").unwrap();
+    }
+}

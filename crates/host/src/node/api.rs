@@ -143,6 +143,8 @@ async fn bake(State(node): State<Node>, Order(call): Order<Ticketed<BakeOrder>>)
     // What is kept about a ticket must not help to guess a secret.
     let secretless = BakeOrder {
         login: None,
+        // Of no concern to what is made, and a version before this one did not tell it.
+        trunk: None,
         ..call.order.clone()
     };
     let digest = digest(&secretless);

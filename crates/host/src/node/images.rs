@@ -100,7 +100,7 @@ impl Shelf for Node {
 
     async fn compare(&self, before: &Digest, after: &Digest) -> Result<ImageDiff, Fault> {
         let (images, before, after) = (self.oven.images().clone(), *before, *after);
-        let _together = self.oven.together().await;
+        let _read = self.oven.read([before, after]).await;
         blocking(move || images.compare(&before, &after).map_err(missing)).await
     }
 
@@ -197,14 +197,14 @@ async fn export(
         "none" => Packing::Plain,
         _ => return refuse(Fault::order("the compression is `gzip`, `zstd` or `none`")),
     };
-    let together = node.oven.together().await;
+    let read = node.oven.read([image]).await;
     let written = blocking(move || {
-        let _together = together;
+        let _read = read;
         let work = node.workspace()?;
         let root = directory(&work);
         node.oven
             .images()
-            .export_of(&image, &root, packing, how.tag.as_deref(), how.origin.as_ref())
+            .export_of(&image, &root, packing, &how)
             .map_err(|error| match error {
                 crate::oci::Error::Layer(error) => missing(error),
                 error => error.into(),
@@ -252,17 +252,26 @@ impl Write for Pieces<'_> {
 async fn import(State(node): State<Node>, body: Body) -> Response {
     let stream = body.into_data_stream().map_err(io::Error::other);
     let reader = SyncIoBridge::new(StreamReader::new(stream));
-    let together = node.oven.together().await;
-    let taken = blocking(move || {
-        let _together = together;
-        let work = node.workspace()?;
-        let root = directory(&work);
-        tree::unpack(reader, &root, &ARCHIVE)?;
-        let layout = Layout::open(&root)?;
-        Ok(node.oven.images().import(&layout, None)?)
+    let (unpacking, oven) = (node.clone(), node.oven);
+    // As slowly as it comes: it holds up nobody.
+    let unpacked = blocking(move || {
+        let work = unpacking.workspace()?;
+        tree::unpack(reader, &directory(&work), &ARCHIVE)?;
+        Ok(work)
     });
+    let taken = async {
+        let work = unpacked.await?;
+        let together = oven.together().await;
+        blocking(move || {
+            let _together = together;
+            let layout = Layout::open(&directory(&work))?;
+            let image = oven.images().import(&layout, None)?;
+            Ok(oven.images().told(&layout, None, &image)?)
+        })
+        .await
+    };
     match taken.await {
-        Ok(digest) => Json(digest).into_response(),
+        Ok(taken) => Json(taken).into_response(),
         Err(fault) => refuse(fault),
     }
 }

@@ -8,9 +8,10 @@ use std::io::{self, Write};
 use camino::Utf8Path;
 use jiff::Timestamp;
 use model::Digest;
+use serde_json::Value;
 
 use super::{
-    Config, Descriptor, Error,
+    Config, Descriptor, Error, attached,
     layout::Writer,
     manifest::{self, History, Packing, Platform, Rootfs, Run},
 };
@@ -22,7 +23,8 @@ pub const IMAGE: &str = "dev.vend.image";
 /// What an image is called in its layout that nobody gave a name: umoci and others find it only by one.
 const TAG: &str = "latest";
 
-/// Writes an image into an empty directory as an OCI layout. Gives the digest of its manifest.
+/// Writes an image into an empty directory as an OCI layout, with its bill of materials and what was signed about it, or
+/// alone. Gives the digest of its manifest.
 pub(crate) fn write(
     layers: &Layers,
     image: &Digest,
@@ -30,6 +32,7 @@ pub(crate) fn write(
     into: &Utf8Path,
     packing: Packing,
     tag: Option<&str>,
+    told: Option<(&Value, &[Value])>,
 ) -> Result<Digest, Error> {
     let writer = Writer::create(into)?;
     let mut blobs = Vec::new();
@@ -70,7 +73,11 @@ pub(crate) fn write(
         variant: None,
     });
     let digest = described.digest;
-    writer.finish(described, Some(tag.unwrap_or(TAG)))?;
+    let beside = match told {
+        Some((bill, envelopes)) => attached::write(&writer, &described, bill, envelopes)?,
+        None => Vec::new(),
+    };
+    writer.finish(described, Some(tag.unwrap_or(TAG)), beside)?;
     Ok(digest)
 }
 
@@ -178,7 +185,8 @@ pub(crate) fn commit(config: &Config, history: Option<&History>) -> Option<model
     })
 }
 
-/// Sends all blobs of a layout to a repository and names its manifest. Gives how many were sent.
+/// Sends all blobs of an image of a layout to a repository and names its manifest, and what the layout tells of the image.
+/// Gives how many blobs were sent.
 pub fn push(
     layout: &super::layout::Layout,
     root: &Utf8Path,
@@ -195,10 +203,10 @@ pub fn push(
     }
     let (bytes, _) = layout.document(&image.digest.to_string())?;
     repository.tag(tag, manifest::MANIFEST, &bytes)?;
-    Ok(sent)
+    Ok(sent + attached::push(layout, root, &image.digest, repository)?)
 }
 
-/// Copies an image of a source into a layout, every blob checked. For the command line, which has no layers.
+/// Copies an image of a source, and what is told of it there, into a layout, every blob checked. For the command line, which has no layers.
 pub fn pull(
     source: &dyn super::Source,
     image: &super::Image,
@@ -221,7 +229,8 @@ pub fn pull(
         described(blob)?;
     }
     let manifest = writer.blob(manifest::MANIFEST, manifest_bytes)?;
-    writer.finish(manifest, None)
+    let told = attached::copy(source, &image.digest, &writer)?;
+    writer.finish(manifest, None, told)
 }
 
 #[cfg(test)]
@@ -236,7 +245,7 @@ mod tests {
         for (tag, found) in [(None, "latest"), (Some("v1"), "v1")] {
             let to = root.join(found);
             std::fs::create_dir(&to).unwrap();
-            let digest = write(&layers, &Digest::of("x"), &[], &to, Packing::Plain, tag).unwrap();
+            let digest = write(&layers, &Digest::of("x"), &[], &to, Packing::Plain, tag, None).unwrap();
             let layout = super::super::layout::Layout::open(&to).unwrap();
             assert_eq!(layout.find(Some(found)).unwrap().digest, digest);
             assert!(layout.find(Some("other")).is_err());

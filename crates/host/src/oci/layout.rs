@@ -7,9 +7,8 @@ use std::{
 
 use camino::{Utf8Path, Utf8PathBuf};
 use model::Digest;
-use serde_json::json;
 
-use super::{DOCUMENT_BYTES, Descriptor, Document, Error, Source, io_error, manifest, refused};
+use super::{DOCUMENT_BYTES, Descriptor, Document, Error, Source, attached, io_error, manifest, refused};
 
 /// The annotation of an index's entry that is its tag.
 pub const TAG: &str = "org.opencontainers.image.ref.name";
@@ -37,7 +36,7 @@ impl Layout {
     pub fn find(&self, tag: Option<&str>) -> Result<super::Image, Error> {
         let tagged = |entry: &&Descriptor| match tag {
             Some(tag) => entry.annotations.get(TAG).is_some_and(|own| own == tag),
-            None => true,
+            None => self.is_image(entry),
         };
         let found: Vec<&Descriptor> = self.entries.iter().filter(tagged).collect();
         match (found.as_slice(), tag) {
@@ -55,6 +54,14 @@ impl Layout {
     }
 }
 
+impl Layout {
+    /// What is told of an image is none itself.
+    fn is_image(&self, entry: &Descriptor) -> bool {
+        let document = || self.document(&entry.digest.to_string());
+        entry.artifact_type.is_none() && !document().is_ok_and(|(bytes, _)| attached::has_subject(&bytes))
+    }
+}
+
 impl Source for Layout {
     fn document(&self, wanted: &str) -> Result<(Vec<u8>, Option<String>), Error> {
         let digest: Digest = wanted
@@ -66,9 +73,17 @@ impl Source for Layout {
     fn blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + '_>, Error> {
         Ok(Box::new(open(&self.root, &path_of(&blob.digest))?))
     }
+
+    fn referrers(&self, image: &Digest) -> Result<Vec<Descriptor>, Error> {
+        let about = |entry: &&Descriptor| {
+            let document = self.document(&entry.digest.to_string());
+            document.is_ok_and(|(bytes, _)| attached::is_about(&bytes, image))
+        };
+        Ok(self.entries.iter().filter(about).cloned().collect())
+    }
 }
 
-fn path_of(digest: &Digest) -> Utf8PathBuf {
+pub(super) fn path_of(digest: &Digest) -> Utf8PathBuf {
     Utf8PathBuf::from(format!("blobs/sha256/{}", digest.hex()))
 }
 
@@ -162,17 +177,18 @@ impl Writer {
             size,
             annotations: Default::default(),
             platform: None,
+            artifact_type: None,
         })
     }
 
-    /// The index, with one image.
-    pub fn finish(self, image: Descriptor, tag: Option<&str>) -> Result<(), Error> {
+    /// The index, with one image and what is told of it.
+    pub fn finish(self, image: Descriptor, tag: Option<&str>, told: Vec<Descriptor>) -> Result<(), Error> {
         let mut entry = image;
         if let Some(tag) = tag {
             entry.annotations.insert(TAG.to_owned(), tag.to_owned());
         }
-        let index = json!({ "schemaVersion": 2, "mediaType": manifest::INDEX, "manifests": [entry] });
+        let entries: Vec<Descriptor> = [entry].into_iter().chain(told).collect();
         let path = self.root.join("index.json");
-        fs::write(&path, index.to_string()).map_err(io_error("write", &path))
+        fs::write(&path, manifest::index(&entries)).map_err(io_error("write", &path))
     }
 }

@@ -41,6 +41,23 @@ pub struct Descriptor {
     pub annotations: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
+    /// What a manifest is that is no image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+}
+
+impl Descriptor {
+    /// What it describes, and nothing about it.
+    pub fn bare(&self) -> Self {
+        Self {
+            media_type: self.media_type.clone(),
+            digest: self.digest,
+            size: self.size,
+            annotations: BTreeMap::new(),
+            platform: None,
+            artifact_type: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,6 +175,11 @@ pub fn parse(bytes: &[u8], media_type: Option<&str>) -> Result<Document, Error> 
         (_, _, Some(_)) | (_, Some(_), _) => Err(wrong("it is both a manifest and an index, or too long")),
         _ => Err(wrong("it is neither a manifest nor an index")),
     }
+}
+
+/// An index of these.
+pub fn index(entries: &[Descriptor]) -> String {
+    serde_json::json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries }).to_string()
 }
 
 fn is_index(media_type: &str) -> bool {

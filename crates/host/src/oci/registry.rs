@@ -22,7 +22,7 @@ use ureq::{
     unversioned::{resolver::DefaultResolver, transport::DefaultConnector},
 };
 
-use super::{DOCUMENT_BYTES, Descriptor, Error, Reach, Source, manifest, reach};
+use super::{DOCUMENT_BYTES, Descriptor, Document, Error, Reach, Source, attached, manifest, reach};
 
 const CONNECT: Duration = Duration::from_secs(20);
 const ANSWER: Duration = Duration::from_secs(60);
@@ -171,8 +171,9 @@ impl Repository {
         Ok(true)
     }
 
-    /// Names a manifest whose blobs are there.
-    pub fn tag(&self, tag: &str, media_type: &str, bytes: &[u8]) -> Result<(), Error> {
+    /// Names a manifest whose blobs are there, by a tag or by its own digest. Whether the registry lists it with those that
+    /// are about the same image.
+    pub fn tag(&self, tag: &str, media_type: &str, bytes: &[u8]) -> Result<bool, Error> {
         let url = format!("{}/v2/{}/manifests/{tag}", self.origin, self.name);
         let send = |authorization: Option<&str>| {
             let mut request = self.agent.put(&url).header(header::CONTENT_TYPE, media_type);
@@ -186,7 +187,8 @@ impl Repository {
             let value = self.authorize(&response)?;
             response = send(value.as_deref())?;
         }
-        self.expect(&response, StatusCode::CREATED, tag)
+        self.expect(&response, StatusCode::CREATED, tag)?;
+        Ok(response.headers().contains_key("oci-subject"))
     }
 
     /// Asks; once more with a login when the registry wants one.
@@ -406,6 +408,31 @@ impl Source for Repository {
                 .limit(blob.size.saturating_add(1))
                 .reader(),
         ))
+    }
+
+    /// As the registry lists them, or the tag in the place of that list. Of a list with pages the first is read.
+    fn referrers(&self, image: &Digest) -> Result<Vec<Descriptor>, Error> {
+        let url = format!("{}/v2/{}/referrers/{image}", self.origin, self.name);
+        let mut response = self.ask(
+            "GET",
+            &url,
+            &[("accept", manifest::INDEX)],
+            None,
+            "a list of referrers",
+        )?;
+        if response.status() != StatusCode::OK {
+            return attached::listed(self, image);
+        }
+        let bytes = response
+            .body_mut()
+            .with_config()
+            .limit(DOCUMENT_BYTES)
+            .read_to_vec();
+        let bytes = bytes.map_err(|error| self.failed(&error))?;
+        match manifest::parse(&bytes, Some(manifest::INDEX))? {
+            Document::Index(entries) => Ok(entries),
+            Document::Manifest(_) => Err(self.wrong(&response, "a list of referrers", "it is none")),
+        }
     }
 }
 

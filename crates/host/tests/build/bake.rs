@@ -82,7 +82,12 @@ pub async fn an_image_is_baked_once(world: &World) {
 }
 
 /// What a bake finds in the place of pip's downloads and apt's. It leaves a file with the name of `branch`, and a package.
-async fn downloads(world: &World, place: &str, branch: &str, number: u8) -> (String, bool) {
+async fn downloads(
+    world: &World,
+    place: &str,
+    (branch, trunk): (&str, Option<&str>),
+    number: u8,
+) -> (String, bool) {
     // Whether pip keeps a download is for its registry to say: a file stands for one.
     let script = format!(
         "#!/bin/sh\n# {number} {}\nset -e\nmkdir -p /root/.cache/pip; echo found $(ls /root/.cache/pip) there\n\
@@ -93,6 +98,7 @@ async fn downloads(world: &World, place: &str, branch: &str, number: u8) -> (Str
     let mut order = world.bake_order(&[("infra/a.sh", &script)], &["infra/a.sh"]);
     order.place = place.parse().unwrap();
     order.commit.branch = branch.to_owned();
+    order.trunk = trunk.map(str::to_owned);
     let baked = world.oven.bake(&world.ticket(), &order).await.unwrap();
     let files = world.layers.files(&baked.layers[1].key);
     for absent in ["root/.cache/pip", "var/cache/apt/archives"] {
@@ -108,25 +114,25 @@ pub async fn downloads_are_a_branch_s_own(world: &World) {
     let salt = world.salt.trim_start_matches('.').to_lowercase();
     let place = format!("first-{salt}/shop/dev");
     let mut number = 0;
-    let mut check = async |place: &str, branch: &str, found: &str, has_package: bool| {
+    let mut check = async |place: &str, (branch, trunk), found: &str, has_package: bool| {
         number += 1;
         let expected = (found.to_owned(), has_package);
-        assert_eq!(
-            downloads(world, place, branch, number).await,
-            expected,
-            "{place} {branch}"
-        );
+        let found = downloads(world, place, (branch, trunk), number).await;
+        assert_eq!(found, expected, "{place} {branch} of {trunk:?}");
     };
-    check(&place, "main", "", false).await;
-    check(&place, "main", "of-main", true).await;
+    check(&place, ("main", None), "", false).await;
+    check(&place, ("main", None), "of-main", true).await;
     // A branch begins with what main left, and leaves nothing to it.
-    check(&place, "side", "of-main", true).await;
-    check(&place, "side", "of-main of-side", true).await;
-    check(&place, "other", "of-main", true).await;
-    check(&place, "main", "of-main", true).await;
+    check(&place, ("side", None), "of-main", true).await;
+    check(&place, ("side", None), "of-main of-side", true).await;
+    check(&place, ("other", None), "of-main", true).await;
+    check(&place, ("main", None), "of-main", true).await;
+    // Where production follows another branch, that one is begun with, and `main` is one like any other.
+    check(&place, ("trunk", Some("trunk")), "", false).await;
+    check(&place, ("new", Some("trunk")), "of-trunk", true).await;
     // Nobody else's: of another app, of another tenant, of builds.
-    check(&place.replace("shop", "site"), "main", "", false).await;
-    check(&place.replace("first", "rival"), "main", "", false).await;
+    check(&place.replace("shop", "site"), ("main", None), "", false).await;
+    check(&place.replace("first", "rival"), ("main", None), "", false).await;
     let look = "mkdir -p /root/.cache/pip; echo found $(ls /root/.cache/pip) there; touch /root/.cache/pip/of-a-build";
     let buildspec = buildspec(vec![phase(PhaseName::Build, &[look], &[])]);
     let mut build = world.build_order(&[("a", "")], buildspec);
@@ -134,7 +140,7 @@ pub async fn downloads_are_a_branch_s_own(world: &World) {
     build.commit.branch = "main".to_owned();
     let (_, log) = succeeds(world, &build).await;
     has(&log, &["\nfound there\n"]);
-    check(&place, "main", "of-main", true).await;
+    check(&place, ("main", None), "of-main", true).await;
 }
 
 pub async fn layers_hold_real_ids_and_deletions(world: &World) {
@@ -312,4 +318,34 @@ pub async fn a_stopped_bake_ends_unless_another_waits_for_its_layer(world: &Worl
     assert!(two.reused, "the layer of the stopped bake is the other's");
     assert!(one.is_err() || one.unwrap().image == two.image);
     assert_eq!(three.unwrap_err().message, "the bake was stopped: not this one");
+}
+
+pub async fn a_sweep_waits_for_no_bake_and_takes_nothing_from_one(world: &World) {
+    let script = |text: &str| format!("# {}\n{text}\n", world.salt);
+    let nothing = script("touch /unneeded");
+    let (one, two) = (script("touch /one"), script("echo begun; sleep 4; ls /one"));
+    let files = [("infra/1.sh", one.as_str()), ("infra/2.sh", two.as_str())];
+    let order = world.bake_order(&[("infra/0.sh", &nothing)], &["infra/0.sh"]);
+    let unneeded = world.oven.bake(&world.ticket(), &order).await.unwrap().image;
+    let order = world.bake_order(&files, &["infra/1.sh", "infra/2.sh"]);
+    let (ticket, waiting) = (world.ticket(), world.ticket());
+    let another = async {
+        world.says(&format!("bake/{ticket}"), "begun").await;
+        world.oven.bake(&waiting, &order).await
+    };
+    let sweep = async {
+        world
+            .says(&format!("bake/{waiting}"), "waiting for another")
+            .await;
+        // Later than any use: nothing is spared for its age.
+        let ever = "2200-01-01T00:00:00Z".parse().unwrap();
+        world.oven.sweep(&[].into(), ever).await.unwrap()
+    };
+    let (baked, waited, swept) = tokio::join!(world.oven.bake(&ticket, &order), another, sweep);
+    let swept = swept.expect("a bake that goes on, and one that waits for it, hold up no sweep");
+    assert!(swept.images.contains(&unneeded), "{swept:?}");
+    let baked = baked.unwrap();
+    assert_eq!(waited.unwrap().image, baked.image);
+    assert_eq!(world.oven.images().lowers(&baked.image).unwrap().len(), 3);
+    assert!(world.layers.files(&baked.layers[1].key).join("one").exists());
 }

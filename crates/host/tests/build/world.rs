@@ -206,6 +206,7 @@ impl World {
             scripts: scripts.iter().map(|script| (*script).into()).collect(),
             inputs: vec!["infra/**".to_owned()],
             commit: commit(),
+            trunk: None,
             timeout: SignedDuration::from_mins(5),
         }
     }

@@ -47,6 +47,9 @@ pub struct BakeOrder {
     /// Globs: the files of the source tree that the scripts see. The scripts themselves always count.
     pub inputs: Vec<String>,
     pub commit: Commit,
+    /// The branch of the app's production, which others come from: whose downloads a new branch begins with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trunk: Option<String>,
     pub timeout: SignedDuration,
 }
 

@@ -89,6 +89,22 @@ pub struct ImageExport {
     pub tag: Option<String>,
     /// Whose names it has; without, those of whoever made it first.
     pub origin: Option<ImageOrigin>,
+    /// What was signed about it, as DSSE envelopes: it goes with the image, as its bill of materials does. `None`: the image
+    /// goes alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Vec<serde_json::Value>>,
+}
+
+/// An image that was taken in, and what came with it. Nobody vouches for that.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageTaken {
+    pub image: Digest,
+    /// Whether a bill of materials came with it, and says what is found in the image here.
+    #[serde(default)]
+    pub bill: Option<bool>,
+    /// DSSE envelopes.
+    #[serde(default)]
+    pub told: Vec<serde_json::Value>,
 }
 
 impl ImageOrigin {

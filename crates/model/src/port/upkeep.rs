@@ -42,7 +42,7 @@ pub struct Swept {
     pub caches: u64,
     /// Of all of it.
     pub bytes: u64,
-    /// Images were left alone because one was being made.
+    /// Images were left alone because one was being taken in.
     pub busy: bool,
 }
 

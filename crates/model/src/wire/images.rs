@@ -35,6 +35,22 @@ pub struct ImageApp {
 pub struct Imported {
     #[schema(value_type = String)]
     pub image: crate::Digest,
+    /// Whether a bill of materials came with it, and says what is found in the image here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bill: Option<bool>,
+    /// What came with it that somebody signed. None of it is kept: the platform believes what it has signed itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub statements: Vec<ImportedStatement>,
+}
+
+/// Something that came with an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImportedStatement {
+    /// Its predicate type, as it says itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
+    /// It was signed by this platform, and about this image.
+    pub own: bool,
 }
 
 /// Which bases are looked at.

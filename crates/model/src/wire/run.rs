@@ -87,7 +87,7 @@ pub struct BuildRun {
     /// The buildspec's `exported-variables`, as they were at its end; one that holds a secret is left out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub exported: BTreeMap<String, String>,
-    /// Its secondary artifacts, tars that are kept as long as its main one, by identifier.
+    /// Its secondary artifacts, tars that are kept as long as its main one, by identifier: `executions.artifact` gives them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, String>)]
     pub secondary: BTreeMap<String, Digest>,

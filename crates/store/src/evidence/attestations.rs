@@ -6,7 +6,7 @@ use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Of;
+use super::{Of, WorkState};
 use crate::{
     By, Db, Error, Tx,
     sql::{At, Columns as _, Hash, Json, Word},
@@ -59,9 +59,47 @@ impl Db<'_> {
             ],
             attestation,
         )?;
+        self.genuine(image, &mut all);
+        Ok(all)
+    }
+
+    /// What a place takes an image by, oldest first: the statements of its app. Where nothing was signed for the app since
+    /// each has its own, those that are nobody's count, if the app has baked the image: several had it then. For deciding
+    /// alone: they may name others.
+    pub fn evidence(&self, image: &Digest, place: &Place) -> Result<Vec<Attestation>, Error> {
+        let mut all = self.all(
+            "SELECT s.* FROM attestations s WHERE s.image = ?1 AND (s.app_id = ?2 OR s.app_id IS NULL
+                 AND EXISTS (SELECT 1 FROM bakes b WHERE b.image = ?1 AND b.app_id = ?2 AND b.state = ?3)
+                 AND NOT EXISTS (SELECT 1 FROM attestations o WHERE o.image = ?1 AND o.app_id = ?2 AND o.predicate = ?4))
+             ORDER BY s.id",
+            params![
+                Hash(*image),
+                self.app_key(&place.tenant, &place.app)?,
+                Word(WorkState::Succeeded),
+                Word(Predicate::Provenance)
+            ],
+            attestation,
+        )?;
+        self.genuine(image, &mut all);
+        Ok(all)
+    }
+
+    /// Whether the platform has signed this envelope, about this image.
+    pub fn has_signed(&self, image: &Digest, envelope: &Value) -> bool {
+        let payload = envelope["payload"].as_str().map(|text| STANDARD.decode(text));
+        let statement = payload.and_then(|bytes| serde_json::from_slice(&bytes.ok()?).ok());
+        let one = statement.map(|statement| Attestation {
+            predicate: Predicate::Provenance,
+            statement,
+            envelope: envelope.clone(),
+            at: Timestamp::UNIX_EPOCH,
+        });
+        one.is_some_and(|one| is_genuine(&one, image, &self.keys.signing.verifying_key()))
+    }
+
+    fn genuine(&self, image: &Digest, all: &mut Vec<Attestation>) {
         let key = self.keys.signing.verifying_key();
         all.retain(|one| is_genuine(one, image, &key));
-        Ok(all)
     }
 }
 

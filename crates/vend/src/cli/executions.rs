@@ -2,12 +2,13 @@
 
 use std::{process::ExitCode, time::Duration};
 
+use camino::Utf8PathBuf;
 use clap::Subcommand;
 use model::wire::{Execution, ExecutionDetail, ExecutionState, HistoryEvent};
 
 use super::{
-    Client, Global, Most, Outcome, build::watch, client::escape, now, progress::Progress, releases::word,
-    stages, target,
+    Client, Failure, Global, Most, Outcome, build::watch, client::escape, now, parcel::Parcel,
+    progress::Progress, releases::word, stages, target,
 };
 use crate::output::{Output, Table, Tone, ago, cell, clean, duration, lines, maybe, without_next};
 
@@ -31,6 +32,21 @@ pub enum Executions {
         /// Go on until it ends.
         #[arg(long, short)]
         follow: bool,
+    },
+    /// Get what a build left: the artifact, or a secondary one by its identifier.
+    Artifact {
+        id: String,
+        /// A file that ends in `.tar`, or a directory that is empty or not there.
+        to: Utf8PathBuf,
+        /// The identifier of a secondary artifact [default: the main one].
+        #[arg(long)]
+        name: Option<String>,
+        /// The number of the build, where the execution has several.
+        #[arg(long)]
+        build: Option<u64>,
+        /// Replace the file that is there.
+        #[arg(long)]
+        force: bool,
     },
     /// Stop an execution; what it did is undone.
     Cancel {
@@ -61,6 +77,33 @@ pub async fn run(command: &Executions, global: &Global) -> Outcome {
             let detail: ExecutionDetail = client.get(&path(id)).await?;
             output.show(&detail, |detail| detail_text(detail, *history, &output));
         }
+        Executions::Artifact {
+            id,
+            to,
+            name,
+            build,
+            force,
+        } => {
+            let limits = &host::tree::Limits::SOURCE;
+            let parcel = Parcel {
+                to,
+                force: *force,
+                limits,
+            };
+            parcel.is_free()?;
+            let number = match build {
+                Some(number) => *number,
+                None => only_build(&client.get(&path(id)).await?)?,
+            };
+            let name = name.as_deref();
+            let query = name
+                .map(|name| format!("?name={}", escape(name)))
+                .unwrap_or_default();
+            let path = format!("{}/builds/{number}/artifact{query}", path(id));
+            parcel.take(&path, &client).await?;
+            let what = name.map_or_else(String::new, |name| format!(" {name}"));
+            output.line(&format!("{to} holds the artifact{what} of build {number}"));
+        }
         Executions::Cancel { id, in_migration } => {
             let path = format!("{}/cancel{}", path(id), ending(*in_migration));
             let execution: Execution = client.post(&path, &serde_json::json!({})).await?;
@@ -73,6 +116,21 @@ pub async fn run(command: &Executions, global: &Global) -> Outcome {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The build that is meant where none is named.
+fn only_build(detail: &ExecutionDetail) -> Result<u64, Failure> {
+    let numbers: Vec<String> = detail
+        .builds
+        .iter()
+        .map(|build| build.number.to_string())
+        .collect();
+    match detail.builds.as_slice() {
+        [only] => Ok(only.number),
+        [] => Err(Failure::failed("the execution has no build")),
+        _ => Err(Failure::usage("the execution has several builds")
+            .next(format!("--build {}", numbers.join(" or ")))),
+    }
 }
 
 fn path(id: &str) -> String {

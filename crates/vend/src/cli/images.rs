@@ -48,7 +48,8 @@ pub enum Images {
         /// As vend.yaml names it; all that live releases stand on when absent.
         base: Option<String>,
     },
-    /// Write an image as an OCI layout, which skopeo, podman, buildah and others read.
+    /// Write an image as an OCI layout, with its bill of materials and what was signed about it: skopeo, podman, buildah and others read
+    /// it.
     Export {
         /// As `vend images list` shows it.
         image: Name,
@@ -59,6 +60,9 @@ pub enum Images {
         tag: Option<String>,
         #[arg(long, value_enum, default_value_t = Compression::Gzip)]
         compression: Compression,
+        /// Without its bill of materials and what was signed about it: for tools that take a layout with one manifest only.
+        #[arg(long)]
+        alone: bool,
         /// Replace the file that is there.
         #[arg(long)]
         force: bool,
@@ -135,9 +139,11 @@ pub async fn run(command: &Images, global: &Global) -> Result<(), Failure> {
             to,
             tag,
             compression,
+            alone,
             force,
         } => {
-            let query = tag.as_ref().map(|tag| format!("&tag={tag}")).unwrap_or_default();
+            let tag = tag.as_ref().map(|tag| format!("&tag={tag}")).unwrap_or_default();
+            let query = format!("{tag}&alone={alone}");
             let query = format!("compression={}{query}", compression.word());
             carry::exported(image, &query, (to, *force), global).await
         }

@@ -36,6 +36,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         scripts: input.spec.image.scripts,
         inputs: input.spec.image.inputs,
         commit: input.commit,
+        trunk: super::images::trunk(world, &input.place).await?,
         timeout: TIMEOUT,
     };
     let new = NewBake {

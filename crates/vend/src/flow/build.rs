@@ -203,7 +203,7 @@ async fn build(
         login: login(world, &input.place, &input.spec.build).await?,
         task,
         push: Some(input.event.clone().unwrap_or_default()),
-        trunk: trunk(world, &input.place).await?,
+        trunk: super::images::trunk(world, &input.place).await?,
     };
     let mut built = world.node.build(&ticket, &order).await;
     if let Ok(built) = &mut built
@@ -214,18 +214,6 @@ async fn build(
     }
     finish(world, ticket, built.clone()).await?;
     built
-}
-
-/// The branch that the app's production follows, where it has one.
-async fn trunk(world: &World, place: &Place) -> Result<Option<String>, Fault> {
-    let (tenant, app) = (place.tenant.clone(), place.app.clone());
-    let all = world
-        .store
-        .read(move |db| db.environments(Some((&tenant, Some(&app)))));
-    let all = all.await.map_err(stored)?;
-    let mut all = all.into_iter();
-    let production = all.find(|own| own.place.environment.as_str() == super::images::PRODUCTION);
-    Ok(production.map(|own| own.branch))
 }
 
 async fn finish(world: &World, ticket: Ticket, outcome: Result<Built, Fault>) -> Result<(), Fault> {

@@ -36,6 +36,18 @@ pub async fn secret(world: &World, place: &Place, name: &str) -> Result<Secret, 
     secret.ok_or_else(|| build::missing(place, [name]))
 }
 
+/// The branch that the app's production follows, where it has one: what builds and bakes of others begin with.
+pub async fn trunk(world: &World, place: &Place) -> Result<Option<String>, Fault> {
+    let (tenant, app) = (place.tenant.clone(), place.app.clone());
+    let all = world
+        .store
+        .read(move |db| db.environments(Some((&tenant, Some(&app)))));
+    let all = all.await.map_err(stored)?;
+    let mut all = all.into_iter();
+    let production = all.find(|own| own.place.environment.as_str() == PRODUCTION);
+    Ok(production.map(|own| own.branch))
+}
+
 /// How long a bake waits for room at most, in seconds.
 pub fn longest_wait_s() -> i64 {
     i64::try_from(LOOK.as_secs() * u64::from(LOOKS)).unwrap_or(i64::MAX)
@@ -255,7 +267,10 @@ pub async fn admit(world: &World, place: &Place, image: &Digest) -> Result<(), F
         return Ok(());
     }
     let bases = world.node.bases().await?;
-    match refusal(&signed(world, place, image).await?, bases.stale.contains(image)) {
+    let (own, wanted) = (place.clone(), *image);
+    let evidence = world.store.read(move |db| db.evidence(&wanted, &own));
+    let evidence = evidence.await.map_err(stored)?;
+    match refusal(&evidence, bases.stale.contains(image)) {
         None => Ok(()),
         Some(refusal) => {
             let next = match refusal {

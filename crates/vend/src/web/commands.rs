@@ -9,7 +9,9 @@ use jiff::{SignedDuration, Timestamp};
 use model::{
     AppName, ApprovalId, DeploymentId, Digest, ExecutionId, HostId, Place, TenantName,
     plan::Plan,
-    port::{BasesSeen, Commit, Fault, HostSeen, ImageAbout, ImageDiff, ImageExport, LogChunk, LogRef},
+    port::{
+        BasesSeen, Commit, Fault, HostSeen, ImageAbout, ImageDiff, ImageExport, ImageTaken, LogChunk, LogRef,
+    },
     route::TargetHealth,
     wire::{NewRollback, Refreshed, Side},
 };
@@ -174,9 +176,12 @@ pub trait Sight: Send + Sync + 'static {
 
     fn bases(&self) -> BoxFuture<'_, Result<BasesSeen, Fault>>;
 
+    /// A tar that was kept: a source, or what a build left.
+    fn object(&self, object: Digest) -> BoxFuture<'_, Result<Body, Fault>>;
+
     /// An image as a tar of an OCI layout.
     fn export(&self, image: Digest, how: ImageExport) -> BoxFuture<'_, Result<Body, Fault>>;
 
     /// Takes in an image from a tar of an OCI layout.
-    fn import(&self, tar: Body) -> BoxFuture<'_, Result<Digest, Fault>>;
+    fn import(&self, tar: Body) -> BoxFuture<'_, Result<ImageTaken, Fault>>;
 }

@@ -10,13 +10,14 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
+use host::oci::attached;
 use model::{
     Digest,
     ledger::Deed,
     policy::Action,
     port::{BasesSeen, Blame, Fault, ImageDiff, ImageExport},
     spec::Base,
-    wire::{ImageApp, ImageShown, Imported, NewRefresh, Refreshed},
+    wire::{ImageApp, ImageShown, Imported, ImportedStatement, NewRefresh, Refreshed},
 };
 use serde::Deserialize;
 use store::Origin;
@@ -171,9 +172,11 @@ pub struct Exporting {
     compression: Option<String>,
     /// What the image is called in the layout; `latest` when absent.
     tag: Option<String>,
+    /// Without its bill of materials and what was signed about it.
+    alone: Option<bool>,
 }
 
-/// An image as a tar of an OCI layout.
+/// An image as a tar of an OCI layout, with its bill of materials and what was signed about it for the app whose names it has.
 #[utoipa::path(get, path = "/v1/images/{digest}/export", operation_id = "images.export", tag = "images",
     params(("digest" = String, Path), Exporting),
     responses((status = 200, body = String, content_type = "application/x-tar"), Refusal))]
@@ -199,10 +202,24 @@ pub async fn export(
     }
     let scope = Scope::default().within(&caller)?;
     let origin = origins(&state, &scope, image).await?.into_iter().next();
+    // Of the app whose names the image gets, and of no other that has the same files.
+    let told = match (how.alone, &origin) {
+        (Some(true), _) => None,
+        (_, None) => Some(Vec::new()),
+        (_, Some(origin)) => {
+            let (tenant, app) = (origin.tenant.clone(), origin.app.clone());
+            let signed = state
+                .store
+                .read(move |db| db.attestations(&image, Some((&tenant, Some(&app)))))
+                .await?;
+            Some(signed.into_iter().map(|one| one.envelope).collect())
+        }
+    };
     let how = ImageExport {
         compression,
         tag: how.tag,
         origin: origin.map(|origin| origin.content),
+        told,
     };
     let body = state.sight.export(image, how).await.map_err(missing)?;
     Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
@@ -214,7 +231,8 @@ pub async fn export(
     responses((status = 200, body = Imported), Refusal))]
 pub async fn import(Held(state): Held<State>, caller: Caller, body: Body) -> Result<Json<Imported>, Refusal> {
     caller.may(Action::Operate, None, "platform")?;
-    let image = state.sight.import(body).await?;
+    let taken = state.sight.import(body).await?;
+    let image = taken.image;
     let deed = Deed {
         actor: caller.0.actor.clone(),
         action: "image.import".to_owned(),
@@ -224,5 +242,16 @@ pub async fn import(Held(state): Held<State>, caller: Caller, body: Body) -> Res
     };
     let now = state.now();
     state.store.write(move |tx| tx.record(deed, now)).await?;
-    Ok(Json(Imported { image }))
+    let statements = state.store.read(move |db| {
+        let own = taken.told.iter().map(|envelope| ImportedStatement {
+            about: attached::predicate(envelope),
+            own: db.has_signed(&image, envelope),
+        });
+        Ok::<_, store::Error>(own.collect())
+    });
+    Ok(Json(Imported {
+        image,
+        bill: taken.bill,
+        statements: statements.await?,
+    }))
 }

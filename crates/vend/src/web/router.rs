@@ -16,8 +16,8 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    approvals, apps, audit, console, deployments, doors, drawings, environments, executions, git, hooks,
-    hosts, idempotency, images, input, logs, machines, moves, platform,
+    approvals, apps, artifacts, audit, console, deployments, doors, drawings, environments, executions, git,
+    hooks, hosts, idempotency, images, input, logs, machines, moves, platform,
     refusal::{Kind, Refusal},
     releases, secrets,
     state::State,
@@ -108,9 +108,10 @@ fn operations() -> OpenApiRouter<State> {
         .routes(routes!(audit::public_key))
 }
 
-/// What is as large as an image, a base or a database, and takes its time.
+/// What is as large as an artifact, an image, a base or a database, and takes its time.
 fn bulk() -> OpenApiRouter<State> {
     OpenApiRouter::new()
+        .routes(routes!(artifacts::show))
         .routes(routes!(images::export))
         .routes(routes!(moves::dump))
         .routes(routes!(moves::load))

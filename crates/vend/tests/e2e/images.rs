@@ -162,6 +162,7 @@ fn exchanged(platform: &Platform, image: &str, work: &Path) {
         "{}",
         said(&pushed)
     );
+    told(&registry, said(&pushed).trim().rsplit('@').next().unwrap());
     let named = ask(LOGIN, &["images", "push", image, &format!("{to}@{image}")]);
     assert!(
         !named.status.success() && said(&named).contains("REGISTRY/NAME:TAG"),
@@ -175,6 +176,13 @@ fn exchanged(platform: &Platform, image: &str, work: &Path) {
         assert!(imported.status.success(), "{from}: {}", said(&imported));
         let imported: Value = serde_json::from_slice(&imported.stdout).unwrap();
         assert_eq!(imported["image"], image, "{from}");
+        assert_eq!(imported["bill"], true, "{from}: {imported:#}");
+        let statements = items_of(&imported, "statements");
+        assert!(statements.len() >= 2, "{from}: {imported:#}");
+        assert!(
+            statements.iter().all(|one| one["own"] == true),
+            "{from}: {imported:#}"
+        );
     }
     let missing = ask(
         LOGIN,
@@ -194,6 +202,31 @@ fn exchanged(platform: &Platform, image: &str, work: &Path) {
         !unknown.status.success() && said(&unknown).contains("there is no image"),
         "{}",
         said(&unknown)
+    );
+}
+
+/// What others find in a registry of what is told of an image. Debian's keeps no list: it is under a tag.
+fn told(registry: &Registry, manifest: &str) {
+    let tag = manifest.replace(':', "-");
+    let inspected = std::process::Command::new("skopeo")
+        .args(["inspect", "--raw", "--tls-verify=false", "--creds", LOGIN])
+        .arg(format!(
+            "docker://{}",
+            registry.reference(&format!("acme/shop:{tag}"))
+        ))
+        .output()
+        .unwrap();
+    assert!(inspected.status.success(), "{}", said(&inspected));
+    let list: Value = serde_json::from_slice(&inspected.stdout).unwrap();
+    let mut kinds: Vec<&str> = items_of(&list, "manifests")
+        .iter()
+        .map(|entry| entry["artifactType"].as_str().unwrap())
+        .collect();
+    kinds.dedup();
+    assert_eq!(
+        kinds,
+        ["application/spdx+json", "application/vnd.in-toto+json"],
+        "{list:#}"
     );
 }
 

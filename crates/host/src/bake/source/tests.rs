@@ -60,6 +60,7 @@ fn order(source: Digest) -> BakeOrder {
             repository: "r".to_owned(),
             committed_at: jiff::Timestamp::UNIX_EPOCH,
         },
+        trunk: None,
         timeout: SignedDuration::from_mins(1),
     }
 }

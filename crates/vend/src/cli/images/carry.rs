@@ -2,16 +2,15 @@
 
 use std::{
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
 };
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use host::oci::{
     self, Reach, Source as _, export,
     layout::Layout,
     registry::{Login, Repository},
 };
-use http_body_util::BodyExt as _;
 use model::{
     Digest, Secret,
     spec::{Base, Reference},
@@ -19,10 +18,14 @@ use model::{
 };
 
 use super::{Global, name::Name};
-use crate::cli::{Client, Failure};
+use crate::cli::{
+    Failure,
+    parcel::{Parcel, fetch, local, unpack},
+};
+use crate::output::clean;
 
 /// An archive of a layout: a few large files.
-const ARCHIVE: host::tree::Limits = host::tree::Limits {
+static ARCHIVE: host::tree::Limits = host::tree::Limits {
     entries: 5_000,
     total_bytes: 64 << 30,
     file_bytes: 32 << 30,
@@ -35,99 +38,18 @@ pub async fn exported(
     (to, force): (&Utf8Path, bool),
     global: &Global,
 ) -> Result<(), Failure> {
-    is_free(to, force)?;
+    let limits = &ARCHIVE;
+    let parcel = Parcel { to, force, limits };
+    parcel.is_free()?;
     let client = global.client()?;
     let image = image.resolve(&client).await?;
-    if is_archive(to) {
-        // A file that is to be replaced stays until there is another.
-        let part = Utf8PathBuf::from(format!("{to}.part"));
-        fetch(&image, query, &part, &client).await?;
-        fs::rename(&part, to).map_err(|error| local("write", to, &error))?;
-    } else {
-        fs::create_dir_all(to).map_err(|error| local("create", to, &error))?;
-        let archive = to.join(".layout.tar");
-        let fetched = fetch(&image, query, &archive, &client).await;
-        let unpacked = fetched.and_then(|()| unpack(&archive, to));
-        let _ = fs::remove_file(&archive);
-        unpacked?;
-    }
+    parcel.take(&path(&image, query), &client).await?;
     global.output().line(&format!("{to} holds {image}"));
     Ok(())
 }
 
-fn is_archive(to: &Utf8Path) -> bool {
-    to.extension() == Some("tar")
-}
-
-/// Refuses to write over what is there.
-fn is_free(to: &Utf8Path, force: bool) -> Result<(), Failure> {
-    let refused = |what: String, next: String| Err(Failure::failed(what).next(next));
-    if is_archive(to) {
-        return match (to.is_dir(), to.exists() && !force) {
-            (true, _) => refused(format!("{to} is a directory"), "name another file".to_owned()),
-            (_, true) => refused(
-                format!("{to} is there already"),
-                "name another file, or replace it with --force".to_owned(),
-            ),
-            _ => Ok(()),
-        };
-    }
-    // `shop-1.0` is a directory, `shop.txt` a mistake.
-    let is_file = |end: &str| end.starts_with(|c: char| c.is_ascii_alphabetic());
-    if !to.exists() && to.extension().is_some_and(is_file) {
-        return refused(
-            format!("{to} does not end in .tar"),
-            format!(
-                "an export is a plain tar, in which layers are compressed: {}.tar; or a directory, which may have \
-                 this name when it is there",
-                to.as_str().trim_end_matches(".gz").trim_end_matches(".tar")
-            ),
-        );
-    }
-    match to.read_dir_utf8().map(Iterator::count) {
-        Ok(0) => Ok(()),
-        Ok(_) => refused(
-            format!("the directory {to} is not empty"),
-            format!("name another directory, or a file: {to}.tar"),
-        ),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => refused(
-            format!("{to} is a file that does not end in .tar"),
-            format!("name a directory, or a file: {to}.tar"),
-        ),
-        Err(error) => Err(local("read", to, &error)),
-    }
-}
-
-async fn fetch(image: &Digest, query: &str, to: &Utf8Path, client: &Client) -> Result<(), Failure> {
-    let mut body = client
-        .stream(&format!("/v1/images/{image}/export?{query}"))
-        .await?;
-    let mut file = io::BufWriter::new(fs::File::create(to).map_err(|error| local("create", to, &error))?);
-    let written = async {
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| Failure::failed(format!("the export broke off: {error}")))?;
-            if let Some(bytes) = frame.data_ref() {
-                file.write_all(bytes)
-                    .map_err(|error| local("write", to, &error))?;
-            }
-        }
-        file.flush().map_err(|error| local("write", to, &error))
-    };
-    let written = written.await;
-    if written.is_err() {
-        // Half an image is none.
-        let _ = fs::remove_file(to);
-    }
-    written
-}
-
-fn unpack(archive: &Utf8Path, into: &Utf8Path) -> Result<(), Failure> {
-    let file = fs::File::open(archive).map_err(|error| local("open", archive, &error))?;
-    let unpacked = host::tree::unpack(file, into, &ARCHIVE);
-    unpacked
-        .map(drop)
-        .map_err(|error| Failure::failed(crate::flow::chain(&error)))
+fn path(image: &Digest, query: &str) -> String {
+    format!("/v1/images/{image}/export?{query}")
 }
 
 const IMPORTS: &str = "vend images import FILE.tar, DIRECTORY or oci:REGISTRY/NAME:TAG";
@@ -210,7 +132,7 @@ pub async fn import(from: &str, tag: Option<&str>, global: &Global) -> Result<()
             false => {
                 let layout = work.join("given");
                 fs::create_dir(&layout).map_err(|error| local("create", &layout, &error))?;
-                unpack(path, &layout)?;
+                unpack(path, &layout, &ARCHIVE)?;
                 layout
             }
         };
@@ -228,8 +150,33 @@ pub async fn import(from: &str, tag: Option<&str>, global: &Global) -> Result<()
         .map_err(|error| local("open", &given, &error))?;
     let imported: Imported = global.client()?.upload("/v1/images", file).await?;
     let output = global.output();
-    output.show(&imported, |imported| format!("{}\n", imported.image));
+    output.show(&imported, taken);
     Ok(())
+}
+
+/// What was taken in, and what of what came with it is to be believed.
+fn taken(imported: &Imported) -> String {
+    let mut text = format!("{}\n", imported.image);
+    if let Some(same) = imported.bill {
+        text.push_str(match same {
+            true => "bill of materials: as it is found here\n",
+            false => "bill of materials: another one than is found here, and not kept\n",
+        });
+    }
+    for statement in &imported.statements {
+        let about = clean(
+            statement
+                .about
+                .as_deref()
+                .unwrap_or("about nothing that it names"),
+        );
+        let by = match statement.own {
+            true => "signed by this platform",
+            false => "not signed by this platform, and not kept",
+        };
+        text.push_str(&format!("statement: {about}, {by}\n"));
+    }
+    text
 }
 
 /// One image of a layout, as a layout of its own.
@@ -278,9 +225,9 @@ pub async fn push(image: &Name, to: &Reference, global: &Global) -> Result<(), F
     let work =
         Utf8Path::from_path(work.path()).ok_or_else(|| Failure::failed("the path of TMPDIR is not UTF-8"))?;
     let (archive, layout) = (work.join("layout.tar"), work.join("layout"));
-    fetch(&image, "compression=gzip", &archive, &client).await?;
+    fetch(&path(&image, "compression=gzip"), &archive, &client).await?;
     fs::create_dir(&layout).map_err(|error| local("create", &layout, &error))?;
-    unpack(&archive, &layout)?;
+    unpack(&archive, &layout, &ARCHIVE)?;
     let reference = to.clone();
     let digest = waiting(move || {
         let opened = Layout::open(&layout)?;
@@ -323,10 +270,6 @@ fn refused(error: &oci::Error) -> Failure {
     }
 }
 
-fn local(doing: &str, path: &Utf8Path, error: &io::Error) -> Failure {
-    Failure::failed(format!("cannot {doing} {path}: {error}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,29 +300,5 @@ mod tests {
         let archive = root.join("layout.tar");
         pack(&empty, &archive).unwrap();
         is_layout(&archive).unwrap();
-    }
-
-    #[test]
-    fn an_export_writes_over_nothing() {
-        let work = tempfile::tempdir().unwrap();
-        let root = Utf8Path::from_path(work.path()).unwrap();
-        let (file, directory) = (root.join("a.tar"), root.join("layout"));
-        assert!(is_free(&file, false).is_ok() && is_free(&directory, false).is_ok());
-        assert!(is_free(&root.join("shop-1.0"), false).is_ok());
-        for odd in ["site.txt", "a.tar.gz", "a.tgz"].map(|name| root.join(name)) {
-            let next = is_free(&odd, false).unwrap_err().next.unwrap();
-            assert!(next.contains(".tar;") && !next.contains(".tar.tar"), "{next}");
-            fs::create_dir(&odd).unwrap();
-            assert!(is_free(&odd, false).is_ok());
-        }
-        fs::create_dir(&directory).unwrap();
-        assert!(is_free(&directory, false).is_ok());
-        fs::write(&file, "mine").unwrap();
-        fs::write(directory.join("mine"), "mine").unwrap();
-        for path in [&file, &directory, &directory.join("mine")] {
-            let failure = is_free(path, false).unwrap_err();
-            assert!(failure.next.is_some(), "{failure:?}");
-        }
-        assert!(is_free(&file, true).is_ok() && is_free(&directory, true).is_err());
     }
 }

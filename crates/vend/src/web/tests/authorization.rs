@@ -256,6 +256,13 @@ fn cases() -> Vec<Case> {
         case("executions.list", get(), "/v1/executions", SeesNothing, EVERYBODY),
         case("executions.show", get(), &execution, NotFound, EVERYBODY),
         case(
+            "executions.artifact",
+            get(),
+            &format!("{execution}/builds/1/artifact?name=docs"),
+            NotFound,
+            EVERYBODY,
+        ),
+        case(
             "executions.cancel",
             post(),
             &format!("{execution}/cancel"),

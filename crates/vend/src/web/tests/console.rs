@@ -174,8 +174,9 @@ async fn an_execution_shows_what_its_builds_went_through() {
         &format!("/console/executions/{}", world::execution()),
     )
     .await;
+    // The first is the world's own.
     for part in [
-        "Build 1",
+        "Build 2",
         "SUBMITTED",
         "stopped",
         "1 min 1 s",

@@ -25,8 +25,8 @@ use model::{
     plan::{Plan, PlanKind},
     policy::{Principal, Role},
     port::{
-        BasesSeen, Commit, Fault, HostRole, HostSeen, HostState, ImageAbout, ImageDiff, ImageExport,
-        LogChunk, LogRef,
+        BasesSeen, Built, Commit, Fault, HostRole, HostSeen, HostState, ImageAbout, ImageDiff, ImageExport,
+        ImageTaken, LogChunk, LogRef,
     },
     route::TargetHealth,
     spec,
@@ -306,6 +306,21 @@ impl Callers {
     }
 }
 
+/// The one of the execution.
+fn built() -> Built {
+    let object = |name: &str| (name.to_owned(), Digest::of(name));
+    Built {
+        artifact: Digest::of("main"),
+        size_bytes: 1,
+        phases: Vec::new(),
+        reports: Vec::new(),
+        exported: Default::default(),
+        log: log().parse().unwrap(),
+        name: None,
+        secondary: [object("docs"), object("swept")].into(),
+    }
+}
+
 fn seed(tx: &mut store::Tx<'_>) -> Result<(), store::Error> {
     let by = By::new("person:ann@acme.example", now());
     let (acme, shop): (TenantName, AppName) = ("acme".parse().unwrap(), "shop".parse().unwrap());
@@ -390,6 +405,16 @@ fn seed(tx: &mut store::Tx<'_>) -> Result<(), store::Error> {
         },
         &by,
     )?;
+    let build = store::NewBuild {
+        ticket: Ticket::of(&execution(), 1, 0),
+        place: place(),
+        execution: Some(execution()),
+        commit: commit(),
+        source: Digest::of("source"),
+        log: None,
+    };
+    tx.begin_build(&build, &by)?;
+    tx.finish_build(&build.ticket, Ok(&built()), &by)?;
     tx.open_approval(
         &store::NewApproval {
             id: approval(),
