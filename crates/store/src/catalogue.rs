@@ -19,6 +19,7 @@ pub use doors::{Closure, Door};
 pub(crate) use environments::place;
 pub use environments::{Arriving, Environment, Subnets};
 pub use hosts::{Host, HostState, NewHost};
+pub(crate) use keepers::KEPT;
 pub use keepers::Keepers;
 pub use machines::{Machine, NewInvitation};
 pub use moves::Move;

@@ -9,7 +9,9 @@ use rusqlite::params;
 use serde_json::json;
 
 use crate::{
-    By, Db, Error, Tx, keys,
+    By, Db, Error, Tx,
+    catalogue::KEPT,
+    keys,
     sql::{At, Columns as _},
     vault,
 };
@@ -218,15 +220,15 @@ impl Tx<'_> {
 
     /// Deletes what was unset and is pinned by no release that may come back. Gives how many versions.
     pub fn prune_secrets(&self) -> Result<usize, Error> {
-        let versions = self.run(
-            "DELETE FROM secret_versions WHERE secret_id IN (SELECT id FROM secrets WHERE current IS NULL)
+        let unpinned = format!(
+            "{KEPT} DELETE FROM secret_versions WHERE secret_id IN (SELECT id FROM secrets WHERE current IS NULL)
              AND NOT EXISTS (
                  SELECT 1 FROM secrets s JOIN environments e ON e.app_id = s.app_id
-                 JOIN kept_releases r ON r.environment_id = e.id, json_each(r.secrets) pin
+                 JOIN kept r ON r.environment_id = e.id, json_each(r.secrets) pin
                  WHERE s.id = secret_versions.secret_id AND s.environment IN ('', e.name, e.preview)
-                 AND pin.key = s.name AND pin.value = secret_versions.version)",
-            [],
-        )?;
+                 AND pin.key = s.name AND pin.value = secret_versions.version)"
+        );
+        let versions = self.run(&unpinned, [])?;
         self.run(
             "DELETE FROM secrets WHERE current IS NULL
              AND NOT EXISTS (SELECT 1 FROM secret_versions v WHERE v.secret_id = secrets.id)",

@@ -338,6 +338,29 @@ async fn what_a_rollback_needs_is_kept() {
 }
 
 #[tokio::test]
+async fn what_was_live_last_is_kept_however_old_its_number_is() {
+    let (world, dev) = World::dev().await;
+    world
+        .write(move |tx| {
+            for n in 1..=7u64 {
+                tx.create_release(&dev, &release(&format!("r{n}")), &by(0))?;
+                tx.set_live(&dev, n, at(10), &by(n as i64))?;
+            }
+            // All the way back, and then the fix: what it replaces is the first.
+            tx.set_live(&dev, 1, at(10), &by(8))?;
+            assert_eq!(tx.kept_releases(&dev)?, BTreeSet::from([1, 3, 4, 5, 6, 7]));
+            tx.create_release(&dev, &release("r8"), &by(9))?;
+            tx.set_live(&dev, 8, at(10), &by(10))?;
+            assert_eq!(tx.kept_releases(&dev)?, BTreeSet::from([1, 4, 5, 6, 7, 8]));
+            let images = tx.keepers()?.images;
+            let image = |n: u64| model::Digest::of(format!("image r{n}"));
+            assert!(images.contains(&image(1)) && !images.contains(&image(3)));
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn what_an_execution_under_way_goes_back_to_or_speaks_of_is_kept() {
     let (world, dev) = World::dev().await;
     world

@@ -17,6 +17,17 @@ pub struct Keepers {
     pub logs: BTreeSet<LogRef>,
 }
 
+/// Releases that may come back: live ones, pending ones, those of hosts that are there, and of each environment the five
+/// that were live last. By the time of their end: one that was gone back to has an old number, and was live last.
+pub(crate) const KEPT: &str = "WITH kept AS (
+    SELECT r.* FROM releases r
+    WHERE r.state IN ('live', 'pending')
+       OR EXISTS (SELECT 1 FROM hosts h
+                  WHERE h.environment_id = r.environment_id AND h.release = r.number AND h.state <> 'retired')
+       OR r.id IN (SELECT l.id FROM releases l
+                   WHERE l.environment_id = r.environment_id AND l.live_at IS NOT NULL AND l.state = 'retired'
+                   ORDER BY l.changed_at DESC, l.number DESC LIMIT 5))";
+
 /// Releases that executions under way bring or go back to.
 const WANTED: &str = "SELECT r.image, r.revision, r.source FROM releases r
     JOIN environments e ON e.id = r.environment_id JOIN apps a ON a.id = e.app_id JOIN tenants t ON t.id = a.tenant_id
@@ -37,7 +48,8 @@ impl Db<'_> {
     /// not retired; and what executions under way have built and baked, go back to or speak of.
     pub fn keepers(&self) -> Result<Keepers, Error> {
         let mut kept = Keepers::default();
-        for sql in ["SELECT image, revision, source FROM kept_releases", WANTED] {
+        let reach = format!("{KEPT} SELECT image, revision, source FROM kept");
+        for sql in [&*reach, WANTED] {
             for (image, revision, source) in self.all(sql, [], content)? {
                 kept.images.insert(image);
                 kept.revisions.insert(revision);
@@ -89,7 +101,7 @@ impl Db<'_> {
     /// The releases of an environment whose image and revision are kept: those that can be gone back to.
     pub fn kept_releases(&self, place: &Place) -> Result<BTreeSet<u64>, Error> {
         let numbers = self.all(
-            "SELECT number FROM kept_releases WHERE environment_id = ?1",
+            &format!("{KEPT} SELECT number FROM kept WHERE environment_id = ?1"),
             [self.environment_key(place)?],
             |row| row.get("number"),
         )?;

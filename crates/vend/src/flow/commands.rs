@@ -335,7 +335,7 @@ impl Commands for Flows {
 }
 
 impl Flows {
-    /// The release to go back to: the one asked for, or the newest that was live before this one.
+    /// The release to go back to: the one asked for, or the last that was live of those made before this one.
     async fn target(&self, place: &Place, to: Option<u64>) -> Result<u64, Fault> {
         let own = place.clone();
         let found = self

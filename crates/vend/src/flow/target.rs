@@ -6,7 +6,8 @@ use model::{Place, port::Fault, release::ReleaseState};
 
 use super::spread::Spread;
 
-/// The release to go back to from the live one. `releases`: newest first.
+/// The release to go back to from the live one: the one asked for, or of those made before it the last that was live.
+/// `releases`: newest first.
 pub fn of(
     place: &Place,
     to: Option<u64>,
@@ -48,11 +49,14 @@ pub fn of(
             "v{number} of {place} was never live, so it cannot be gone back to"
         ))
         .next(list)),
+        // A release that people went back from was made after the one they went to, and ended before it.
         None => releases
             .iter()
             .filter(was_live)
-            .map(|release| release.content.number)
-            .find(|number| *number < live && kept.contains(number))
+            .map(|release| (release.changed_at, release.content.number))
+            .filter(|(_, number)| *number < live && kept.contains(number))
+            .max()
+            .map(|(_, number)| number)
             .ok_or_else(|| Fault::order(format!("{place} has no earlier release that is kept")).next(list)),
     }
 }
@@ -76,6 +80,26 @@ mod tests {
             live_at: was_live.then_some(at),
             changed_at: at,
         }
+    }
+
+    #[test]
+    fn a_release_that_people_went_back_from_is_not_gone_back_to() {
+        use ReleaseState::{Live, Retired};
+        let place: Place = "acme/shop/dev".parse().unwrap();
+        let ended = |number, second| Release {
+            changed_at: Timestamp::from_second(second).unwrap(),
+            ..release(number, Retired, true)
+        };
+        // v3 was bad: back to v2, and then the fix came.
+        let releases = [release(4, Live, true), ended(3, 30), ended(2, 40), ended(1, 20)];
+        let to = |live, kept: &[u64]| {
+            let kept = kept.iter().copied().collect();
+            of(&place, None, live, &releases, &kept, &Spread::default()).ok()
+        };
+        assert_eq!(to(4, &[1, 2, 3]), Some(2));
+        assert_eq!(to(4, &[1, 3]), Some(3), "what is not kept cannot come back");
+        assert_eq!(to(2, &[1, 3]), Some(1), "further back, and not forward again");
+        assert_eq!(to(1, &[2, 3]), None);
     }
 
     #[test]

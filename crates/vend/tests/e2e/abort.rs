@@ -308,7 +308,7 @@ fn a_deployment_is_ended_while_a_hook_of_the_old_hosts_hangs() {
 }
 
 /// The root directory of a host.
-fn inside(host: &str) -> std::path::PathBuf {
+pub fn inside(host: &str) -> std::path::PathBuf {
     let pid = processes(host).into_iter().next();
     format!(
         "/proc/{}/root",

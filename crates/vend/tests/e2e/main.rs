@@ -17,12 +17,14 @@ mod guestbook;
 mod hostile;
 mod images;
 mod isolation;
+mod judged;
 mod load;
 mod machine;
 #[path = "../mariadb/mod.rs"]
 mod mariadb;
 mod middle;
 mod migrate;
+mod minimum;
 mod moves;
 mod names;
 mod platform;

@@ -316,6 +316,24 @@ fn in_place_a_host_that_joins_late_catches_up() {
     assert_eq!((stage.count(1, "serving"), stage.count(2, "serving")), (0, 3));
     let (good, bad) = load.end();
     assert!(bad.is_empty() && good > 50, "{good} {bad:?}");
+
+    // One that dies in the middle is replaced, and taken along.
+    app.says("three");
+    let number = stage.held(&app);
+    let hosts = stage.hosts();
+    let victim = hosts.iter().find(|host| host["release"] == 2).unwrap();
+    let victim = victim["id"].as_str().unwrap();
+    kill(&platform, victim);
+    eventually("it is replaced", MINUTE, || {
+        let gone = stage.hosts().iter().all(|host| host["id"] != victim);
+        let serving = stage.count(2, "serving") + stage.count(3, "serving");
+        (gone && serving == 3).then_some(())
+    });
+    platform.vend(&["deploy", "resume", &stage.dev]);
+    let push = platform.ended(&stage.app, number);
+    assert_eq!(push["state"], "done", "{push:#}\n{}", platform.log());
+    stage.serves("three");
+    assert_eq!(stage.count(3, "serving"), 3);
     stage.end();
 }
 

@@ -1,4 +1,18 @@
 //! Every strategy under load: a success, a hook that fails, a health check that fails, an abort. No visitor may notice.
+//!
+//! | | success, failing hook, failing health check, abort before a step | abort later | worse than the old hosts |
+//! |---|---|---|---|
+//! | blue-green | [`blue_green_loses_nothing`] | [`abort`]: while a hook of the old hosts hangs | |
+//! | in-place | [`in_place_loses_nothing`] | [`abort`]: some hosts have it | |
+//! | canary | [`canary_loses_nothing`] | [`abort`]: while it is watched | [`judged`]: by errors, by times |
+//! | linear | [`linear_loses_nothing`] | [`abort`]: at its second step | [`judged`]: by times |
+//!
+//! How many hosts serve meanwhile: [`minimum`]. What else comes in the middle: [`middle`].
+//!
+//! [`abort`]: crate::abort
+//! [`judged`]: crate::judged
+//! [`middle`]: crate::middle
+//! [`minimum`]: crate::minimum
 
 use std::time::Duration;
 
@@ -188,7 +202,7 @@ impl<'p> Stage<'p> {
     }
 }
 
-fn nothing_was_lost(load: Load) {
+pub fn nothing_was_lost(load: Load) {
     let (good, bad) = load.end();
     println!("{good} requests, {} failed", bad.len());
     assert!(good > 100, "only {good} requests were made");
@@ -280,86 +294,6 @@ fn linear_loses_nothing() {
         ", steps: 3, interval: 1s, analysis: { sample: 5, slower: 10000% }",
         2,
     );
-}
-
-#[test]
-fn a_canary_that_is_worse_than_the_old_hosts_is_taken_back() {
-    if !can_run() {
-        return;
-    }
-    let platform = Platform::start();
-    let stage = Stage::new(&platform, "canary");
-    let app = App::new(
-        "strategy: canary, percent: 30%, interval: 2s, analysis: { sample: 10 }",
-        1,
-    );
-    app.says("one");
-    platform.release(&app.copy, &stage.app, "dev");
-    // Nobody comes: it is watched for longer, and goes on without a verdict.
-    app.says("quiet");
-    let number = platform.push(&app.copy, &stage.app, "dev");
-    let split = eventually("the traffic is divided", Duration::from_secs(60), || {
-        let environments = platform.json(&["environments", "list", &stage.app]);
-        let split = environments["items"][0]["split"].clone();
-        (split["verdict"] == "unknown").then_some(split)
-    });
-    assert_eq!(
-        (&split["release"], &split["percent"]),
-        (&2.into(), &30.into()),
-        "{split}"
-    );
-    let status = platform.vend(&["status", &stage.app]);
-    let told = "dev: v2 gets 30 % of the traffic, v1 70 % (step 1 of 1, last analysis: unknown)";
-    assert!(status.contains(told), "{status}");
-    platform.ended(&stage.app, number);
-    let status = platform.vend(&["status", &stage.app]);
-    assert!(!status.contains("of the traffic"), "{status}");
-    let quiet = stage.deployment();
-    let verdicts: Vec<&Value> = quiet["analyses"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|own| &own["verdict"])
-        .collect();
-    assert_eq!(verdicts, ["unknown"; 4], "{quiet:#}");
-    let (load, troubled) = (
-        Load::on(&platform.http(), &stage.host),
-        Load::at(&platform.http(), &stage.host, "/trouble"),
-    );
-    app.server("two", 200, 500);
-    let (push, failed) = stage.fails(&app);
-    let reason = push["reason"].as_str().unwrap();
-    assert!(
-        reason.contains("taken back at 30 %") && reason.contains("requests fail"),
-        "{reason}"
-    );
-    assert_eq!(failed["code"], "ALARM_ACTIVE");
-    let id = failed["id"].as_str().unwrap();
-    let detail = platform.json(&["deployments", "show", id]);
-    // With too few visitors in the first minutes it was watched again.
-    let analysis = detail["analyses"].as_array().unwrap().last().unwrap();
-    assert_eq!(
-        (&analysis["verdict"], &analysis["percent"]),
-        (&"worse".into(), &30.into()),
-        "{detail:#}"
-    );
-    assert!(
-        analysis["new"]["failed"].as_u64() > Some(0) && analysis["old"]["failed"] == 0,
-        "{analysis:#}"
-    );
-    let ledger = platform.vend(&["audit", "list", "--all", "--json"]);
-    assert!(ledger.contains("deployment.analyse"), "the verdict is on record");
-    stage.serves("quiet");
-    // What was as good goes on, and says so.
-    app.says("three");
-    platform.release(&app.copy, &stage.app, "dev");
-    let good = stage.deployment();
-    let last = good["analyses"].as_array().unwrap().last().unwrap();
-    assert_eq!(last["verdict"], "as-good", "{good:#}");
-    nothing_was_lost(load);
-    let (_, bad) = troubled.end();
-    assert!(!bad.is_empty(), "those who asked for trouble found it");
-    stage.end();
 }
 
 /// The script that stops a release is that release's own: the fix cannot correct it, and may leave it behind.
