@@ -32,9 +32,11 @@ mod succession;
 mod syslog;
 pub mod systemctl;
 mod timers;
+pub(crate) mod trace;
 #[doc(hidden)]
 pub mod unit;
 mod units;
+mod usage;
 pub mod users;
 
 pub use client::Client;
@@ -138,12 +140,13 @@ impl Guest {
         let reaper = Reaper::new(Scope::Own);
         let files = Files::begin().map_err(Error::Begin)?;
         let services = Services::new(layout.clone(), reaper.clone(), files.clone());
-        if let Some(legacy) = succession::legacy() {
-            services.inherit(legacy, succession::taken);
+        match succession::legacy() {
+            Some(legacy) => services.inherit(legacy, succession::taken),
+            None => services.recover(),
         }
         let reaping = tokio::spawn(reaper.clone().run());
         Ok(Self {
-            agent: server::Agent::begin(layout, reaper, services.clone(), files),
+            agent: server::Agent::begin(layout, reaper, services.clone(), files).of_machine(),
             services,
             reaping,
         })

@@ -22,7 +22,7 @@ use tokio::io::{
 };
 
 pub use authority::{Authority, Invitation};
-pub use calls::Machines;
+pub use calls::{Machines, Report, Seen};
 pub use gate::{Desk, Gate};
 
 /// The protocol (ALPN) of a machine that is not known yet: one line of JSON each way.

@@ -29,7 +29,7 @@ pub use release::{
 };
 pub use run::{
     AccessLog, BuildRun, Drawing, EdgeStatus, EdgeTarget, Execution, ExecutionDetail, ExecutionState,
-    HistoryEvent, Host, Image, Invitation, LogEntry, LogText, Machine, NewInvitation,
+    HistoryEvent, Host, Image, Invitation, LogEntry, LogText, Machine, NewInvitation, Usage,
 };
 
 use serde::{Deserialize, Serialize};

@@ -33,7 +33,7 @@ mod gate;
 mod judge;
 #[cfg(test)]
 mod laws;
-mod migrate;
+pub mod migrate;
 mod muster;
 mod plan;
 mod provision;
@@ -45,7 +45,7 @@ mod source;
 mod state;
 mod step;
 pub mod supersede;
-mod target;
+pub mod target;
 mod turn;
 mod validate;
 mod wave;

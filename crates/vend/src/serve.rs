@@ -1,6 +1,6 @@
 //! `vend serve`: the rooms that decide, put together.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
 use futures_util::future::BoxFuture;
@@ -295,8 +295,8 @@ impl web::Sight for Eyes {
         })
     }
 
-    fn machine(&self, id: &HostId) -> Option<SocketAddr> {
-        self.0.machines.live.address(id)
+    fn machine(&self, id: &HostId) -> Option<host::machine::Seen> {
+        self.0.machines.live.seen(id)
     }
 
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>, Fault>> {

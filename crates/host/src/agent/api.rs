@@ -24,6 +24,19 @@ pub struct Health {
     /// The host's own disk.
     #[serde(default)]
     pub disk: Option<Disk>,
+    /// Of a machine of somebody's own. What a host uses, its node counts.
+    #[serde(default)]
+    pub usage: Option<Usage>,
+}
+
+/// What all processes of a machine use together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Of all cores, since it began.
+    pub cpu_ms: u64,
+    pub cores: u32,
+    pub memory_bytes: u64,
+    pub memory_total_bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

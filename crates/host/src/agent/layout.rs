@@ -33,6 +33,8 @@ pub struct Layout {
     pub diversions: PathBuf,
     /// Where programs go that answer under other names. `/usr/sbin`.
     pub programs: PathBuf,
+    /// Where an agent that is no PID 1 says what it runs, for the next one should it be killed.
+    pub traces: Option<PathBuf>,
 }
 
 impl Layout {
@@ -74,6 +76,7 @@ impl Layout {
             syslog: root.join("dev/log"),
             diversions: root.join("var/lib/dpkg/diversions"),
             programs: root.join("usr/sbin"),
+            traces: None,
         }
     }
 
@@ -91,6 +94,7 @@ impl Layout {
             syslog: run.join("log"),
             diversions: run.join("diversions"),
             programs: run.join("programs"),
+            traces: Some(run.join("traces")),
             run,
             ..Self::under(root)
         }
@@ -161,7 +165,10 @@ impl Layout {
             &self.shared_logs(),
             &self.revisions(),
             &self.tickets(),
-        ] {
+        ]
+        .into_iter()
+        .chain(&self.traces)
+        {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)

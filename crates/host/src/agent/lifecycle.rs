@@ -27,6 +27,7 @@ use super::{
     layout::Layout,
     reaper::Reaper,
     services::Services,
+    trace::Trace,
 };
 use crate::{appspec::ScriptLog, now};
 
@@ -67,7 +68,7 @@ impl Deployments {
     /// Finishes the records of deployments that a restart of the host cut off.
     pub fn begin(layout: Layout, reaper: Reaper, services: Services, files: Files) -> Self {
         record::recover(&layout.tickets());
-        Self {
+        let this = Self {
             inner: Arc::new(Inner {
                 layout,
                 reaper,
@@ -78,7 +79,24 @@ impl Deployments {
                 begun_at: Mutex::new(now()),
                 unwanted: watch::channel(None).0,
             }),
-        }
+        };
+        this.end_script();
+        this
+    }
+
+    /// Ends the script that an agent left which was killed. Its deployment has failed; the next one waits for its end.
+    fn end_script(&self) {
+        let path = self.inner.layout.traces.as_deref().map(Trace::of_script);
+        let (Some(path), Some(turn)) = (path, self.rest()) else {
+            return;
+        };
+        self.lock().tasks.spawn(async move {
+            if let Some(left) = Trace::read(&path) {
+                left.end_group().await;
+            }
+            discard(&path);
+            drop(turn);
+        });
     }
 
     /// Does the order, or waits for the one of this ticket that runs already, or repeats its answer.

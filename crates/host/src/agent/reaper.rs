@@ -4,17 +4,20 @@
 use std::{
     collections::HashMap,
     fmt, io,
+    os::fd::OwnedFd,
     process::{Child, Command},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::{
     io::Errno,
-    process::{Pid, WaitOptions, WaitStatus, wait, waitpid},
+    process::{Pid, PidfdFlags, WaitOptions, WaitStatus, pidfd_open, wait, waitpid},
 };
 use tokio::{
+    io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
     sync::oneshot,
+    task::JoinSet,
 };
 
 /// How a process ended.
@@ -74,6 +77,8 @@ pub enum Scope {
 pub struct Reaper {
     scope: Scope,
     waiting: Arc<Mutex<HashMap<i32, oneshot::Sender<Exit>>>>,
+    /// Who waits for processes that are not this one's children.
+    strangers: Arc<Mutex<JoinSet<()>>>,
 }
 
 impl Reaper {
@@ -81,6 +86,7 @@ impl Reaper {
         Self {
             scope,
             waiting: Arc::default(),
+            strangers: Arc::default(),
         }
     }
 
@@ -93,18 +99,40 @@ impl Reaper {
         Ok((child, exit))
     }
 
-    /// The end of a process that somebody else started: a daemon that left its starter.
+    /// The end of a process that somebody else started: a daemon that left its starter, or what an agent ran that is gone.
     pub fn watch(&self, pid: i32) -> oneshot::Receiver<Exit> {
         let (sender, exit) = oneshot::channel();
         let mut waiting = self.lock();
-        let lives =
-            Pid::from_raw(pid).is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(Errno::SRCH));
-        if lives {
-            waiting.insert(pid, sender);
-        } else {
-            let _ = sender.send(Exit::Unknown);
+        match (self.scope, Pid::from_raw(pid)) {
+            (Scope::Everything, Some(own)) if rustix::process::test_kill_process(own) != Err(Errno::SRCH) => {
+                waiting.insert(pid, sender);
+            }
+            (Scope::Own, Some(own)) => match waitpid(Some(own), WaitOptions::NOHANG) {
+                Ok(None) => drop(waiting.insert(pid, sender)),
+                // Whoever asked may have left.
+                Ok(Some((_, status))) => drop(sender.send(status.into())),
+                Err(_) => self.follow(own, sender),
+            },
+            _ => drop(sender.send(Exit::Unknown)),
         }
         exit
+    }
+
+    /// Waits for a process of somebody else. How it ended only its parent is told.
+    fn follow(&self, pid: Pid, sender: oneshot::Sender<Exit>) {
+        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
+            let _ = sender.send(Exit::Unknown);
+            return;
+        };
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        while strangers.try_join_next().is_some() {}
+        strangers.spawn(async move {
+            // What cannot be waited for is taken as ended: its supervisor ends what is left of it.
+            if let Some(process) = watched(process) {
+                let _ = process.readable().await;
+            }
+            let _ = sender.send(Exit::Unknown);
+        });
     }
 
     /// Does somebody wait for this process?
@@ -148,6 +176,12 @@ impl Reaper {
     fn lock(&self) -> MutexGuard<'_, HashMap<i32, oneshot::Sender<Exit>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+#[allow(unsafe_code)]
+fn watched(process: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
+    // SAFETY: what is given stays open, and the same file, for as long as it is held.
+    unsafe { AsyncFd::register_with_interest(process, Interest::READABLE).ok() }
 }
 
 fn ended(pid: i32) -> Option<(i32, Exit)> {

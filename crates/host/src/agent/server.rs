@@ -50,7 +50,7 @@ use super::{
     service::Wish,
     services::Services,
     spawn::Launch,
-    succession,
+    succession, usage,
     users::Users,
 };
 use crate::{check, hosts, now};
@@ -77,6 +77,8 @@ pub struct Agent {
     services: Services,
     deployments: Deployments,
     started_at: Timestamp,
+    /// It is the agent of a whole machine.
+    is_machine: bool,
 }
 
 impl Agent {
@@ -92,6 +94,14 @@ impl Agent {
             reaper,
             services,
             started_at: now(),
+            is_machine: false,
+        }
+    }
+
+    pub fn of_machine(self) -> Self {
+        Self {
+            is_machine: true,
+            ..self
         }
     }
 }
@@ -233,6 +243,7 @@ async fn health(State(agent): State<Agent>) -> Json<Health> {
         active,
         failed,
         disk: disk(),
+        usage: if agent.is_machine { usage::now() } else { None },
     })
 }
 
@@ -254,10 +265,11 @@ async fn configure(
     let has_processes = !configuration.processes.is_empty();
     let first = agent.services.configure(configuration);
     if first {
+        agent.services.listen().await;
         agent.services.boot();
         if has_processes && agent.layout.app.is_dir() {
             agent.services.booted().await;
-            agent.services.restart_processes().await?;
+            agent.services.begin_processes().await?;
         }
     }
     Ok(Json(()))

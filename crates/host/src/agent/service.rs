@@ -2,6 +2,7 @@
 //! ask through a channel and read its status.
 
 use std::{
+    fs,
     os::fd::{AsRawFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -26,20 +27,23 @@ use super::{
 
 use crate::now;
 
-mod family;
+pub(super) mod family;
 mod job;
 mod launch;
 mod notify;
 mod start;
 
 use launch::Main;
-pub use launch::{Collectors, Held};
+pub use launch::{Collectors, Held, Left};
 
 /// A service that runs this long has recovered from its crashes.
 const PEACE: Duration = Duration::from_secs(60);
 
 /// Longest wait between two starts.
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
+
+/// systemd's word for a service that ended and is about to be started again.
+const AGAIN: &str = "auto-restart";
 
 /// What to run.
 #[derive(Clone)]
@@ -56,6 +60,8 @@ pub struct Surroundings {
     pub reaper: Reaper,
     pub collectors: Collectors,
     pub log: Arc<Mutex<Log>>,
+    /// Where it says what runs, for an agent that finds it after this one was killed.
+    pub trace: Option<PathBuf>,
     /// The host's environment at the moment of a start.
     pub environment: Arc<dyn Fn() -> Vec<(String, Secret)> + Send + Sync>,
     /// What must not be seen in the log.
@@ -108,6 +114,8 @@ pub enum Wish {
     Signal(Signal, bool),
     /// Takes effect at the next start.
     Define(Box<Definition>),
+    /// What must not be seen in its log is known: what it writes may be read.
+    Hear,
     ResetFailed,
 }
 
@@ -178,7 +186,7 @@ impl Handle {
 pub fn supervise(
     definition: Definition,
     surroundings: Surroundings,
-    held: Option<(Held, Option<OwnedFd>)>,
+    left: Option<Left>,
 ) -> (Handle, JoinHandle<()>) {
     let (letters, inbox) = mpsc::channel(16);
     let (sender, status) = watch::channel(ServiceStatus {
@@ -204,8 +212,8 @@ pub fn supervise(
         holds: Vec::new(),
         later: Vec::new(),
     };
-    if let Some((held, output)) = held {
-        supervisor.resume(&held, output);
+    if let Some(left) = left {
+        supervisor.resume(&left.held, left.output, left.heard);
     }
     (Handle { letters, status }, tokio::spawn(supervisor.run()))
 }
@@ -294,11 +302,15 @@ impl Supervisor {
         })
     }
 
-    fn resume(&mut self, held: &Held, output: Option<OwnedFd>) {
+    fn resume(&mut self, held: &Held, output: Option<OwnedFd>, heard: bool) {
         let quiet = self.definition.unit.quiet;
         self.publish(|status| status.asked_at = Some(now()));
-        match launch::resume(held, output, &self.surroundings, quiet) {
-            Some(main) => {
+        match launch::resume(held, output, &self.surroundings) {
+            Some(mut main) => {
+                if heard {
+                    main.hear(&self.surroundings, quiet);
+                }
+                self.mark(&main);
                 self.enter(ServiceState::Active, "running", Some(main.pid.cast_unsigned()));
                 self.phase = Phase::Up(main);
             }
@@ -347,6 +359,12 @@ impl Supervisor {
             },
             Wish::Define(definition) => {
                 self.define(*definition);
+                Ok(())
+            }
+            Wish::Hear => {
+                if let Phase::Up(main) = &mut self.phase {
+                    main.hear(&self.surroundings, self.definition.unit.quiet);
+                }
                 Ok(())
             }
             Wish::ResetFailed => {
@@ -450,7 +468,7 @@ impl Supervisor {
             .note(&format!("starts again in {} ms", wait.as_millis()));
         self.phase = Phase::Waiting(Instant::now() + wait);
         self.publish(|status| status.crashes = crashes + 1);
-        self.enter(ServiceState::Activating, "auto-restart", None);
+        self.enter(ServiceState::Activating, AGAIN, None);
         self.died(true);
     }
 
@@ -493,6 +511,11 @@ impl Supervisor {
     }
 
     fn enter(&self, state: ServiceState, sub: &str, pid: Option<u32>) {
+        let is_over = matches!(state, ServiceState::Inactive | ServiceState::Failed) || sub == AGAIN;
+        if let Some(trace) = self.surroundings.trace.as_ref().filter(|_| is_over) {
+            // There may be none.
+            let _ = fs::remove_file(trace);
+        }
         self.publish(|status| {
             status.state = state;
             sub.clone_into(&mut status.sub);

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -19,14 +18,16 @@ use super::{
     layout::Layout,
     log::{self, Log},
     reaper::Reaper,
-    service::{self, Collectors, Definition, Handle, Held, News, Surroundings, Wish},
+    service::{self, Collectors, Definition, Handle, Left, News, Surroundings, Wish},
     sockets::{Lent, Listening},
     timers::Ticking,
+    trace::Trace,
     unit::{Line, Restart, Unit},
     units::Units,
 };
 
 mod hold;
+mod recover;
 mod start;
 mod stop;
 
@@ -309,7 +310,7 @@ impl Services {
         }
     }
 
-    fn adopt(&self, definition: Definition, held: Option<(Held, Option<OwnedFd>)>) -> Handle {
+    fn adopt(&self, definition: Definition, left: Option<Left>) -> Handle {
         let name = definition.unit.name.clone();
         let registry = Arc::downgrade(&self.registry);
         let (other, third) = (registry.clone(), registry.clone());
@@ -318,6 +319,11 @@ impl Services {
             reaper: self.reaper.clone(),
             collectors: self.collectors.clone(),
             log: Arc::new(Mutex::new(Log::new(&self.layout.shared_logs(), &name))),
+            trace: self
+                .layout
+                .traces
+                .as_deref()
+                .map(|traces| Trace::of_service(traces, &name)),
             environment: Arc::new(move || {
                 registry
                     .upgrade()
@@ -341,7 +347,7 @@ impl Services {
             notify: self.layout.systemd.clone(),
             forking: Arc::clone(&self.forking),
         };
-        let (handle, task) = service::supervise(definition, surroundings, held);
+        let (handle, task) = service::supervise(definition, surroundings, left);
         let entry = Entry {
             handle: handle.clone(),
             task,

@@ -2,7 +2,8 @@
 
 use std::{
     ffi::OsString,
-    io::{self, PipeReader},
+    fs::File,
+    io::{self, PipeReader, PipeWriter},
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::process::CommandExt as _,
@@ -88,12 +89,12 @@ pub fn start_with_pipes(reaper: &Reaper, launch: &Launch) -> io::Result<Running>
     spawn(reaper, launch, true)
 }
 
-/// Signals a process and all of its group. One that is gone is fine.
-pub fn signal_group(pid: i32, signal: Signal) {
-    if let Some(pid) = Pid::from_raw(pid) {
-        let _ = kill_process_group(pid, signal);
-        let _ = kill_process(pid, signal);
-    }
+/// Signals a process and all of its group. One that is gone is fine. True when there was something to signal.
+pub fn signal_group(pid: i32, signal: Signal) -> bool {
+    Pid::from_raw(pid).is_some_and(|pid| {
+        let group = kill_process_group(pid, signal).is_ok();
+        kill_process(pid, signal).is_ok() || group
+    })
 }
 
 fn spawn(reaper: &Reaper, launch: &Launch, pipes: bool) -> io::Result<Running> {
@@ -108,13 +109,14 @@ fn spawn(reaper: &Reaper, launch: &Launch, pipes: bool) -> io::Result<Running> {
     let (reader, writer) = io::pipe()?;
     let errors = if pipes {
         let (errors, write) = io::pipe()?;
-        command.stderr(write);
+        command.stderr(write).stdout(writer);
         Some(errors)
     } else {
-        command.stderr(writer.try_clone()?);
+        let writer = lasting(&writer)?;
+        command.stderr(writer.try_clone()?).stdout(writer);
         None
     };
-    command.stdout(writer).stdin(Stdio::piped());
+    command.stdin(Stdio::piped());
     // The pipe on which a failure to execute is told must not have a number that a socket gets.
     let _taken = occupied(FIRST + sockets.len() as i32)?;
     child::prepare(&mut command, launch, sockets);
@@ -128,6 +130,13 @@ fn spawn(reaper: &Reaper, launch: &Launch, pipes: bool) -> io::Result<Running> {
         stdout: Some(receiver(reader)?),
         stderr: errors.map(receiver).transpose()?,
     })
+}
+
+/// The end of a pipe that can be read from too: who holds it writes on, and waits where nobody reads for a while, instead of
+/// being ended by it. So it outlives an agent that is killed.
+fn lasting(writer: &PipeWriter) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
+    Ok(File::options().read(true).write(true).open(path)?.into())
 }
 
 /// The number of the first socket that a service is given.
@@ -174,7 +183,7 @@ fn occupied(below: i32) -> io::Result<Vec<OwnedFd>> {
         return Ok(taken);
     }
     loop {
-        let file = OwnedFd::from(std::fs::File::open("/dev/null")?);
+        let file = OwnedFd::from(File::open("/dev/null")?);
         if file.as_raw_fd() >= below {
             return Ok(taken);
         }

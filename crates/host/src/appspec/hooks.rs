@@ -6,7 +6,7 @@
 use std::{
     ffi::OsStr,
     fs, io,
-    os::unix::fs::PermissionsExt as _,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -30,6 +30,7 @@ use crate::{
         reaper::{Exit, Reaper},
         run,
         spawn::{self, Launch, Running},
+        trace::Trace,
     },
     logs::Mask,
 };
@@ -92,6 +93,8 @@ pub struct Hooks<'a> {
     pub directory: Option<PathBuf>,
     /// Ends the scripts as soon as it holds a failure.
     pub unless: Option<watch::Receiver<Option<ScriptFailure>>>,
+    /// Where it says which script runs, if its agent may be killed without it.
+    pub trace: Option<PathBuf>,
 }
 
 impl Hooks<'_> {
@@ -151,7 +154,7 @@ impl Hooks<'_> {
             .as_ref()
             .map(|user| format!(" run as user {user}"))
             .unwrap_or_default();
-        let mut running = match start(self.reaper, &launch, &path) {
+        let running = match start(self.reaper, &launch, &path) {
             Ok(running) => running,
             Err(error) => {
                 let why = why_not(&error, Path::new(&launch.program));
@@ -159,6 +162,38 @@ impl Hooks<'_> {
                 return Err(failure(log, ScriptCode::ScriptFailed, location, message));
             }
         };
+        self.mark(running.pid);
+        let outcome = self.attend(running, script, &user, log).await;
+        self.unmark();
+        outcome
+    }
+
+    /// Says which script runs, for an agent that comes after one that was killed.
+    fn mark(&self, pid: i32) {
+        let trace = Trace::begins("", "").runs(pid, None, None::<OwnedFd>);
+        if let Some(path) = &self.trace
+            && let Err(error) = trace.write(path)
+        {
+            tracing::warn!("an agent after this one will not find the script that runs: {error}");
+        }
+    }
+
+    fn unmark(&self) {
+        if let Some(path) = &self.trace {
+            // What could not be written is not there.
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    /// Waits for a script's end, or ends it.
+    async fn attend(
+        &self,
+        mut running: Running,
+        script: &Script,
+        user: &str,
+        log: &mut ScriptLog,
+    ) -> Result<(), ScriptFailure> {
+        let location = script.location.as_str();
         let deadline = Instant::now() + Duration::from_secs(script.timeout.into());
         let end = tokio::select! {
             end = self.follow(&mut running, deadline, log) => end,

@@ -257,6 +257,7 @@ impl Local<'_> {
             secrets: &[],
             directory: None,
             unless: Some(self.unless.clone()),
+            trace: None,
         };
         let scripts = scripts.map_or(&[][..], Vec::as_slice);
         hooks

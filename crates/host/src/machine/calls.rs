@@ -9,6 +9,7 @@ use std::{
 
 use axum::body::Body;
 use camino::Utf8Path;
+use jiff::Timestamp;
 use model::{
     DeploymentId, HostId, Ticket,
     port::{DeployOrder, Deployed, Fault, LifecycleEvent, LogChunk, LogRef, Verdict},
@@ -19,9 +20,9 @@ use tokio_util::{io::ReaderStream, sync::CancellationToken};
 use crate::{
     agent::{
         self,
-        api::{Configuration, Deploy, Health},
+        api::{Configuration, Deploy, Disk, Health, Usage},
     },
-    deploy,
+    deploy, now,
 };
 
 /// For bringing a revision to a machine.
@@ -41,6 +42,43 @@ pub(super) struct Live {
     address: SocketAddr,
     over: CancellationToken,
     number: u64,
+    report: Option<Report>,
+}
+
+/// What a machine uses, by its agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    at: Timestamp,
+    pub usage: Option<Usage>,
+    pub disk: Option<Disk>,
+    /// Of all its cores, between this report and the one before.
+    pub cpu_percent: Option<u8>,
+}
+
+/// A machine that is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    pub address: SocketAddr,
+    pub report: Option<Report>,
+}
+
+impl Report {
+    fn after(before: Option<Self>, health: &Health, at: Timestamp) -> Self {
+        let share = |before: Self| {
+            let (then, now) = (before.usage?, health.usage?);
+            let took = u64::try_from(at.as_millisecond() - before.at.as_millisecond()).ok()?;
+            let all = took.checked_mul(now.cores.into()).filter(|all| *all > 0)?;
+            // A machine that began anew counts from nothing.
+            let busy = now.cpu_ms.checked_sub(then.cpu_ms)?;
+            u8::try_from(busy.saturating_mul(100).checked_div(all)?.min(100)).ok()
+        };
+        Self {
+            at,
+            usage: health.usage,
+            disk: health.disk,
+            cpu_percent: before.and_then(share),
+        }
+    }
 }
 
 impl Live {
@@ -60,6 +98,7 @@ impl Machines {
             // What the connection before is asked for goes on there: it ends by itself.
             over: before.map_or_else(CancellationToken::new, |before| before.over.clone()),
             number: before.map_or(0, |before| before.number + 1),
+            report: before.and_then(|before| before.report),
         };
         machines.insert(machine.clone(), live.clone());
         live
@@ -97,9 +136,22 @@ impl Machines {
         self.lock().get(machine).map(|live| live.address)
     }
 
+    /// A machine as its agent last said that it is.
+    pub fn seen(&self, machine: &HostId) -> Option<Seen> {
+        self.lock().get(machine).map(|live| Seen {
+            address: live.address,
+            report: live.report,
+        })
+    }
+
+    /// Asks how a machine's agent is, and keeps what the machine uses.
     pub async fn health(&self, machine: &HostId) -> Result<Health, Fault> {
         let health = self.agent(machine)?.health().await;
-        health.map_err(|error| deploy::fault(machine, error))
+        let health = health.map_err(|error| deploy::fault(machine, error))?;
+        if let Some(live) = self.lock().get_mut(machine) {
+            live.report = Some(Report::after(live.report, &health, now()));
+        }
+        Ok(health)
     }
 
     /// Gives the machine's agent what its processes get.
@@ -185,5 +237,46 @@ impl Machines {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<HostId, Live>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_the_cores_is_what_they_did_between_two_reports() {
+        let at = |ms: i64| Timestamp::from_millisecond(ms).unwrap();
+        let health = |cpu_ms: u64, cores: u32| Health {
+            version: String::new(),
+            pid: 7,
+            configured: true,
+            started_at: at(0),
+            active: 0,
+            failed: 0,
+            disk: None,
+            usage: Some(Usage {
+                cpu_ms,
+                cores,
+                memory_bytes: 1,
+                memory_total_bytes: 2,
+            }),
+        };
+        let first = Report::after(None, &health(1_000, 4), at(10_000));
+        assert_eq!(first.cpu_percent, None);
+        for (cpu_ms, cores, ms, percent) in [
+            (2_000, 4, 11_000, Some(25)),
+            (1_000, 4, 11_000, Some(0)),
+            // Who says more than there can be, or less than before.
+            (u64::MAX, 4, 11_000, Some(100)),
+            (999, 4, 11_000, None),
+            (2_000, 0, 11_000, None),
+            (2_000, 4, 10_000, None),
+            (2_000, 4, 9_000, None),
+            (2_000, u32::MAX, i64::from(u32::MAX) * 1_000, None),
+        ] {
+            let report = Report::after(Some(first), &health(cpu_ms, cores), at(ms));
+            assert_eq!(report.cpu_percent, percent, "{cpu_ms} {cores} {ms}");
+        }
     }
 }

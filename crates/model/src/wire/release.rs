@@ -324,6 +324,9 @@ pub struct WhyEnvironment {
     /// The name of the log with the evidence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
+    /// What stands in the way back to the release before: a migration that cannot be undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way_back: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }

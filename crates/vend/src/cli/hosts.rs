@@ -111,8 +111,8 @@ async fn list(target: Option<&str>, global: &Global) -> Result<(), Failure> {
     output.show(&both, |both| {
         let Everything { page, machines } = both;
         let mut table = Table::new([
-            "HOST", "WHERE", "ROLE", "WANTED", "SEEN", "RELEASE", "ADDRESS", "MEMORY", "DISK", "PIDS",
-            "CREATED",
+            "HOST", "WHERE", "ROLE", "WANTED", "SEEN", "RELEASE", "ADDRESS", "CPU TIME", "MEMORY", "DISK",
+            "PIDS", "CREATED",
         ]);
         for host in &page.items {
             let seen = match host.seen {
@@ -128,6 +128,7 @@ async fn list(target: Option<&str>, global: &Global) -> Result<(), Failure> {
                 seen,
                 maybe(host.release.map(|number| format!("v{number}"))),
                 cell(&host.address),
+                maybe(host.cpu_ms.map(milliseconds)),
                 maybe(host.memory_bytes.map(size)),
                 maybe(host.disk_bytes.map(size)),
                 maybe(host.pids),
@@ -152,7 +153,8 @@ struct Everything<'a> {
 
 fn machines_text(machines: &[Machine], output: &Output) -> String {
     let mut table = Table::new([
-        "MACHINE", "NAME", "STATE", "LABELS", "WHERE", "RELEASE", "ADDRESS", "JOINED", "WHY",
+        "MACHINE", "NAME", "STATE", "LABELS", "WHERE", "RELEASE", "ADDRESS", "CPU", "MEMORY", "DISK",
+        "JOINED", "WHY",
     ]);
     for machine in machines {
         let labels: Vec<String> = machine
@@ -160,6 +162,7 @@ fn machines_text(machines: &[Machine], output: &Output) -> String {
             .iter()
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
+        let usage = machine.usage.unwrap_or_default();
         let tone = match machine.state.as_str() {
             "connected" => Tone::Good,
             "leaving" => Tone::Wait,
@@ -176,11 +179,25 @@ fn machines_text(machines: &[Machine], output: &Output) -> String {
             },
             maybe(machine.release.map(|number| format!("v{number}"))),
             maybe(machine.address.as_ref()),
+            maybe(usage.cpu_percent.map(|percent| format!("{percent} %"))),
+            maybe(of(usage.memory_bytes, usage.memory_total_bytes)),
+            maybe(of(usage.disk_bytes, usage.disk_total_bytes)),
             cell(ago(machine.joined_at, now())),
             maybe(trouble(machine)),
         ]);
     }
     table.render(output, "")
+}
+
+/// `1.5 GiB of 4.0 GiB`
+fn of(part: Option<u64>, whole: Option<u64>) -> Option<String> {
+    Some(format!("{} of {}", size(part?), size(whole?)))
+}
+
+fn milliseconds(ms: u64) -> String {
+    duration(jiff::SignedDuration::from_millis(
+        i64::try_from(ms).unwrap_or(i64::MAX),
+    ))
 }
 
 /// What failed there last, and whether it is tried again.
@@ -298,9 +315,7 @@ fn event_text(event: &EventReport, output: &Output) -> String {
         EventStatus::Failed => Tone::Bad,
         EventStatus::Skipped => Tone::Faint,
     };
-    let took = duration(jiff::SignedDuration::from_millis(
-        i64::try_from(event.duration_ms).unwrap_or(i64::MAX),
-    ));
+    let took = milliseconds(event.duration_ms);
     let line = format!(
         "  {:<20} {:<10} {took}",
         event.event.to_string(),

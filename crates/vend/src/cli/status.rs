@@ -153,6 +153,9 @@ fn environment_text(environment: &WhyEnvironment, output: &Output) -> String {
             text.push_str(&format!("    | {}\n", clean(line)));
         }
     }
+    if let Some(way_back) = &environment.way_back {
+        text.push_str(&format!("  back:  {}\n", lines(way_back, "         ")));
+    }
     if let Some(log) = &environment.log {
         text.push_str(&format!("  log:   vend logs {}\n", clean(log)));
     }

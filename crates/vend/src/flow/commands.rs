@@ -14,8 +14,7 @@ use model::{
 use store::{By, NewInvitation, NewPush, PushState};
 
 use super::{
-    Outcome, World, approve, cancel, definition, deletion, migrate, moving, plan, runs, spread, start,
-    stored, target,
+    Outcome, World, approve, cancel, definition, deletion, migrate, moving, plan, runs, start, stored, target,
 };
 use crate::{
     machines::Pass,
@@ -337,22 +336,9 @@ impl Commands for Flows {
 impl Flows {
     /// The release to go back to: the one asked for, or the last that was live of those made before this one.
     async fn target(&self, place: &Place, to: Option<u64>) -> Result<u64, Fault> {
-        let own = place.clone();
-        let found = self
-            .world
-            .store
-            .read(move |db| {
-                let kept = db.kept_releases(&own)?;
-                let spread = spread::of(db, &own)?.unwrap_or_default();
-                Ok((db.environment(&own)?, db.releases(&own, None, 200)?, kept, spread))
-            })
-            .await
-            .map_err(refused)?;
-        let (environment, releases, kept, spread) = found;
-        match environment.live {
-            Some(live) => target::of(place, to, live, &releases, &kept, &spread),
-            None => Err(Fault::order(format!("{place} has no release to go back from"))),
-        }
+        let place = place.clone();
+        let found = self.world.store.read(move |db| target::find(db, &place, to));
+        found.await.map_err(refused)?
     }
 
     async fn delete(

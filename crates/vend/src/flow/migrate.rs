@@ -203,19 +203,28 @@ fn did(migration: &Migration) -> &'static str {
 
 /// Refuses to go back to a release that is from before a migration that cannot be undone.
 pub fn refuse_crossing(db: &Db<'_>, place: &Place, to: u64) -> Result<(), store::Error> {
-    let Some(first) = db.irreversible_after(place, to)?.into_iter().next() else {
+    let Some(message) = in_the_way(db, place, to)? else {
         return Ok(());
     };
-    let did = did(&first);
     Err(store::Error::Refused {
-        message: format!(
-            "v{to} of {place} may not work with the data: the migration {} of v{} {did}, and is marked irreversible",
-            first.script, first.release
-        ),
+        message,
         next: Some(format!(
             "bring the data back first, then vend rollback {place} --to v{to} --across-migrations"
         )),
     })
+}
+
+/// The first migration since a release that cannot be undone.
+pub fn in_the_way(db: &Db<'_>, place: &Place, to: u64) -> Result<Option<String>, store::Error> {
+    let first = db.irreversible_after(place, to)?.into_iter().next();
+    Ok(first.map(|first| {
+        format!(
+            "v{to} of {place} may not work with the data: the migration {} of v{} {}, and is marked irreversible",
+            first.script,
+            first.release,
+            did(&first)
+        )
+    }))
 }
 
 /// What a plan says about migrations: a release runs its own, and going back undoes none.

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use model::{Place, port::Fault, release::ReleaseState};
+use store::{Db, Error};
 
-use super::spread::Spread;
+use super::spread::{self, Spread};
 
 /// The release to go back to from the live one: the one asked for, or of those made before it the last that was live.
 /// `releases`: newest first.
@@ -59,6 +60,17 @@ pub fn of(
             .map(|(_, number)| number)
             .ok_or_else(|| Fault::order(format!("{place} has no earlier release that is kept")).next(list)),
     }
+}
+
+/// The same by the catalogue.
+pub fn find(db: &Db<'_>, place: &Place, to: Option<u64>) -> Result<Result<u64, Fault>, Error> {
+    let Some(live) = db.environment(place)?.live else {
+        let nothing = format!("{place} has no release to go back from");
+        return Ok(Err(Fault::order(nothing)));
+    };
+    let spread = spread::of(db, place)?.unwrap_or_default();
+    let (releases, kept) = (db.releases(place, None, 200)?, db.kept_releases(place)?);
+    Ok(of(place, to, live, &releases, &kept, &spread))
 }
 
 #[cfg(test)]

@@ -1,53 +1,96 @@
 //! Machines as the catalogue says: those that came back get again what their agents have lost, those that missed the live
 //! release get it, those that are to be removed are, and those that nobody knows any more are not talked to.
+//!
+//! Each is looked after by itself: one that hangs keeps no other waiting.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use model::{
-    Ticket,
+    HostId, Ticket,
     port::{DeployOrder, Fault, LifecycleEvent},
 };
 use store::{By, Machine};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::flow::{World, late, machines, start, stored};
 
+mod turns;
+
+use turns::Turns;
+
 const EVERY: Duration = Duration::from_secs(3);
-/// For the scripts that stop an app on a machine that it leaves. Everybody else's machines wait behind them.
+/// For the scripts that stop an app on a machine that it leaves.
 const STOP: Duration = Duration::from_secs(300);
+/// For all that one look after a machine does: its scripts, its configuration, and the questions around them.
+const LOOK: Duration = Duration::from_secs(600);
 
 pub async fn run(world: Arc<World>, cancel: CancellationToken) {
+    let (mut turns, mut looks) = (Turns::default(), JoinSet::new());
+    let mut next = Instant::now();
     loop {
-        if let Err(fault) = once(&world).await {
-            warn!("machines could not be looked after: {fault}");
+        if Instant::now() >= next {
+            if let Err(fault) = round(&world, &mut turns).await {
+                warn!("machines could not be looked after: {fault}");
+            }
+            next = Instant::now() + EVERY;
+        }
+        for id in turns.next() {
+            let world = Arc::clone(&world);
+            let own = id.clone();
+            turns.begun(&id, looks.spawn(async move { look(&world, &own).await }).id());
         }
         tokio::select! {
+            // What still looks after a machine ends with this.
             () = cancel.cancelled() => return,
-            () = world.pokes.machines.notified() => {}
-            () = tokio::time::sleep(EVERY) => {}
+            () = world.pokes.machines.notified() => next = Instant::now(),
+            () = sleep_until(next) => {}
+            Some(ended) = looks.join_next_with_id() => {
+                turns.ended(ended.map_or_else(|broken| broken.id(), |(task, ())| task));
+            }
         }
     }
 }
 
-async fn once(world: &World) -> Result<(), Fault> {
+/// Has every machine looked after that is not already, and begins what machines have missed.
+async fn round(world: &World, turns: &mut Turns) -> Result<(), Fault> {
     let machines = world.store.read(|db| db.machines(None)).await.map_err(stored)?;
     world
         .machines
         .live
         .keep_only(|id| machines.iter().any(|machine| machine.id == *id));
     for machine in &machines {
-        let done = match (machine.leaving, is_left(world, machine).await) {
-            (true, _) => leave(world, machine).await,
-            (false, Ok(true)) => free(world, machine).await,
-            (false, Ok(false)) => configure(world, machine).await,
-            (false, Err(fault)) => Err(fault),
-        };
-        if let Err(fault) = done {
-            warn!(machine = %machine.id, "{} could not be looked after: {fault}", machine.id);
-        }
+        turns.wait(&machine.id, &machine.tenant);
     }
     catch_up(world, &machines).await
+}
+
+async fn look(world: &World, id: &HostId) {
+    let late = |_| Fault::platform(format!("it took longer than {} s", LOOK.as_secs()));
+    let looked = timeout(LOOK, after(world, id)).await.map_err(late);
+    if let Err(fault) = looked.and_then(|done| done) {
+        warn!(machine = %id, "{id} could not be looked after: {fault}");
+    }
+}
+
+/// One machine, as it is now. It may have gone while it waited for its turn.
+async fn after(world: &World, id: &HostId) -> Result<(), Fault> {
+    let own = id.clone();
+    let machine = match world.store.read(move |db| db.machine(&own)).await {
+        Err(store::Error::Missing { .. }) => return Ok(()),
+        machine => machine.map_err(stored)?,
+    };
+    if machine.leaving {
+        return leave(world, &machine).await;
+    }
+    match is_left(world, &machine).await? {
+        true => free(world, &machine).await,
+        false => configure(world, &machine).await,
+    }
 }
 
 /// Begins deployments of live releases to machines that have missed them.
@@ -70,12 +113,15 @@ async fn catch_up(world: &World, machines: &[Machine]) -> Result<(), Fault> {
 
 /// The environment of a machine's processes is in its agent's memory only.
 async fn configure(world: &World, machine: &Machine) -> Result<(), Fault> {
+    if world.machines.live.address(&machine.id).is_none() {
+        return Ok(());
+    }
+    // What the machine uses is kept with the answer, whether it has a release or not.
+    let is_configured = world.machines.live.health(&machine.id).await?.configured;
     let (Some(place), Some(number)) = (machine.place.clone(), machine.release) else {
         return Ok(());
     };
-    if world.machines.live.address(&machine.id).is_none()
-        || world.machines.live.health(&machine.id).await?.configured
-    {
+    if is_configured {
         return Ok(());
     }
     let read = world.store.read(move |db| -> Result<_, store::Error> {
@@ -169,7 +215,7 @@ async fn stop(world: &World, machine: &Machine, ticket: &Ticket) -> Result<(), F
     // Nothing is brought: the scripts are there.
     let deploying = world.machines.live.deploy(ticket, &order, "/dev/null".into());
     let late = |_| Fault::customer(format!("its scripts did not end within {} s", STOP.as_secs()));
-    let deployed = tokio::time::timeout(STOP, deploying).await.map_err(late)??;
+    let deployed = timeout(STOP, deploying).await.map_err(late)??;
     match deployed.failure() {
         Some(event) => Err(crate::flow::lifecycle_fault(event, &machine.id, &deployed.log)),
         None => Ok(()),

@@ -1,8 +1,6 @@
 //! What handlers need from the rooms beside them, in two small traits. `flow` implements the first; the clients of
 //! node and edge together implement the second. `web` knows neither by name.
 
-use std::net::SocketAddr;
-
 use axum::body::Body;
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
@@ -157,8 +155,8 @@ pub trait Sight: Send + Sync + 'static {
     /// The newest lines of the access log about somebody.
     fn access(&self, wanted: edge::AccessNewest) -> BoxFuture<'_, Result<edge::AccessLines, Fault>>;
 
-    /// Where a registered machine is connected from, if it is.
-    fn machine(&self, id: &HostId) -> Option<SocketAddr>;
+    /// A registered machine, if it is connected.
+    fn machine(&self, id: &HostId) -> Option<host::machine::Seen>;
 
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>, Fault>>;
 

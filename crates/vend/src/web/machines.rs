@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use axum::{Json, extract::State as Held, http::StatusCode};
+use host::machine::Report;
 use jiff::SignedDuration;
 use model::{
     HostId, TenantName,
     policy::Action,
     spec::is_label,
-    wire::{Invitation, Machine, NewInvitation, Page},
+    wire::{Invitation, Machine, NewInvitation, Page, Usage},
 };
 
 use super::{
@@ -27,8 +28,8 @@ const LONGEST: u32 = 7 * 24 * 3600;
 const LABELS: usize = 20;
 
 fn wire(state: &State, machine: store::Machine) -> Machine {
-    let address = state.sight.machine(&machine.id);
-    let word = match (machine.leaving, address) {
+    let seen = state.sight.machine(&machine.id);
+    let word = match (machine.leaving, seen) {
         (true, _) => "leaving",
         (false, Some(_)) => "connected",
         (false, None) => "away",
@@ -36,9 +37,8 @@ fn wire(state: &State, machine: store::Machine) -> Machine {
     let next_try = late::next_try(&machine);
     Machine {
         state: word.to_owned(),
-        address: address
-            .map(|address| address.ip().to_string())
-            .or(machine.address),
+        address: seen.map(|seen| seen.address.ip().to_string()).or(machine.address),
+        usage: seen.and_then(|seen| seen.report).map(used),
         id: machine.id,
         tenant: machine.tenant,
         name: machine.name,
@@ -50,6 +50,19 @@ fn wire(state: &State, machine: store::Machine) -> Machine {
         failure: machine.failure,
         joined_at: machine.joined_at,
         seen_at: machine.seen_at,
+    }
+}
+
+fn used(report: Report) -> Usage {
+    let (usage, disk) = (report.usage, report.disk);
+    Usage {
+        cpu_percent: report.cpu_percent,
+        cpu_ms: usage.map(|usage| usage.cpu_ms),
+        cores: usage.map(|usage| usage.cores),
+        memory_bytes: usage.map(|usage| usage.memory_bytes),
+        memory_total_bytes: usage.map(|usage| usage.memory_total_bytes),
+        disk_bytes: disk.map(|disk| disk.used_bytes),
+        disk_total_bytes: disk.map(|disk| disk.total_bytes),
     }
 }
 

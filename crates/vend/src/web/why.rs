@@ -8,7 +8,11 @@ use store::{ApprovalState, Db, PushState};
 
 use super::{executions, logs, refusal::Refusal, releases, state::State};
 use crate::{
-    flow::spread::{self, Spread},
+    flow::{
+        migrate,
+        spread::{self, Spread},
+        target,
+    },
     output::without_next,
     reconcile::patience,
 };
@@ -96,6 +100,7 @@ fn of_environment(db: &Db<'_>, environment: store::Environment) -> Result<WhyEnv
         error: None,
         said: Vec::new(),
         log: None,
+        way_back: way_back(db, &place)?,
         next: None,
     };
     let Some(push) = push else {
@@ -149,6 +154,14 @@ fn of_environment(db: &Db<'_>, environment: store::Environment) -> Result<WhyEnv
     }
     why.push = Some(releases::push(push));
     Ok(why)
+}
+
+/// Why a rollback that names no release would be refused, for the sake of the data.
+fn way_back(db: &Db<'_>, place: &model::Place) -> Result<Option<String>, store::Error> {
+    match target::find(db, place, None)? {
+        Ok(to) => migrate::in_the_way(db, place, to),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Hosts are missing and cannot be replaced: that comes before everything else that is to be said.
@@ -393,6 +406,11 @@ fn done(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use model::{Digest, ExecutionId, HostId, port::Commit, spec};
+    use store::{By, NewMigration, NewRelease, Store};
+
     use super::*;
 
     #[test]
@@ -406,6 +424,7 @@ mod tests {
             error: None,
             said: Vec::new(),
             log: Some("bake/t-1".to_owned()),
+            way_back: None,
             next: Some("vend logs bake/t-1".to_owned()),
         };
         let mut other = why.clone();
@@ -415,6 +434,60 @@ mod tests {
         without_log(&mut other);
         assert_eq!(other.log, None);
         assert_eq!(other.next.as_deref(), Some("vend secrets set acme/shop db"));
+    }
+
+    #[tokio::test]
+    async fn what_stands_in_the_way_back_is_named_with_its_release() {
+        let by = By::new("person:ann", jiff::Timestamp::UNIX_EPOCH);
+        let directory = tempfile::tempdir().unwrap();
+        let path = camino::Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap();
+        let store = Store::open(&path).unwrap();
+        let told = store.write(move |tx| {
+            let place: model::Place = "acme/shop/dev".parse().unwrap();
+            tx.create_tenant(&place.tenant, &by)?;
+            tx.create_app(&place.tenant, &place.app, None, &by)?;
+            tx.ensure_environment(&place, "main", &by)?;
+            let text = "app: shop\ndeploy: { migrate: { script: mood.py, irreversible: true } }\n";
+            let app = spec::App::parse(text, "vend.yaml", &|_| true).unwrap().0;
+            let spec = app.environments[0].clone();
+            let commit = Commit {
+                id: "0".repeat(40),
+                author: String::new(),
+                message: String::new(),
+                branch: "main".into(),
+                repository: String::new(),
+                committed_at: by.at,
+            };
+            let mut told = Vec::new();
+            for number in 1..=2 {
+                let new = NewRelease {
+                    commit: commit.clone(),
+                    source: Digest::of("source"),
+                    image: Digest::of("image"),
+                    revision: Digest::of("revision"),
+                    spec: spec.clone(),
+                    secrets: BTreeMap::new(),
+                    execution: None,
+                };
+                tx.create_release(&place, &new, &by)?;
+                tx.set_live(&place, number, by.at, &by)?;
+                told.push(way_back(tx, &place)?);
+            }
+            let new = NewMigration {
+                place: place.clone(),
+                release: 2,
+                execution: ExecutionId::from_bits(2),
+                host: HostId::from_bits(4),
+                born_at: by.at,
+            };
+            tx.begin_migration(&new, spec.deploy.migrate.as_ref().unwrap(), &by)?;
+            tx.end_migration(&place, 2, None, None, &by)?;
+            told.push(way_back(tx, &place)?);
+            Ok::<_, store::Error>(told)
+        });
+        let across = "v1 of acme/shop/dev may not work with the data: the migration mood.py of v2 has run, and is marked \
+                      irreversible";
+        assert_eq!(told.await.unwrap(), [None, None, Some(across.to_owned())]);
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! A machine of a customer's own: it joins, is deployed to, gets new certificates, and is removed.
 
+mod abort;
+mod anywhere;
+mod apart;
 mod back;
+mod killed;
 
 use std::{
     net::TcpListener,
@@ -42,6 +46,10 @@ pub fn for_machines(more: &str) -> Platform {
 pub struct Machine {
     directory: tempfile::TempDir,
     agent: Option<Child>,
+    /// What its own system is, below what it writes.
+    system: PathBuf,
+    /// Its agent is started again whenever it ends, as a service of the machine's own init.
+    is_service: bool,
 }
 
 impl Machine {
@@ -53,6 +61,8 @@ impl Machine {
         Self {
             directory,
             agent: None,
+            system: "/".into(),
+            is_service: false,
         }
     }
 
@@ -69,14 +79,14 @@ impl Machine {
         platform: &Platform,
         owner: &str,
         labels: &[&str],
-        prepare: impl FnOnce(&Self),
+        prepare: impl FnOnce(&mut Self),
     ) -> (Self, String, String) {
         let mut invite = vec!["hosts", "invite", owner];
         invite.extend(labels.iter().flat_map(|label| ["--label", label]));
         let invited = platform.json(&invite);
         let [url, token] = ["url", "token"].map(|key| invited[key].as_str().unwrap().to_owned());
         let mut on = Self::new();
-        prepare(&on);
+        prepare(&mut on);
         on.run(&["--join", &url, "--token", &token]);
         (on, url, token)
     }
@@ -97,12 +107,13 @@ impl Machine {
     fn command(&self, arguments: &[&str]) -> Command {
         let script = "set -e
             mkdir -p \"$1/disk/upper\" \"$1/disk/work\"
-            mount -t overlay overlay -o lowerdir=/,upperdir=\"$1/disk/upper\",workdir=\"$1/disk/work\" \"$1/root\"
+            mount -t overlay overlay -o lowerdir=\"$3\",upperdir=\"$1/disk/upper\",workdir=\"$1/disk/work\" \"$1/root\"
             mount -t proc proc \"$1/root/proc\"
             mount -t tmpfs tmpfs \"$1/root/run\"
             mount --rbind /dev \"$1/root/dev\"
             hostname box
-            root=$1/root program=$2; shift 2
+            root=$1/root program=$2 service=$4; shift 4
+            while [ $service = true ]; do chroot \"$root\" \"$program\" agent \"$@\" || sleep 1; done
             exec chroot \"$root\" \"$program\" agent \"$@\"";
         let mut command = Command::new("unshare");
         command
@@ -119,6 +130,8 @@ impl Machine {
             ])
             .arg(self.directory.path())
             .arg(env!("CARGO_BIN_EXE_vend"))
+            .arg(&self.system)
+            .arg(self.is_service.to_string())
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -140,16 +153,36 @@ impl Machine {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
-    /// The agent, as this machine knows it: the only child of what made its namespaces.
+    /// The agent, as this machine knows it, or what starts it again: the only child of what made its namespaces.
     fn pid(&self) -> Pid {
         let parent = self.agent.as_ref().unwrap().id();
         let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
         Pid::from_raw(children.trim().parse().unwrap()).unwrap()
     }
 
+    /// Processes there whose command line holds this, as this machine knows them.
+    fn processes(&self, what: &str) -> Vec<i32> {
+        let space = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let own = space(&self.pid().as_raw_nonzero().to_string());
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        let names = all.filter_map(|entry| entry.file_name().into_string().ok());
+        let inside = names.filter(|name| name.parse::<i32>().is_ok() && space(name) == own);
+        let said = |name: &String| {
+            let line = std::fs::read(format!("/proc/{name}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).replace('\0', " ").contains(what)
+        };
+        inside.filter(said).filter_map(|name| name.parse().ok()).collect()
+    }
+
     /// A file as what runs there sees it, to be changed under its eyes.
     pub fn inside(&self, path: &str) -> PathBuf {
-        format!("/proc/{}/root/{path}", self.pid().as_raw_nonzero()).into()
+        let pid = self.pid().as_raw_nonzero();
+        // What starts the agent again is outside of the root that it is given.
+        let root = match self.is_service {
+            true => format!("{}/root", self.directory.path().display()),
+            false => String::new(),
+        };
+        format!("/proc/{pid}/root{root}/{path}").into()
     }
 
     fn stop(&mut self) {

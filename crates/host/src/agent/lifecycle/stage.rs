@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use super::{Inner, unknown};
 use crate::{
-    agent::layout::Layout,
+    agent::{layout::Layout, trace::Trace},
     appspec::{
         self, Deployment, Error, Group, REVISIONS, ScriptLog, bundle,
         hooks::{Facts, Hooks},
@@ -236,6 +236,7 @@ impl Inner {
             secrets: &secrets,
             directory: None,
             unless: Some(told),
+            trace: self.layout.traces.as_deref().map(Trace::of_script),
         };
         // What the start's own script does to a service is its business; what checks afterwards would wait in vain.
         let checks = event == LifecycleEvent::ValidateService;
@@ -288,6 +289,7 @@ impl Inner {
             secrets: &secrets,
             directory: Some(stage.current.archive()),
             unless: None,
+            trace: self.layout.traces.as_deref().map(Trace::of_script),
         };
         hooks.scripts("Migrate", &[script], &stage.current, log).await
     }

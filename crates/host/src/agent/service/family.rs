@@ -4,6 +4,7 @@
 use std::{collections::HashSet, fs};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
 
 /// One process, as `/proc` shows it.
 struct Process {
@@ -15,13 +16,32 @@ struct Process {
 }
 
 /// A process that was seen, and is signalled only while it is still the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Member {
     pub pid: i32,
     started: u64,
 }
 
 impl Member {
+    /// The process that has this number now.
+    pub fn of(pid: i32) -> Option<Self> {
+        let started = look(pid)?.started;
+        Some(Self { pid, started })
+    }
+
+    /// Has another process its number?
+    pub fn is_another(self) -> bool {
+        look(self.pid).is_some_and(|process| process.started != self.started)
+    }
+
+    #[cfg(test)]
+    pub fn earlier(self) -> Self {
+        Self {
+            started: self.started - 1,
+            ..self
+        }
+    }
+
     pub fn lives(self) -> bool {
         look(self.pid).is_some_and(|process| process.started == self.started)
     }

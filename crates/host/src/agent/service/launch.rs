@@ -86,6 +86,21 @@ impl Main {
         self.session.into_iter().chain([self.pid]).collect()
     }
 
+    /// Has what it writes copied into its log, if nobody does so yet.
+    pub fn hear(&mut self, around: &Surroundings, quiet: bool) {
+        if self.logged.is_some() {
+            return;
+        }
+        let output = self.output.as_ref().and_then(|output| output.try_clone().ok());
+        let output = output.and_then(|output| pipe::Receiver::from_owned_fd(output).ok());
+        self.logged = output.map(|output| {
+            let secrets = (around.secrets)();
+            let mask = Mask::new(secrets.iter().map(String::as_str));
+            let log = (!quiet).then(|| around.log.clone());
+            around.collectors.collect(output, log, mask)
+        });
+    }
+
     /// Waits until what it wrote is in the log; not for long, as others may hold its output open.
     pub async fn said(&mut self) {
         const PATIENCE: Duration = Duration::from_millis(100);
@@ -123,18 +138,17 @@ pub struct Held {
     pub output: Option<i32>,
 }
 
-/// Goes on with a service that another agent started.
-pub fn resume(held: &Held, output: Option<OwnedFd>, around: &Surroundings, quiet: bool) -> Option<Main> {
+/// A service that another agent has left.
+pub struct Left {
+    pub held: Held,
+    pub output: Option<OwnedFd>,
+    /// It is known what must not be seen in its log. Else its output waits for [`Wish::Hear`].
+    pub heard: bool,
+}
+
+/// Goes on with a service that another agent started. Its output is not read yet.
+pub fn resume(held: &Held, output: Option<OwnedFd>, around: &Surroundings) -> Option<Main> {
     let pid = held.pid?;
-    let kept = output.as_ref().and_then(|output| output.try_clone().ok());
-    let logged = output
-        .and_then(|output| pipe::Receiver::from_owned_fd(output).ok())
-        .map(|output| {
-            let secrets = (around.secrets)();
-            let mask = Mask::new(secrets.iter().map(String::as_str));
-            let log = (!quiet).then(|| around.log.clone());
-            around.collectors.collect(output, log, mask)
-        });
     Some(Main {
         pid,
         exit: around.reaper.watch(pid),
@@ -142,8 +156,8 @@ pub fn resume(held: &Held, output: Option<OwnedFd>, around: &Surroundings, quiet
         since: Instant::now(),
         session: held.session,
         _notified: None,
-        logged,
-        output: kept,
+        logged: None,
+        output,
     })
 }
 

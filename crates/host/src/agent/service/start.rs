@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::{
     Answer, Ask, Letter, News, Phase, Supervisor, Wish,
-    launch::{self, Started},
+    launch::{self, Main, Started},
 };
-use crate::agent::{api::ServiceState, reaper::Exit};
+use crate::agent::{api::ServiceState, reaper::Exit, trace::Trace};
 
 /// What became of a start.
 enum Attempt {
@@ -51,6 +51,7 @@ impl Supervisor {
         self.phase = Phase::Idle;
         self.enter(ServiceState::Activating, "start", None);
         let invocation = launch::invocation();
+        self.leave(&Trace::begins(&self.definition.unit.name, &invocation));
         let begun = launch::Begun::default();
         let mut defined = None;
         let outcome = {
@@ -73,7 +74,9 @@ impl Supervisor {
                             launch::signal_begun(&begun, &invocation, signal);
                             let _ = ask.answer.send(Ok(()));
                         }
-                        Wish::Reload | Wish::ResetFailed | Wish::Missed(_) => self.later.push(ask),
+                        Wish::Reload | Wish::ResetFailed | Wish::Missed(_) | Wish::Hear => {
+                            self.later.push(ask)
+                        }
                     },
                     // What it will be is not known yet.
                     Some(Letter::Hold(hold)) => self.holds.push(hold),
@@ -96,6 +99,21 @@ impl Supervisor {
         attempt
     }
 
+    /// Leaves a trace of what runs.
+    pub(super) fn mark(&self, main: &Main) {
+        let trace = Trace::begins(&self.definition.unit.name, &main.invocation);
+        self.leave(&trace.runs(main.pid, main.session, main.output.as_ref()));
+    }
+
+    fn leave(&self, trace: &Trace) {
+        if let Some(path) = &self.surroundings.trace
+            && let Err(error) = trace.write(path)
+        {
+            self.surroundings
+                .note(&format!("an agent after this one will not find it: {error}"));
+        }
+    }
+
     /// What a start that came to nothing leaves behind goes.
     async fn clear_away(&self, begun: &launch::Begun, invocation: &str) {
         let (definition, around) = (&self.definition, &self.surroundings);
@@ -112,6 +130,7 @@ impl Supervisor {
         match outcome {
             Ok(Started::Runs(main)) => {
                 self.surroundings.note(&format!("started, pid {}", main.pid));
+                self.mark(&main);
                 self.enter(ServiceState::Active, "running", Some(main.pid.cast_unsigned()));
                 self.phase = Phase::Up(main);
                 Ok(())

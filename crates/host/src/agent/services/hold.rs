@@ -17,7 +17,7 @@ use tokio::{
 use super::{Services, daemon, process};
 use crate::agent::{
     api::{Configuration, DaemonOrder, Origin},
-    service::{Definition, Handle, Held},
+    service::{Definition, Handle, Held, Left},
     timers::Age,
 };
 
@@ -168,10 +168,14 @@ impl Services {
             registry.up_before = Duration::from_millis(legacy.up);
         }
         for held in legacy.services {
-            let output = held.output.and_then(&mut open);
-            match self.definition_of(&held) {
-                Ok(definition) => drop(self.adopt(definition, Some((held, output)))),
-                Err(why) => tracing::warn!("{} is nobody's any more: {why}", held.name),
+            let left = Left {
+                output: held.output.and_then(&mut open),
+                heard: self.is_configured(),
+                held,
+            };
+            match self.definition_of(&left.held) {
+                Ok(definition) => drop(self.adopt(definition, Some(left))),
+                Err(why) => tracing::warn!("{} is nobody's any more: {why}", left.held.name),
             }
         }
         for (unit, numbers) in legacy.sockets {
@@ -196,7 +200,9 @@ impl Services {
         match held.origin {
             Origin::Unit => self.read_definition(&format!("{}.service", held.name)),
             Origin::Procfile => {
-                let configuration = self.lock().configuration.clone().unwrap_or_default();
+                let Some(configuration) = self.lock().configuration.clone() else {
+                    return Ok(self.unconfigured(&held.name));
+                };
                 let command = configuration.processes.get(&held.name).ok_or_else(gone)?;
                 Ok(process(&held.name, command, &self.layout.app))
             }

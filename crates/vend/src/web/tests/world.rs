@@ -5,7 +5,7 @@ mod recorder;
 pub use recorder::Recorder;
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     sync::{Arc, Mutex},
 };
 

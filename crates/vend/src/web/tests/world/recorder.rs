@@ -152,7 +152,7 @@ impl Commands for Recorder {
 pub struct Machine;
 
 impl Sight for Machine {
-    fn machine(&self, _: &HostId) -> Option<SocketAddr> {
+    fn machine(&self, _: &HostId) -> Option<host::machine::Seen> {
         None
     }
 

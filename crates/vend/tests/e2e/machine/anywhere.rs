@@ -1,0 +1,150 @@
+//! The program needs nothing of the system that it runs in: no library, no loader, no resolver.
+
+use std::{net::UdpSocket, os::unix::fs::symlink};
+
+use super::*;
+
+fn number(bytes: &[u8], at: usize, length: usize) -> u64 {
+    let mut number = [0; 8];
+    number[..length].copy_from_slice(&bytes[at..at + length]);
+    u64::from_le_bytes(number)
+}
+
+/// Segments of a program (`elf(5)`, 64 bits, little-endian): type, and where in the file.
+fn segments(program: &[u8]) -> Vec<(u64, usize, usize)> {
+    let (first, size, count) = (
+        number(program, 32, 8),
+        number(program, 54, 2),
+        number(program, 56, 2),
+    );
+    let header = |index| usize::try_from(first + index * size).unwrap();
+    let segment = |at: usize| {
+        let place = [8, 32].map(|field| usize::try_from(number(program, at + field, 8)).unwrap());
+        (number(program, at, 4), place[0], place[1])
+    };
+    (0..count).map(|index| segment(header(index))).collect()
+}
+
+#[test]
+fn it_is_static() {
+    const DYNAMIC: u64 = 2;
+    const INTERPRETER: u64 = 3;
+    const NEEDED: u64 = 1;
+    let program = std::fs::read(env!("CARGO_BIN_EXE_vend")).unwrap();
+    assert_eq!(&program[..6], b"\x7fELF\x02\x01");
+    let segments = segments(&program);
+    assert!(segments.len() > 2 && segments.iter().all(|(kind, ..)| *kind != INTERPRETER));
+    for (_, at, length) in segments.iter().filter(|(kind, ..)| *kind == DYNAMIC) {
+        let mut tags = program[*at..at + length]
+            .chunks(16)
+            .map(|entry| number(entry, 0, 8));
+        assert!(tags.all(|tag| tag != NEEDED), "it needs a library");
+    }
+}
+
+/// Debian's, fetched once and kept beside the build.
+fn busybox() -> Option<PathBuf> {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("busybox-static");
+    let program = directory.join("bin/busybox");
+    if !program.exists() {
+        std::fs::create_dir_all(&directory).unwrap();
+        let fetched = Command::new("sh")
+            .args([
+                "-c",
+                "apt-get download -qq busybox-static && dpkg-deb -x busybox-static_*.deb .",
+            ])
+            .current_dir(&directory)
+            .status();
+        fetched.ok().filter(|status| status.success())?;
+    }
+    Some(program)
+}
+
+/// A system of busybox and this program, without a library, as small musl distributions are.
+fn small(busybox: &Path) -> tempfile::TempDir {
+    let system = tempfile::tempdir().unwrap();
+    let at = |path: &str| system.path().join(path);
+    for directory in ["bin", "etc", "proc", "dev", "run", "tmp", "var", "srv"] {
+        std::fs::create_dir(at(directory)).unwrap();
+    }
+    std::fs::copy(busybox, at("bin/busybox")).unwrap();
+    for name in ["sh", "sleep", "echo"] {
+        symlink("busybox", at("bin").join(name)).unwrap();
+    }
+    let program = env!("CARGO_BIN_EXE_vend");
+    let own = at(program.trim_start_matches('/'));
+    std::fs::create_dir_all(own.parent().unwrap()).unwrap();
+    if std::fs::hard_link(program, &own).is_err() {
+        std::fs::copy(program, &own).unwrap();
+    }
+    std::fs::write(at("etc/passwd"), "root:x:0:0::/:/bin/sh\n").unwrap();
+    system
+}
+
+/// Answers that every name is here (RFC 1035, 4.1), while this process lives.
+fn resolver() -> Option<String> {
+    let address = "127.0.0.99";
+    let socket = UdpSocket::bind((address, 53)).ok()?;
+    std::thread::spawn(move || {
+        let mut asked = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut asked) {
+            let name = asked[12..length].iter().position(|byte| *byte == 0).unwrap_or(0);
+            let end = 12 + name + 5;
+            let is_four = asked[end - 4..end] == [0, 1, 0, 1];
+            let mut answer = asked[..end].to_vec();
+            answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_four), 0, 0, 0, 0]);
+            if is_four {
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 127, 0, 0, 1]);
+            }
+            let _ = socket.send_to(&answer, from);
+        }
+    });
+    Some(address.to_owned())
+}
+
+#[test]
+fn it_joins_by_a_name_and_runs_an_app_in_a_system_without_a_library() {
+    let (true, Some(busybox)) = (can_run(), busybox()) else {
+        println!("skipped: Debian's busybox-static cannot be fetched");
+        return;
+    };
+    let Some(resolver) = resolver() else {
+        println!("skipped: nobody can answer for names here");
+        return;
+    };
+    let platform = for_machines("");
+    let (owner, app) = platform.tenant_with_app("anywhere");
+    let by_file = ("etc/hosts", "127.0.0.1 vend.test\n".to_owned());
+    let by_question = ("etc/resolv.conf", format!("nameserver {resolver}\n"));
+    let mut all = Vec::new();
+    for (file, text) in [by_file, by_question] {
+        let system = small(&busybox);
+        std::fs::write(system.path().join(file), text).unwrap();
+        // Systems name modules that are not there for a program of another build.
+        std::fs::write(
+            system.path().join("etc/nsswitch.conf"),
+            "hosts: files mymachines resolve dns\n",
+        )
+        .unwrap();
+        let invited = platform.json(&["hosts", "invite", &owner, "--label", "role=web"]);
+        let [url, token] = ["url", "token"].map(|key| invited[key].as_str().unwrap().to_owned());
+        let mut on = Machine::new();
+        on.system = system.path().to_owned();
+        on.run(&[
+            "--join",
+            &url.replace("127.0.0.1", "vend.test"),
+            "--token",
+            &token,
+        ]);
+        all.push((on, system));
+    }
+    machines(&platform, &owner, 2);
+    let work = Copy::new("one", VEND_YAML);
+    work.write("Procfile", "web: echo up >/srv/up; exec sleep 1000\n");
+    work.commit("A sleeper");
+    platform.release(&work, &app, "dev");
+    for (on, _) in &all {
+        assert_eq!(text(&on.file("srv/up")), "up\n", "{}", on.said());
+    }
+    platform.vend(&["tenants", "delete", &owner, "--yes"]);
+}

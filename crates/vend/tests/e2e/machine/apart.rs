@@ -1,0 +1,40 @@
+//! Machines are looked after each by itself.
+
+use super::*;
+
+#[test]
+fn a_machine_whose_script_hangs_keeps_no_other_waiting() {
+    if !can_run() {
+        return;
+    }
+    let platform = for_machines("");
+    let [(one, app), (two, other)] = ["hangs", "goes"].map(|name| platform.tenant_with_app(name));
+    let (hangs, ..) = Machine::joins(&platform, &one, &["role=web"]);
+    let (goes, ..) = Machine::joins(&platform, &two, &["role=web"]);
+    let slow = copy();
+    slow.write("stop.sh", "#!/bin/sh\necho stops >>/srv/stops\nsleep 4322\n");
+    slow.write(
+        "appspec.yml",
+        APPSPEC.replace("stop.sh, timeout: 20", "stop.sh, timeout: 280"),
+    );
+    slow.commit("It stops slowly");
+    let quick = copy();
+    let ids = [(&one, &app, &slow, &hangs), (&two, &other, &quick, &goes)].map(|(owner, app, work, on)| {
+        let id = machine(&platform, owner, "connected", on)["id"].clone();
+        platform.release(work, app, "dev");
+        id.as_str().unwrap().to_owned()
+    });
+    platform.vend(&["hosts", "remove", &ids[0]]);
+    let stops = || text(&hangs.file("srv/stops"));
+    eventually("the script hangs", Duration::from_secs(40), || {
+        (stops() == "stops\n").then_some(())
+    });
+
+    platform.vend(&["hosts", "remove", &ids[1]]);
+    eventually("the other one is removed", Duration::from_secs(40), || {
+        let hosts = platform.json(&["hosts", "list", &two]);
+        (hosts["machines"] == serde_json::json!([])).then_some(())
+    });
+    machine(&platform, &one, "leaving", &hangs);
+    assert_eq!(stops(), "stops\n", "it was asked once");
+}
