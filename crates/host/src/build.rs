@@ -29,7 +29,7 @@ mod verdict;
 
 pub use choice::lacking;
 pub use console::Broken;
-pub use demand::fits;
+pub use demand::{Offer, fits, one_has, own_labels, wanted};
 pub use error::Error;
 pub use left::Left;
 pub use verdict::gate;
@@ -234,7 +234,7 @@ impl Yard {
             program: site.program,
             queue: Queue::new(site.at_once),
             queued: site.queued,
-            labels: demand::own_labels(site.labels),
+            labels: own_labels(site.labels),
         })))
     }
 

@@ -9,6 +9,7 @@ mod approvals;
 mod apps;
 mod audit;
 mod auth;
+mod builders;
 mod commands;
 mod console;
 mod deployments;

@@ -9,6 +9,7 @@ use std::{
 
 use axum::body::Body;
 use camino::Utf8Path;
+use hyper::client::conn::http2;
 use model::{
     DeploymentId, HostId, Ticket,
     port::{DeployOrder, Deployed, Fault, LifecycleEvent, LogChunk, LogRef, Verdict},
@@ -21,7 +22,7 @@ use crate::{
         self,
         api::{Configuration, Deploy, Health},
     },
-    deploy,
+    client, deploy,
 };
 
 /// For bringing a revision to a machine.
@@ -31,11 +32,11 @@ const UPLOAD: Duration = Duration::from_secs(1800);
 const CHECKS: Duration = Duration::from_secs(1800);
 
 /// Machines that are connected. Clones are the same.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Machines(Arc<Mutex<HashMap<HostId, Live>>>);
 
 /// A machine's connection.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Live {
     client: agent::Client,
     address: SocketAddr,
@@ -95,6 +96,16 @@ impl Machines {
     /// Where a machine is connected from.
     pub fn address(&self, machine: &HostId) -> Option<SocketAddr> {
         self.lock().get(machine).map(|live| live.address)
+    }
+
+    /// The node of a machine that builds.
+    pub fn node(&self, machine: &HostId) -> client::Client {
+        client::Client::of_machine(self.clone(), machine.clone())
+    }
+
+    /// What a machine is asked over, if it is connected.
+    pub(crate) fn connection(&self, machine: &HostId) -> Option<http2::SendRequest<Body>> {
+        self.lock().get(machine)?.client.connection()
     }
 
     pub async fn health(&self, machine: &HostId) -> Result<Health, Fault> {

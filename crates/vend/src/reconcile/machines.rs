@@ -31,11 +31,15 @@ pub async fn run(world: Arc<World>, cancel: CancellationToken) {
 }
 
 async fn once(world: &World) -> Result<(), Fault> {
-    let machines = world.store.read(|db| db.machines(None)).await.map_err(stored)?;
-    world
-        .machines
-        .live
-        .keep_only(|id| machines.iter().any(|machine| machine.id == *id));
+    let read = world
+        .store
+        .read(|db| Ok::<_, store::Error>((db.machines(None)?, db.builders()?)));
+    let (machines, builders) = read.await.map_err(stored)?;
+    let machine = machines.iter().map(|machine| &machine.id);
+    let known: BTreeSet<_> = machine
+        .chain(builders.iter().map(|builder| &builder.id))
+        .collect();
+    world.machines.live.keep_only(|id| known.contains(id));
     for machine in &machines {
         let done = match (machine.leaving, is_left(world, machine).await) {
             (true, _) => leave(world, machine).await,

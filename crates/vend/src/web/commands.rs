@@ -1,7 +1,7 @@
 //! What handlers need from the rooms beside them, in two small traits. `flow` implements the first; the clients of
 //! node and edge together implement the second. `web` knows neither by name.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use axum::body::Body;
 use futures_util::future::BoxFuture;
@@ -13,7 +13,7 @@ use model::{
     route::TargetHealth,
     wire::{NewRollback, Refreshed, Side},
 };
-use store::{By, NewInvitation};
+use store::{By, NewBuilder, NewInvitation};
 
 use crate::machines::Pass;
 
@@ -88,6 +88,12 @@ pub trait Commands: Send + Sync + 'static {
     /// Removes a machine, once it has nothing to do.
     fn remove_machine(&self, id: HostId, by: By) -> BoxFuture<'_, Result<(), Fault>>;
 
+    /// Lets one builder in.
+    fn invite_builder(&self, new: NewBuilder, by: By) -> BoxFuture<'_, Result<Pass, Fault>>;
+
+    /// Removes a builder, once it has no build.
+    fn remove_builder(&self, id: HostId, by: By) -> BoxFuture<'_, Result<(), Fault>>;
+
     fn rollback(&self, place: Place, order: NewRollback, by: By)
     -> BoxFuture<'_, Result<ExecutionId, Fault>>;
 
@@ -157,6 +163,9 @@ pub trait Sight: Send + Sync + 'static {
 
     /// Where a registered machine is connected from, if it is.
     fn machine(&self, id: &HostId) -> Option<SocketAddr>;
+
+    /// What the platform's own machine is, for builds.
+    fn labels(&self) -> BTreeMap<String, String>;
 
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>, Fault>>;
 

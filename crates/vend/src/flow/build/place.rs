@@ -1,0 +1,294 @@
+//! Where a build runs: on the platform's own machine when that has what the build asks for, else on a builder that has.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use host::{
+    build::{Offer, one_has, wanted},
+    machine::away::{Away, is_silent},
+};
+use model::{
+    HostId, TenantName, Ticket,
+    port::{BuildOrder, Builder as _, Built, Fault, LogRef, Work as _},
+};
+use store::{Build, By, WorkState};
+use tokio::time::Instant;
+
+use super::{World, stored};
+
+/// Between two looks for a builder that is not connected.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// A builder as it stands when a build is placed.
+#[derive(Debug, Clone)]
+struct Candidate {
+    id: HostId,
+    offer: Offer,
+    connected: bool,
+    /// So many builds it has.
+    busy: usize,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Choice {
+    Here,
+    There(HostId),
+    /// Those that have what is wanted are not connected: their names.
+    Away(Vec<String>),
+}
+
+/// The platform's own machine when it will do, else the builder with the fewest builds of those that are connected.
+fn choose(wanted: &BTreeMap<String, String>, here: &Offer, builders: &[Candidate]) -> Result<Choice, Fault> {
+    if here.has(wanted) {
+        return Ok(Choice::Here);
+    }
+    let fit = || builders.iter().filter(|builder| builder.offer.has(wanted));
+    let free = fit().filter(|builder| builder.connected);
+    if let Some(builder) = free.min_by_key(|builder| builder.busy) {
+        return Ok(Choice::There(builder.id.clone()));
+    }
+    let away: Vec<String> = fit().map(|builder| builder.offer.name.clone()).collect();
+    if away.is_empty() {
+        let all = builders.iter().map(|builder| &builder.offer);
+        let all: Vec<Offer> = [here].into_iter().chain(all).cloned().collect();
+        one_has(wanted, &all)?;
+    }
+    Ok(Choice::Away(away))
+}
+
+/// What builds of a tenant may run on.
+pub(super) async fn offers(world: &World, tenant: &TenantName) -> Result<Vec<Offer>, Fault> {
+    let own = Offer::here(world.platform.builds.labels.clone());
+    let others = candidates(world, tenant).await?;
+    Ok([own]
+        .into_iter()
+        .chain(others.into_iter().map(|builder| builder.offer))
+        .collect())
+}
+
+async fn candidates(world: &World, tenant: &TenantName) -> Result<Vec<Candidate>, Fault> {
+    let read = world
+        .store
+        .read(|db| Ok::<_, store::Error>((db.builders()?, db.running_builds()?)));
+    let (builders, running) = read.await.map_err(stored)?;
+    let builders = builders
+        .into_iter()
+        .filter(|builder| builder.serves(tenant) && !builder.leaving);
+    Ok(builders
+        .map(|builder| Candidate {
+            connected: world.machines.live.address(&builder.id).is_some(),
+            busy: running
+                .iter()
+                .filter(|build| build.builder.as_ref() == Some(&builder.id))
+                .count(),
+            offer: Offer {
+                name: builder.name,
+                labels: builder.labels,
+            },
+            id: builder.id,
+        })
+        .collect())
+}
+
+/// Runs a build where it belongs. One that a builder has goes on there, also after a restart.
+pub(super) async fn build(world: &World, ticket: &Ticket, order: &BuildOrder) -> Result<Built, Fault> {
+    let wanted = wanted(order);
+    let here = Offer::here(world.platform.builds.labels.clone());
+    let log: LogRef = format!("build/{ticket}")
+        .parse()
+        .map_err(|_| Fault::order("the ticket cannot name a log"))?;
+    let silent = world.platform.builds.silent();
+    let (begun, mut told) = (Instant::now(), false);
+    loop {
+        let row = row(world, ticket).await?;
+        if row.state != WorkState::Running {
+            return Err(Fault::order("the build was stopped"));
+        }
+        if let Some(builder) = &row.builder {
+            return there(world, &row, builder, &log, order).await;
+        }
+        let builders = candidates(world, &order.place.tenant).await?;
+        match choose(&wanted, &here, &builders)? {
+            Choice::Here => return world.node.build(ticket, order).await,
+            Choice::There(builder) => give(world, ticket, &builder, &builders, &log).await?,
+            Choice::Away(names) => {
+                let names = names.join(", ");
+                if begun.elapsed() >= silent {
+                    return Err(Fault::order(format!(
+                        "no builder that has what the build asks for is connected: {names}"
+                    ))
+                    .next("see on it whether `vend agent --builder` runs; vend builders list; then vend push again"));
+                }
+                if !told {
+                    let line = format!("Waiting: what has the build's labels is not connected: {names}");
+                    world.node.say(&log, &line).await?;
+                    told = true;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+    }
+}
+
+/// On record before the builder hears of it.
+async fn give(
+    world: &World,
+    ticket: &Ticket,
+    builder: &HostId,
+    builders: &[Candidate],
+    log: &LogRef,
+) -> Result<(), Fault> {
+    let found = builders.iter().find(|known| known.id == *builder);
+    let name = found.map_or(builder.as_str(), |known| &known.offer.name);
+    let line = format!("The build runs on the builder {name}");
+    let log_from = world.node.say(log, &line).await?;
+    let (ticket, builder, by) = (ticket.clone(), builder.clone(), By::platform(crate::clock::now()));
+    let given = world
+        .store
+        .write(move |tx| tx.give_build(&ticket, &builder, log_from, &by));
+    match given.await {
+        // It leaves, or is gone, since it was looked for: another look finds another one.
+        Ok(()) | Err(store::Error::Refused { .. } | store::Error::Missing { .. }) => Ok(()),
+        Err(error) => Err(stored(error)),
+    }
+}
+
+async fn there(
+    world: &World,
+    row: &Build,
+    builder: &HostId,
+    log: &LogRef,
+    order: &BuildOrder,
+) -> Result<Built, Fault> {
+    let name = name(world, builder).await?;
+    let built = away(world, row, builder, &name, log)
+        .build(&row.ticket_there(), order)
+        .await;
+    if let Err(fault) = &built
+        && is_silent(fault)
+    {
+        // The next try finds another one, or waits for this one.
+        let ticket = row.ticket.clone();
+        let taken = world.store.write(move |tx| tx.take_build(&ticket));
+        taken.await.map_err(stored)?;
+    }
+    built
+}
+
+/// Ends a build that nobody waits for any more, wherever it runs. Gives the fault that it ended with, when that is known.
+pub(in crate::flow) async fn stop(
+    world: &World,
+    ticket: &Ticket,
+    cause: &str,
+) -> Result<Option<Fault>, Fault> {
+    let own = ticket.clone();
+    let found = world.store.read(move |db| db.build_of_ticket(&own));
+    let Some((row, builder)) = found
+        .await
+        .map_err(stored)?
+        .and_then(|row| row.builder.clone().map(|builder| (row, builder)))
+    else {
+        return world.node.stop_work(ticket, cause).await;
+    };
+    let Some(log) = &row.log else {
+        return Ok(None);
+    };
+    let name = name(world, &builder).await?;
+    // One that cannot be asked now is told when it comes back: then nobody wants that build of it.
+    Ok(away(world, &row, &builder, &name, log)
+        .stop(&row.ticket_there(), cause)
+        .await
+        .unwrap_or_default())
+}
+
+fn away<'a>(world: &'a World, row: &Build, builder: &'a HostId, name: &'a str, log: &'a LogRef) -> Away<'a> {
+    Away {
+        machines: &world.machines.live,
+        machine: builder,
+        name,
+        here: &world.node,
+        log,
+        log_from: row.log_from,
+        silent: world.platform.builds.silent(),
+    }
+}
+
+async fn row(world: &World, ticket: &Ticket) -> Result<Build, Fault> {
+    let own = ticket.clone();
+    let found = world.store.read(move |db| db.build_of_ticket(&own));
+    let found = found.await.map_err(stored)?;
+    found.ok_or_else(|| Fault::platform("the build is not on record"))
+}
+
+/// What people call it; one that was removed has its id.
+async fn name(world: &World, builder: &HostId) -> Result<String, Fault> {
+    let own = builder.clone();
+    match world.store.read(move |db| db.builder(&own)).await {
+        Ok(found) => Ok(found.name),
+        Err(store::Error::Missing { .. }) => Ok(builder.to_string()),
+        Err(error) => Err(stored(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(text: &str) -> BTreeMap<String, String> {
+        let pairs = text.split_whitespace().filter_map(|pair| pair.split_once('='));
+        pairs
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    fn candidate(bits: u64, text: &str, connected: bool, busy: usize) -> Candidate {
+        Candidate {
+            id: HostId::from_bits(bits),
+            offer: Offer {
+                name: format!("box{bits}"),
+                labels: labels(text),
+            },
+            connected,
+            busy,
+        }
+    }
+
+    #[test]
+    fn a_build_goes_to_what_has_its_labels_and_the_least_to_do() {
+        let here = Offer {
+            name: "this machine".into(),
+            labels: labels("arch=amd64 os=linux fleet=own"),
+        };
+        let there = |bits| Choice::There(HostId::from_bits(bits));
+        let (arm, big) = ("arch=arm64 os=linux", "arch=amd64 fleet=big");
+        let busy = [
+            candidate(1, arm, true, 2),
+            candidate(2, arm, true, 1),
+            candidate(3, arm, false, 0),
+            candidate(4, big, true, 9),
+        ];
+        let gone = [candidate(1, arm, false, 0), candidate(2, arm, false, 0)];
+        for (wanted, builders, expected) in [
+            ("", &busy[..], Choice::Here),
+            ("fleet=own", &busy, Choice::Here),
+            ("arch=arm64", &busy, there(2)),
+            ("fleet=big", &busy, there(4)),
+            ("arch=arm64", &busy[..1], there(1)),
+            (
+                "arch=arm64",
+                &gone,
+                Choice::Away(vec!["box1".into(), "box2".into()]),
+            ),
+        ] {
+            assert_eq!(choose(&labels(wanted), &here, builders), Ok(expected), "{wanted}");
+        }
+        let nobody = choose(&labels("arch=arm64 fleet=big"), &here, &busy).unwrap_err();
+        assert!(
+            nobody
+                .message
+                .starts_with("no builder has all of the labels `arch: arm64, fleet: big`"),
+            "{nobody}"
+        );
+        let alone = choose(&labels("arch=s390x"), &here, &[]).unwrap_err();
+        assert!(alone.message.contains("builds run on this machine"), "{alone}");
+    }
+}
