@@ -28,6 +28,8 @@ pub mod tools;
 mod verdict;
 
 pub use choice::lacking;
+#[cfg(test)]
+pub(crate) use choice::tests::order as choice_order;
 pub use console::Broken;
 pub use demand::{Offer, fits, one_has, own_labels, wanted};
 pub use error::Error;

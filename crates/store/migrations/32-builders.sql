@@ -23,9 +23,9 @@ CREATE TABLE builder_invitations (
     expires_at INTEGER NOT NULL
 ) STRICT;
 
--- Where a build runs; NULL: on the platform's own machine. What its builder says of it is in its log from `log_from` on.
--- `given`: so often it was given to one, because one before fell silent.
+-- Where a build runs; NULL: on the platform's own machine. What its builder says of it is in its log from `log_from` on;
+-- NULL: nothing yet. `given`: so often it was given to one, because one before fell silent or failed.
 ALTER TABLE builds ADD COLUMN builder TEXT;
 ALTER TABLE builds ADD COLUMN given INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE builds ADD COLUMN log_from INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE builds ADD COLUMN log_from INTEGER;
 CREATE INDEX running_builds ON builds (started_at) WHERE state = 'running';

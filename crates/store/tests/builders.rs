@@ -129,17 +129,20 @@ async fn a_build_that_is_given_again_has_another_ticket_there_and_one_that_leave
     let done = world.store.write(move |tx| {
         tx.begin_build(&new, &by(1))?;
         assert_eq!(tx.running_builds()?[0].builder, None);
-        tx.give_build(&ticket, &first, 10, &by(2))?;
+        tx.give_build(&ticket, &first, &by(2))?;
         let given = tx.running_builds()?.remove(0);
-        assert_eq!((given.builder.as_ref(), given.log_from), (Some(&first), 10));
+        assert_eq!((given.builder.as_ref(), given.log_from), (Some(&first), None));
         assert_eq!(given.ticket_there(), ticket);
+        tx.set_log_from(&ticket, 10)?;
+        assert_eq!(tx.running_builds()?[0].log_from, Some(10));
         tx.take_build(&ticket)?;
         assert_eq!(tx.running_builds()?[0].builder, None);
-        tx.give_build(&ticket, &first, 20, &by(3))?;
-        assert_eq!(tx.running_builds()?[0].ticket_there(), ticket.part("b2"));
+        tx.give_build(&ticket, &first, &by(3))?;
+        let again = tx.running_builds()?.remove(0);
+        assert_eq!((again.ticket_there(), again.log_from), (ticket.part("b2"), None));
         tx.take_build(&ticket)?;
         tx.drain_builder(&second, &by(4))?;
-        let refused = tx.give_build(&ticket, &second, 30, &by(5));
+        let refused = tx.give_build(&ticket, &second, &by(5));
         assert!(matches!(refused, Err(Error::Refused { .. })));
         assert!(tx.builder(&second)?.leaving);
         Ok::<_, Error>(())

@@ -47,7 +47,7 @@ enum Lost {
 impl Builder for Away<'_> {
     /// # Errors
     ///
-    /// What the build itself comes to; [`is_silent`] tells that the builder was given up.
+    /// What the build itself comes to, or that the builder was given up, which is the platform's fault.
     async fn build(&self, ticket: &Ticket, order: &BuildOrder) -> Result<Built, Fault> {
         let own = own_log(ticket)?;
         let told = AtomicU64::new(0);
@@ -74,8 +74,8 @@ fn own_log(ticket: &Ticket) -> Result<LogRef, Fault> {
     log.map_err(|_| Fault::order("the ticket cannot name a log"))
 }
 
-/// Was the builder given up, so that another one may take the build?
-pub fn is_silent(fault: &Fault) -> bool {
+/// Was the builder given up?
+fn is_silent(fault: &Fault) -> bool {
     fault.blame == Blame::Platform && fault.message.ends_with(SILENT)
 }
 
@@ -128,10 +128,9 @@ impl Away<'_> {
             bring(&order.source, self.here, &there).await.map_err(lost)?;
         }
         let built = there.build(ticket, order).await.map_err(lost)?;
+        // Also what is here already: a builder that only knows the digest of somebody else's object has not built it.
         for digest in built.secondary.values().chain([&built.artifact]) {
-            if !self.here.has(digest).await.map_err(Lost::Fault)? {
-                bring(digest, &there, self.here).await.map_err(lost)?;
-            }
+            bring(digest, &there, self.here).await.map_err(lost)?;
         }
         Ok(built)
     }
@@ -211,3 +210,6 @@ async fn bring(digest: &Digest, from: &Client, to: &Client) -> Result<(), Fault>
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests;

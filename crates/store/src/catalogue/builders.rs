@@ -180,20 +180,29 @@ impl Tx<'_> {
         self.note(by, "builder.remove", None, id, json!({ "name": found.name }))
     }
 
-    /// Gives a build that goes on to a builder, whose words are in its log from `log_from` on. One that leaves gets none.
-    pub fn give_build(&self, ticket: &Ticket, id: &HostId, log_from: u64, by: &By) -> Result<(), Error> {
+    /// Gives a build that goes on to a builder. One that leaves gets none.
+    pub fn give_build(&self, ticket: &Ticket, id: &HostId, by: &By) -> Result<(), Error> {
         let found = self.builder(id)?;
         if found.leaving {
             return Err(Error::refused(format!("the builder {} leaves", found.name)));
         }
         self.run(
-            "UPDATE builds SET builder = ?2, log_from = ?3, given = given + 1 WHERE ticket = ?1 AND state = ?4",
-            params![ticket.as_str(), id.as_str(), log_from, Word(WorkState::Running)],
+            "UPDATE builds SET builder = ?2, log_from = NULL, given = given + 1 WHERE ticket = ?1 AND state = ?3",
+            params![ticket.as_str(), id.as_str(), Word(WorkState::Running)],
         )?;
         let build = self.build_of_ticket(ticket)?;
         let place = build.ok_or_else(|| Error::missing("build", ticket))?.place;
         let detail = json!({ "ticket": ticket, "builder": id, "name": found.name });
         self.note(by, "build.give", Some(&place.tenant), &place, detail)
+    }
+
+    /// What a build's builder says is in its log from there on.
+    pub fn set_log_from(&self, ticket: &Ticket, log_from: u64) -> Result<(), Error> {
+        self.run(
+            "UPDATE builds SET log_from = ?2 WHERE ticket = ?1",
+            params![ticket.as_str(), log_from],
+        )
+        .map(drop)
     }
 
     /// A build is no builder's any more.

@@ -31,8 +31,8 @@ pub struct Build {
     pub builder: Option<HostId>,
     /// So often it was given to a builder.
     pub given: u32,
-    /// Where what its builder says begins in its log, in bytes.
-    pub log_from: u64,
+    /// Where what its builder says begins in its log, in bytes; `None`: it has not been asked yet.
+    pub log_from: Option<u64>,
     pub started_at: Timestamp,
     pub ended_at: Option<Timestamp>,
 }

@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use host::{
     build::{Offer, one_has, wanted},
-    machine::away::{Away, is_silent},
+    machine::{Machines, away::Away},
 };
 use model::{
     HostId, TenantName, Ticket,
-    port::{BuildOrder, Builder as _, Built, Fault, LogRef, Work as _},
+    port::{Blame, BuildOrder, Builder as _, Built, Fault, LogRef, Work as _},
 };
-use store::{Build, By, WorkState};
+use store::{Build, By, Db, WorkState};
 use tokio::time::Instant;
 
 use super::{World, stored};
@@ -66,20 +66,24 @@ pub(super) async fn offers(world: &World, tenant: &TenantName) -> Result<Vec<Off
 }
 
 async fn candidates(world: &World, tenant: &TenantName) -> Result<Vec<Candidate>, Fault> {
-    let read = world
-        .store
-        .read(|db| Ok::<_, store::Error>((db.builders()?, db.running_builds()?)));
-    let (builders, running) = read.await.map_err(stored)?;
-    let builders = builders
-        .into_iter()
-        .filter(|builder| builder.serves(tenant) && !builder.leaving);
+    let (live, tenant) = (world.machines.live.clone(), tenant.clone());
+    let found = world.store.read(move |db| standing(db, &live, &tenant));
+    found.await.map_err(stored)
+}
+
+/// The builders that a tenant's builds may run on.
+fn standing(db: &Db<'_>, live: &Machines, tenant: &TenantName) -> Result<Vec<Candidate>, store::Error> {
+    let running = db.running_builds()?;
+    let busy = |id: &HostId| {
+        let own = running.iter().filter(|build| build.builder.as_ref() == Some(id));
+        own.count()
+    };
+    let builders = db.builders()?.into_iter();
+    let builders = builders.filter(|builder| builder.serves(tenant) && !builder.leaving);
     Ok(builders
         .map(|builder| Candidate {
-            connected: world.machines.live.address(&builder.id).is_some(),
-            busy: running
-                .iter()
-                .filter(|build| build.builder.as_ref() == Some(&builder.id))
-                .count(),
+            connected: live.address(&builder.id).is_some(),
+            busy: busy(&builder.id),
             offer: Offer {
                 name: builder.name,
                 labels: builder.labels,
@@ -106,10 +110,10 @@ pub(super) async fn build(world: &World, ticket: &Ticket, order: &BuildOrder) ->
         if let Some(builder) = &row.builder {
             return there(world, &row, builder, &log, order).await;
         }
-        let builders = candidates(world, &order.place.tenant).await?;
-        match choose(&wanted, &here, &builders)? {
+        match give(world, ticket, &order.place.tenant, &wanted, &here).await? {
             Choice::Here => return world.node.build(ticket, order).await,
-            Choice::There(builder) => give(world, ticket, &builder, &builders, &log).await?,
+            // It is on record before the builder hears of it.
+            Choice::There(_) => {}
             Choice::Away(names) => {
                 let names = names.join(", ");
                 if begun.elapsed() >= silent {
@@ -129,27 +133,25 @@ pub(super) async fn build(world: &World, ticket: &Ticket, order: &BuildOrder) ->
     }
 }
 
-/// On record before the builder hears of it.
+/// Chooses, and gives the build to the builder that it chose: in one step, so that of several builds each sees where those
+/// before it went.
 async fn give(
     world: &World,
     ticket: &Ticket,
-    builder: &HostId,
-    builders: &[Candidate],
-    log: &LogRef,
-) -> Result<(), Fault> {
-    let found = builders.iter().find(|known| known.id == *builder);
-    let name = found.map_or(builder.as_str(), |known| &known.offer.name);
-    let line = format!("The build runs on the builder {name}");
-    let log_from = world.node.say(log, &line).await?;
-    let (ticket, builder, by) = (ticket.clone(), builder.clone(), By::platform(crate::clock::now()));
-    let given = world
-        .store
-        .write(move |tx| tx.give_build(&ticket, &builder, log_from, &by));
-    match given.await {
-        // It leaves, or is gone, since it was looked for: another look finds another one.
-        Ok(()) | Err(store::Error::Refused { .. } | store::Error::Missing { .. }) => Ok(()),
-        Err(error) => Err(stored(error)),
-    }
+    tenant: &TenantName,
+    wanted: &BTreeMap<String, String>,
+    here: &Offer,
+) -> Result<Choice, Fault> {
+    let (live, tenant, ticket) = (world.machines.live.clone(), tenant.clone(), ticket.clone());
+    let (wanted, here, by) = (wanted.clone(), here.clone(), By::platform(crate::clock::now()));
+    let given = world.store.write(move |tx| {
+        let chosen = choose(&wanted, &here, &standing(tx, &live, &tenant)?);
+        if let Ok(Choice::There(builder)) = &chosen {
+            tx.give_build(&ticket, builder, &by)?;
+        }
+        Ok::<_, store::Error>(chosen)
+    });
+    given.await.map_err(stored)?
 }
 
 async fn there(
@@ -160,18 +162,30 @@ async fn there(
     order: &BuildOrder,
 ) -> Result<Built, Fault> {
     let name = name(world, builder).await?;
-    let built = away(world, row, builder, &name, log)
+    let log_from = match row.log_from {
+        Some(log_from) => log_from,
+        None => begin(world, row, &name, log).await?,
+    };
+    let built = away(world, builder, &name, log, log_from)
         .build(&row.ticket_there(), order)
         .await;
-    if let Err(fault) = &built
-        && is_silent(fault)
-    {
+    if built.as_ref().is_err_and(|fault| fault.blame == Blame::Platform) {
         // The next try finds another one, or waits for this one.
         let ticket = row.ticket.clone();
         let taken = world.store.write(move |tx| tx.take_build(&ticket));
         taken.await.map_err(stored)?;
     }
     built
+}
+
+/// Says where the build runs. What its builder says comes behind that.
+async fn begin(world: &World, row: &Build, name: &str, log: &LogRef) -> Result<u64, Fault> {
+    let line = format!("The build runs on the builder {name}");
+    let log_from = world.node.say(log, &line).await?;
+    let ticket = row.ticket.clone();
+    let kept = world.store.write(move |tx| tx.set_log_from(&ticket, log_from));
+    kept.await.map_err(stored)?;
+    Ok(log_from)
 }
 
 /// Ends a build that nobody waits for any more, wherever it runs. Gives the fault that it ended with, when that is known.
@@ -189,25 +203,32 @@ pub(in crate::flow) async fn stop(
     else {
         return world.node.stop_work(ticket, cause).await;
     };
-    let Some(log) = &row.log else {
+    let (Some(log), Some(log_from)) = (&row.log, row.log_from) else {
+        // Nobody has asked for it yet, and now nobody will.
         return Ok(None);
     };
     let name = name(world, &builder).await?;
     // One that cannot be asked now is told when it comes back: then nobody wants that build of it.
-    Ok(away(world, &row, &builder, &name, log)
+    Ok(away(world, &builder, &name, log, log_from)
         .stop(&row.ticket_there(), cause)
         .await
         .unwrap_or_default())
 }
 
-fn away<'a>(world: &'a World, row: &Build, builder: &'a HostId, name: &'a str, log: &'a LogRef) -> Away<'a> {
+fn away<'a>(
+    world: &'a World,
+    builder: &'a HostId,
+    name: &'a str,
+    log: &'a LogRef,
+    log_from: u64,
+) -> Away<'a> {
     Away {
         machines: &world.machines.live,
         machine: builder,
         name,
         here: &world.node,
         log,
-        log_from: row.log_from,
+        log_from,
         silent: world.platform.builds.silent(),
     }
 }
