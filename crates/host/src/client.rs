@@ -215,7 +215,12 @@ impl Client {
     pub(crate) async fn give(&self, digest: &Digest) -> Result<Body, Fault> {
         let uri = format!("/v1/objects/{digest}");
         let response = tokio::time::timeout(CHANGE, self.send(Method::GET, &uri, Body::empty())).await;
-        Ok(Body::new(response.map_err(|_| late(&uri, CHANGE))??.into_body()))
+        let bytes = response
+            .map_err(|_| late(&uri, CHANGE))??
+            .into_body()
+            .into_data_stream();
+        let way = self.way.clone();
+        Ok(Body::from_stream(bytes.map_err(move |error| way.gone(&error))))
     }
 
     /// Adds a piece to the copy of a log that another machine writes. Gives where to go on in the original.

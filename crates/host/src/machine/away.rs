@@ -19,6 +19,8 @@ use crate::{client::Client, logs::Piece};
 
 /// Between two looks at a log that has nothing new, and at a machine that is not there.
 const LOOK: Duration = Duration::from_millis(500);
+/// One that goes away so often while it has one build is given up.
+const LOSSES: u32 = 5;
 /// For the last words of a build that has ended.
 const LAST: Duration = Duration::from_secs(20);
 
@@ -50,15 +52,14 @@ impl Builder for Away<'_> {
     /// What the build itself comes to, or that the builder was given up, which is the platform's fault.
     async fn build(&self, ticket: &Ticket, order: &BuildOrder) -> Result<Built, Fault> {
         let own = own_log(ticket)?;
-        let told = AtomicU64::new(0);
+        let told = AtomicU64::new(self.copied().await?);
         let built = tokio::select! {
             built = self.until_known(ticket, order) => built,
             () = self.listen(&own, &told) => Err(Fault::platform("the log's copy ended")),
         };
         match &built {
             Err(fault) if is_silent(fault) => self.end(&told, &fault.message).await,
-            // What it is about does not fail for want of its last words.
-            _ => drop(tokio::time::timeout(LAST, self.last_words(&own, &told)).await),
+            _ => self.finish(&own, &told).await,
         }
         let log = self.log.clone();
         match built {
@@ -85,35 +86,39 @@ impl Away<'_> {
     /// Ends the build, and hears its last words. Gives the fault that it ended with, when that is soon.
     pub async fn stop(&self, ticket: &Ticket, cause: &str) -> Result<Option<Fault>, Fault> {
         let fault = self.machines.node(self.machine).stop_work(ticket, cause).await?;
-        let (own, told) = (own_log(ticket)?, AtomicU64::new(0));
-        let _ = tokio::time::timeout(LAST, self.last_words(&own, &told)).await;
+        let (own, told) = (own_log(ticket)?, AtomicU64::new(self.copied().await?));
+        self.finish(&own, &told).await;
         Ok(fault)
     }
 
     /// Asks until there is an answer, or the builder is given up.
     async fn until_known(&self, ticket: &Ticket, order: &BuildOrder) -> Result<Built, Fault> {
-        let mut heard = Instant::now();
+        let (mut heard, mut losses) = (Instant::now(), 0);
         loop {
             if self.machines.address(self.machine).is_some() {
                 match self.ask(ticket, order).await {
                     Ok(built) => return Ok(built),
                     Err(Lost::Fault(fault)) => return Err(fault),
-                    Err(Lost::Connection) => {}
+                    Err(Lost::Connection) => losses += 1,
+                }
+                if losses == LOSSES {
+                    // The build may be what brings it down.
+                    return Err(self.given_up(&format!("has gone away {LOSSES} times")));
                 }
                 heard = Instant::now();
             }
             tokio::time::sleep(LOOK).await;
             if self.machines.address(self.machine).is_none() && heard.elapsed() >= self.silent {
-                return Err(self.given_up());
+                let silent = self.silent.as_secs();
+                return Err(self.given_up(&format!("has said nothing for {silent} seconds")));
             }
         }
     }
 
-    fn given_up(&self) -> Fault {
+    fn given_up(&self, why: &str) -> Fault {
         Fault::platform(format!(
-            "the builder {} has said nothing for {} seconds while it had the build, {SILENT}",
-            self.name,
-            self.silent.as_secs()
+            "the builder {} {why} while it had the build, {SILENT}",
+            self.name
         ))
         .next("vend builders list")
     }
@@ -146,15 +151,40 @@ impl Away<'_> {
         }
     }
 
-    async fn last_words(&self, own: &LogRef, told: &AtomicU64) {
-        while let Ok(heard @ (Heard::Something | Heard::Nothing)) = self.copy(own, told).await {
-            if matches!(heard, Heard::Nothing) {
-                tokio::time::sleep(LOOK).await;
+    /// How far the copy of what the builder says has come.
+    async fn copied(&self) -> Result<u64, Fault> {
+        let piece = Piece {
+            base: self.log_from,
+            from: u64::MAX,
+            chunk: LogChunk::default(),
+        };
+        self.here.copy_log(self.log, piece).await
+    }
+
+    /// The log of a build that has ended, to its end. What it is about does not fail for want of its last words.
+    async fn finish(&self, own: &LogRef, told: &AtomicU64) {
+        if tokio::time::timeout(LAST, self.last_words(own, told)).await != Ok(true) {
+            let why = format!(
+                "The last words of the build did not come from the builder {}",
+                self.name
+            );
+            self.end(told, &why).await;
+        }
+    }
+
+    /// Whether all came.
+    async fn last_words(&self, own: &LogRef, told: &AtomicU64) -> bool {
+        loop {
+            match self.copy(own, told).await {
+                Ok(Heard::End) => return true,
+                Ok(Heard::Something) => {}
+                Ok(Heard::Nothing) => tokio::time::sleep(LOOK).await,
+                Err(_) => return false,
             }
         }
     }
 
-    /// Ends the log of a build that was given up: it begins again where another builder takes it.
+    /// Ends the log of a build of which nothing more is heard. It goes on where another builder takes the build.
     async fn end(&self, told: &AtomicU64, why: &str) {
         let from = told.load(Ordering::Relaxed);
         let chunk = LogChunk {

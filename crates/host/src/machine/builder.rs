@@ -35,10 +35,11 @@ pub async fn serve(
     let told = |error: node::Error| Error::Told(chain(&error));
     let builder = node::Builder::open(&config).await.map_err(told)?;
     let router = builder.router().merge(join::keys(ring.clone()));
-    let ended = tokio::select! {
-        () = stop => Ok(()),
-        () = join::stay(&ring, &router) => join::forget(state, "vend builders invite"),
-    };
+    tokio::select! {
+        // What it builds is begun anew by the next one, which removes what is left first: to end it now would be an answer.
+        () = stop => return Ok(()),
+        () = join::stay(&ring, &router) => {}
+    }
     builder.close().await.map_err(told)?;
-    ended
+    join::forget(state, "vend builders invite")
 }

@@ -51,6 +51,9 @@ const SHORT: Duration = Duration::from_millis(250);
 /// A platform that does not answer a ping for so long is gone.
 const PING: Duration = Duration::from_secs(20);
 
+/// Questions at a time. Each build of a builder is one for as long as it takes, and others must get through beside them.
+const STREAMS: u32 = 100_000;
+
 /// Who a machine is, and to whom.
 #[derive(Clone, Serialize, Deserialize)]
 struct Identity {
@@ -304,6 +307,7 @@ async fn answer(stream: TlsStream<TcpStream>, router: Router, leaving: Cancellat
         .timer(TokioTimer::new())
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING)
+        .max_concurrent_streams(STREAMS)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = pin!(connection);
     let ended = tokio::select! {

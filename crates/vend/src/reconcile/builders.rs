@@ -16,6 +16,8 @@ use crate::flow::{World, stored};
 const EVERY: Duration = Duration::from_secs(5);
 /// So many looks are between two sweeps of a builder: an hour.
 const SWEEP: u32 = 720;
+/// Of one builder, builds that are ended in one look.
+const AT_ONCE: usize = 100;
 /// For one of them. Other builders wait behind it.
 const LONGEST: Duration = Duration::from_secs(600);
 
@@ -45,6 +47,19 @@ async fn once(world: &World, sweeps: bool) -> Result<(), Fault> {
 }
 
 async fn look_after(world: &World, builder: &Builder, sweeps: bool) -> Result<(), Fault> {
+    // One that does not answer as it should can be removed all the same.
+    let tidied = tidy(world, builder, sweeps).await;
+    if builder.leaving && own(world, &builder.id).await?.is_empty() {
+        let (id, by) = (builder.id.clone(), By::platform(crate::clock::now()));
+        let removed = world.store.write(move |tx| tx.remove_builder(&id, &by));
+        removed.await.map_err(stored)?;
+        world.machines.live.close(&builder.id);
+        info!(builder = %builder.id, "the builder {} is removed", builder.name);
+    }
+    tidied
+}
+
+async fn tidy(world: &World, builder: &Builder, sweeps: bool) -> Result<(), Fault> {
     let live = &world.machines.live;
     if live.address(&builder.id).is_some() {
         let node = live.node(&builder.id);
@@ -52,7 +67,8 @@ async fn look_after(world: &World, builder: &Builder, sweeps: bool) -> Result<()
         let goes_on = node.building().await?;
         let own = own(world, &builder.id).await?;
         let wanted: BTreeSet<_> = own.iter().map(Build::ticket_there).collect();
-        for stray in goes_on.iter().filter(|ticket| !wanted.contains(ticket)) {
+        let strays = goes_on.iter().filter(|ticket| !wanted.contains(ticket));
+        for stray in strays.take(AT_ONCE) {
             info!(builder = %builder.id, ticket = %stray, "a build that nobody waits for is stopped");
             node.stop_work(stray, "it was given up, or goes on elsewhere")
                 .await?;
@@ -68,13 +84,6 @@ async fn look_after(world: &World, builder: &Builder, sweeps: bool) -> Result<()
                 .map_err(late)??;
         }
     }
-    if builder.leaving && own(world, &builder.id).await?.is_empty() {
-        let (id, by) = (builder.id.clone(), By::platform(crate::clock::now()));
-        let removed = world.store.write(move |tx| tx.remove_builder(&id, &by));
-        removed.await.map_err(stored)?;
-        live.close(&builder.id);
-        info!(builder = %builder.id, "the builder {} is removed", builder.name);
-    }
     Ok(())
 }
 
@@ -85,16 +94,19 @@ async fn own(world: &World, id: &HostId) -> Result<Vec<Build>, Fault> {
     Ok(running)
 }
 
-/// Removes what builders keep to be faster for an app or a tenant that is deleted. One that is not connected removes it by
-/// itself, when nothing has used it for long.
+/// Removes what builders keep to be faster for an app or a tenant that is deleted. It fails until all of them have: the name
+/// may be another customer's next.
 pub async fn forget(world: &World, tenant: &TenantName, app: Option<&AppName>) -> Result<(), Fault> {
     let builders = world.store.read(|db| db.builders()).await.map_err(stored)?;
     for builder in builders.iter().filter(|builder| builder.serves(tenant)) {
-        if world.machines.live.address(&builder.id).is_some()
-            && let Err(fault) = world.machines.live.node(&builder.id).forget(tenant, app).await
-        {
-            warn!(builder = %builder.id, "the builder {} keeps caches of what is deleted: {fault}", builder.name);
-        }
+        let forgotten = world.machines.live.node(&builder.id).forget(tenant, app);
+        forgotten.await.map_err(|fault| {
+            Fault::platform(format!(
+                "the builder {} keeps caches of what is deleted: {fault}",
+                builder.name
+            ))
+            .next("have it come back, or remove it: vend builders remove")
+        })?;
     }
     Ok(())
 }

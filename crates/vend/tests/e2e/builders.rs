@@ -136,6 +136,19 @@ fn builder(platform: &Platform, state: &str, on: &Builder) -> Value {
     )
 }
 
+/// Removes all builders, also those of a test that failed.
+fn remove_all(platform: &Platform) {
+    eventually("there are no builders", Duration::from_secs(60), || {
+        let builders = platform.json(&["builders", "list"]);
+        let others = builders["items"].as_array()?.iter();
+        let ids: Vec<&str> = others.filter_map(|builder| builder["id"].as_str()).collect();
+        for id in &ids {
+            platform.try_vend(&["builders", "remove", id]);
+        }
+        ids.is_empty().then_some(())
+    });
+}
+
 fn invite(platform: &Platform, arguments: &[&str]) -> (String, String) {
     let invited = platform.json(&[&["builders", "invite"], arguments].concat());
     let [url, token] = ["url", "token"].map(|key| invited[key].as_str().unwrap().to_owned());
@@ -173,6 +186,7 @@ fn a_build_runs_where_its_labels_are_and_its_builder_may_fall_silent() {
         return;
     }
     let platform = for_machines("[builds]\nsilent_s = 15\n");
+    remove_all(&platform);
     let (tenant, app) = platform.tenant_with_app("builders");
     platform.set_secret(&app, "token", SECRET);
     let copy = Copy::new("made by BUILT", VEND_YAML);
@@ -301,6 +315,7 @@ fn a_build_runs_where_its_labels_are_and_its_builder_may_fall_silent() {
         second["builds"].as_array()?.is_empty().then_some(())
     });
     assert!(platform.vend(&["logs", &log]).contains("the build was stopped"));
+    remove_all(&platform);
     for name in [&tenant, &other] {
         platform.vend(&["tenants", "delete", name, "--yes"]);
     }

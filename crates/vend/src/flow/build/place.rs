@@ -120,7 +120,8 @@ pub(super) async fn build(world: &World, ticket: &Ticket, order: &BuildOrder) ->
                     return Err(Fault::order(format!(
                         "no builder that has what the build asks for is connected: {names}"
                     ))
-                    .next("see on it whether `vend agent --builder` runs; vend builders list; then vend push again"));
+                    .next("see on it whether `vend agent --builder` runs; vend builders list; then vend push again")
+                    .evidence(log));
                 }
                 if !told {
                     let line = format!("Waiting: what has the build's labels is not connected: {names}");
