@@ -99,8 +99,8 @@ async fn own(world: &World, id: &HostId) -> Result<Vec<Build>, Fault> {
 pub async fn forget(world: &World, tenant: &TenantName, app: Option<&AppName>) -> Result<(), Fault> {
     let builders = world.store.read(|db| db.builders()).await.map_err(stored)?;
     for builder in builders.iter().filter(|builder| builder.serves(tenant)) {
-        let forgotten = world.machines.live.node(&builder.id).forget(tenant, app);
-        forgotten.await.map_err(|fault| {
+        let node = world.machines.live.node(&builder.id);
+        node.forget(tenant, app).await.map_err(|fault| {
             Fault::platform(format!(
                 "the builder {} keeps caches of what is deleted: {fault}",
                 builder.name

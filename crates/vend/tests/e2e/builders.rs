@@ -155,23 +155,24 @@ fn invite(platform: &Platform, arguments: &[&str]) -> (String, String) {
     (url, token)
 }
 
-/// The newest execution of an app.
-fn newest(platform: &Platform, app: &str) -> Value {
-    let executions = platform.json(&["executions", "list", app]);
-    let id = executions["items"][0]["id"].as_str().unwrap().to_owned();
-    platform.json(&["executions", "show", &id])
+/// What a push has begun.
+fn execution(platform: &Platform, app: &str, number: u64) -> Option<Value> {
+    let pushes = platform.json(&["pushes", "list", app]);
+    let mut pushes = pushes["items"].as_array()?.iter();
+    let push = pushes.find(|push| push["number"] == number)?;
+    Some(platform.json(&["executions", "show", push["execution"].as_str()?]))
 }
 
 /// The log of the build that the builder has, once it says this.
-fn says(platform: &Platform, app: &str, text: &str, on: &Builder) -> String {
+fn says(platform: &Platform, app: &str, number: u64, text: &str, on: &Builder) -> String {
     eventually(
         &format!("{text}: {}", on.said()),
         Duration::from_secs(120),
         || {
-            let shown = newest(platform, app);
+            let shown = execution(platform, app, number)?;
             let builds = shown["builds"].as_array()?;
-            let logs = builds.iter().filter_map(|build| build["log"].as_str());
-            let log = logs.filter(|log| log.ends_with(".rest")).last()?.to_owned();
+            let mut logs = builds.iter().filter_map(|build| build["log"].as_str());
+            let log = logs.rfind(|log| log.ends_with(".rest"))?.to_owned();
             let output = platform.try_vend(&["logs", &log]);
             String::from_utf8_lossy(&output.stdout)
                 .contains(text)
@@ -204,7 +205,7 @@ fn a_build_runs_where_its_labels_are_and_its_builder_may_fall_silent() {
         ),
         "{push:#}"
     );
-    let shown = newest(&platform, &app);
+    let shown = execution(&platform, &app, number).unwrap();
     assert!(shown["builds"].as_array().is_none_or(Vec::is_empty), "{shown:#}");
 
     // One that is another tenant's changes nothing.
@@ -238,7 +239,7 @@ fn a_build_runs_where_its_labels_are_and_its_builder_may_fall_silent() {
     builder(&platform, "connected", &second);
     let number = platform.push(&copy, &app, "dev");
     // Its words arrive while it goes on, and it is killed and comes back: the build is begun again there.
-    says(&platform, &app, "begun with", &second);
+    says(&platform, &app, number, "begun with", &second);
     let busy = builder(&platform, "connected", &second);
     assert_eq!(busy["builds"].as_array().unwrap().len(), 1, "{busy:#}");
     second.kill();
@@ -255,13 +256,13 @@ fn a_build_runs_where_its_labels_are_and_its_builder_may_fall_silent() {
         platform.get(&format!("dev.shop.{tenant}.localhost"), "/"),
         (200, "made by code\n".to_owned())
     );
-    let log = says(&platform, &app, "The build succeeded", &second);
+    let log = says(&platform, &app, number, "The build succeeded", &second);
     let text = platform.vend(&["logs", &log]);
     assert!(text.contains("The build runs on the builder second"), "{text}");
     assert!(!text.contains(SECRET) && text.contains("begun with *"), "{text}");
     let times = platform.vend(&["logs", "--times", &log]);
     assert!(times.contains("BUILD            begun with ***"), "{times}");
-    let shown = newest(&platform, &app);
+    let shown = execution(&platform, &app, number).unwrap();
     let rest = &shown["builds"][1];
     assert_eq!(rest["exported"]["MADE"], "there", "{shown:#}");
     assert!(shown.to_string().contains("UPLOAD_ARTIFACTS"), "{shown:#}");
@@ -282,7 +283,7 @@ fn a_build_runs_where_its_labels_are_and_its_builder_may_fall_silent() {
     copy.says("another BUILT");
     copy.commit("again");
     let number = platform.push(&copy, &app, "dev");
-    let log = says(&platform, &app, "begun with", &second);
+    let log = says(&platform, &app, number, "begun with", &second);
     second.kill();
     let push = platform.ended(&app, number);
     let reason = push["reason"].as_str().unwrap();
@@ -306,8 +307,11 @@ fn a_build_runs_where_its_labels_are_and_its_builder_may_fall_silent() {
     copy.says("a third BUILT");
     copy.commit("cancelled");
     let number = platform.push(&copy, &app, "dev");
-    let log = says(&platform, &app, "begun with", &second);
-    let id = newest(&platform, &app)["id"].as_str().unwrap().to_owned();
+    let log = says(&platform, &app, number, "begun with", &second);
+    let id = execution(&platform, &app, number).unwrap()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     platform.vend(&["executions", "cancel", &id]);
     platform.ended(&app, number);
     eventually("it has nothing to do", Duration::from_secs(30), || {

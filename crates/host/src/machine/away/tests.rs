@@ -232,6 +232,7 @@ impl Drop for Leaves {
 async fn a_build_is_asked_for_again_when_its_builder_comes_back() {
     let world = World::new();
     let connection = world.dial().await;
+    let mut again = None;
     let breaks = async {
         // It is heard while it goes on.
         let heard = |world: &World| {
@@ -243,14 +244,15 @@ async fn a_build_is_asked_for_again_when_its_builder_comes_back() {
         world
             .until(|world| world.machines.address(&world.machine).is_none())
             .await;
-        world.dial().await
+        again = Some(world.dial().await);
     };
-    let (built, _connection) = tokio::join!(world.build(), breaks);
+    let (built, ()) = tokio::join!(world.build(), breaks);
     let built = built.unwrap();
     assert_eq!((built.artifact, &built.log), (Digest::of("artifact"), &world.log));
     assert!(world.here.objects.has(&built.artifact).await.unwrap());
     assert_eq!(world.there.asked.load(Ordering::Relaxed), 2);
     assert_eq!(world.said(), ("asked 1x\nasked 2x\n".to_owned(), true));
+    assert!(again.is_some());
 }
 
 #[tokio::test]
