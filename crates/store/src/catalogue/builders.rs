@@ -186,10 +186,13 @@ impl Tx<'_> {
         if found.leaving {
             return Err(Error::refused(format!("the builder {} leaves", found.name)));
         }
-        self.run(
+        let given = self.run(
             "UPDATE builds SET builder = ?2, log_from = NULL, given = given + 1 WHERE ticket = ?1 AND state = ?3",
             params![ticket.as_str(), id.as_str(), Word(WorkState::Running)],
         )?;
+        if given == 0 {
+            return Err(Error::refused(format!("the build {ticket} does not go on")));
+        }
         let build = self.build_of_ticket(ticket)?;
         let place = build.ok_or_else(|| Error::missing("build", ticket))?.place;
         let detail = json!({ "ticket": ticket, "builder": id, "name": found.name });

@@ -104,8 +104,14 @@ pub(super) async fn build(world: &World, ticket: &Ticket, order: &BuildOrder) ->
     let (begun, mut told) = (Instant::now(), false);
     loop {
         let row = row(world, ticket).await?;
-        if row.state != WorkState::Running {
+        if row.state == WorkState::Stopped {
             return Err(Fault::order("the build was stopped"));
+        }
+        // A batch that is tried again asks for all of its builds; here the node repeats its answer.
+        if row.builder.is_some()
+            && let Some(built) = row.built
+        {
+            return Ok(built);
         }
         if let Some(builder) = &row.builder {
             return there(world, &row, builder, &log, order).await;
