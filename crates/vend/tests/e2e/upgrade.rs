@@ -15,17 +15,20 @@ environments:
   dev: { branch: dev }
 ";
 
-/// The app's own process: the oldest of the host that runs the server.
+/// The app's own process: the first of the host that ran the server. Numbers begin anew, so that they say nothing of age.
 fn server_of(host: &str) -> Option<i32> {
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-    let pids = processes.filter_map(|process| {
+    let found = processes.filter_map(|process| {
         let root = process.path();
         let own = std::fs::read_to_string(root.join("cgroup")).is_ok_and(|text| text.contains(host));
         let line = std::fs::read(root.join("cmdline")).unwrap_or_default();
         let pid: i32 = process.file_name().to_str()?.parse().ok()?;
-        (own && line == b"perl\0server.pl\0").then_some(pid)
+        let stat = std::fs::read_to_string(root.join("stat")).ok()?;
+        // The 22nd field, of those that follow the name in its brackets.
+        let begun: u64 = stat.rsplit(')').next()?.split_whitespace().nth(19)?.parse().ok()?;
+        (own && line == b"perl\0server.pl\0").then_some((begun, pid))
     });
-    pids.min()
+    found.min().map(|(_, pid)| pid)
 }
 
 #[test]

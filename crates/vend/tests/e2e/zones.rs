@@ -109,7 +109,7 @@ fn zones_of_machines_are_deployed_to_one_after_the_other() {
     eventually("it is held", Duration::from_secs(120), || {
         let executions = platform.json(&["executions", "list", &app]);
         let waiting = executions["items"][0]["waiting"].as_str()?.to_owned();
-        waiting.contains("paused it").then_some(())
+        waiting.contains(", who paused it at").then_some(())
     });
     for on in &boxes[1..] {
         std::fs::write(on.inside("srv/shop/bad"), "").unwrap();
