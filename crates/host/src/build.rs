@@ -28,8 +28,10 @@ pub mod tools;
 mod verdict;
 
 pub use choice::lacking;
+#[cfg(test)]
+pub(crate) use choice::tests::order as choice_order;
 pub use console::Broken;
-pub use demand::fits;
+pub use demand::{Offer, fits, one_has, own_labels, wanted};
 pub use error::Error;
 pub use left::Left;
 pub use verdict::gate;
@@ -234,7 +236,7 @@ impl Yard {
             program: site.program,
             queue: Queue::new(site.at_once),
             queued: site.queued,
-            labels: demand::own_labels(site.labels),
+            labels: own_labels(site.labels),
         })))
     }
 

@@ -1,18 +1,22 @@
 //! Asks a node over its socket: every port of `model::port` as a call. Knows nothing of containers.
 //!
 //! Each call is a connection of its own, so that a node that was restarted is simply asked again, and has a deadline.
+//! The node of a machine elsewhere, which only builds, is asked the same over the connection that it has made.
 //! A call that breaks is a platform's fault: the caller repeats it under the same ticket.
 
 mod patience;
+mod way;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::body::{Body, Bytes};
 use camino::{Utf8Path, Utf8PathBuf};
 use futures_util::TryStreamExt as _;
 use http_body_util::{BodyExt as _, Limited};
-use hyper::{Method, Request, Response, StatusCode, body::Incoming};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, Response, StatusCode, body::Incoming};
 use jiff::{SignedDuration, Timestamp};
 use model::{
     AppName, DeploymentId, Digest, HostId, Place, TenantName, Ticket,
@@ -28,18 +32,22 @@ use sha2::{Digest as _, Sha256};
 use tokio::{fs::File, io::AsyncWriteExt as _};
 use tokio_util::io::ReaderStream;
 
-use self::patience::{LOOK, Patience, Word};
+use self::{
+    patience::{LOOK, Patience, Word},
+    way::Way,
+};
 use crate::{
     build::QUEUED,
-    container::chain,
+    logs::Piece,
+    machine::Machines,
     node::{
         Health,
         api::{Destroying, Ending, Reading, Stopping, Ticketed, Watching},
         databases,
         images::Comparing,
+        logs::{Copying, Saying},
         upkeep::Forgetting,
     },
-    socket,
 };
 
 /// For what only reads.
@@ -62,13 +70,31 @@ const ANSWER: usize = 64 * 1024 * 1024;
 /// A node. Clones ask the same one.
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: Utf8PathBuf,
+    way: Way,
 }
 
 impl Client {
     /// The node that listens at `<data>/run/node.sock`.
     pub fn new(socket: Utf8PathBuf) -> Self {
-        Self { socket }
+        Self {
+            way: Way::Socket(socket),
+        }
+    }
+
+    /// The node of a machine that has dialled.
+    pub(crate) fn of_machine(machines: Machines, machine: HostId) -> Self {
+        Self {
+            way: Way::Dialled {
+                machines,
+                machine,
+                lost: Arc::default(),
+            },
+        }
+    }
+
+    /// Has a call of this client broken, so that it is not known what became of it?
+    pub(crate) fn has_lost(&self) -> bool {
+        self.way.has_lost()
     }
 
     pub async fn health(&self) -> Result<Health, Fault> {
@@ -108,7 +134,7 @@ impl Client {
         let call = async {
             let response = self.send(method, uri, body).await?;
             let bytes = Limited::new(response.into_body(), ANSWER).collect().await;
-            let bytes = bytes.map_err(|error| gone(error.as_ref()))?.to_bytes();
+            let bytes = bytes.map_err(|error| self.way.gone(error.as_ref()))?.to_bytes();
             serde_json::from_slice(&bytes)
                 .map_err(|error| Fault::platform(format!("the node's answer is broken: {error}")))
         };
@@ -159,23 +185,7 @@ impl Client {
 
     /// A response that is not a fault.
     async fn send(&self, method: Method, uri: &str, body: Body) -> Result<Response<Incoming>, Fault> {
-        let stream = socket::connect(&self.socket).await.map_err(|error| {
-            Fault::platform(format!("the node cannot be reached at {}: {error}", self.socket))
-                .next("`vend up` starts it again; `vend doctor` says why when it does not")
-        })?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| gone(&error))?;
-        // Ends with the exchange: when the response is read, or its receiver dropped.
-        tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(uri)
-            .header("host", "node")
-            .header("content-type", "application/json")
-            .body(body)
-            .map_err(|error| Fault::order(error.to_string()))?;
-        let response = sender.send_request(request).await.map_err(|error| gone(&error))?;
+        let response = self.way.send(method, uri, body).await?;
         if response.status() == StatusCode::OK {
             return Ok(response);
         }
@@ -183,7 +193,7 @@ impl Client {
         let bytes = Limited::new(response.into_body(), ANSWER)
             .collect()
             .await
-            .map_err(|error| gone(error.as_ref()))?;
+            .map_err(|error| self.way.gone(error.as_ref()))?;
         let fault = serde_json::from_slice(&bytes.to_bytes());
         Err(fault.unwrap_or_else(|_| Fault::platform(format!("the node answers {status} to {uri}"))))
     }
@@ -192,8 +202,42 @@ impl Client {
         let file = File::open(path)
             .await
             .map_err(|error| Fault::platform(format!("cannot read {path}: {error}")))?;
-        let body = Body::from_stream(ReaderStream::with_capacity(file, 64 * 1024));
-        self.exchange(Method::PUT, "/v1/objects", body, MAKE).await
+        self.take(Body::from_stream(ReaderStream::with_capacity(file, 64 * 1024)))
+            .await
+    }
+
+    /// Keeps an object as it comes.
+    pub(crate) async fn take(&self, bytes: Body) -> Result<Digest, Fault> {
+        self.exchange(Method::PUT, "/v1/objects", bytes, MAKE).await
+    }
+
+    /// An object as it comes. Whoever takes it looks at its digest.
+    pub(crate) async fn give(&self, digest: &Digest) -> Result<Body, Fault> {
+        let uri = format!("/v1/objects/{digest}");
+        let response = tokio::time::timeout(CHANGE, self.send(Method::GET, &uri, Body::empty())).await;
+        let bytes = response
+            .map_err(|_| late(&uri, CHANGE))??
+            .into_body()
+            .into_data_stream();
+        let way = self.way.clone();
+        Ok(Body::from_stream(bytes.map_err(move |error| way.gone(&error))))
+    }
+
+    /// Adds a piece to the copy of a log that another machine writes. Gives where to go on in the original.
+    pub(crate) async fn copy_log(&self, log: &LogRef, piece: Piece) -> Result<u64, Fault> {
+        let log = log.clone();
+        self.post("/v1/logs/copy", &Copying { log, piece }, QUICK).await
+    }
+
+    /// One line of the platform's own in the log of a build. Gives how long the log is then, in bytes.
+    pub async fn say(&self, log: &LogRef, line: &str) -> Result<u64, Fault> {
+        let (log, line) = (log.clone(), line.to_owned());
+        self.post("/v1/logs/say", &Saying { log, line }, QUICK).await
+    }
+
+    /// The builds that go on there.
+    pub async fn building(&self) -> Result<Vec<Ticket>, Fault> {
+        self.post("/v1/builds/list", &(), QUICK).await
     }
 
     /// The bytes are checked here too: a connection that ends early is not the end of an object.
@@ -205,7 +249,7 @@ impl Client {
             |error: std::io::Error| Fault::platform(format!("cannot write the object {digest}: {error}"));
         let mut hash = Sha256::new();
         let mut pieces = response.into_body().into_data_stream();
-        while let Some(piece) = pieces.try_next().await.map_err(|error| gone(&error))? {
+        while let Some(piece) = pieces.try_next().await.map_err(|error| self.way.gone(&error))? {
             let piece: Bytes = piece;
             hash.update(&piece);
             file.write_all(&piece).await.map_err(cannot)?;
@@ -453,12 +497,6 @@ impl Upkeep for Client {
         self.post("/v1/upkeep/forget", &Forgetting { tenant, app }, CHANGE)
             .await
     }
-}
-
-/// The connection broke after the order was sent, or may have been.
-fn gone(error: &dyn std::error::Error) -> Fault {
-    Fault::platform(format!("the node went away while it was asked: {}", chain(error)))
-        .next("ask again under the same ticket: what was done is not done twice")
 }
 
 fn late(uri: &str, within: Duration) -> Fault {

@@ -3,11 +3,13 @@
 //! The room exists so that everything that customers' programs say is kept in one way: bounded, and without the
 //! secrets that they were given. It knows nothing of builds or hosts.
 
+mod copy;
 mod kept;
 mod mask;
 mod sweep;
 mod times;
 
+pub use copy::Piece;
 pub use kept::probe;
 pub use mask::Mask;
 pub use sweep::{Limits, Swept};
@@ -112,12 +114,7 @@ impl Directory {
     /// The last lines of a log from `offset` on, as far as 4 KiB hold them.
     pub fn tail(&self, log: &LogRef, offset: u64, lines: usize) -> String {
         const BYTES: u64 = 4096;
-        let path = self.path(log);
-        let length = match fs::metadata(&path) {
-            Ok(metadata) => metadata.len(),
-            Err(_) => kept::Kept::open(&path).map_or(0, |kept| kept.length),
-        };
-        let from = offset.max(length.saturating_sub(BYTES));
+        let from = offset.max(self.length(log).saturating_sub(BYTES));
         let text = self.chunk(log, from).map(|chunk| chunk.text).unwrap_or_default();
         let all: Vec<&str> = text
             .lines()
@@ -229,9 +226,14 @@ impl Writer {
     }
 
     fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.add_at(bytes, crate::now())
+    }
+
+    /// What came at this time.
+    fn add_at(&mut self, bytes: &[u8], at: jiff::Timestamp) -> io::Result<()> {
         let fits = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if fits > 0 {
-            self.stamps.note(self.offset, crate::now());
+            self.stamps.note(self.offset, at);
         }
         self.file.write_all(&bytes[..fits])?;
         self.left -= fits as u64;

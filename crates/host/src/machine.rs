@@ -4,16 +4,18 @@
 //! takes the connection, both sides show certificates of the platform's authority, and then the roles turn round: the
 //! platform asks over that connection, and the machine's agent answers what an agent answers. A machine can ask the
 //! platform nothing. [`authority`] signs, [`gate`] is the platform's side, [`join`] the machine's, and [`calls`] what the
-//! platform does with a machine that is there. It must know nothing of SQL, tenants and environments: who is known, a
-//! [`gate::Desk`] says.
+//! platform does with a machine that is there. A [`builder`] is one that builds instead, and [`away`] is a build there. It
+//! must know nothing of SQL, tenants and environments: who is known, a [`gate::Desk`] says.
 
 pub mod authority;
+pub mod away;
+pub mod builder;
 pub mod calls;
 pub mod gate;
 pub mod join;
 mod tls;
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use model::{HostId, Secret, port::Fault};
 use serde::{Deserialize, Serialize};
@@ -60,6 +62,9 @@ pub struct Application {
     pub name: String,
     /// Its public key: a point of P-256, uncompressed, in hex.
     pub key: String,
+    /// Of one that wants to build: what it is, such as `arch: arm64`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builder: Option<BTreeMap<String, String>>,
 }
 
 /// What a machine that was taken in needs.
@@ -69,6 +74,9 @@ pub struct Admission {
     /// DER, in hex.
     pub certificate: String,
     pub authority: String,
+    /// Of a builder: what its invitation calls it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 async fn write_line(stream: &mut (impl AsyncWrite + Unpin), value: &impl Serialize) -> Result<(), Error> {

@@ -6,6 +6,7 @@
 pub(crate) mod api;
 pub(crate) mod databases;
 pub(crate) mod images;
+pub(crate) mod logs;
 mod objects;
 mod prepare;
 pub(crate) mod upkeep;
@@ -32,7 +33,6 @@ use crate::{
     hosts::{Attempts, Hosts},
     image::Images,
     layer::Layers,
-    logs,
     network::Outside,
     now,
     oci::Reach,
@@ -136,7 +136,7 @@ pub enum Error {
     #[error("cannot prepare the directory of objects")]
     Objects(#[from] crate::objects::Error),
     #[error("cannot prepare the directory of logs")]
-    Logs(#[from] logs::Error),
+    Logs(#[from] crate::logs::Error),
 }
 
 /// All that a node can do.
@@ -150,7 +150,7 @@ pub(crate) struct Node {
     pub deployer: Deployer,
     pub tickets: Tickets,
     pub objects: crate::objects::Directory,
-    pub logs: logs::Directory,
+    pub logs: crate::logs::Directory,
     pub preparing: Preparing,
     pub upkeep: Turn,
     pub image_budget_bytes: u64,
@@ -233,7 +233,7 @@ async fn open(config: &NodeConfig) -> Result<Node, Error> {
     let opened = opened.await;
     opened.map_err(container::Error::from)?;
     let objects = crate::objects::Directory::open(&node, config.object_limit_bytes)?;
-    let logs = logs::Directory::open(&node)?;
+    let logs = crate::logs::Directory::open(&node)?;
     let oven = oven(config, &node, &containers, &objects, &logs)?;
     let images = oven.images().clone();
     let lowers = Arc::new(move |image: &Digest| Ok(images.lowers(image)?));
@@ -296,7 +296,7 @@ fn oven(
     node: &Utf8Path,
     containers: &Containers,
     objects: &crate::objects::Directory,
-    logs: &logs::Directory,
+    logs: &crate::logs::Directory,
 ) -> Result<Oven, Error> {
     let layers = Layers::open(node)?;
     let kitchen = Kitchen {
@@ -324,10 +324,42 @@ fn router(node: Node) -> Router {
     Router::new()
         .merge(api::router())
         .merge(databases::router())
+        .merge(api::building())
         .merge(images::router())
+        .merge(logs::router())
         .merge(objects::router())
         .merge(upkeep::router())
         .with_state(node)
+}
+
+/// A node that builds for a platform elsewhere.
+pub(crate) struct Builder {
+    node: Node,
+    housekeeping: tokio::task::JoinHandle<()>,
+}
+
+impl Builder {
+    /// [`container::enter_private_mounts`] was called before.
+    pub async fn open(config: &NodeConfig) -> Result<Self, Error> {
+        let node = open(config).await?;
+        let housekeeping = tokio::spawn(keep_house(node.clone()));
+        Ok(Self { node, housekeeping })
+    }
+
+    /// All that it can be asked.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .merge(api::building())
+            .merge(objects::router())
+            .merge(upkeep::router())
+            .with_state(self.node.clone())
+    }
+
+    /// Leaves nothing on the machine but its directory.
+    pub async fn close(self) -> Result<(), Error> {
+        self.housekeeping.abort();
+        Ok(self.node.containers.teardown_all().await?)
+    }
 }
 
 /// What has to be looked at again and again, for as long as the node runs.

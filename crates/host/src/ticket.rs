@@ -169,6 +169,12 @@ impl Tickets {
         Some(work.done.clone())
     }
 
+    /// What goes on.
+    pub fn running(&self) -> Vec<Ticket> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.keys().cloned().collect()
+    }
+
     /// Forgets answers that are older than seven days.
     pub fn expire(&self, now: Timestamp) -> io::Result<()> {
         for entry in self.dir.read_dir_utf8()?.flatten() {

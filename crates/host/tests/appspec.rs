@@ -322,6 +322,7 @@ async fn hook_case(case: &Value, root: &Path, reaper: &Reaper) -> Vec<String> {
         facts: &facts,
         clock: now,
         secrets: &[],
+        trace: None,
     };
     let mut log = ScriptLog::default();
     let cwd = std::env::current_dir().unwrap();
@@ -420,6 +421,7 @@ async fn one_script(root: &Path, keys: &str, script: &str) -> (u8, String, Strin
         current: &current,
         clock: now,
         secrets: &[],
+        trace: None,
         directory: None,
         unless: None,
     };

@@ -2,6 +2,7 @@
 
 mod apps;
 mod branches;
+mod builders;
 mod doors;
 mod environments;
 mod hosts;
@@ -15,6 +16,7 @@ mod tenants;
 
 pub use apps::App;
 pub use branches::{Gone, Preview};
+pub use builders::{Builder, NewBuilder};
 pub use doors::{Closure, Door};
 pub(crate) use environments::place;
 pub use environments::{Arriving, Environment, Subnets};

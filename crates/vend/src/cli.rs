@@ -10,6 +10,7 @@ mod apps;
 mod audit;
 mod aws;
 pub mod build;
+mod builders;
 mod check;
 mod client;
 mod codedeploy;
@@ -193,6 +194,9 @@ pub enum Command {
     /// Virtual hosts.
     #[command(subcommand, visible_alias = "host")]
     Hosts(hosts::Hosts),
+    /// Machines that build, beside the platform's own.
+    #[command(subcommand, visible_alias = "builder")]
+    Builders(builders::Builders),
     /// Baked images.
     #[command(subcommand, visible_alias = "image")]
     Images(images::Images),
@@ -280,6 +284,7 @@ async fn dispatch(command: Command, global: &Global, whole: clap::Command) -> Ou
         Command::Approvals(approvals) => approvals::approvals(&approvals, global).await?,
         Command::Plan(plans) => approvals::plans(&plans, global).await?,
         Command::Hosts(hosts) => hosts::hosts(&hosts, global).await?,
+        Command::Builders(builders) => builders::run(&builders, global).await?,
         Command::Images(images) => images::run(&images, global).await?,
         Command::Deployments(deployments) => hosts::deployments(&deployments, global).await?,
         Command::Targets(targets) => hosts::targets(&targets, global).await?,

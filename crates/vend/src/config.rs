@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -255,6 +256,9 @@ pub struct Builds {
     pub labels: BTreeMap<String, String>,
     /// Private networks that builds and the scripts of images reach, such as `10.1.2.0/24`.
     pub allow: Vec<String>,
+    /// A builder elsewhere that says nothing for so long while it has a build is given up; a build waits as long for one
+    /// that is not connected.
+    pub silent_s: u32,
 }
 
 /// Repositories elsewhere.
@@ -345,11 +349,17 @@ impl Default for Builds {
             at_once: 2,
             labels: BTreeMap::new(),
             allow: Vec::new(),
+            silent_s: 300,
         }
     }
 }
 
 impl Builds {
+    /// As it is configured, of builders.
+    pub fn silent(&self) -> Duration {
+        Duration::from_secs(self.silent_s.into())
+    }
+
     /// The networks that are allowed; one that is not a network was refused when the file was read.
     pub fn networks(&self) -> Vec<Network> {
         networks(&self.allow)
@@ -465,10 +475,12 @@ mod tests {
 
     #[test]
     fn the_builder_has_labels() {
-        let text = "[builds]\nat_once = 3\nlabels = { fleet = \"big\" }\nallow = [\"10.1.2.0/24\"]\n";
+        let text =
+            "[builds]\nat_once = 3\nsilent_s = 7\nlabels = { fleet = \"big\" }\nallow = [\"10.1.2.0/24\"]\n";
         let builds = toml::from_str::<Platform>(text).unwrap().builds;
         assert_eq!(builds.networks(), ["10.1.2.0/24".parse().unwrap()]);
         assert_eq!((builds.at_once, builds.labels["fleet"].as_str()), (3, "big"));
+        assert_eq!(builds.silent().as_secs(), 7);
         assert_eq!(
             (builds.cpu, Builds::default().at_once),
             (Builds::default().cpu, 2)

@@ -94,6 +94,7 @@ pub struct Pokes {
     pub pushes: Notify,
     pub fleet: Notify,
     pub machines: Notify,
+    pub builders: Notify,
     /// Environments of branches that are gone are to go now.
     pub branches: Notify,
     /// What nothing needs is to go now.

@@ -1,15 +1,21 @@
 //! Registered machines: the listener that they dial, with the platform's memory of who they are.
 //!
+//! Builders join in the same way.
+//!
 //! Here the store meets `host::machine`, which speaks with machines and knows nothing of tenants. A machine's tenant and
 //! labels come from its invitation; what it says of itself is shown to people and decides nothing.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use futures_util::future::BoxFuture;
-use host::machine::{Authority, Desk, Gate, Invitation, Machines, authority::Kept};
+use host::machine::{
+    Authority, Desk, Gate, Invitation, Machines,
+    authority::Kept,
+    gate::{Joined, Newcomer},
+};
 use jiff::SignedDuration;
-use model::{Digest, HostId, Secret, port::Fault};
-use store::{By, NewInvitation, Store};
+use model::{Digest, HostId, Secret, port::Fault, spec::is_label};
+use store::{By, NewBuilder, NewInvitation, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
@@ -43,18 +49,32 @@ pub struct Pass {
 impl Door {
     /// Invites one machine of a tenant.
     pub async fn invite(&self, store: &Store, new: NewInvitation, by: By) -> Result<Pass, Fault> {
+        let (pass, secret) = self.pass()?;
+        let kept = store.write(move |tx| tx.invite_machine(&secret, &new, &by));
+        kept.await.map_err(refused)?;
+        Ok(pass)
+    }
+
+    /// Invites one builder.
+    pub async fn invite_builder(&self, store: &Store, new: NewBuilder, by: By) -> Result<Pass, Fault> {
+        let (pass, secret) = self.pass()?;
+        let kept = store.write(move |tx| tx.invite_builder(&secret, &new, &by));
+        kept.await.map_err(refused)?;
+        Ok(pass)
+    }
+
+    /// A new one, and the secret in it.
+    fn pass(&self) -> Result<(Pass, Secret), Fault> {
         let open = self.open.as_ref().ok_or_else(|| {
             Fault::order("this platform has no listener for machines")
                 .next("set `machines.listen` in platform.toml, such as \"0.0.0.0:7443\", and start it again")
         })?;
         let invitation = Invitation::make(open.authority);
-        let (secret, text) = (invitation.secret.clone(), invitation.text());
-        let kept = store.write(move |tx| tx.invite_machine(&secret, &new, &by));
-        kept.await.map_err(refused)?;
-        Ok(Pass {
-            text,
+        let pass = Pass {
+            text: invitation.text(),
             url: format!("https://{}", open.address),
-        })
+        };
+        Ok((pass, invitation.secret))
     }
 }
 
@@ -131,34 +151,59 @@ async fn authority(store: &Store) -> Result<Authority, Fault> {
     Authority::open(&Kept { certificate, key }).map_err(broken)
 }
 
+/// What a builder says of itself that is taken from it: what machine it is. What it is for, its invitation says.
+fn believable(mut own: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    own.retain(|name, value| ["arch", "os"].contains(&name.as_str()) && is_label(value));
+    own
+}
+
 /// Who machines are, by the store.
 struct Register(Store);
 
 impl Desk for Register {
-    fn join(&self, secret: Secret, name: String, key: Digest) -> BoxFuture<'_, Result<HostId, Fault>> {
+    fn join(&self, guest: Newcomer) -> BoxFuture<'_, Result<Joined, Fault>> {
         Box::pin(async move {
             let (id, now) = (HostId::from_bits(clock::bits()), clock::now());
-            let joined = self
-                .0
-                .write(move |tx| tx.join_machine(&id, &secret, &name, key, now));
-            Ok(joined.await.map_err(refused)?.id)
+            let Newcomer {
+                secret,
+                name,
+                key,
+                builder,
+            } = guest;
+            let joined = self.0.write(move |tx| match builder.map(believable) {
+                Some(own) => {
+                    let joined = tx.join_builder(&id, &secret, &name, key, &own, now)?;
+                    let store::Builder { id, labels, .. } = joined;
+                    Ok(Joined { id, labels })
+                }
+                None => {
+                    let id = tx.join_machine(&id, &secret, &name, key, now)?.id;
+                    let labels = BTreeMap::new();
+                    Ok(Joined { id, labels })
+                }
+            });
+            joined.await.map_err(refused)
         })
     }
 
     fn known(&self, key: Digest) -> BoxFuture<'_, Result<Option<HostId>, Fault>> {
         Box::pin(async move {
             let now = clock::now();
-            self.0
-                .write(move |tx| tx.machine_of_key(key, now))
-                .await
-                .map_err(stored)
+            let known = self.0.write(move |tx| match tx.machine_of_key(key, now)? {
+                None => tx.builder_of_key(key, now),
+                machine => Ok(machine),
+            });
+            known.await.map_err(stored)
         })
     }
 
     fn renew(&self, machine: HostId, key: Digest) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let by = By::platform(clock::now());
-            let kept = self.0.write(move |tx| tx.expect_key(&machine, key, &by));
+            let kept = self.0.write(move |tx| match tx.expect_key(&machine, key, &by) {
+                Err(store::Error::Missing { .. }) => tx.expect_builder_key(&machine, key, &by),
+                kept => kept,
+            });
             kept.await.map_err(stored)
         })
     }
@@ -175,9 +220,10 @@ impl Desk for Register {
 impl Register {
     async fn seen(&self, machine: HostId, address: Option<String>) {
         let now = clock::now();
-        let kept = self
-            .0
-            .write(move |tx| tx.see_machine(&machine, address.as_deref(), now));
+        let kept = self.0.write(move |tx| {
+            tx.see_machine(&machine, address.as_deref(), now)?;
+            tx.see_builder(&machine, address.as_deref(), now)
+        });
         if let Err(error) = kept.await {
             error!("cannot keep when a machine was seen: {}", chain(&error));
         }

@@ -64,7 +64,7 @@ enum Command {
     /// The role that makes containers, as root.
     #[command(hide = true)]
     Node,
-    /// This machine as a registered one of a platform: it dials, and releases are deployed here.
+    /// This machine as a registered one of a platform: it dials, and releases are deployed here, or builds run here.
     Agent(cli::agent::Agent),
     /// The load balancer: alone, as a file says, or what the one of this machine does.
     Edge(cli::edge::Edge),
@@ -119,6 +119,7 @@ fn in_runtime(command: Command, global: cli::Global, lent: role::Lent) -> ExitCo
     let data = config::Data(path);
     let makes_containers = match &command {
         Command::Node => true,
+        Command::Agent(agent) if agent.builder => rustix::process::geteuid().is_root(),
         // Without the right to, it will say so itself.
         Command::Client(command) => command.makes_containers() && rustix::process::geteuid().is_root(),
         _ => false,
@@ -128,6 +129,7 @@ fn in_runtime(command: Command, global: cli::Global, lent: role::Lent) -> ExitCo
     }
     let mut runtime = match &command {
         Command::Serve | Command::Node => tokio::runtime::Builder::new_multi_thread(),
+        Command::Agent(agent) if agent.builder => tokio::runtime::Builder::new_multi_thread(),
         Command::Client(command) if command.makes_containers() => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };

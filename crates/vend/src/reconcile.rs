@@ -2,6 +2,7 @@
 
 pub mod bases;
 pub mod branches;
+pub mod builders;
 pub mod fleet;
 pub mod machines;
 pub mod moves;

@@ -1,6 +1,6 @@
 //! `vend serve`: the rooms that decide, put together.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use futures_util::future::BoxFuture;
@@ -80,6 +80,7 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     tasks.spawn(reconcile::branches::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::rest::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::machines::run(Arc::clone(&world), stop.clone()));
+    tasks.spawn(reconcile::builders::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::moves::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::retention::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::bases::run(Arc::clone(&world), stop.clone()));
@@ -297,6 +298,10 @@ impl web::Sight for Eyes {
 
     fn machine(&self, id: &HostId) -> Option<host::machine::Seen> {
         self.0.machines.live.seen(id)
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        host::build::own_labels(self.0.platform.builds.labels.clone())
     }
 
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>, Fault>> {

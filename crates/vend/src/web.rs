@@ -10,6 +10,7 @@ mod apps;
 mod artifacts;
 mod audit;
 mod auth;
+mod builders;
 mod commands;
 mod console;
 mod deployments;

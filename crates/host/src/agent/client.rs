@@ -66,6 +66,14 @@ impl Client {
         }
     }
 
+    /// What all calls to an agent that has dialled share.
+    pub(crate) fn connection(&self) -> Option<http2::SendRequest<Body>> {
+        match &self.way {
+            Way::Socket(_) => None,
+            Way::Dialled(connection) => Some(connection.clone()),
+        }
+    }
+
     pub async fn health(&self) -> Result<Health, Error> {
         self.get("/v1/health").await
     }

@@ -12,11 +12,43 @@ use model::{
 
 use super::Error;
 
-/// Whether a machine with these labels is what the build asks for.
+/// A machine that builds: what people call it, and what it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Offer {
+    /// The machine that this runs on, with these labels of its operator's.
+    pub fn here(labels: BTreeMap<String, String>) -> Self {
+        Self {
+            name: "this machine".to_owned(),
+            labels: own_labels(labels),
+        }
+    }
+
+    /// Has it all of these labels?
+    pub fn has(&self, wanted: &BTreeMap<String, String>) -> bool {
+        let mut wanted = wanted.iter();
+        wanted.all(|(name, value)| self.labels.get(name) == Some(value))
+    }
+}
+
+/// Whether this machine is what the build asks for.
 pub(super) fn labels(order: &BuildOrder, have: &BTreeMap<String, String>) -> Result<(), Error> {
+    let here = Offer {
+        labels: have.clone(),
+        ..Offer::here(BTreeMap::new())
+    };
+    one_has(&wanted(order), &[here])
+}
+
+/// What a build asks of its machine.
+pub fn wanted(order: &BuildOrder) -> BTreeMap<String, String> {
     let mut wanted = order.labels.clone();
     wanted.extend(asked(order.task.as_ref(), &order.buildspec));
-    have_all(&wanted, have)
+    wanted
 }
 
 /// What the buildspec and the batch say of the machine.
@@ -28,21 +60,20 @@ fn asked(task: Option<&Task>, buildspec: &Buildspec) -> BTreeMap<String, String>
     wanted
 }
 
-/// Refuses a batch of which a build asks for another machine than the one that there is, with these labels of its
-/// operator's: that is known before any of its builds runs. Those whose failure is not the batch's fail by themselves.
-/// `buildspec` gives what a build runs, where it is known.
+/// Refuses a batch of which a build asks for another machine than those that there are: that is known before any of its
+/// builds runs. Those whose failure is not the batch's fail by themselves. `buildspec` gives what a build runs, where it is
+/// known.
 pub fn fits<'a>(
     batch: &Batch,
-    labels: BTreeMap<String, String>,
+    offers: &[Offer],
     buildspec: impl Fn(&Task) -> Option<&'a Buildspec>,
 ) -> Result<(), Fault> {
-    let have = own_labels(labels);
     let refused = |task: &Task| {
         let wanted = match buildspec(task) {
             Some(own) => asked(Some(task), own),
             None => task.labels.clone(),
         };
-        let error = have_all(&wanted, &have).err()?;
+        let error = one_has(&wanted, offers).err()?;
         Some((task.identifier.clone(), Fault::from(error)))
     };
     let counts = batch.tasks.iter().filter(|task| !task.ignore_failure);
@@ -64,27 +95,52 @@ pub fn fits<'a>(
     })
 }
 
-fn have_all(wanted: &BTreeMap<String, String>, have: &BTreeMap<String, String>) -> Result<(), Error> {
-    let missing = wanted.iter().find(|(name, value)| have.get(*name) != Some(value));
-    match missing {
-        None => Ok(()),
-        Some((name, value)) => {
-            let pairs = have.iter().map(|(name, value)| format!("{name}: {value}"));
-            let (label, have) = (format!("{name}: {value}"), pairs.collect::<Vec<_>>().join(", "));
-            // What a machine is, nobody can give it.
-            Err(match OWN.contains(&name.as_str()) {
-                true => Error::NoMachine { label, have },
-                false => Error::NoBuilder { label, have },
-            })
-        }
+/// Whether one of these machines has all that is wanted.
+pub fn one_has(wanted: &BTreeMap<String, String>, offers: &[Offer]) -> Result<(), Error> {
+    if offers.iter().any(|offer| offer.has(wanted)) {
+        return Ok(());
     }
+    let missing = |(name, value): &(&String, &String)| {
+        let value = Some(*value);
+        offers.iter().all(|offer| offer.labels.get(*name) != value)
+    };
+    let labels = match wanted.iter().find(missing) {
+        Some((name, value)) => format!("the label `{name}: {value}`"),
+        None => format!("all of the labels `{}`", told(wanted)),
+    };
+    // What a machine is, nobody can give it.
+    let own = OWN.iter().any(|name| labels.contains(&format!("`{name}: ")));
+    Err(match offers {
+        [only] if own => Error::NoMachine {
+            labels,
+            have: told(&only.labels),
+        },
+        [only] => Error::NoBuilder {
+            labels,
+            have: told(&only.labels),
+        },
+        several => Error::NoneOf {
+            labels,
+            have: several
+                .iter()
+                .map(|offer| format!("{} ({})", offer.name, told(&offer.labels)))
+                .collect::<Vec<_>>()
+                .join("; "),
+        },
+    })
+}
+
+/// For people.
+fn told(labels: &BTreeMap<String, String>) -> String {
+    let pairs = labels.iter().map(|(name, value)| format!("{name}: {value}"));
+    pairs.collect::<Vec<_>>().join(", ")
 }
 
 /// Labels that say what a machine is.
 const OWN: [&str; 2] = ["arch", "os"];
 
 /// What the machine is, and what its operator says of it.
-pub(super) fn own_labels(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
+pub fn own_labels(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let arch = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -158,7 +214,7 @@ mod tests {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
             let batch = spec.batch.as_ref().unwrap();
-            fits(batch, labels.collect(), |_| Some(&spec)).err()
+            fits(batch, &[Offer::here(labels.collect())], |_| Some(&spec)).err()
         };
         // One of the two is never what this machine is.
         let other = text.replace("{ type: ARM_CONTAINER }", "{ labels: { arch: s390x } }");
@@ -180,6 +236,48 @@ mod tests {
         );
         assert!(fault.next.unwrap().contains("platform.toml"));
         assert_eq!(refused(&fleet, &[("fleet", "big")]), None);
+    }
+
+    #[test]
+    fn a_build_goes_where_all_its_labels_are_on_one_machine() {
+        let labels = |text: &str| -> BTreeMap<String, String> {
+            let pairs = text.split_whitespace().filter_map(|pair| pair.split_once('='));
+            pairs
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect()
+        };
+        let offer = |name: &str, text| Offer {
+            name: name.to_owned(),
+            labels: labels(text),
+        };
+        let offers = [
+            offer("this machine", "arch=amd64 os=linux"),
+            offer("pi", "arch=arm64 os=linux"),
+            offer("big", "arch=amd64 fleet=big os=linux"),
+        ];
+        let all = "this machine (arch: amd64, os: linux); pi (arch: arm64, os: linux); \
+                   big (arch: amd64, fleet: big, os: linux)";
+        for (wanted, refused) in [
+            ("", None),
+            ("arch=arm64", None),
+            ("arch=amd64 fleet=big", None),
+            ("arch=riscv64 fleet=big", Some("the label `arch: riscv64`")),
+            ("fleet=small", Some("the label `fleet: small`")),
+            // Each has one of them.
+            (
+                "arch=arm64 fleet=big",
+                Some("all of the labels `arch: arm64, fleet: big`"),
+            ),
+        ] {
+            let said = one_has(&labels(wanted), &offers).err().map(Fault::from);
+            let told = refused.map(|refused| format!("no builder has {refused}: there are {all}"));
+            assert_eq!(
+                said.as_ref().map(|fault| &fault.message),
+                told.as_ref(),
+                "{wanted}"
+            );
+            assert!(said.is_none_or(|fault| fault.next.unwrap().contains("vend builders invite")));
+        }
     }
 
     fn spec() -> Buildspec {

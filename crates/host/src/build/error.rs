@@ -10,8 +10,8 @@ use crate::{container, layer, logs, objects, tree, work};
 pub enum Error {
     #[error("the build needs a value for its variable {variable}: the secret `{secret}` is not set")]
     NoSecret { variable: String, secret: String },
-    #[error("no builder has the label `{label}`: builds run on this machine, and it has {have}")]
-    NoMachine { label: String, have: String },
+    #[error("no builder has {labels}: builds run on this machine, and it has {have}")]
+    NoMachine { labels: String, have: String },
     #[error("{phase} failed: {message}{}{tests}", logs::said(last))]
     Failed {
         phase: String,
@@ -59,8 +59,10 @@ pub enum Error {
     Coverage { found: Option<f64>, wanted: f64 },
     #[error("DOWNLOAD_SOURCE failed: {0}")]
     Runtime(String),
-    #[error("no builder has the label `{label}`: the only one is this machine ({have})")]
-    NoBuilder { label: String, have: String },
+    #[error("no builder has {labels}: the only one is this machine ({have})")]
+    NoBuilder { labels: String, have: String },
+    #[error("no builder has {labels}: there are {have}")]
+    NoneOf { labels: String, have: String },
     #[error("the build ended without an artifact")]
     NoArtifact,
     #[error("the build's artifact has more than {0} bytes")]
@@ -125,10 +127,14 @@ impl From<Error> for Fault {
             | Error::NoArtifact
             | Error::Artifact(_)
             | Error::Disturbed(_) => Self::customer(text).next("correct the build and push again"),
-            Error::NoMachine { .. } => Self::customer(text)
-                .next("take what asks for another machine out of the buildspec: its `type` or its `env.shell`"),
+            Error::NoMachine { .. } => Self::customer(text).next(
+                "take what asks for another machine out of the buildspec: its `type` or its `env.shell`, \
+                 or have such a machine join: vend builders invite",
+            ),
             Error::NoBuilder { .. } => Self::customer(text)
                 .next("take the label out of the buildspec, or give it to this machine: `labels` of `[builds]` in platform.toml"),
+            Error::NoneOf { .. } => Self::customer(text)
+                .next("take the label out of the buildspec, or have a machine with it join: vend builders invite"),
             Error::Queued(_) => Self::order(text)
                 .next("push again, or have more builds run at a time: `at_once` of `[builds]` in platform.toml"),
             Error::Stopped(_) => Self::order(text),

@@ -9,6 +9,7 @@ use std::{
 
 use axum::body::Body;
 use camino::Utf8Path;
+use hyper::client::conn::http2;
 use jiff::Timestamp;
 use model::{
     DeploymentId, HostId, Ticket,
@@ -22,7 +23,7 @@ use crate::{
         self,
         api::{Configuration, Deploy, Disk, Health, Usage},
     },
-    deploy, now,
+    client, deploy, now,
 };
 
 /// For bringing a revision to a machine.
@@ -32,11 +33,11 @@ const UPLOAD: Duration = Duration::from_secs(1800);
 const CHECKS: Duration = Duration::from_secs(1800);
 
 /// Machines that are connected. Clones are the same.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Machines(Arc<Mutex<HashMap<HostId, Live>>>);
 
 /// A machine's connection.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Live {
     client: agent::Client,
     address: SocketAddr,
@@ -142,6 +143,16 @@ impl Machines {
             address: live.address,
             report: live.report,
         })
+    }
+
+    /// The node of a machine that builds.
+    pub fn node(&self, machine: &HostId) -> client::Client {
+        client::Client::of_machine(self.clone(), machine.clone())
+    }
+
+    /// What a machine is asked over, if it is connected.
+    pub(crate) fn connection(&self, machine: &HostId) -> Option<http2::SendRequest<Body>> {
+        self.lock().get(machine)?.client.connection()
     }
 
     /// Asks how a machine's agent is, and keeps what the machine uses.

@@ -1,6 +1,6 @@
 //! The platform's side of the listener: who is let in, and what becomes of the connection.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use futures_util::future::BoxFuture;
@@ -33,7 +33,7 @@ const PING: Duration = Duration::from_secs(20);
 /// The platform's memory of machines.
 pub trait Desk: Send + Sync + 'static {
     /// Takes in the machine that shows an invitation, which is used up with that. Its key is known from then on.
-    fn join(&self, secret: Secret, name: String, key: Digest) -> BoxFuture<'_, Result<HostId, Fault>>;
+    fn join(&self, guest: Newcomer) -> BoxFuture<'_, Result<Joined, Fault>>;
 
     /// Whose key it is; of two keys of a machine the older one is forgotten when the newer one comes.
     fn known(&self, key: Digest) -> BoxFuture<'_, Result<Option<HostId>, Fault>>;
@@ -45,6 +45,25 @@ pub trait Desk: Send + Sync + 'static {
     fn came(&self, machine: HostId, address: SocketAddr) -> BoxFuture<'_, ()>;
 
     fn went(&self, machine: HostId) -> BoxFuture<'_, ()>;
+}
+
+/// Who wants to be taken in.
+pub struct Newcomer {
+    /// Of its invitation.
+    pub secret: Secret,
+    /// What it calls itself.
+    pub name: String,
+    /// Of its key.
+    pub key: Digest,
+    /// Of one that wants to build: what it is.
+    pub builder: Option<BTreeMap<String, String>>,
+}
+
+/// Who was taken in.
+pub struct Joined {
+    pub id: HostId,
+    /// Of a builder: what its invitation calls it.
+    pub labels: BTreeMap<String, String>,
 }
 
 pub struct Gate {
@@ -139,16 +158,24 @@ impl Gate {
             invitation,
             name,
             key,
+            builder,
         } = read_line(stream).await.map_err(wrong)?;
         let key = Point::read(&key).ok_or_else(|| Fault::order("the key is not one of P-256"))?;
         let name: String = name.chars().filter(|c| !c.is_control()).take(NAME).collect();
-        let machine = self.desk.join(invitation, name, key.digest()).await?;
-        let certificate = self.authority.sign(&machine, &key, now(), self.lasting);
+        let guest = Newcomer {
+            secret: invitation,
+            name,
+            key: key.digest(),
+            builder,
+        };
+        let Joined { id, labels } = self.desk.join(guest).await?;
+        let certificate = self.authority.sign(&id, &key, now(), self.lasting);
         let certificate = certificate.map_err(|error| Fault::platform(chain(&error)))?;
         Ok(Admission {
-            machine,
+            machine: id,
             certificate: hex::encode(certificate),
             authority: hex::encode(self.authority.certificate()),
+            labels,
         })
     }
 

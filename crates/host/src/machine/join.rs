@@ -1,6 +1,7 @@
 //! The machine's side: `vend agent --join URL --token T`. It keeps its key, dials, and answers what an agent answers.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     io::Write as _,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
@@ -50,6 +51,9 @@ const SHORT: Duration = Duration::from_millis(250);
 /// A platform that does not answer a ping for so long is gone.
 const PING: Duration = Duration::from_secs(20);
 
+/// Questions at a time. Each build of a builder is one for as long as it takes, and others must get through beside them.
+const STREAMS: u32 = 100_000;
+
 /// Who a machine is, and to whom.
 #[derive(Clone, Serialize, Deserialize)]
 struct Identity {
@@ -61,15 +65,24 @@ struct Identity {
     key: Secret,
     certificate: String,
     authority: String,
+    /// Of a builder: what its invitation calls it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
 }
 
 /// Has the platform take in this machine, unless it has already. `url`: `https://HOST:PORT`, or without the scheme.
-/// Gives the machine's id.
+/// `builder`: what a machine is that wants to build. Gives the machine's id.
 ///
 /// # Errors
 ///
 /// The platform cannot be reached, is another one than the invitation's, or refuses; the state cannot be kept.
-pub async fn enrol(url: &str, token: Option<&Secret>, name: &str, state: &Path) -> Result<HostId, Error> {
+pub async fn enrol(
+    url: &str,
+    token: Option<&Secret>,
+    name: &str,
+    builder: Option<BTreeMap<String, String>>,
+    state: &Path,
+) -> Result<HostId, Error> {
     let platform = address(url)?;
     if let Some(known) = read(state)
         && known.platform == platform
@@ -87,6 +100,7 @@ pub async fn enrol(url: &str, token: Option<&Secret>, name: &str, state: &Path) 
         invitation: invitation.secret,
         name: name.chars().take(NAME).collect(),
         key: Point::of(&key).text(),
+        builder,
     };
     write_line(&mut stream, &application).await?;
     let answer: Result<Admission, Fault> = read_line(&mut stream).await?;
@@ -97,6 +111,7 @@ pub async fn enrol(url: &str, token: Option<&Secret>, name: &str, state: &Path) 
         key: Secret::new(hex::encode(key.serialize_der())),
         certificate: admission.certificate,
         authority: admission.authority,
+        labels: admission.labels,
     };
     write(state, &identity)?;
     Ok(identity.machine)
@@ -115,16 +130,9 @@ pub enum Wish {
 ///
 /// It cannot begin, or the platform says that the machine was removed.
 pub async fn serve(state: &Path, mut wishes: mpsc::Receiver<Wish>) -> Result<(), Error> {
-    let identity = read(state).ok_or_else(|| Error::Told("this machine has joined nothing yet".into()))?;
+    let ring = Ring::open(state)?;
     let guest =
         Guest::begin(Layout::machine(Path::new("/"), state)).map_err(|error| Error::Told(chain(&error)))?;
-    let ring = Arc::new(Ring {
-        state: state.to_owned(),
-        identity: Mutex::new(identity),
-        next: Mutex::new(None),
-        renewed: Notify::new(),
-        removed: Notify::new(),
-    });
     let router = guest.router().merge(keys(Arc::clone(&ring)));
     let stop = async {
         while let Some(Wish::Succeed) = wishes.recv().await {
@@ -133,23 +141,22 @@ pub async fn serve(state: &Path, mut wishes: mpsc::Receiver<Wish>) -> Result<(),
     };
     let ended = tokio::select! {
         () = stop => Ok(()),
-        () = stay(&ring, &router) => forget(state),
+        () = stay(&ring, &router) => forget(state, "vend hosts invite"),
     };
     guest.end().await;
     ended
 }
 
-/// What it was is kept beside, and the next invitation lets it in again.
-fn forget(state: &Path) -> Result<(), Error> {
+/// What it was is kept beside, and the next invitation, which `command` gives, lets it in again.
+pub(super) fn forget(state: &Path, command: &str) -> Result<(), Error> {
     fs::rename(state.join(IDENTITY), state.join("identity.removed"))?;
-    Err(Error::Told(
-        "this machine was removed from its platform; `vend hosts invite` gives a new token to join with"
-            .into(),
-    ))
+    Err(Error::Told(format!(
+        "this machine was removed from its platform; `{command}` gives a new token to join with"
+    )))
 }
 
 /// The machine's keys: the one that it has, and the one that it is about to get.
-struct Ring {
+pub(super) struct Ring {
     state: PathBuf,
     identity: Mutex<Identity>,
     next: Mutex<Option<KeyPair>>,
@@ -158,7 +165,7 @@ struct Ring {
     removed: Notify,
 }
 
-fn keys(ring: Arc<Ring>) -> Router {
+pub(super) fn keys(ring: Arc<Ring>) -> Router {
     Router::new()
         .route("/v1/machine/key", post(new_key))
         .route("/v1/machine/certificate", put(new_certificate))
@@ -205,6 +212,23 @@ async fn removed(State(ring): State<Arc<Ring>>) -> Json<()> {
 }
 
 impl Ring {
+    pub(super) fn open(state: &Path) -> Result<Arc<Self>, Error> {
+        let identity =
+            read(state).ok_or_else(|| Error::Told("this machine has joined nothing yet".into()))?;
+        Ok(Arc::new(Self {
+            state: state.to_owned(),
+            identity: Mutex::new(identity),
+            next: Mutex::new(None),
+            renewed: Notify::new(),
+            removed: Notify::new(),
+        }))
+    }
+
+    /// What a builder's invitation calls it.
+    pub(super) fn labels(&self) -> BTreeMap<String, String> {
+        self.identity().labels
+    }
+
     fn identity(&self) -> Identity {
         self.identity
             .lock()
@@ -229,7 +253,7 @@ impl Identity {
 }
 
 /// Dials again and again, until the platform says that it knows the machine no more. With a new certificate another connection is made, and the one before ends what it has.
-async fn stay(ring: &Ring, router: &Router) {
+pub(super) async fn stay(ring: &Ring, router: &Router) {
     let (mut pause, mut after) = (SHORT, None::<CancellationToken>);
     loop {
         let identity = ring.identity();
@@ -283,6 +307,7 @@ async fn answer(stream: TlsStream<TcpStream>, router: Router, leaving: Cancellat
         .timer(TokioTimer::new())
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING)
+        .max_concurrent_streams(STREAMS)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = pin!(connection);
     let ended = tokio::select! {

@@ -66,25 +66,32 @@ pub struct Stopping {
     pub reason: String,
 }
 
-pub fn router() -> Router<Node> {
+/// What builds need, on a node that does nothing else too.
+pub fn building() -> Router<Node> {
     Router::new()
         .route("/v1/health", get(health))
+        .route("/v1/builds/build", post(build))
+        .route("/v1/builds/waits", post(waits))
+        .route("/v1/builds/list", post(builds))
+        .route("/v1/work/stop", post(stop_work))
+        .route("/v1/logs/read", post(read_log))
+        .layer(DefaultBodyLimit::max(LIMIT))
+}
+
+pub fn router() -> Router<Node> {
+    Router::new()
         .route("/v1/hosts/start", post(start))
         .route("/v1/hosts/stop", post(stop))
         .route("/v1/hosts/list", post(list))
         .route("/v1/networks/remove", post(remove_network))
         .route("/v1/databases/ensure", post(ensure))
         .route("/v1/databases/destroy", post(destroy))
-        .route("/v1/builds/build", post(build))
-        .route("/v1/builds/waits", post(waits))
         .route("/v1/images/bake", post(bake))
         .route("/v1/images/find", post(find))
         .route("/v1/deployments/deploy", post(deploy))
         .route("/v1/deployments/stop", post(end))
         .route("/v1/deployments/watch", post(watch))
         .route("/v1/deployments/check", post(check))
-        .route("/v1/work/stop", post(stop_work))
-        .route("/v1/logs/read", post(read_log))
         .layer(DefaultBodyLimit::max(LIMIT))
 }
 
@@ -136,6 +143,11 @@ async fn build(State(node): State<Node>, Order(call): Order<Ticketed<BuildOrder>
 /// Does a build or a bake wait for its turn?
 async fn waits(State(node): State<Node>, Order(ticket): Order<Ticket>) -> Response {
     answer(Ok(node.yard.waits(&ticket) || node.oven.waits(&ticket)))
+}
+
+/// What goes on under tickets: on a node that only builds, its builds.
+async fn builds(State(node): State<Node>) -> Response {
+    answer(Ok(node.tickets.running()))
 }
 
 async fn bake(State(node): State<Node>, Order(call): Order<Ticketed<BakeOrder>>) -> Response {

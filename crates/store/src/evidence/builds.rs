@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use model::{
-    AppName, Digest, ExecutionId, Place, TenantName, Ticket,
+    AppName, Digest, ExecutionId, HostId, Place, TenantName, Ticket,
     port::{Built, Commit, Fault, LogRef, PhaseReport, TestReport},
 };
 use rusqlite::{Row, params};
@@ -27,11 +27,25 @@ pub struct Build {
     pub built: Option<Built>,
     pub fault: Option<Fault>,
     pub log: Option<LogRef>,
+    /// The builder that has it; `None`: the platform's own machine.
+    pub builder: Option<HostId>,
+    /// So often it was given to a builder.
+    pub given: u32,
+    /// Where what its builder says begins in its log, in bytes; `None`: it has not been asked yet.
+    pub log_from: Option<u64>,
     pub started_at: Timestamp,
     pub ended_at: Option<Timestamp>,
 }
 
 impl Build {
+    /// The ticket under which its builder has it: another one each time, as what was given up is not to be found again.
+    pub fn ticket_there(&self) -> Ticket {
+        match self.given {
+            0 | 1 => self.ticket.clone(),
+            again => self.ticket.part(&format!("b{again}")),
+        }
+    }
+
     /// What it went through, as far as its machine said.
     pub fn phases(&self) -> &[PhaseReport] {
         let built = self.built.as_ref().map(|built| &built.phases);
@@ -99,6 +113,12 @@ impl Db<'_> {
         )
     }
 
+    /// All that go on, oldest first.
+    pub fn running_builds(&self) -> Result<Vec<Build>, Error> {
+        let sql = format!("{SELECT} WHERE b.state = 'running' ORDER BY b.started_at, b.ticket");
+        self.all(&sql, [], build)
+    }
+
     /// What those went through: whoever looks every second reads no reports and no lists of files.
     pub fn ran_in_execution(&self, execution: &ExecutionId) -> Result<Vec<Ran>, Error> {
         self.all(
@@ -130,7 +150,8 @@ impl Db<'_> {
             .collect())
     }
 
-    fn build_of_ticket(&self, ticket: &Ticket) -> Result<Option<Build>, Error> {
+    /// `None`: it was never begun.
+    pub fn build_of_ticket(&self, ticket: &Ticket) -> Result<Option<Build>, Error> {
         self.one(&format!("{SELECT} WHERE b.ticket = ?1"), [ticket.as_str()], build)
     }
 }
@@ -250,6 +271,9 @@ fn build(row: &Row<'_>) -> rusqlite::Result<Build> {
         built: row.maybe_json("built")?,
         fault: row.maybe_json("fault")?,
         log: row.maybe_parsed("log")?,
+        builder: row.maybe_parsed("builder")?,
+        given: row.get("given")?,
+        log_from: row.get("log_from")?,
         started_at: row.at("started_at")?,
         ended_at: row.maybe_at("ended_at")?,
     })

@@ -1,10 +1,17 @@
-//! `vend agent`: this machine as one of somebody's platform.
+//! `vend agent`: this machine as one of somebody's platform, on which releases are deployed, or which builds.
 
 use std::{path::PathBuf, process::ExitCode};
 
+use camino::Utf8PathBuf;
 use clap::Args;
-use host::machine::join::{self, Wish};
-use model::Secret;
+use host::{
+    machine::{
+        Error, builder,
+        join::{self, Wish},
+    },
+    node::NodeConfig,
+};
+use model::{Secret, address::Network};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -16,34 +23,66 @@ pub struct Agent {
     /// The platform's listener for machines, such as `https://platform.example:7443`
     #[arg(long, value_name = "URL")]
     join: String,
-    /// What `vend hosts invite` gave. Only the first time.
+    /// Build for the platform, as one that `vend builders invite` lets in.
+    #[arg(long)]
+    pub builder: bool,
+    /// So many builds run at a time; more wait.
+    #[arg(long, value_name = "BUILDS", default_value_t = 2, requires = "builder")]
+    at_once: usize,
+    /// A private network that builds reach, such as `10.1.2.0/24`.
+    #[arg(long, value_name = "NETWORK", requires = "builder", value_parser = network)]
+    allow: Vec<Network>,
+    /// What `vend hosts invite` or `vend builders invite` gave. Only the first time.
     #[arg(long, env = "VEND_JOIN_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// What the machine is called in lists. Default: its host name.
     #[arg(long)]
     name: Option<String>,
-    /// Where its key and what was deployed are kept.
-    #[arg(long, value_name = "DIRECTORY", default_value = "/var/lib/vend-machine")]
-    state: PathBuf,
+    /// Where its key and what was deployed, or built, are kept. Default: /var/lib/vend-machine, /var/lib/vend-builder
+    #[arg(long, value_name = "DIRECTORY")]
+    state: Option<PathBuf>,
+}
+
+fn network(text: &str) -> Result<Network, String> {
+    Network::exact(text).ok_or_else(|| "write a network such as 10.1.2.0/24".to_owned())
 }
 
 pub async fn run(agent: Agent) -> ExitCode {
+    let invite = match agent.builder {
+        true => "vend builders invite",
+        false => "vend hosts invite TENANT",
+    };
     match serve(agent).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", crate::flow::chain(&error));
-            eprintln!("next: ask whoever operates the platform for an invitation: vend hosts invite TENANT");
+            eprintln!("next: ask whoever operates the platform for an invitation: {invite}");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn serve(agent: Agent) -> Result<(), host::machine::Error> {
+async fn serve(agent: Agent) -> Result<(), Error> {
     let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let name = agent.name.unwrap_or(own);
     let token = agent.token.map(Secret::new);
-    let machine = join::enrol(&agent.join, token.as_ref(), &name, &agent.state).await?;
+    let default = || match agent.builder {
+        true => PathBuf::from("/var/lib/vend-builder"),
+        false => PathBuf::from("/var/lib/vend-machine"),
+    };
+    let state = agent.state.clone().unwrap_or_else(default);
+    let own = agent.builder.then(builder::own_labels);
+    let machine = join::enrol(&agent.join, token.as_ref(), &name, own, &state).await?;
     crate::output::aloud(format_args!("this machine is {machine}"));
+    if agent.builder {
+        let utf8 = Utf8PathBuf::from_path_buf(state.clone());
+        let data = utf8.map_err(|_| Error::Told("the directory's path is not UTF-8".into()))?;
+        let mut config = NodeConfig::new(data);
+        config.builds_at_once = agent.at_once;
+        config.registries = agent.allow.clone();
+        config.allowed = agent.allow;
+        return builder::serve(&state, config, crate::roles::ended()).await;
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -61,7 +100,7 @@ async fn serve(agent: Agent) -> Result<(), host::machine::Error> {
         }
     };
     tokio::select! {
-        served = join::serve(&agent.state, wishes) => served,
+        served = join::serve(&state, wishes) => served,
         never = listening => never,
     }
 }

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 use host::build::{
-    Left,
+    Left, Offer,
     batch::{self, End},
     fits,
     local::{self, Workshop},
@@ -147,8 +147,10 @@ async fn build(arguments: &BuildArgs, output: &Output) -> Outcome {
     }
     if let Some(batch) = &work.batch {
         // No operator gave this machine labels.
-        fits(batch, BTreeMap::new(), |task| work.specs.get(&task.identifier))
-            .map_err(|fault| advice::told(&fault, arguments))?;
+        fits(batch, &[Offer::here(BTreeMap::new())], |task| {
+            work.specs.get(&task.identifier)
+        })
+        .map_err(|fault| advice::told(&fault, arguments))?;
     }
     if let Some(to) = &arguments.artifacts {
         local::is_free(to).map_err(|error| failed(&error))?;

@@ -1,5 +1,6 @@
 //! The revision: the source run through its buildspec, tests included.
 
+pub(super) mod place;
 mod whole;
 
 use std::{
@@ -12,7 +13,7 @@ use host::build::{batch, fits, gate, report};
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Digest, Place, Secret, Ticket,
-    port::{BuildOrder, Builder as _, Built, Commit, Fault, GIT_CREDENTIALS, PushEvent, TestReport},
+    port::{BuildOrder, Built, Commit, Fault, GIT_CREDENTIALS, PushEvent, TestReport},
     spec::{
         self,
         build::{Batch, Env, SecretRef, Task},
@@ -53,12 +54,12 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     };
     // What is known of all of them is said before one runs.
     let specs = specs(world, &input, &buildspec, &batch).await?;
-    let labels = world.platform.builds.labels.clone();
-    fits(&batch, labels, |task| specs.get(&task.identifier))?;
+    let offers = place::offers(world, &input.place.tenant).await?;
+    fits(&batch, &offers, |task| specs.get(&task.identifier))?;
     let counts = batch.tasks.iter().filter(|task| !task.ignore_failure);
     let counts = counts.filter_map(|task| specs.get(&task.identifier));
     lacks(world, &input.place, counts).await?;
-    // As many as the node's queue takes at a time, and those that wait there in its order.
+    // As many as the queue of each machine takes at a time, and those that wait there in its order.
     let one = |task: Task| {
         let own = specs.get(&task.identifier).unwrap_or(&buildspec).clone();
         let input = &input;
@@ -205,7 +206,7 @@ async fn build(
         push: Some(input.event.clone().unwrap_or_default()),
         trunk: super::images::trunk(world, &input.place).await?,
     };
-    let mut built = world.node.build(&ticket, &order).await;
+    let mut built = place::build(world, &ticket, &order).await;
     if let Ok(built) = &mut built
         && is_part
     {

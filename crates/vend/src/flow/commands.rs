@@ -11,7 +11,7 @@ use model::{
     port::{Fault, PushEvent},
     wire::{NewRollback, Refreshed},
 };
-use store::{By, NewInvitation, NewPush, PushState};
+use store::{By, NewBuilder, NewInvitation, NewPush, PushState};
 
 use super::{
     Outcome, World, approve, cancel, definition, deletion, migrate, moving, plan, runs, start, stored, target,
@@ -119,6 +119,22 @@ impl Commands for Flows {
 
     fn invite(&self, new: NewInvitation, by: By) -> BoxFuture<'_, Result<Pass, Fault>> {
         Box::pin(async move { self.world.machines.invite(&self.world.store, new, by).await })
+    }
+
+    fn invite_builder(&self, new: NewBuilder, by: By) -> BoxFuture<'_, Result<Pass, Fault>> {
+        Box::pin(async move {
+            let machines = &self.world.machines;
+            machines.invite_builder(&self.world.store, new, by).await
+        })
+    }
+
+    fn remove_builder(&self, id: HostId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let drained = self.world.store.write(move |tx| tx.drain_builder(&id, &by));
+            drained.await.map_err(refused)?;
+            self.world.pokes.builders.notify_one();
+            Ok(())
+        })
     }
 
     fn remove_machine(&self, id: HostId, by: By) -> BoxFuture<'_, Result<(), Fault>> {

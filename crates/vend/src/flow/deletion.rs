@@ -209,6 +209,7 @@ async fn finish(world: &World, what: &Deletion) -> Result<(), Fault> {
     }
     // First: while the order is there, it is done again until it is done.
     world.node.forget(&what.tenant, what.app.as_ref()).await?;
+    crate::reconcile::builders::forget(world, &what.tenant, what.app.as_ref()).await?;
     let own = what.clone();
     let by = By::new(what.actor.clone(), crate::clock::now());
     let deleted = world.store.write(move |tx| {

@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, future::join_all, stream};
 use model::{
     DeploymentId, HostId, Place,
     plan::PlanKind,
-    port::{Code, Deployer as _, Fault, HostRole, Hosts as _, Work as _},
+    port::{Code, Deployer as _, Fault, HostRole, Hosts as _},
     release::ReleaseState,
 };
 use serde::Deserialize;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use store::{By, DeploymentState, HostState, PushState};
 use tracing::{debug, warn};
 
-use super::{Attempt, World, cancel, late, migrate, roll, shift, state::Planned, stored, supersede};
+use super::{Attempt, World, build, cancel, late, migrate, roll, shift, state::Planned, stored, supersede};
 use crate::reconcile::routes;
 
 /// So many builds and bakes are stopped at a time.
@@ -123,7 +123,7 @@ async fn stop_work(world: &World, attempt: &Attempt, cause: &str) -> Result<(), 
     let running = running.await.map_err(stored)?;
     // Several at once: each is waited for for a moment.
     let stops = running.into_iter().map(|ticket| async move {
-        let fault = world.node.stop_work(&ticket, cause).await?;
+        let fault = build::place::stop(world, &ticket, cause).await?;
         Ok::<_, Fault>((ticket, fault.map(|fault| fault.phases).unwrap_or_default()))
     });
     let phases = each(stops).await?;

@@ -58,11 +58,15 @@ pub async fn run(world: Arc<World>, cancel: CancellationToken) {
 
 /// Has every machine looked after that is not already, and begins what machines have missed.
 async fn round(world: &World, turns: &mut Turns) -> Result<(), Fault> {
-    let machines = world.store.read(|db| db.machines(None)).await.map_err(stored)?;
-    world
-        .machines
-        .live
-        .keep_only(|id| machines.iter().any(|machine| machine.id == *id));
+    let read = world
+        .store
+        .read(|db| Ok::<_, store::Error>((db.machines(None)?, db.builders()?)));
+    let (machines, builders) = read.await.map_err(stored)?;
+    let machine = machines.iter().map(|machine| &machine.id);
+    let known: BTreeSet<_> = machine
+        .chain(builders.iter().map(|builder| &builder.id))
+        .collect();
+    world.machines.live.keep_only(|id| known.contains(id));
     for machine in &machines {
         turns.wait(&machine.id, &machine.tenant);
     }

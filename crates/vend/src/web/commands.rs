@@ -1,6 +1,8 @@
 //! What handlers need from the rooms beside them, in two small traits. `flow` implements the first; the clients of
 //! node and edge together implement the second. `web` knows neither by name.
 
+use std::collections::BTreeMap;
+
 use axum::body::Body;
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
@@ -13,7 +15,7 @@ use model::{
     route::TargetHealth,
     wire::{NewRollback, Refreshed, Side},
 };
-use store::{By, NewInvitation};
+use store::{By, NewBuilder, NewInvitation};
 
 use crate::machines::Pass;
 
@@ -88,6 +90,12 @@ pub trait Commands: Send + Sync + 'static {
     /// Removes a machine, once it has nothing to do.
     fn remove_machine(&self, id: HostId, by: By) -> BoxFuture<'_, Result<(), Fault>>;
 
+    /// Lets one builder in.
+    fn invite_builder(&self, new: NewBuilder, by: By) -> BoxFuture<'_, Result<Pass, Fault>>;
+
+    /// Removes a builder, once it has no build.
+    fn remove_builder(&self, id: HostId, by: By) -> BoxFuture<'_, Result<(), Fault>>;
+
     fn rollback(&self, place: Place, order: NewRollback, by: By)
     -> BoxFuture<'_, Result<ExecutionId, Fault>>;
 
@@ -157,6 +165,9 @@ pub trait Sight: Send + Sync + 'static {
 
     /// A registered machine, if it is connected.
     fn machine(&self, id: &HostId) -> Option<host::machine::Seen>;
+
+    /// What the platform's own machine is, for builds.
+    fn labels(&self) -> BTreeMap<String, String>;
 
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>, Fault>>;
 

@@ -77,10 +77,7 @@ pub async fn invite(
     input::Json(new): input::Json<NewInvitation>,
 ) -> Result<(StatusCode, Json<Invitation>), Refusal> {
     caller.may(Action::Administer, Some(&tenant), &format!("tenant `{tenant}`"))?;
-    let seconds = new.expires_in.unwrap_or(USUAL);
-    if !(1..=LONGEST).contains(&seconds) {
-        return Err(Refusal::invalid("an invitation ends after 1 second to 7 days"));
-    }
+    let seconds = lasting(new.expires_in)?;
     check(&new.labels)?;
     let by = state.by(&caller.0);
     let expires_at = by.at + SignedDuration::from_secs(seconds.into());
@@ -98,7 +95,17 @@ pub async fn invite(
     Ok((StatusCode::CREATED, Json(invitation)))
 }
 
-fn check(labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
+/// How long an invitation is good, in seconds.
+pub fn lasting(wanted: Option<u32>) -> Result<u32, Refusal> {
+    let seconds = wanted.unwrap_or(USUAL);
+    match (1..=LONGEST).contains(&seconds) {
+        true => Ok(seconds),
+        false => Err(Refusal::invalid("an invitation ends after 1 second to 7 days")),
+    }
+}
+
+/// Labels as an invitation gives them.
+pub fn check(labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
     let wrong = labels
         .iter()
         .find(|(name, value)| !is_label(name) || !is_label(value));

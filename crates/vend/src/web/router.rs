@@ -16,8 +16,8 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    approvals, apps, artifacts, audit, console, deployments, doors, drawings, environments, executions, git,
-    hooks, hosts, idempotency, images, input, logs, machines, moves, platform,
+    approvals, apps, artifacts, audit, builders, console, deployments, doors, drawings, environments,
+    executions, git, hooks, hosts, idempotency, images, input, logs, machines, moves, platform,
     refusal::{Kind, Refusal},
     releases, secrets,
     state::State,
@@ -90,6 +90,9 @@ fn operations() -> OpenApiRouter<State> {
         .routes(routes!(machines::invite))
         .routes(routes!(machines::list))
         .routes(routes!(machines::remove))
+        .routes(routes!(builders::invite))
+        .routes(routes!(builders::list))
+        .routes(routes!(builders::remove))
         .routes(routes!(images::show))
         .routes(routes!(images::bill))
         .routes(routes!(images::diff))

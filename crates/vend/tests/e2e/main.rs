@@ -9,6 +9,7 @@ mod abort;
 mod alone;
 mod batch;
 mod branches;
+mod builders;
 mod cancel;
 mod corridor;
 mod crash;

@@ -9,7 +9,7 @@ use model::{
 
 use super::*;
 
-pub(in crate::build) fn order(buildspec: Buildspec) -> BuildOrder {
+pub(crate) fn order(buildspec: Buildspec) -> BuildOrder {
     BuildOrder {
         place: "acme/shop/dev".parse().unwrap(),
         source: Digest::of(""),

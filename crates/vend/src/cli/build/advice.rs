@@ -39,7 +39,12 @@ pub fn next(fault: &Fault, arguments: &BuildArgs) -> Option<String> {
         });
     }
     // Nor a platform whose operator could be asked.
-    let own = next.split(", or ").filter(|part| !part.contains("platform.toml"));
+    let theirs = |part: &str| {
+        ["platform.toml", "vend builders"]
+            .iter()
+            .any(|word| part.contains(word))
+    };
+    let own = next.split(", or ").filter(|part| !theirs(part));
     let next = own.collect::<Vec<_>>().join(", or ");
     (!["", "correct the build", "push again"].contains(&next.as_str())).then_some(next)
 }
@@ -81,6 +86,10 @@ mod tests {
             ),
             (
                 "take the label out of the buildspec, or give it to this machine: `labels` of `[builds]` in platform.toml",
+                Some("take the label out of the buildspec"),
+            ),
+            (
+                "take the label out of the buildspec, or have a machine with it join: vend builders invite",
                 Some("take the label out of the buildspec"),
             ),
             (

@@ -80,6 +80,7 @@ fn cases() -> Vec<Case> {
     let deployment = format!("/v1/deployments/{}", world::deployment());
     let image = format!("/v1/images/{}", Digest::of("image"));
     let machine = format!("/v1/machines/{}", world::machine());
+    let builder = format!("/v1/builders/{}", world::builder());
     let in_acme = "tenant=acme&app=shop&environment=dev";
     let mut all = vec![
         case("version", get(), "/v1/version", Allowed, EVERYBODY),
@@ -351,6 +352,17 @@ fn cases() -> Vec<Case> {
         .status(201),
         case("machines.list", get(), "/v1/machines", SeesNothing, EVERYBODY),
         case("machines.remove", delete(), &machine, NotFound, OPERATORS).status(202),
+        case(
+            "builders.invite",
+            post(),
+            "/v1/builders/invitations",
+            Forbidden,
+            &[],
+        )
+        .body(json!({ "labels": { "arch": "arm64" }, "tenants": ["acme"] }))
+        .status(201),
+        case("builders.list", get(), "/v1/builders", Forbidden, &[]),
+        case("builders.remove", delete(), &builder, Forbidden, &[]).status(202),
         case("images.list", get(), "/v1/images", SeesNothing, EVERYBODY),
         case("images.show", get(), &image, NotFound, EVERYBODY),
         case(

@@ -5,6 +5,7 @@ mod recorder;
 pub use recorder::Recorder;
 
 use std::{
+    collections::BTreeMap,
     net::Ipv4Addr,
     sync::{Arc, Mutex},
 };
@@ -34,7 +35,7 @@ use model::{
     wire::{NewRollback, Refreshed},
 };
 use serde_json::Value;
-use store::{By, NewInvitation, Store};
+use store::{By, NewBuilder, NewInvitation, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -58,6 +59,10 @@ pub fn place() -> Place {
 
 pub fn machine() -> HostId {
     HostId::from_bits(2)
+}
+
+pub fn builder() -> HostId {
+    HostId::from_bits(3)
 }
 
 pub fn host() -> HostId {
@@ -343,6 +348,21 @@ fn seed(tx: &mut store::Tx<'_>) -> Result<(), store::Error> {
     let secret = Secret::new("a machine's".into());
     tx.invite_machine(&secret, &invitation, &by)?;
     tx.join_machine(&machine(), &secret, "box", Digest::of("key"), now())?;
+    let new = NewBuilder {
+        labels: [("arch".to_owned(), "arm64".to_owned())].into(),
+        tenants: Default::default(),
+        expires_at: now() + SignedDuration::from_secs(60),
+    };
+    let secret = Secret::new("a builder's".into());
+    tx.invite_builder(&secret, &new, &by)?;
+    tx.join_builder(
+        &builder(),
+        &secret,
+        "pi",
+        Digest::of("its key"),
+        &new.labels,
+        now(),
+    )?;
     tx.begin_move(&place(), "shop.aws.example", 1, false, &by)?;
     let push = store::NewPush {
         tenant: acme.clone(),

@@ -52,6 +52,19 @@ impl Commands for Recorder {
         })
     }
 
+    fn invite_builder(&self, new: NewBuilder, by: By) -> BoxFuture<'_, Result<Pass, Fault>> {
+        self.note(format!("invite a builder for {:?} by {}", new.tenants, by.actor));
+        done(Pass {
+            text: Secret::new("vendjoin_y".to_owned()),
+            url: "https://platform.example:7443".into(),
+        })
+    }
+
+    fn remove_builder(&self, id: HostId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        self.note(format!("remove the builder {id} by {}", by.actor));
+        done(())
+    }
+
     fn remove_machine(&self, id: HostId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
         self.note(format!("remove {id} by {}", by.actor));
         done(())
@@ -154,6 +167,10 @@ pub struct Machine;
 impl Sight for Machine {
     fn machine(&self, _: &HostId) -> Option<host::machine::Seen> {
         None
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        [("arch".to_owned(), "amd64".to_owned())].into()
     }
 
     fn access(&self, wanted: edge::AccessNewest) -> BoxFuture<'_, Result<edge::AccessLines, Fault>> {

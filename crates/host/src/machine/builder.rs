@@ -1,0 +1,45 @@
+//! A machine that builds: `vend agent --join URL --token T --builder`. Over the connection that it has made it answers
+//! what a node answers of builds, with the same code, and nothing else.
+
+use std::{collections::BTreeMap, path::Path};
+
+use crate::{
+    build,
+    container::chain,
+    node::{self, NodeConfig},
+};
+
+use super::{
+    Error,
+    join::{self, Ring},
+};
+
+/// What the machine is, whatever its invitation says.
+pub fn own_labels() -> BTreeMap<String, String> {
+    build::own_labels(BTreeMap::new())
+}
+
+/// Builds for the platform that it has joined until `stop`, whatever becomes of the connection.
+/// [`crate::container::enter_private_mounts`] was called before.
+///
+/// # Errors
+///
+/// It cannot begin, or the platform says that the machine was removed.
+pub async fn serve(
+    state: &Path,
+    mut config: NodeConfig,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let ring = Ring::open(state)?;
+    config.labels = ring.labels();
+    let told = |error: node::Error| Error::Told(chain(&error));
+    let builder = node::Builder::open(&config).await.map_err(told)?;
+    let router = builder.router().merge(join::keys(ring.clone()));
+    tokio::select! {
+        // What it builds is begun anew by the next one, which removes what is left first: to end it now would be an answer.
+        () = stop => return Ok(()),
+        () = join::stay(&ring, &router) => {}
+    }
+    builder.close().await.map_err(told)?;
+    join::forget(state, "vend builders invite")
+}

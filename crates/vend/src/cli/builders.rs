@@ -1,0 +1,103 @@
+//! Machines that build beside the platform's own.
+
+use clap::Subcommand;
+use model::wire::{Builder, Invitation, NewBuilder};
+
+use super::{Failure, Global, client::escape, hosts::label, now};
+use crate::output::{Output, Table, Tone, ago, cell, headline, maybe};
+
+#[derive(Debug, Subcommand)]
+pub enum Builders {
+    /// All machines that build, with their labels and what they build.
+    List,
+    /// Let one machine in that builds for this platform: gives what it runs to join.
+    Invite {
+        /// What it is beside its `arch` and `os`, such as fleet=big: builds ask for these.
+        #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
+        labels: Vec<(String, String)>,
+        /// Whose builds it gets; of all tenants without it.
+        #[arg(long = "tenant", value_name = "TENANT")]
+        tenants: Vec<String>,
+        /// Minutes until nobody is let in with it any more.
+        #[arg(long, value_name = "MINUTES", default_value_t = 60)]
+        expires: u32,
+    },
+    /// Remove a builder: it gets no new build, and once it has none its key is nobody's any more.
+    Remove { id: String },
+}
+
+pub async fn run(command: &Builders, global: &Global) -> Result<(), Failure> {
+    let (client, output) = (global.client()?, global.output());
+    match command {
+        Builders::List => {
+            let page = client.list::<Builder>("/v1/builders?", 10_000).await?;
+            output.show(&page, |page| table(&page.items, &output));
+        }
+        Builders::Invite {
+            labels,
+            tenants,
+            expires,
+        } => {
+            let tenant = |name: &String| {
+                name.parse()
+                    .map_err(|_| Failure::usage(format!("`{name}` is not the name of a tenant")))
+            };
+            let new = NewBuilder {
+                labels: labels.iter().cloned().collect(),
+                tenants: tenants.iter().map(tenant).collect::<Result<_, _>>()?,
+                expires_in: Some(expires.saturating_mul(60)),
+            };
+            let invitation: Invitation = client.post("/v1/builders/invitations", &new).await?;
+            output.show(&invitation, |invitation| {
+                let Invitation { token, url, .. } = invitation;
+                format!(
+                    "run on the machine, as root, until {}:\nvend agent --builder --join {url} --token {}\n",
+                    invitation.expires_at,
+                    token.expose()
+                )
+            });
+        }
+        Builders::Remove { id } => {
+            let builder: Builder = client.delete(&format!("/v1/builders/{}", escape(id))).await?;
+            output.show(&builder, |builder| match builder.builds.len() {
+                0 => format!("{} leaves\n", builder.name),
+                builds => format!("{} leaves when its {builds} builds have ended\n", builder.name),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn table(builders: &[Builder], output: &Output) -> String {
+    let mut table = Table::new([
+        "BUILDER", "NAME", "STATE", "LABELS", "FOR", "BUILDS", "ADDRESS", "SEEN",
+    ]);
+    for builder in builders {
+        let labels = builder.labels.iter();
+        let labels: Vec<String> = labels.map(|(name, value)| format!("{name}={value}")).collect();
+        let tenants: Vec<String> = builder.tenants.iter().map(ToString::to_string).collect();
+        let builds = builder.builds.iter();
+        let builds: Vec<String> = builds
+            .map(|build| format!("{} #{}", build.place, build.number))
+            .collect();
+        let tone = match builder.state.as_str() {
+            "connected" => Tone::Good,
+            "leaving" => Tone::Wait,
+            _ => Tone::Bad,
+        };
+        table.row([
+            maybe(builder.id.as_ref()),
+            cell(headline(&builder.name, 40)),
+            (builder.state.clone(), tone),
+            cell(labels.join(" ")),
+            cell(match tenants.is_empty() {
+                true => "all tenants".to_owned(),
+                false => tenants.join(" "),
+            }),
+            maybe((!builds.is_empty()).then(|| headline(&builds.join(", "), 80))),
+            maybe(builder.address.as_ref()),
+            maybe(builder.seen_at.map(|at| ago(at, now()))),
+        ]);
+    }
+    table.render(output, "")
+}
