@@ -20,13 +20,15 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use crate::layer::{
     Error,
     copy::{self, Copy, Deletions},
-    io_error, remove_tree, size,
+    io_error, remove_tree, remove_trees, size,
 };
 
 /// The directories where pip, npm and apt keep what they downloaded, relative to a container's root.
 pub(crate) const DOWNLOADS: [&str; 3] = ["root/.cache/pip", "root/.npm", "var/cache/apt/archives"];
 /// Where generations are made and go away, beside the caches. No tenant can have this name.
 const STAGING: &str = "+new";
+/// So begin the names of what goes away there.
+const OLD: &str = "old-";
 
 /// Caches under `<node>/cache/<name>/<generation>`. No two processes may have them open.
 #[derive(Debug, Clone)]
@@ -160,14 +162,14 @@ impl Caches {
             }
             let aside = self.set_aside(&path)?;
             drop(used);
-            remove_all(aside)?;
+            remove_trees(aside)?;
         }
         Ok(())
     }
 
     /// Takes a tree out of sight at once. It is the caller's to remove, without the lock: that takes as long as it has files.
     fn set_aside(&self, path: &Utf8Path) -> Result<Option<Utf8PathBuf>, Error> {
-        let aside = self.staging();
+        let aside = self.root.join(STAGING).join(format!("{OLD}{}", random()));
         match fs::rename(path, &aside) {
             Ok(()) => Ok(Some(aside)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -270,7 +272,7 @@ impl Caches {
             }
         }
         drop(used);
-        remove_all(aside)?;
+        remove_trees(aside)?;
         Ok(match fits {
             true => Harvest::Kept,
             false => Harvest::TooLarge(self.limit_bytes),
@@ -283,7 +285,7 @@ impl Caches {
 
     /// Removes caches whose names begin with these parts. Containers that stand on one see it vanish.
     pub fn remove(&self, name: &str) -> Result<(), Error> {
-        remove_all(self.set_aside(&self.root.join(name))?)
+        remove_trees(self.set_aside(&self.root.join(name))?)
     }
 
     fn generations(&self, name: &str) -> Result<Vec<u64>, Error> {
@@ -300,11 +302,6 @@ impl Caches {
         numbers.sort_unstable();
         Ok(numbers)
     }
-}
-
-/// Removes what was set aside.
-fn remove_all(aside: impl IntoIterator<Item = Utf8PathBuf>) -> Result<(), Error> {
-    aside.into_iter().try_for_each(|path| remove_tree(&path))
 }
 
 /// The name of an app's cache: one for each branch, so that a branch cannot put anything into another's. The digest is

@@ -22,7 +22,7 @@ use crate::{
     layer::{Error, Layers, Record, archive, io_error, touch, used_since},
     oci::{
         self,
-        attached::{self, Told},
+        attached::{self, Found, Told},
         export,
         layout::Layout,
         unpack::Deletions,
@@ -234,18 +234,32 @@ impl Images {
         )
     }
 
-    /// What came with an image that was taken in from this layout.
-    pub fn told(&self, layout: &Layout, tag: Option<&str>, image: &Digest) -> Result<ImageTaken, oci::Error> {
-        let told = attached::read(layout, &layout.find(tag)?.digest)?;
+    /// What came with an image that was taken in from this layout. The image is there: nothing of this fails it.
+    pub fn told(&self, layout: &Layout, tag: Option<&str>, image: &Digest) -> ImageTaken {
+        let Found {
+            all: told,
+            mut failed,
+        } = match layout.find(tag) {
+            Ok(source) => attached::read(layout, &source.digest),
+            Err(error) => Found {
+                all: Vec::new(),
+                failed: vec![error],
+            },
+        };
         let json = |told: &Told| serde_json::from_slice::<serde_json::Value>(&told.bytes).ok();
         let of = |kind: &'static str| told.iter().filter(move |told| told.kind == kind);
         let bill = of(attached::SPDX).next();
-        let bill = bill.map(|bill| Ok::<_, Error>(json(bill).as_ref() == Some(&self.describe(image)?.1)));
-        Ok(ImageTaken {
+        let same = bill.map(|bill| Ok::<_, Error>(json(bill).as_ref() == Some(&self.describe(image)?.1)));
+        let bill = same.transpose().unwrap_or_else(|error| {
+            failed.push(error.into());
+            None
+        });
+        ImageTaken {
             image: *image,
-            bill: bill.transpose()?,
+            bill,
             told: of(attached::ENVELOPE).filter_map(json).collect(),
-        })
+            warning: attached::warning(&failed),
+        }
     }
 
     /// Takes an image in. Layers that are here already, by what they hold, are not unpacked again.
@@ -335,8 +349,8 @@ impl Images {
         Ok(images)
     }
 
-    /// Removes the images that are neither in `keep` nor used since `unused_since`, and the layers that nothing needs any
-    /// more: no image that stays, and not `layers`. Whatever runs must be in `keep`.
+    /// Removes the images that are neither in `keep` nor used since `unused_since`, and sets aside the layers that nothing needs
+    /// any more: no image that stays, and not `layers`. Whatever runs must be in `keep`.
     pub fn sweep(
         &self,
         keep: &BTreeSet<Digest>,
@@ -447,6 +461,49 @@ mod tests {
     }
 
     #[test]
+    fn a_bill_that_came_along_is_compared_and_fails_nothing() {
+        let temporary = tempfile::tempdir().unwrap();
+        let node = Utf8Path::from_path(temporary.path()).unwrap();
+        let layers = Layers::open(node).unwrap();
+        let images = Images::open(node, layers.clone()).unwrap();
+        let key = layer(&layers, "base", None);
+        let image = images.keep(&[key], Timestamp::UNIX_EPOCH).unwrap();
+        let to = node.join("layout");
+        fs::create_dir(&to).unwrap();
+        let how = ImageExport {
+            compression: String::new(),
+            tag: None,
+            origin: None,
+            told: Some(Vec::new()),
+        };
+        let manifest = images.export_of(&image, &to, Packing::Plain, &how).unwrap();
+        let told = || images.told(&Layout::open(&to).unwrap(), None, &image);
+        assert_eq!((told().bill, told().warning), (Some(true), None));
+        // As whoever gives it away writes it anew.
+        let index = to.join("index.json");
+        let entries: serde_json::Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+        let path = |digest: &str| to.join("blobs/sha256").join(digest.trim_start_matches("sha256:"));
+        let about = entries["manifests"][1]["digest"].as_str().unwrap();
+        let text = fs::read_to_string(path(about)).unwrap();
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let old = document["layers"][0]["digest"].as_str().unwrap();
+        let bill = fs::read_to_string(path(old))
+            .unwrap()
+            .replace("SPDX-2.3", "SPDX-9.9");
+        let new = Digest::of(&bill).to_string();
+        let text = text.replace(old, &new);
+        let changed = Digest::of(&text).to_string();
+        fs::write(path(&new), bill).unwrap();
+        fs::write(path(&changed), text).unwrap();
+        fs::write(&index, entries.to_string().replace(about, &changed)).unwrap();
+        assert_eq!((told().bill, told().warning), (Some(false), None));
+        fs::remove_file(path(&new)).unwrap();
+        assert_eq!(told().bill, None);
+        assert!(told().warning.unwrap().contains("there is no file"));
+        assert_eq!(Layout::open(&to).unwrap().find(None).unwrap().digest, manifest);
+    }
+
+    #[test]
     fn images_stack_layers_and_keep_what_they_need() {
         let temporary = tempfile::tempdir().unwrap();
         let node = Utf8Path::from_path(temporary.path()).unwrap();
@@ -476,6 +533,15 @@ mod tests {
             (second, vec![second], 1, 1)
         );
         assert!(layers.get(&two).unwrap().is_none() && !layers.files(&two).exists());
+        let aside = || {
+            let entries = node.join("layers").read_dir_utf8().unwrap().flatten();
+            entries
+                .filter(|entry| entry.file_name().starts_with(".old-"))
+                .count()
+        };
+        assert_eq!(aside(), 1, "a sweep takes no time, however much goes");
+        layers.remove_old().unwrap();
+        assert_eq!(aside(), 0);
         assert!(images.lowers(&first).is_ok());
         let left: Vec<_> = fs::read_dir(node.join("layers")).unwrap().collect();
         assert_eq!(left.len(), 2, "a layer that was not finished is gone: {left:?}");

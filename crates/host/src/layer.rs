@@ -19,7 +19,10 @@ use model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::mount;
+use crate::{cache::random, mount};
+
+/// So begin the names of layers that go away.
+const OLD: &str = ".old-";
 
 /// Layers under `<node>/layers/<64 hex digits of the key>`: the directory `root` and the file `layer.json`.
 #[derive(Debug, Clone)]
@@ -198,8 +201,9 @@ impl Layers {
         Ok(records?.into_iter().flatten().collect())
     }
 
-    /// Removes the layers that are neither in `keep` nor used since `unused_since`, nor stand below such a one, and gives
-    /// their records. A layer that a container is mounted on must be in `keep`.
+    /// Sets aside the layers that are neither in `keep` nor used since `unused_since`, nor stand below such a one, and gives
+    /// their records. A layer that a container is mounted on must be in `keep`. It is quick:
+    /// [`Layers::remove_old`] gives the room back.
     pub fn sweep(&self, keep: &BTreeSet<Digest>, unused_since: Timestamp) -> Result<Vec<Record>, Error> {
         let records: BTreeMap<Digest, Record> = self
             .list()?
@@ -218,15 +222,20 @@ impl Layers {
         let mut removed = Vec::new();
         for (key, record) in records {
             if !needed.contains(&key) {
-                // First out of sight, then away: a crash in between leaves nothing that looks like a layer.
-                let away = self.root.join(format!(".old-{}", key.hex()));
+                // It may be made and set aside again before this one is away.
+                let away = self.root.join(format!("{OLD}{}-{}", key.hex(), random()));
                 let directory = self.directory(&key);
                 fs::rename(&directory, &away).map_err(io_error("rename", &directory))?;
-                remove_tree(&away)?;
                 removed.push(record);
             }
         }
         Ok(removed)
+    }
+
+    /// Removes what was set aside: of gigabytes and many files, so that nobody should have to wait for it.
+    pub fn remove_old(&self) -> Result<(), Error> {
+        let is_old = |path: &Utf8PathBuf| path.file_name().is_some_and(|name| name.starts_with(OLD));
+        remove_trees(self.entries()?.into_iter().filter(is_old))
     }
 
     fn directory(&self, key: &Digest) -> Utf8PathBuf {
@@ -290,6 +299,12 @@ pub(crate) fn remove_tree(path: &Utf8Path) -> Result<(), Error> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path)(error)),
         _ => Ok(()),
     }
+}
+
+/// All of them, also when one stays: gives the first reason.
+pub(crate) fn remove_trees(paths: impl IntoIterator<Item = Utf8PathBuf>) -> Result<(), Error> {
+    let removed = paths.into_iter().map(|path| remove_tree(&path));
+    removed.fold(Ok(()), |first, next| first.and(next))
 }
 
 pub(crate) fn io_error(doing: &'static str, path: &Utf8Path) -> impl FnOnce(io::Error) -> Error + use<> {

@@ -15,6 +15,9 @@ use crate::{
     layer::{self, Record},
 };
 
+/// A base that goes between two looks is asked for again, so many times in all.
+const TRIES: usize = 3;
+
 impl Oven {
     /// Keeps these layers from being swept until what it gives is dropped, those too that are yet to be made.
     pub(super) async fn stay(&self, layers: impl IntoIterator<Item = Digest>) -> Vec<Held> {
@@ -29,9 +32,15 @@ impl Oven {
         base: &Base,
         journal: &mut Journal,
     ) -> Result<(Record, Vec<Held>), Error> {
-        let line = |line: &str| journal.line(line);
-        let record = self.0.bases.ensured(Wanted::of(base), self.quiet(), line).await?;
-        self.stays(record).await
+        let mut tries = TRIES;
+        loop {
+            let line = |line: &str| journal.line(line);
+            let record = self.0.bases.ensured(Wanted::of(base), self.quiet(), line).await?;
+            tries -= 1;
+            if let Some(stays) = self.stays(record, tries).await? {
+                return Ok(stays);
+            }
+        }
     }
 
     /// The base of an order, made or unpacked if it is not there.
@@ -42,14 +51,20 @@ impl Oven {
     ) -> Result<(Record, Vec<Held>), Error> {
         let base = base::parse(&order.base)?;
         if let Base::Named(_) | Base::Oci(_) = base {
-            let (wanted, line) = (wanted(&base, order), |line: &str| journal.line(line));
-            let (record, old) = self.0.bases.recent(wanted, self.quiet(), line).await?;
-            if let Some(why) = old {
-                journal.line(&format!(
-                    "the base {base} is what it was when it was last asked for; what it is now is not known: {why}"
-                ));
+            let mut tries = TRIES;
+            loop {
+                let (wanted, line) = (wanted(&base, order), |line: &str| journal.line(line));
+                let (record, old) = self.0.bases.recent(wanted, self.quiet(), line).await?;
+                if let Some(why) = old {
+                    journal.line(&format!(
+                        "the base {base} is what it was when it was last asked for; what it is now is not known: {why}"
+                    ));
+                }
+                tries -= 1;
+                if let Some(stays) = self.stays(record, tries).await? {
+                    return Ok(stays);
+                }
             }
-            return self.stays(record).await;
         }
         let index = self.index(&order.source).await?;
         let (key, digest) = source::base_key(&index, &base).ok_or_else(|| source::no_base(&base))?;
@@ -68,12 +83,13 @@ impl Oven {
         Ok((unpacked.await.map_err(|_| Error::Interrupted)??, stays))
     }
 
-    /// A base that is there stays from now on.
-    async fn stays(&self, base: Record) -> Result<(Record, Vec<Held>), Error> {
+    /// A base that is there stays from now on. `None`: its name means another one since just now, and a sweep was quicker; it
+    /// is to be asked for again, so many times more.
+    async fn stays(&self, base: Record, tries: usize) -> Result<Option<(Record, Vec<Held>)>, Error> {
         let stays = self.stay([base.key]).await;
         match self.0.layers.get(&base.key)? {
-            Some(_) => Ok((base, stays)),
-            // Its name means another one since just now, and a sweep was quicker.
+            Some(_) => Ok(Some((base, stays))),
+            None if tries > 0 => Ok(None),
             None => Err(layer::Error::Missing(base.key).into()),
         }
     }

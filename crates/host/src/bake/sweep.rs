@@ -30,9 +30,11 @@ impl Oven {
         };
         let (this, keep) = (self.clone(), keep.clone());
         let swept = tokio::task::spawn_blocking(move || {
-            // Held to the end, also when nobody waits for it any more.
-            let _quiet = quiet;
-            this.sweep_quietly(keep, unused_since)
+            // Held to the end of the choice, also when nobody waits for it any more.
+            let swept = this.sweep_quietly(keep, unused_since);
+            drop(quiet);
+            let removed = this.0.layers.remove_old().map_err(Error::from);
+            swept.and_then(|swept| removed.map(|()| swept))
         });
         let swept = swept.await.map_err(|_| Error::Interrupted)?;
         Ok(Some(swept?))

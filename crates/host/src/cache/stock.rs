@@ -9,8 +9,8 @@ use std::{fs, io, sync::PoisonError, time::SystemTime};
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 
-use super::{Caches, STAGING, remove_all};
-use crate::layer::{Error, io_error};
+use super::{Caches, OLD, STAGING};
+use crate::layer::{Error, io_error, remove_trees};
 
 const MARK: &str = "used";
 /// A cache's name has at most so many parts: of a tenant, an app, a branch and a key.
@@ -63,6 +63,8 @@ impl Caches {
     /// Removes the caches that nobody used since then, and of the others the longest unused, until they take no more than
     /// `most_bytes`. What a container stands on stays.
     pub fn sweep(&self, unused_since: Timestamp, most_bytes: u64) -> Result<Swept, Error> {
+        // What was out of sight already and is still there is of no cache, and counted nowhere.
+        self.remove_old()?;
         let mut stock = self.stock()?;
         stock.sort_by_key(|stock| stock.used_at);
         let mut left: u64 = stock.iter().map(|stock| stock.bytes).sum();
@@ -76,7 +78,7 @@ impl Caches {
             let Some(aside) = self.take_away(&stock, old)? else {
                 continue;
             };
-            remove_all(aside)?;
+            remove_trees(aside)?;
             left -= stock.bytes;
             swept.caches += 1;
             swept.bytes += stock.bytes;
@@ -107,6 +109,12 @@ impl Caches {
             touch(home, stock.used_at.try_into().unwrap_or(Timestamp::UNIX_EPOCH));
         }
         Ok(Some(aside))
+    }
+
+    /// Removes what was set aside and could not be removed then. Another who removes it just now is no harm.
+    fn remove_old(&self) -> Result<(), Error> {
+        let aside = directories(&self.root.join(STAGING))?.into_iter();
+        remove_trees(aside.filter(|path| path.file_name().is_some_and(|name| name.starts_with(OLD))))
     }
 
     /// Removes the directories above a cache that hold no other.

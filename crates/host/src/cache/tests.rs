@@ -293,14 +293,28 @@ fn others_go_on_from_production_s_branch_alone() {
 }
 
 #[test]
-fn what_goes_is_out_of_sight_at_once_and_holds_up_nobody() {
+fn what_stayed_out_of_sight_goes_with_the_next_sweep() {
+    let Some(world) = World::new(1 << 20) else { return };
+    let aside = world.node.join("cache").join(STAGING);
+    let (old, new) = (aside.join(format!("{OLD}x")), aside.join("begun"));
+    for directory in [&old, &new] {
+        fs::create_dir_all(directory.join("pip")).unwrap();
+    }
+    world.caches.sweep(jiff::Timestamp::UNIX_EPOCH, u64::MAX).unwrap();
+    assert!(!old.exists() && new.exists(), "what is just being made stays");
+    // One that stays holds up no other.
+    let file = aside.join("file");
+    fs::write(&file, "").unwrap();
+    assert!(remove_trees([file, new.clone()]).is_err() && !new.exists());
+}
+
+#[test]
+fn what_goes_is_out_of_sight_at_once() {
     let Some(world) = World::new(1 << 20) else { return };
     for whole in [true, false] {
         world.write("acme/tools", "a", "0123456789");
         let stock = world.caches.stock().unwrap();
         let aside = world.caches.take_away(&stock[0], whole).unwrap().unwrap();
-        let waits = world.caches.used.try_lock().is_err();
-        assert!(!waits, "what takes long is done without the lock");
         assert!(aside.len() == 1 && aside[0].exists(), "{aside:?}");
         assert_eq!(world.found("acme/tools"), [""; 0]);
         assert_eq!(world.caches.bytes().unwrap(), 0);

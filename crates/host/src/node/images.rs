@@ -39,6 +39,8 @@ const ARCHIVE: Limits = Limits {
     file_bytes: 32 << 30,
 };
 const PIECE: usize = 1 << 18;
+/// Bytes of an export's order: all that was signed about the image is in it.
+const SIGNED: usize = 32 << 20;
 
 /// Two images.
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,7 +55,10 @@ pub fn router() -> Router<Node> {
         .route("/v1/images/bill", post(bill))
         .route("/v1/images/compare", post(compare))
         .route("/v1/images/usage", post(usage))
-        .route("/v1/images/export/{digest}", post(export))
+        .route(
+            "/v1/images/export/{digest}",
+            post(export).layer(DefaultBodyLimit::max(SIGNED)),
+        )
         .route(
             "/v1/images/import",
             put(import).layer(DefaultBodyLimit::disable()),
@@ -263,10 +268,12 @@ async fn import(State(node): State<Node>, body: Body) -> Response {
         let work = unpacked.await?;
         let together = oven.together().await;
         blocking(move || {
-            let _together = together;
             let layout = Layout::open(&directory(&work))?;
             let image = oven.images().import(&layout, None)?;
-            Ok(oven.images().told(&layout, None, &image)?)
+            // Kept for itself from now on: what came with it holds up no sweep.
+            let _read = oven.hold(image);
+            drop(together);
+            Ok(oven.images().told(&layout, None, &image))
         })
         .await
     };

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, io::Read as _};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use camino::Utf8Path;
 use model::Digest;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::Value;
 
 use super::{
@@ -31,8 +31,12 @@ const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 const TITLE: &str = "org.opencontainers.image.title";
 const PREDICATE: &str = "in-toto.io/predicate-type";
 /// So many are read of one image, and so much of all of them together.
-const MOST: usize = 64;
+pub const MOST: usize = 64;
 const BYTES: u64 = 64 << 20;
+/// Of a statement with its signature, which has some kilobytes. All of them fit into one answer.
+const STATEMENT_BYTES: u64 = 256 << 10;
+/// Of what a statement says that it is about: anybody may have written it.
+const PREDICATE_CHARS: usize = 200;
 
 /// A manifest that is about another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +61,39 @@ pub struct Told {
     pub bytes: Vec<u8>,
 }
 
+/// What was found beside an image, and why the rest of it was not. Nothing there is needed: an image is good without it.
+#[derive(Debug)]
+pub struct Found<T> {
+    pub all: Vec<T>,
+    pub failed: Vec<Error>,
+}
+
+impl<T> Found<T> {
+    /// What is missing, for whoever asked; `None` when nothing is.
+    pub fn warning(&self) -> Option<String> {
+        warning(&self.failed)
+    }
+}
+
+/// Why something of what is told of an image is missing: the first reason, and how many there are.
+pub fn warning(failed: &[Error]) -> Option<String> {
+    let first = crate::logs::chain(failed.first()?);
+    Some(match failed.len() {
+        1 => first,
+        several => format!("{first}; and {} more", several - 1),
+    })
+}
+
+/// A manifest about an image, all of it read and checked.
+struct Part {
+    entry: Descriptor,
+    document: Vec<u8>,
+    artifact: Artifact,
+    /// Of its configuration.
+    config: Vec<u8>,
+    told: Vec<Told>,
+}
+
 /// Writes what goes with an image into its layout. Gives the entries of the layout's index.
 pub(super) fn write(
     writer: &Writer,
@@ -65,7 +102,7 @@ pub(super) fn write(
     envelopes: &[Value],
 ) -> Result<Vec<Descriptor>, Error> {
     let title = |name: &str| (TITLE.to_owned(), name.to_owned());
-    let bill = part(
+    let bill = written(
         writer,
         image,
         SPDX,
@@ -74,18 +111,19 @@ pub(super) fn write(
         [title("bill.spdx.json")].into(),
     )?;
     let mut entries = vec![bill];
-    for (number, envelope) in envelopes.iter().enumerate() {
+    // What is read of one image: its bill is one of them.
+    for (number, envelope) in envelopes.iter().take(MOST - 1).enumerate() {
         let mut about = BTreeMap::from([title(&format!("statement-{}.dsse.json", number + 1))]);
         if let Some(predicate) = predicate(envelope) {
             about.insert(PREDICATE.to_owned(), predicate);
         }
         let text = envelope.to_string();
-        entries.push(part(writer, image, STATEMENT, ENVELOPE, &text, about)?);
+        entries.push(written(writer, image, STATEMENT, ENVELOPE, &text, about)?);
     }
     Ok(entries)
 }
 
-fn part(
+fn written(
     writer: &Writer,
     image: &Descriptor,
     kind: &str,
@@ -111,11 +149,12 @@ fn part(
     Ok(entry)
 }
 
-/// What a statement says that it is about, by its envelope.
+/// What a statement says that it is about, by its envelope: the beginning of that.
 pub fn predicate(envelope: &Value) -> Option<String> {
     let payload = STANDARD.decode(envelope["payload"].as_str()?).ok()?;
     let statement: Value = serde_json::from_slice(&payload).ok()?;
-    Some(statement["predicateType"].as_str()?.to_owned())
+    let said = statement["predicateType"].as_str()?;
+    Some(said.chars().take(PREDICATE_CHARS).collect())
 }
 
 /// Is this a manifest about this image?
@@ -125,47 +164,88 @@ pub(super) fn is_about(document: &[u8], image: &Digest) -> bool {
 
 /// Is this a manifest about anything?
 pub(super) fn has_subject(document: &[u8]) -> bool {
-    let document: Option<Value> = serde_json::from_slice(document).ok();
-    document.is_some_and(|document| document["subject"].is_object())
+    #[derive(Deserialize)]
+    struct About {
+        // Read and forgotten: a document may be of megabytes.
+        subject: Option<BTreeMap<String, IgnoredAny>>,
+    }
+    serde_json::from_slice::<About>(document).is_ok_and(|about| about.subject.is_some())
 }
 
 /// What a source tells of an image, as far as it is a bill or a statement.
-pub fn read(source: &dyn Source, image: &Digest) -> Result<Vec<Told>, Error> {
-    let mut told = Vec::new();
-    for (_, _, artifact) in artifacts(source, image)? {
-        for blob in &artifact.layers {
-            told.push(Told {
-                kind: blob.media_type.clone(),
-                bytes: bytes(source, blob)?,
-            });
-        }
+pub fn read(source: &dyn Source, image: &Digest) -> Found<Told> {
+    let parts = parts(source, image);
+    let told = parts.all.into_iter().flat_map(|part| part.told);
+    Found {
+        all: told.collect(),
+        failed: parts.failed,
     }
-    Ok(told)
 }
 
-/// The manifests about an image that have bills and statements and nothing else, each with its bytes. Others may be anything,
-/// of any size.
-fn artifacts(source: &dyn Source, image: &Digest) -> Result<Vec<(Descriptor, Vec<u8>, Artifact)>, Error> {
-    let (mut found, mut left) = (Vec::new(), BYTES);
-    for entry in source.referrers(image)?.into_iter().take(MOST) {
-        let (document, _) = source.document(&entry.digest.to_string())?;
-        check(&entry.digest.to_string(), &document)?;
-        // An index may be about an image, too, and a list may be wrong.
-        let artifact: Option<Artifact> = serde_json::from_slice(&document).ok();
-        let known = |artifact: &Artifact| {
-            let mut kinds = artifact.layers.iter().map(|blob| blob.media_type.as_str());
-            artifact.subject.digest == *image && kinds.all(|kind| [SPDX, ENVELOPE].contains(&kind))
-        };
-        let Some(artifact) = artifact.filter(known) else {
-            continue;
-        };
-        for blob in artifact.layers.iter().chain([&artifact.config]) {
-            let rest = left.checked_sub(blob.size);
-            left = rest.ok_or_else(|| Error::TooLarge("what is told of the image".to_owned()))?;
-        }
-        found.push((entry, document, artifact));
+/// The manifests about an image that have bills and statements and nothing else. Others may be anything, of any size.
+fn parts(source: &dyn Source, image: &Digest) -> Found<Part> {
+    let mut found = Found {
+        all: Vec::new(),
+        failed: Vec::new(),
+    };
+    let entries = source.referrers(image).unwrap_or_else(|error| {
+        found.failed.push(error);
+        Vec::new()
+    });
+    if entries.len() > MOST {
+        let many = format!("{} things are told of it, and {MOST} are read", entries.len());
+        found.failed.push(Error::TooLarge(many));
     }
-    Ok(found)
+    let mut left = BYTES;
+    for entry in entries.into_iter().take(MOST) {
+        match part(source, image, entry, &mut left) {
+            Ok(part) => found.all.extend(part),
+            Err(error) => found.failed.push(error),
+        }
+    }
+    found
+}
+
+/// A manifest about an image with what it has, if it has nothing but bills and statements. `left`: so many bytes may be read.
+fn part(
+    source: &dyn Source,
+    image: &Digest,
+    entry: Descriptor,
+    left: &mut u64,
+) -> Result<Option<Part>, Error> {
+    let (document, _) = source.document(&entry.digest.to_string())?;
+    check(&entry.digest.to_string(), &document)?;
+    // An index may be about an image, too, and a list may be wrong.
+    let artifact: Option<Artifact> = serde_json::from_slice(&document).ok();
+    let known = |artifact: &Artifact| {
+        let mut kinds = artifact.layers.iter().map(|blob| blob.media_type.as_str());
+        artifact.subject.digest == *image && kinds.all(|kind| [SPDX, ENVELOPE].contains(&kind))
+    };
+    let Some(artifact) = artifact.filter(known) else {
+        return Ok(None);
+    };
+    let blobs = || artifact.layers.iter().chain([&artifact.config]);
+    let large = |blob: &Descriptor| blob.media_type != SPDX && blob.size > STATEMENT_BYTES;
+    let size = blobs().try_fold(0_u64, |sum, blob| sum.checked_add(blob.size));
+    let rest = size.and_then(|size| left.checked_sub(size));
+    let Some(rest) = rest.filter(|_| !blobs().any(large)) else {
+        return Err(Error::TooLarge("what is told of it".to_owned()));
+    };
+    *left = rest;
+    let config = bytes(source, &artifact.config)?;
+    let told = artifact.layers.iter().map(|blob| {
+        Ok(Told {
+            kind: blob.media_type.clone(),
+            bytes: bytes(source, blob)?,
+        })
+    });
+    Ok(Some(Part {
+        told: told.collect::<Result<_, Error>>()?,
+        entry,
+        document,
+        artifact,
+        config,
+    }))
 }
 
 fn bytes(source: &dyn Source, blob: &Descriptor) -> Result<Vec<u8>, Error> {
@@ -183,42 +263,62 @@ fn bytes(source: &dyn Source, blob: &Descriptor) -> Result<Vec<u8>, Error> {
 }
 
 /// Copies what a source tells of an image into a layout. Gives the entries of the layout's index.
-pub(super) fn copy(source: &dyn Source, image: &Digest, writer: &Writer) -> Result<Vec<Descriptor>, Error> {
+pub(super) fn copy(source: &dyn Source, image: &Digest, writer: &Writer) -> Result<Found<Descriptor>, Error> {
+    let parts = parts(source, image);
     let mut entries = Vec::new();
-    for (mut entry, document, artifact) in artifacts(source, image)? {
-        for blob in artifact.layers.iter().chain([&artifact.config]) {
-            writer.blob(&blob.media_type, &bytes(source, blob)?)?;
+    for mut part in parts.all {
+        writer.blob(&part.artifact.config.media_type, &part.config)?;
+        for told in &part.told {
+            writer.blob(&told.kind, &told.bytes)?;
         }
-        writer.blob(manifest::MANIFEST, &document)?;
-        entry.artifact_type = Some(artifact.artifact_type);
-        entries.push(entry);
+        writer.blob(manifest::MANIFEST, &part.document)?;
+        part.entry.artifact_type = Some(part.artifact.artifact_type);
+        entries.push(part.entry);
     }
-    Ok(entries)
+    Ok(Found {
+        all: entries,
+        failed: parts.failed,
+    })
 }
 
-/// Sends what a layout tells of an image to where the image is.
+/// Sends what a layout tells of an image to where the image is. Gives what was not sent as `failed`: what a registry refuses
+/// once is not tried again.
 pub(super) fn push(
     layout: &Layout,
     root: &Utf8Path,
     image: &Digest,
     repository: &Repository,
-) -> Result<usize, Error> {
-    let (mut sent, mut unlisted) = (0, Vec::new());
-    for (entry, document, artifact) in artifacts(layout, image)? {
-        for blob in artifact.layers.iter().chain([&artifact.config]) {
-            let path = root.join(super::layout::path_of(&blob.digest));
-            let file = std::fs::File::open(&path).map_err(io_error("open", path.as_std_path()))?;
-            sent += usize::from(repository.send(blob, &file)?);
-        }
-        let lists = repository.tag(&entry.digest.to_string(), manifest::MANIFEST, &document)?;
-        if !lists {
-            unlisted.push(entry);
+) -> Found<Descriptor> {
+    let Found { all, mut failed } = parts(layout, image);
+    let (mut sent, mut unlisted) = (Vec::new(), Vec::new());
+    for part in all {
+        match send(&part, root, repository) {
+            Ok(lists) => {
+                sent.push(part.entry.clone());
+                unlisted.extend((!lists).then_some(part.entry));
+            }
+            Err(error) => {
+                failed.push(error);
+                break;
+            }
         }
     }
-    if !unlisted.is_empty() {
-        list(repository, image, unlisted)?;
+    if !unlisted.is_empty()
+        && let Err(error) = list(repository, image, unlisted)
+    {
+        failed.push(error);
     }
-    Ok(sent)
+    Found { all: sent, failed }
+}
+
+/// Whether the registry lists it then.
+fn send(part: &Part, root: &Utf8Path, repository: &Repository) -> Result<bool, Error> {
+    for blob in part.artifact.layers.iter().chain([&part.artifact.config]) {
+        let path = root.join(super::layout::path_of(&blob.digest));
+        let file = std::fs::File::open(&path).map_err(io_error("open", path.as_std_path()))?;
+        repository.send(blob, &file)?;
+    }
+    repository.tag(&part.entry.digest.to_string(), manifest::MANIFEST, &part.document)
 }
 
 /// Keeps the list of what is about an image where the registry does not: under a tag. Who else writes it just then may be

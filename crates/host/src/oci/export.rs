@@ -185,15 +185,15 @@ pub(crate) fn commit(config: &Config, history: Option<&History>) -> Option<model
     })
 }
 
-/// Sends all blobs of an image of a layout to a repository and names its manifest, and what the layout tells of the image.
-/// Gives how many blobs were sent.
+/// Sends all blobs of an image of a layout to a repository and names its manifest, and then what the layout tells of the image.
+/// Gives how many blobs of the image were sent, and what is missing beside it: it is there, and named, whatever that is.
 pub fn push(
     layout: &super::layout::Layout,
     root: &Utf8Path,
     image: &super::Image,
     repository: &super::registry::Repository,
     tag: &str,
-) -> Result<usize, Error> {
+) -> Result<(usize, Option<String>), Error> {
     use super::Source as _;
     let mut sent = 0;
     for blob in image.manifest.layers.iter().chain([&image.manifest.config]) {
@@ -203,16 +203,18 @@ pub fn push(
     }
     let (bytes, _) = layout.document(&image.digest.to_string())?;
     repository.tag(tag, manifest::MANIFEST, &bytes)?;
-    Ok(sent + attached::push(layout, root, &image.digest, repository)?)
+    let beside = attached::push(layout, root, &image.digest, repository);
+    Ok((sent, beside.warning()))
 }
 
 /// Copies an image of a source, and what is told of it there, into a layout, every blob checked. For the command line, which has no layers.
+/// Gives what of what is told is missing.
 pub fn pull(
     source: &dyn super::Source,
     image: &super::Image,
     manifest_bytes: &[u8],
     into: &Utf8Path,
-) -> Result<(), Error> {
+) -> Result<Option<String>, Error> {
     let writer = Writer::create(into)?;
     let described = |blob: &Descriptor| -> Result<(), Error> {
         let mut from = source.blob(blob)?;
@@ -230,7 +232,9 @@ pub fn pull(
     }
     let manifest = writer.blob(manifest::MANIFEST, manifest_bytes)?;
     let told = attached::copy(source, &image.digest, &writer)?;
-    writer.finish(manifest, None, told)
+    let warning = told.warning();
+    writer.finish(manifest, None, told.all)?;
+    Ok(warning)
 }
 
 #[cfg(test)]

@@ -366,7 +366,9 @@ pub fn pushed(world: &World, image: &Digest, to: &Reference, login: Option<Login
     let layout = Layout::open(&path).unwrap();
     let found = layout.find(None).unwrap();
     let repository = Repository::open(to, login, Reach::Anywhere, true);
-    export::push(&layout, &path, &found, &repository, &to.wanted()).unwrap()
+    let (sent, missing) = export::push(&layout, &path, &found, &repository, &to.wanted()).unwrap();
+    assert_eq!(missing, None);
+    sent
 }
 
 pub async fn a_registry_s_image_is_a_base(world: &World) {

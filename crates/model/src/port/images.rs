@@ -105,6 +105,9 @@ pub struct ImageTaken {
     /// DSSE envelopes.
     #[serde(default)]
     pub told: Vec<serde_json::Value>,
+    /// Why something of what came with it could not be read.
+    #[serde(default)]
+    pub warning: Option<String>,
 }
 
 impl ImageOrigin {

@@ -41,6 +41,9 @@ pub struct Imported {
     /// What came with it that somebody signed. None of it is kept: the platform believes what it has signed itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub statements: Vec<ImportedStatement>,
+    /// Why something of what came with it could not be read. The image is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// Something that came with an image.

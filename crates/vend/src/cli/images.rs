@@ -81,6 +81,10 @@ pub enum Images {
         image: Name,
         /// REGISTRY/NAME:TAG, such as registry.example.com/shop:1.0
         to: Reference,
+        /// Without its bill of materials and what was signed about it: these name the packages in it, its repository and its
+        /// commit.
+        #[arg(long)]
+        alone: bool,
     },
     /// Write a Packer template that makes a machine image of AWS with this working tree's scripts. Needs no platform.
     Packer(packer::Packer),
@@ -148,7 +152,7 @@ pub async fn run(command: &Images, global: &Global) -> Result<(), Failure> {
             carry::exported(image, &query, (to, *force), global).await
         }
         Images::Import { from, tag } => carry::import(from, tag.as_deref(), global).await,
-        Images::Push { image, to } => carry::push(image, to, global).await,
+        Images::Push { image, to, alone } => carry::push(image, to, *alone, global).await,
         Images::Packer(packer) => packer::run(packer, global),
     }
 }

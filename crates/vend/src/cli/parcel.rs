@@ -32,11 +32,19 @@ impl Parcel<'_> {
             return fs::rename(&part, to).map_err(|error| local("write", to, &error));
         }
         fs::create_dir_all(to).map_err(|error| local("create", to, &error))?;
-        let archive = to.join(".parcel.tar");
-        let fetched = fetch(path, &archive, client).await;
-        let unpacked = fetched.and_then(|()| unpack(&archive, to, self.limits));
-        let _ = fs::remove_file(&archive);
-        unpacked
+        // A name that nothing in it can have: whoever made it could not know it.
+        let named = tempfile::Builder::new()
+            .prefix(".parcel-")
+            .suffix(".tar")
+            .tempfile_in(to);
+        let archive = named
+            .map_err(|error| local("write to", to, &error))?
+            .into_temp_path();
+        let path_of =
+            |path| Utf8Path::from_path(path).ok_or_else(|| Failure::failed("its path is not UTF-8"));
+        let file = path_of(&archive)?;
+        fetch(path, file, client).await?;
+        unpack(file, to, self.limits).inspect_err(|_| empty(to, file))
     }
 
     /// Refuses to write over what is there.
@@ -77,6 +85,18 @@ impl Parcel<'_> {
             ),
             Err(error) => Err(local("read", to, &error)),
         }
+    }
+}
+
+/// Half of it is nothing: the directory is as it was, but for the archive, which goes by itself.
+fn empty(directory: &Utf8Path, archive: &Utf8Path) {
+    let entries = directory.read_dir_utf8().into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.path() != archive) {
+        let path = entry.path();
+        let _ = match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            true => fs::remove_dir_all(path),
+            false => fs::remove_file(path),
+        };
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use model::{
     Place,
-    port::{BakeOrder, Bakery as _, Commit, Fault},
+    port::{BakeOrder, Baked, Bakery as _, Blame, Commit, Fault},
     spec,
 };
 use serde::Deserialize;
@@ -24,6 +24,15 @@ struct Input {
     commit: Commit,
     spec: spec::Environment,
     source: Sourced,
+}
+
+/// An image that is there takes no room, however full the disk is. One that cannot be looked for, since it is wrong, is refused
+/// by the bake; one that could not be looked for just now may have to be made.
+fn takes_room(found: &Result<Option<Baked>, Fault>) -> bool {
+    match found {
+        Ok(found) => found.is_none(),
+        Err(fault) => fault.blame == Blame::Platform,
+    }
 }
 
 pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
@@ -48,10 +57,9 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let by = By::platform(crate::clock::now());
     let begun = world.store.write(move |tx| tx.begin_bake(&new, &by));
     let bake = begun.await.map_err(stored)?;
-    // An image that is there takes no room, however full the disk is. One that cannot be looked for is refused by the bake.
-    let room = match world.node.find(&order).await {
-        Ok(None) => super::images::room(world, &bake).await,
-        Ok(Some(_)) | Err(_) => Ok(()),
+    let room = match takes_room(&world.node.find(&order).await) {
+        true => super::images::room(world, &bake).await,
+        false => Ok(()),
     };
     let baked = match room {
         Ok(()) => world.node.bake(&attempt.steady, &order).await,
@@ -69,4 +77,29 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let baked = baked?;
     super::images::attest(world, &order, &baked).await?;
     Ok(json!({ "image": baked.image, "reused": baked.reused, "log": baked.log }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_looked_for_may_need_room() {
+        let there = Baked {
+            image: model::Digest::of("image"),
+            layers: Vec::new(),
+            reused: true,
+            duration_ms: 0,
+            log: None,
+        };
+        for (found, expected) in [
+            (Ok(None), true),
+            (Ok(Some(there)), false),
+            (Err(Fault::platform("it took too long")), true),
+            (Err(Fault::customer("there is no such base")), false),
+            (Err(Fault::order("the order is wrong")), false),
+        ] {
+            assert_eq!(takes_room(&found), expected, "{found:?}");
+        }
+    }
 }

@@ -20,7 +20,7 @@ use model::{
     wire::{ImageApp, ImageShown, Imported, ImportedStatement, NewRefresh, Refreshed},
 };
 use serde::Deserialize;
-use store::Origin;
+use store::{Attestation, Origin};
 
 use super::{
     auth::Caller,
@@ -212,7 +212,7 @@ pub async fn export(
                 .store
                 .read(move |db| db.attestations(&image, Some((&tenant, Some(&app)))))
                 .await?;
-            Some(signed.into_iter().map(|one| one.envelope).collect())
+            Some(newest(signed))
         }
     };
     let how = ImageExport {
@@ -223,6 +223,20 @@ pub async fn export(
     };
     let body = state.sight.export(image, how).await.map_err(missing)?;
     Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
+}
+
+/// What goes with an image, oldest first: the newest of each kind. It has a verdict for each release that stood on it, however
+/// many these are; all that goes is as much as is read of an image elsewhere.
+fn newest(signed: Vec<Attestation>) -> Vec<serde_json::Value> {
+    const OF_EACH: usize = 20;
+    let mut kept: Vec<Attestation> = Vec::new();
+    for one in signed.into_iter().rev() {
+        let same = kept.iter().filter(|other| other.predicate == one.predicate);
+        if same.count() < OF_EACH {
+            kept.push(one);
+        }
+    }
+    kept.into_iter().rev().map(|one| one.envelope).collect()
 }
 
 /// Takes in an image: the body is a tar of an OCI layout.
@@ -253,5 +267,6 @@ pub async fn import(Held(state): Held<State>, caller: Caller, body: Body) -> Res
         image,
         bill: taken.bill,
         statements: statements.await?,
+        warning: taken.warning,
     }))
 }

@@ -8,6 +8,7 @@ mod console;
 mod flow;
 mod git;
 mod hooks;
+mod images;
 mod problems;
 mod services;
 mod states;

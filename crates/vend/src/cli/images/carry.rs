@@ -117,13 +117,14 @@ pub async fn import(from: &str, tag: Option<&str>, global: &Global) -> Result<()
     if !from.starts_with("oci:") {
         is_layout(path)?;
     }
+    let mut missing = None;
     let given = if let Some(name) = from.strip_prefix("oci:") {
         let reference = name
             .parse::<Reference>()
             .map_err(|error| Failure::usage(format!("`{from}`: {error}")).next("oci:REGISTRY/NAME:TAG"))?;
         let layout = work.join("layout");
         fs::create_dir(&layout).map_err(|error| local("create", &layout, &error))?;
-        pull(&reference, &layout).await?;
+        missing = pull(&reference, &layout).await?;
         pack(&layout, &archive)?;
         archive
     } else if path.is_dir() || tag.is_some() {
@@ -139,7 +140,7 @@ pub async fn import(from: &str, tag: Option<&str>, global: &Global) -> Result<()
         // Only the image that is meant goes over.
         let chosen = work.join("chosen");
         fs::create_dir(&chosen).map_err(|error| local("create", &chosen, &error))?;
-        select(&layout, tag, &chosen)?;
+        missing = select(&layout, tag, &chosen)?;
         pack(&chosen, &archive)?;
         archive
     } else {
@@ -148,7 +149,8 @@ pub async fn import(from: &str, tag: Option<&str>, global: &Global) -> Result<()
     let file = tokio::fs::File::open(&given)
         .await
         .map_err(|error| local("open", &given, &error))?;
-    let imported: Imported = global.client()?.upload("/v1/images", file).await?;
+    let mut imported: Imported = global.client()?.upload("/v1/images", file).await?;
+    imported.warning = missing.or(imported.warning);
     let output = global.output();
     output.show(&imported, taken);
     Ok(())
@@ -176,11 +178,15 @@ fn taken(imported: &Imported) -> String {
         };
         text.push_str(&format!("statement: {about}, {by}\n"));
     }
+    if let Some(warning) = &imported.warning {
+        let why = clean(warning);
+        text.push_str(&format!("some of what came with it could not be read: {why}\n"));
+    }
     text
 }
 
-/// One image of a layout, as a layout of its own.
-fn select(layout: &Utf8Path, tag: Option<&str>, into: &Utf8Path) -> Result<(), Failure> {
+/// One image of a layout, as a layout of its own. Gives what of what is told of it is missing.
+fn select(layout: &Utf8Path, tag: Option<&str>, into: &Utf8Path) -> Result<Option<String>, Failure> {
     let told = |error: oci::Error| Failure::failed(crate::flow::chain(&error));
     let layout = Layout::open(layout).map_err(told)?;
     let image = layout.find(tag).map_err(told)?;
@@ -202,7 +208,7 @@ pub fn login() -> Option<Secret> {
     text.filter(|text| !text.is_empty()).map(Secret::new)
 }
 
-async fn pull(from: &Reference, into: &Utf8Path) -> Result<(), Failure> {
+async fn pull(from: &Reference, into: &Utf8Path) -> Result<Option<String>, Failure> {
     let (from, into) = (from.clone(), into.to_owned());
     waiting(move || {
         let repository = Repository::open(&from, login().as_ref().map(Login::read), Reach::Anywhere, false);
@@ -213,7 +219,8 @@ async fn pull(from: &Reference, into: &Utf8Path) -> Result<(), Failure> {
     .await
 }
 
-pub async fn push(image: &Name, to: &Reference, global: &Global) -> Result<(), Failure> {
+/// `alone`: without its bill of materials and what was signed about it.
+pub async fn push(image: &Name, to: &Reference, alone: bool, global: &Global) -> Result<(), Failure> {
     if !Base::Oci(to.clone()).moves() {
         return Err(
             Failure::usage("an image is sent to a tag: its digest follows from it").next("REGISTRY/NAME:TAG"),
@@ -225,11 +232,12 @@ pub async fn push(image: &Name, to: &Reference, global: &Global) -> Result<(), F
     let work =
         Utf8Path::from_path(work.path()).ok_or_else(|| Failure::failed("the path of TMPDIR is not UTF-8"))?;
     let (archive, layout) = (work.join("layout.tar"), work.join("layout"));
-    fetch(&path(&image, "compression=gzip"), &archive, &client).await?;
+    let query = format!("compression=gzip&alone={alone}");
+    fetch(&path(&image, &query), &archive, &client).await?;
     fs::create_dir(&layout).map_err(|error| local("create", &layout, &error))?;
     unpack(&archive, &layout, &ARCHIVE)?;
     let reference = to.clone();
-    let digest = waiting(move || {
+    let (digest, missing) = waiting(move || {
         let opened = Layout::open(&layout)?;
         let image = opened.find(None)?;
         let repository = Repository::open(
@@ -238,11 +246,17 @@ pub async fn push(image: &Name, to: &Reference, global: &Global) -> Result<(), F
             Reach::Anywhere,
             true,
         );
-        export::push(&opened, &layout, &image, &repository, &reference.wanted())?;
-        Ok(image.digest)
+        let (_, missing) = export::push(&opened, &layout, &image, &repository, &reference.wanted())?;
+        Ok((image.digest, missing))
     })
     .await?;
     global.output().line(&format!("{to}@{digest}"));
+    if let Some(why) = missing {
+        let why = clean(&why);
+        eprintln!(
+            "warning: some of what is told of the image was not sent: {why}; --alone sends the image and nothing else"
+        );
+    }
     Ok(())
 }
 
