@@ -303,8 +303,12 @@ pub(crate) fn remove_tree(path: &Utf8Path) -> Result<(), Error> {
 
 /// All of them, also when one stays: gives the first reason.
 pub(crate) fn remove_trees(paths: impl IntoIterator<Item = Utf8PathBuf>) -> Result<(), Error> {
-    let removed = paths.into_iter().map(|path| remove_tree(&path));
-    removed.fold(Ok(()), |first, next| first.and(next))
+    let mut first = Ok(());
+    for path in paths {
+        let removed = remove_tree(&path);
+        first = first.and(removed);
+    }
+    first
 }
 
 pub(crate) fn io_error(doing: &'static str, path: &Utf8Path) -> impl FnOnce(io::Error) -> Error + use<> {
