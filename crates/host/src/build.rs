@@ -9,6 +9,7 @@ mod artifact;
 pub mod batch;
 mod cache;
 mod choice;
+pub(crate) mod claims;
 pub mod combine;
 mod console;
 mod demand;

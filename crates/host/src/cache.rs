@@ -102,6 +102,11 @@ impl Caches {
         })
     }
 
+    /// Removes all caches of a node that has them not open.
+    pub fn remove_all(node: &Utf8Path) -> Result<(), Error> {
+        remove_tree(&node.join("cache"))
+    }
+
     /// The newest generation of a cache, if it has any. `name` is a relative path of plain names.
     pub fn lease(&self, name: &str) -> Result<Option<Lease>, Error> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);

@@ -235,6 +235,16 @@ impl Client {
         self.post("/v1/logs/say", &Saying { log, line }, QUICK).await
     }
 
+    /// The last line of the platform's own in a log, and the log's end. It goes on when more is said.
+    pub async fn end_log(&self, log: &LogRef, line: &str) -> Result<(), Fault> {
+        let (base, from) = (self.say(log, line).await?, 0);
+        let chunk = LogChunk {
+            ended: true,
+            ..LogChunk::default()
+        };
+        self.copy_log(log, Piece { base, from, chunk }).await.map(drop)
+    }
+
     /// The builds that go on there.
     pub async fn building(&self) -> Result<Vec<Ticket>, Fault> {
         self.post("/v1/builds/list", &(), QUICK).await

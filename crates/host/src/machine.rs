@@ -48,6 +48,9 @@ pub enum Error {
     Io(#[from] io::Error),
     #[error("{0}")]
     Told(String),
+    /// The machine cannot do what it is for, whatever it is to the platform.
+    #[error("{0}")]
+    Unable(String),
     #[error(transparent)]
     Fault(#[from] Fault),
 }

@@ -7,7 +7,7 @@ pub(crate) mod api;
 pub(crate) mod databases;
 pub(crate) mod images;
 pub(crate) mod logs;
-mod objects;
+pub(crate) mod objects;
 mod prepare;
 pub(crate) mod upkeep;
 

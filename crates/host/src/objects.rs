@@ -91,6 +91,16 @@ impl Directory {
         self.path(digest).is_file()
     }
 
+    /// Whether an object is here. One that is counts as kept now, so that no sweep takes it before it is used.
+    pub fn renew(&self, digest: &Digest, now: SystemTime) -> Result<bool, Error> {
+        let path = self.path(digest);
+        match File::open(&path).and_then(|file| file.set_modified(now)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(io_error("renew", &path)(error)),
+        }
+    }
+
     /// Writes an object to a new file at `path`; nothing is there when it fails.
     pub fn copy_out(&self, digest: &Digest, path: &Utf8Path) -> Result<(), Error> {
         let copied = self.copy_out_at(digest, path);
@@ -346,5 +356,15 @@ mod tests {
         let swept = objects.sweep(&keep, now + 2 * hour, hour).unwrap();
         assert_eq!(swept, Swept { objects: 1, bytes: 8 });
         assert!(objects.contains(&wanted) && !objects.contains(&unwanted));
+        // What somebody was told is here stays for a while.
+        assert!(objects.renew(&wanted, now + 2 * hour).unwrap());
+        assert!(!objects.renew(&unwanted, now).unwrap());
+        let nobodys = BTreeSet::new();
+        let later = |minutes: u64| now + 2 * hour + Duration::from_secs(minutes * 60);
+        assert_eq!(
+            objects.sweep(&nobodys, later(59), hour).unwrap(),
+            Swept::default()
+        );
+        assert_eq!(objects.sweep(&nobodys, later(60), hour).unwrap().objects, 1);
     }
 }

@@ -149,3 +149,73 @@ async fn a_build_that_is_given_again_has_another_ticket_there_and_one_that_leave
     });
     done.await.unwrap();
 }
+
+#[tokio::test]
+async fn the_next_tenant_of_a_name_has_no_builder_of_the_one_before() {
+    let world = World::new();
+    let (acme, other) = (tenant("acme"), tenant("other"));
+    for name in [acme.clone(), other.clone()] {
+        world.write(move |tx| tx.create_tenant(&name, &by(0))).await;
+    }
+    let alone = join(&world, 1, &[&acme]).await.id;
+    let both = join(&world, 2, &[&acme, &other]).await.id;
+    let all = join(&world, 3, &[]).await.id;
+    let done = world.store.write(move |tx| {
+        for (secret, tenants) in [("alone", vec![&acme]), ("both", vec![&acme, &other])] {
+            let new = NewBuilder {
+                labels: BTreeMap::new(),
+                tenants: tenants.into_iter().cloned().collect(),
+                expires_at: at(100),
+            };
+            tx.invite_builder(&Secret::new(secret.into()), &new, &by(2))?;
+        }
+        tx.delete_tenant(&acme, &by(3))?;
+        tx.create_tenant(&acme, &by(4))?;
+        let builds = |found: Builder| found.serves(&acme) && !found.leaving;
+        assert!(!builds(tx.builder(&alone)?) && !builds(tx.builder(&both)?) && builds(tx.builder(&all)?));
+        let left = tx.builder(&alone)?;
+        assert!(left.leaving && !left.serves(&other), "it is nobody else's");
+        assert!(tx.builder(&both)?.serves(&other) && !tx.builder(&both)?.leaving);
+        let own = BTreeMap::new();
+        let joins = |bits, secret: &str| {
+            let (id, secret) = (HostId::from_bits(bits), Secret::new(secret.to_owned()));
+            tx.join_builder(&id, &secret, "box", Digest::of(bits.to_be_bytes()), &own, at(5))
+        };
+        assert!(matches!(joins(4, "alone"), Err(Error::Refused { .. })));
+        assert_eq!(joins(5, "both")?.tenants, BTreeSet::from([other.clone()]));
+        Ok::<_, Error>(())
+    });
+    done.await.unwrap();
+}
+
+#[tokio::test]
+async fn one_that_is_removed_at_once_has_its_builds_taken_and_no_key() {
+    let world = World::new();
+    world.environment("acme/shop/dev").await;
+    let (first, second) = (join(&world, 1, &[]).await.id, join(&world, 2, &[]).await.id);
+    let done = world.store.write(move |tx| {
+        for (name, builder) in [("t-1", &first), ("t-2", &second)] {
+            let new = NewBuild {
+                ticket: name.parse().unwrap(),
+                place: "acme/shop/dev".parse().unwrap(),
+                execution: None,
+                commit: world::commit("a"),
+                source: Digest::of("source"),
+                log: None,
+            };
+            tx.begin_build(&new, &by(1))?;
+            tx.give_build(&new.ticket, builder, &by(2))?;
+        }
+        tx.expel_builder(&first, &by(3))?;
+        assert!(matches!(tx.builder(&first), Err(Error::Missing { .. })));
+        assert_eq!(tx.builder_of_key(Digest::of(1_u64.to_be_bytes()), at(4))?, None);
+        let builders: Vec<_> = tx
+            .running_builds()?
+            .into_iter()
+            .map(|build| build.builder)
+            .collect();
+        assert_eq!(builders, [None, Some(second.clone())]);
+        Ok::<_, Error>(())
+    });
+    done.await.unwrap();
+}

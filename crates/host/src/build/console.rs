@@ -17,14 +17,14 @@ use super::{
 };
 use crate::logs::{self, Mask};
 
-const REPORTS: usize = 50;
+pub(super) const REPORTS: usize = 50;
 const LAST_LINES: usize = 15;
-const FAILURES: usize = 50;
+pub(super) const FAILURES: usize = 50;
 /// Tests that are compared with earlier runs.
 const CASES: usize = 20_000;
-const ARTIFACTS: usize = 13;
+pub(super) const ARTIFACTS: usize = 13;
 /// Characters of one text that a build says about itself. Its log may say more.
-const TEXT: usize = 4096;
+pub(super) const TEXT: usize = 4096;
 /// Said where a part of a fan-out reports coverage.
 const PART_COVERAGE: &str = "Coverage of one part of a fan-out is not the whole's: nothing is asked of it";
 
@@ -208,9 +208,8 @@ impl Console {
         identifier: Option<String>,
         name: Option<String>,
     ) -> io::Result<std::fs::File> {
-        let plain =
-            |text: &String| text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if self.outcome.artifacts.len() >= ARTIFACTS || !identifier.as_ref().is_none_or(plain) {
+        let plain = identifier.as_deref().is_none_or(is_identifier);
+        if self.outcome.artifacts.len() >= ARTIFACTS || !plain {
             return Err(io::Error::other("an artifact that the buildspec cannot name"));
         }
         let path = match &identifier {
@@ -218,7 +217,7 @@ impl Console {
             Some(identifier) => directory.join(format!("artifact-{identifier}.tar")),
         };
         let file = std::fs::File::create_new(&path)?;
-        let name = name.map(|name| bounded(self.mask.conceal(&name)));
+        let name = name.map(|name| bounded(self.mask.conceal(&name), TEXT));
         if let Some(name) = &name {
             self.line(&format!("The artifact's name is {name}"));
         }
@@ -238,7 +237,7 @@ impl Console {
         let phase = self.current.as_ref().map(|(phase, ..)| phase.clone());
         self.outcome.broken = Some(Broken {
             phase: phase.unwrap_or_default(),
-            command: bounded(command.clone()),
+            command: bounded(command.clone(), TEXT),
             exit_code,
             last: self.last_lines(),
         });
@@ -247,7 +246,7 @@ impl Console {
     fn event(&mut self, event: Event) {
         match event {
             Event::Began { phase } => {
-                let phase = bounded(self.conceal(phase));
+                let phase = bounded(self.conceal(phase), TEXT);
                 self.began(&phase);
             }
             Event::Command { text } => {
@@ -264,7 +263,7 @@ impl Console {
             }
             Event::Ended { status, message, .. } => {
                 self.command = None;
-                let message = message.map(|message| bounded(self.conceal(message)));
+                let message = message.map(|message| bounded(self.conceal(message), TEXT));
                 self.ended(status, message);
             }
             Event::Note { text } => self.line(&text),
@@ -281,12 +280,12 @@ impl Console {
     }
 
     fn report(&mut self, mut report: TestReport) {
-        report.group = bounded(self.conceal(report.group));
+        report.group = bounded(self.conceal(report.group), TEXT);
         report.failures.truncate(FAILURES);
         report.failures.shrink_to_fit();
         for (name, message) in &mut report.failures {
-            *name = bounded(self.conceal(std::mem::take(name)));
-            *message = bounded(self.conceal(std::mem::take(message)));
+            *name = bounded(self.conceal(std::mem::take(name)), TEXT);
+            *message = bounded(self.conceal(std::mem::take(message)), TEXT);
         }
         report.changes = None;
         if report.total > 0 || report.coverage.is_none() {
@@ -321,12 +320,12 @@ impl Console {
 
     fn cases(&mut self, group: String, cases: Vec<Case>) {
         let told: usize = self.outcome.cases.values().map(Vec::len).sum();
-        let group = bounded(self.conceal(group));
+        let group = bounded(self.conceal(group), TEXT);
         let own = cases
             .into_iter()
             .take(CASES.saturating_sub(told))
             .map(|case| Case {
-                name: bounded(self.mask.conceal(&case.name)),
+                name: bounded(self.mask.conceal(&case.name), TEXT),
                 duration_ms: case.duration_ms,
                 // What is compared is whether it failed.
                 outcome: match case.outcome {
@@ -385,8 +384,14 @@ impl Console {
     }
 }
 
-fn bounded(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(TEXT) {
+/// Can a buildspec name a secondary artifact so?
+pub(super) fn is_identifier(text: &str) -> bool {
+    text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// The first characters of a text, so many.
+pub(super) fn bounded(mut text: String, most: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(most) {
         text.truncate(end);
         text.push('…');
     }

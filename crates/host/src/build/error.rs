@@ -132,11 +132,13 @@ impl From<Error> for Fault {
                  or have such a machine join: vend builders invite",
             ),
             Error::NoBuilder { .. } => Self::customer(text)
-                .next("take the label out of the buildspec, or give it to this machine: `labels` of `[builds]` in platform.toml"),
+                .next("take the label out of the buildspec, give it to this machine (`labels` of `[builds]` in platform.toml), \
+                       or have a machine with it join: vend builders invite"),
             Error::NoneOf { .. } => Self::customer(text)
                 .next("take the label out of the buildspec, or have a machine with it join: vend builders invite"),
             Error::Queued(_) => Self::order(text)
-                .next("push again, or have more builds run at a time: `at_once` of `[builds]` in platform.toml"),
+                .next("push again, or have more builds run at a time: `at_once` of `[builds]` in platform.toml, or \
+                       `--at-once` of the builder that its log names"),
             Error::Stopped(_) => Self::order(text),
             Error::Full | Error::Interrupted | Error::Logs(_) | Error::Silent { .. } => Self::platform(text),
             Error::Container(_) => Self::platform(text).next("vend doctor"),

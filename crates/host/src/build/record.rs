@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use model::port::{PhaseReport, PhaseStatus};
 
 /// A build says of itself which phases it has: so many are kept.
-const PHASES: usize = 100;
+pub(super) const PHASES: usize = 100;
 
 /// Clones are the same.
 #[derive(Debug, Clone)]

@@ -4,10 +4,16 @@
 //! process may end, the machine may start anew. Only a machine that says nothing for long is given up.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
+use axum::body::Body;
+use futures_util::StreamExt as _;
 use model::{
     Digest, HostId, Ticket,
     port::{Blame, BuildOrder, Builder, Built, Fault, LogChunk, LogRef, Logs as _, Objects as _, Work as _},
@@ -15,12 +21,14 @@ use model::{
 use tracing::warn;
 
 use super::Machines;
-use crate::{client::Client, logs::Piece};
+use crate::{build::claims, client::Client, logs::Piece};
 
 /// Between two looks at a log that has nothing new, and at a machine that is not there.
 const LOOK: Duration = Duration::from_millis(500);
 /// One that goes away so often while it has one build is given up.
 const LOSSES: u32 = 5;
+/// For a builder to say whether it has a source.
+const HAS: Duration = Duration::from_secs(5);
 /// For the last words of a build that has ended.
 const LAST: Duration = Duration::from_secs(20);
 
@@ -58,7 +66,7 @@ impl Builder for Away<'_> {
             () = self.listen(&own, &told) => Err(Fault::platform("the log's copy ended")),
         };
         match &built {
-            Err(fault) if is_silent(fault) => self.end(&told, &fault.message).await,
+            Err(fault) if is_silent(fault) => self.end(&fault.message).await,
             _ => self.finish(&own, &told).await,
         }
         let log = self.log.clone();
@@ -85,7 +93,11 @@ const SILENT: &str = "and is given up";
 impl Away<'_> {
     /// Ends the build, and hears its last words. Gives the fault that it ended with, when that is soon.
     pub async fn stop(&self, ticket: &Ticket, cause: &str) -> Result<Option<Fault>, Fault> {
-        let fault = self.machines.node(self.machine).stop_work(ticket, cause).await?;
+        let stopped = self.machines.node(self.machine).stop_work(ticket, cause).await;
+        if stopped.is_err() {
+            self.end(&format!("The build was stopped: {cause}")).await;
+        }
+        let fault = stopped?.map(claims::fault);
         let (own, told) = (own_log(ticket)?, AtomicU64::new(self.copied().await?));
         self.finish(&own, &told).await;
         Ok(fault)
@@ -127,17 +139,40 @@ impl Away<'_> {
         let there = self.machines.node(self.machine);
         let lost = |fault| match there.has_lost() {
             true => Lost::Connection,
-            false => Lost::Fault(fault),
+            false => Lost::Fault(claims::fault(fault)),
         };
-        if !there.has(&order.source).await.map_err(lost)? {
+        let has = tokio::time::timeout(HAS, there.has(&order.source)).await;
+        // One that is slow to say it keeps its build: it is asked again.
+        if !has.map_err(|_| Lost::Connection)?.map_err(lost)? {
             bring(&order.source, self.here, &there).await.map_err(lost)?;
         }
         let built = there.build(ticket, order).await.map_err(lost)?;
+        let built = claims::built(built).map_err(Lost::Fault)?;
+        // A tar that was checked and made anew may be longer than what a build wrote.
+        let left = Arc::new(AtomicU64::new(order.limits.disk_mib.saturating_mul(2 << 20)));
         // Also what is here already: a builder that only knows the digest of somebody else's object has not built it.
         for digest in built.secondary.values().chain([&built.artifact]) {
-            bring(digest, &there, self.here).await.map_err(lost)?;
+            let bytes = there
+                .give(digest)
+                .await
+                .map_err(|fault| self.lacks(fault))
+                .map_err(lost)?;
+            keep(digest, within(bytes, &left), self.here)
+                .await
+                .map_err(lost)?;
         }
         Ok(built)
+    }
+
+    /// It has not got what it has built, or does not give it: nobody who pushed can mend that.
+    fn lacks(&self, fault: Fault) -> Fault {
+        match fault.blame {
+            Blame::Platform => fault,
+            _ => Fault::platform(format!(
+                "the builder {} does not give what it says it has built: {fault}",
+                self.name
+            )),
+        }
     }
 
     /// Copies what the build says while it goes on.
@@ -168,7 +203,7 @@ impl Away<'_> {
                 "The last words of the build did not come from the builder {}",
                 self.name
             );
-            self.end(told, &why).await;
+            self.end(&why).await;
         }
     }
 
@@ -185,19 +220,8 @@ impl Away<'_> {
     }
 
     /// Ends the log of a build of which nothing more is heard. It goes on where another builder takes the build.
-    async fn end(&self, told: &AtomicU64, why: &str) {
-        let from = told.load(Ordering::Relaxed);
-        let chunk = LogChunk {
-            next: from,
-            ended: true,
-            ..LogChunk::default()
-        };
-        let base = self.log_from;
-        let ended = async {
-            self.here.say(self.log, why).await?;
-            self.here.copy_log(self.log, Piece { base, from, chunk }).await
-        };
-        if let Err(fault) = ended.await {
+    async fn end(&self, why: &str) {
+        if let Err(fault) = self.here.end_log(self.log, why).await {
             warn!(log = %self.log, "a log was not ended: {fault}");
         }
     }
@@ -229,9 +253,14 @@ enum Heard {
     End,
 }
 
-/// An object from one node to another, as it comes. A builder could send another one than it was asked for.
+/// An object from one node to another, as it comes.
 async fn bring(digest: &Digest, from: &Client, to: &Client) -> Result<(), Fault> {
-    let kept = to.take(from.give(digest).await?).await?;
+    keep(digest, from.give(digest).await?, to).await
+}
+
+/// Keeps an object as it comes. A builder could send another one than it was asked for.
+async fn keep(digest: &Digest, bytes: Body, to: &Client) -> Result<(), Fault> {
+    let kept = to.take(bytes).await?;
     match kept == *digest {
         true => Ok(()),
         false => Err(Fault::platform(format!(
@@ -239,6 +268,25 @@ async fn bring(digest: &Digest, from: &Client, to: &Client) -> Result<(), Fault>
             digest.short()
         ))),
     }
+}
+
+/// Bytes that break where no more are left.
+fn within(bytes: Body, left: &Arc<AtomicU64>) -> Body {
+    let left = Arc::clone(left);
+    let pieces = bytes.into_data_stream().map(move |piece| {
+        let piece = piece.map_err(io::Error::other)?;
+        let length = piece.len() as u64;
+        let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            left.checked_sub(length)
+        });
+        match taken {
+            Ok(_) => Ok(piece),
+            Err(_) => Err(io::Error::other(
+                "the artifacts have more bytes than the build may write",
+            )),
+        }
+    });
+    Body::from_stream(pieces)
 }
 
 #[cfg(test)]

@@ -35,7 +35,9 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Admission, Application, Error, Invitation, NAME, authority::Point, read_line, tls, write_line};
+use super::{
+    Admission, Application, Error, Invitation, NAME, authority::Point, builder, read_line, tls, write_line,
+};
 use crate::{
     agent::{Guest, Layout},
     container::chain,
@@ -71,7 +73,7 @@ struct Identity {
 }
 
 /// Has the platform take in this machine, unless it has already. `url`: `https://HOST:PORT`, or without the scheme.
-/// `builder`: what a machine is that wants to build. Gives the machine's id.
+/// `own`: what a machine is that wants to build. It joins with nothing in its caches. Gives the machine's id.
 ///
 /// # Errors
 ///
@@ -80,7 +82,7 @@ pub async fn enrol(
     url: &str,
     token: Option<&Secret>,
     name: &str,
-    builder: Option<BTreeMap<String, String>>,
+    own: Option<BTreeMap<String, String>>,
     state: &Path,
 ) -> Result<HostId, Error> {
     let platform = address(url)?;
@@ -96,15 +98,21 @@ pub async fn enrol(
     let key = KeyPair::generate()?;
     let config = tls::joining(invitation.authority)?;
     let mut stream = dial(&platform, config).await?;
+    let builds = own.is_some();
     let application = Application {
         invitation: invitation.secret,
         name: name.chars().take(NAME).collect(),
         key: Point::of(&key).text(),
-        builder,
+        builder: own,
     };
     write_line(&mut stream, &application).await?;
     let answer: Result<Admission, Fault> = read_line(&mut stream).await?;
     let admission = answer?;
+    if builds {
+        // Before it is known here, so that it is done again when it fails: tenants may be gone for whom this machine built
+        // when it was known before, and their names others'.
+        builder::forget_all(state)?;
+    }
     let identity = Identity {
         platform,
         machine: admission.machine,
@@ -132,7 +140,7 @@ pub enum Wish {
 pub async fn serve(state: &Path, mut wishes: mpsc::Receiver<Wish>) -> Result<(), Error> {
     let ring = Ring::open(state)?;
     let guest =
-        Guest::begin(Layout::machine(Path::new("/"), state)).map_err(|error| Error::Told(chain(&error)))?;
+        Guest::begin(Layout::machine(Path::new("/"), state)).map_err(|error| Error::Unable(chain(&error)))?;
     let router = guest.router().merge(keys(Arc::clone(&ring)));
     let stop = async {
         while let Some(Wish::Succeed) = wishes.recv().await {

@@ -5,24 +5,34 @@ use std::io::Read as _;
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, Path, State},
+    extract::{DefaultBodyLimit, FromRef, Path, State},
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
 use futures_util::TryStreamExt as _;
-use model::{
-    Digest,
-    port::{Fault, Objects as _},
-};
+use model::{Digest, port::Fault};
 use tokio::sync::mpsc;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::{Node, broken, refuse};
-use crate::objects::Verified;
+use crate::{
+    now,
+    objects::{Directory, Verified},
+};
 
 const PIECE: usize = 64 * 1024;
 
-pub fn router() -> Router<Node> {
+impl FromRef<Node> for Directory {
+    fn from_ref(node: &Node) -> Self {
+        node.objects.clone()
+    }
+}
+
+/// Of whatever keeps objects.
+pub(crate) fn router<S: Clone + Send + Sync + 'static>() -> Router<S>
+where
+    Directory: FromRef<S>,
+{
     Router::new()
         // The directory has a limit of its own, and what is read is never held in memory.
         .route("/v1/objects", put(keep).layer(DefaultBodyLimit::disable()))
@@ -30,10 +40,10 @@ pub fn router() -> Router<Node> {
         .route("/v1/objects/has", post(has))
 }
 
-async fn keep(State(node): State<Node>, body: Body) -> Response {
+async fn keep(State(objects): State<Directory>, body: Body) -> Response {
     let stream = body.into_data_stream().map_err(std::io::Error::other);
     let reader = SyncIoBridge::new(StreamReader::new(stream));
-    let kept = tokio::task::spawn_blocking(move || node.objects.keep(reader, "what was sent".into()));
+    let kept = tokio::task::spawn_blocking(move || objects.keep(reader, "what was sent".into()));
     match kept.await {
         Ok(Ok(digest)) => Json(digest).into_response(),
         Ok(Err(error @ crate::objects::Error::TooLarge { .. })) => refuse(Fault::order(error.to_string())),
@@ -42,18 +52,20 @@ async fn keep(State(node): State<Node>, body: Body) -> Response {
     }
 }
 
-async fn give(State(node): State<Node>, Path(digest): Path<Digest>) -> Response {
-    match node.objects.open_object(&digest) {
+async fn give(State(objects): State<Directory>, Path(digest): Path<Digest>) -> Response {
+    match objects.open_object(&digest) {
         Ok(object) => stream(object).into_response(),
         Err(error @ crate::objects::Error::Missing(_)) => refuse(Fault::order(error.to_string())),
         Err(error) => refuse(broken(&error)),
     }
 }
 
-async fn has(State(node): State<Node>, Json(digest): Json<Digest>) -> Response {
-    match node.objects.has(&digest).await {
-        Ok(has) => Json(has).into_response(),
-        Err(fault) => refuse(fault),
+/// Whoever asks is about to use it.
+async fn has(State(objects): State<Directory>, Json(digest): Json<Digest>) -> Response {
+    match tokio::task::spawn_blocking(move || objects.renew(&digest, now().into())).await {
+        Ok(Ok(has)) => Json(has).into_response(),
+        Ok(Err(error)) => refuse(broken(&error)),
+        Err(_) => refuse(Fault::platform("the reader of objects stopped")),
     }
 }
 

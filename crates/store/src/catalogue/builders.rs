@@ -173,6 +173,53 @@ impl Tx<'_> {
         self.note(by, "builder.drain", None, id, json!({ "name": found.name }))
     }
 
+    /// A tenant is deleted, and its name may be another customer's next: no builder is meant for it any more. One that was
+    /// for it alone leaves and keeps its list, because an empty one would mean all tenants.
+    pub(super) fn withdraw_builders(&self, tenant: &TenantName, by: &By) -> Result<(), Error> {
+        for mut found in self.builders()? {
+            if !found.tenants.remove(tenant) {
+                continue;
+            }
+            if found.tenants.is_empty() {
+                self.drain_builder(&found.id, by)?;
+                continue;
+            }
+            self.run(
+                "UPDATE builders SET tenants = ?2 WHERE id = ?1",
+                params![found.id.as_str(), Json(&found.tenants)],
+            )?;
+        }
+        let invitations = self.all("SELECT digest, tenants FROM builder_invitations", [], |row| {
+            Ok((
+                row.get::<_, Vec<u8>>("digest")?,
+                row.json::<BTreeSet<TenantName>>("tenants")?,
+            ))
+        })?;
+        for (digest, mut tenants) in invitations {
+            if !tenants.remove(tenant) {
+                continue;
+            }
+            match tenants.is_empty() {
+                true => self.run("DELETE FROM builder_invitations WHERE digest = ?1", [digest])?,
+                false => self.run(
+                    "UPDATE builder_invitations SET tenants = ?2 WHERE digest = ?1",
+                    params![digest, Json(&tenants)],
+                )?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Takes all of a builder's builds from it, and removes it: nobody knows its key any more.
+    pub fn expel_builder(&self, id: &HostId, by: &By) -> Result<(), Error> {
+        let mut own = self.running_builds()?;
+        own.retain(|build| build.builder.as_ref() == Some(id));
+        for build in &own {
+            self.take_build(&build.ticket)?;
+        }
+        self.remove_builder(id, by)
+    }
+
     /// Nobody knows its key any more.
     pub fn remove_builder(&self, id: &HostId, by: &By) -> Result<(), Error> {
         let found = self.builder(id)?;

@@ -87,6 +87,7 @@ impl Tx<'_> {
             params![key, At(by.at)],
         )?;
         self.destroy_data_key(key)?;
+        self.withdraw_builders(name, by)?;
         self.run("DELETE FROM tenants WHERE id = ?1", [key])?;
         self.note(by, "tenant.delete", Some(name), name, json!({}))
     }

@@ -1,6 +1,6 @@
 //! `vend agent`: this machine as one of somebody's platform, on which releases are deployed, or which builds.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{num::NonZeroUsize, path::PathBuf, process::ExitCode};
 
 use camino::Utf8PathBuf;
 use clap::Args;
@@ -11,7 +11,7 @@ use host::{
     },
     node::NodeConfig,
 };
-use model::{Secret, address::Network};
+use model::{Secret, address::Network, port::Fault};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -27,8 +27,8 @@ pub struct Agent {
     #[arg(long)]
     pub builder: bool,
     /// So many builds run at a time; more wait.
-    #[arg(long, value_name = "BUILDS", default_value_t = 2, requires = "builder")]
-    at_once: usize,
+    #[arg(long, value_name = "BUILDS", default_value_t = NonZeroUsize::MIN.saturating_add(1), requires = "builder")]
+    at_once: NonZeroUsize,
     /// A private network that builds reach, such as `10.1.2.0/24`.
     #[arg(long, value_name = "NETWORK", requires = "builder", value_parser = network)]
     allow: Vec<Network>,
@@ -56,8 +56,22 @@ pub async fn run(agent: Agent) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", crate::flow::chain(&error));
-            eprintln!("next: ask whoever operates the platform for an invitation: {invite}");
+            eprintln!("next: {}", next(&error, invite));
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// What helps. `invite`: what gives an invitation.
+fn next(error: &Error, invite: &str) -> String {
+    match error {
+        Error::Fault(Fault { next: Some(next), .. }) => next.clone(),
+        Error::Unable(_) => "run it as root, alone in its directory, which needs room; `vend doctor` says what the machine lacks".into(),
+        Error::Io(_) | Error::Tls(_) => {
+            "see whether this machine reaches the platform's listener, and may write to its directory".into()
+        }
+        Error::Sign(_) | Error::Told(_) | Error::Fault(_) => {
+            format!("ask whoever operates the platform for an invitation: {invite}")
         }
     }
 }
@@ -78,7 +92,7 @@ async fn serve(agent: Agent) -> Result<(), Error> {
         let utf8 = Utf8PathBuf::from_path_buf(state.clone());
         let data = utf8.map_err(|_| Error::Told("the directory's path is not UTF-8".into()))?;
         let mut config = NodeConfig::new(data);
-        config.builds_at_once = agent.at_once;
+        config.builds_at_once = agent.at_once.get();
         config.registries = agent.allow.clone();
         config.allowed = agent.allow;
         return builder::serve(&state, config, crate::roles::ended()).await;
@@ -102,5 +116,27 @@ async fn serve(agent: Agent) -> Result<(), Error> {
     tokio::select! {
         served = join::serve(&state, wishes) => served,
         never = listening => never,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_told_what_to_do_next_is_told_what_helps() {
+        let io = || std::io::Error::other("refused");
+        for (error, part) in [
+            (
+                Error::Told("this machine has joined nothing yet".into()),
+                "vend builders invite",
+            ),
+            (Error::Unable("crun is missing".into()), "vend doctor"),
+            (Error::Io(io()), "reaches the platform's listener"),
+            (Fault::order("no").next("do this").into(), "do this"),
+        ] {
+            let told = next(&error, "vend builders invite");
+            assert!(told.contains(part), "{error}: {told}");
+        }
     }
 }

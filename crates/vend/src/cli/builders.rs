@@ -23,7 +23,12 @@ pub enum Builders {
         expires: u32,
     },
     /// Remove a builder: it gets no new build, and once it has none its key is nobody's any more.
-    Remove { id: String },
+    Remove {
+        id: String,
+        /// Do not wait for its builds: they are given to others, and it is a stranger at once.
+        #[arg(long)]
+        now: bool,
+    },
 }
 
 pub async fn run(command: &Builders, global: &Global) -> Result<(), Failure> {
@@ -57,9 +62,12 @@ pub async fn run(command: &Builders, global: &Global) -> Result<(), Failure> {
                 )
             });
         }
-        Builders::Remove { id } => {
-            let builder: Builder = client.delete(&format!("/v1/builders/{}", escape(id))).await?;
+        Builders::Remove { id, now } => {
+            let query = if *now { "?now=true" } else { "" };
+            let path = format!("/v1/builders/{}{query}", escape(id));
+            let builder: Builder = client.delete(&path).await?;
             output.show(&builder, |builder| match builder.builds.len() {
+                _ if *now => format!("{} is removed\n", builder.name),
                 0 => format!("{} leaves\n", builder.name),
                 builds => format!("{} leaves when its {builds} builds have ended\n", builder.name),
             });

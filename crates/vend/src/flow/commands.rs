@@ -128,10 +128,18 @@ impl Commands for Flows {
         })
     }
 
-    fn remove_builder(&self, id: HostId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+    fn remove_builder(&self, id: HostId, now: bool, by: By) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            let drained = self.world.store.write(move |tx| tx.drain_builder(&id, &by));
-            drained.await.map_err(refused)?;
+            let own = id.clone();
+            let removed = self.world.store.write(move |tx| match now {
+                true => tx.expel_builder(&own, &by),
+                false => tx.drain_builder(&own, &by),
+            });
+            removed.await.map_err(refused)?;
+            if now {
+                // Behind the row: one that dials again is a stranger.
+                self.world.machines.live.close(&id);
+            }
             self.world.pokes.builders.notify_one();
             Ok(())
         })

@@ -7,6 +7,7 @@ use model::{
     policy::Action,
     wire::{Builder, Building, Invitation, NewBuilder, Page},
 };
+use serde::Deserialize;
 
 use super::{
     auth::Caller,
@@ -111,13 +112,24 @@ pub async fn list(
     Ok(Json(keyed(all, paging.cursor.as_deref(), paging.limit(), key)))
 }
 
+/// How a builder is removed.
+#[derive(Debug, Clone, Copy, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct Removal {
+    /// Its builds are taken from it and given to others, and its connection is closed at once.
+    #[serde(default)]
+    pub now: bool,
+}
+
 /// Removes a builder: it gets no new build, and once it has none nobody knows its key any more.
 #[utoipa::path(delete, path = "/v1/builders/{id}", operation_id = "builders.remove", tag = "hosts",
-    params(("id" = String, Path)), responses((status = 202, body = Builder), Refusal))]
+    params(("id" = String, Path), Removal), responses((status = 202, body = Builder), Refusal))]
 pub async fn remove(
     Held(state): Held<State>,
     caller: Caller,
     Path(id): Path<HostId>,
+    Query(removal): Query<Removal>,
 ) -> Result<(StatusCode, Json<Builder>), Refusal> {
     caller.may(Action::Operate, None, "builders")?;
     let own = id.clone();
@@ -125,7 +137,8 @@ pub async fn remove(
         .store
         .read(move |db| Ok::<_, store::Error>((db.builder(&own)?, db.running_builds()?)));
     let (found, running) = read.await?;
-    state.commands.remove_builder(id, state.by(&caller.0)).await?;
+    let by = state.by(&caller.0);
+    state.commands.remove_builder(id, removal.now, by).await?;
     let leaving = store::Builder {
         leaving: true,
         ..found

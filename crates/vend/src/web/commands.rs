@@ -93,8 +93,8 @@ pub trait Commands: Send + Sync + 'static {
     /// Lets one builder in.
     fn invite_builder(&self, new: NewBuilder, by: By) -> BoxFuture<'_, Result<Pass, Fault>>;
 
-    /// Removes a builder, once it has no build.
-    fn remove_builder(&self, id: HostId, by: By) -> BoxFuture<'_, Result<(), Fault>>;
+    /// Removes a builder, once it has no build; `now`: its builds are taken from it.
+    fn remove_builder(&self, id: HostId, now: bool, by: By) -> BoxFuture<'_, Result<(), Fault>>;
 
     fn rollback(&self, place: Place, order: NewRollback, by: By)
     -> BoxFuture<'_, Result<ExecutionId, Fault>>;

@@ -1,17 +1,17 @@
 //! Two nodes of which one has dialled, without TLS and without containers: what they keep is real, what is built is not.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, AtomicU32},
 };
 
 use axum::{
     Json, Router,
-    body::{Body, Bytes},
-    extract::{Path, State},
-    http::StatusCode,
+    extract::{FromRef, Request, State},
+    http::Method,
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
-    routing::{get, post, put},
+    routing::post,
 };
 use camino::{Utf8Path, Utf8PathBuf};
 use hyper::client::conn::http2 as client;
@@ -29,6 +29,7 @@ use crate::{
     build::choice_order,
     logs::{self, Mask},
     node::{
+        self,
         api::{Reading, Ticketed},
         logs::{Copying, Saying},
     },
@@ -43,6 +44,11 @@ struct Side {
     asked: Arc<AtomicU32>,
     /// The artifact that it says it has built.
     artifact: Digest,
+    secondary: BTreeMap<String, Digest>,
+    /// It gives other bytes than it is asked for.
+    lies: bool,
+    /// The next time it does not say what it has.
+    slow: Arc<AtomicBool>,
 }
 
 impl Side {
@@ -53,42 +59,42 @@ impl Side {
             objects,
             logs: logs::Directory::open(root).unwrap(),
             asked: Arc::default(),
+            secondary: BTreeMap::new(),
+            lies: false,
+            slow: Arc::default(),
         }
     }
 
     fn router(&self) -> Router {
         Router::new()
-            .route("/v1/objects", put(keep))
-            .route("/v1/objects/{digest}", get(give))
-            .route("/v1/objects/has", post(has))
+            .merge(node::objects::router())
             .route("/v1/logs/read", post(read))
             .route("/v1/logs/copy", post(copy))
             .route("/v1/logs/say", post(say))
             .route("/v1/builds/waits", post(|| async { Json(false) }))
             .route("/v1/builds/build", post(build))
+            .layer(from_fn_with_state(self.clone(), slow))
             .with_state(self.clone())
     }
 }
 
-async fn keep(State(side): State<Side>, bytes: Bytes) -> Json<Digest> {
-    Json(side.objects.keep(&bytes[..], "a test".into()).unwrap())
+impl FromRef<Side> for objects::Directory {
+    fn from_ref(side: &Side) -> Self {
+        side.objects.clone()
+    }
 }
 
-async fn give(State(side): State<Side>, Path(digest): Path<Digest>) -> Response {
-    let mut bytes = Vec::new();
-    let Ok(mut object) = side.objects.open_object(&digest) else {
-        return (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            Json(Fault::platform("it is not here")),
-        )
-            .into_response();
-    };
-    std::io::Read::read_to_end(&mut object, &mut bytes).unwrap();
-    Body::from(bytes).into_response()
-}
-
-async fn has(State(side): State<Side>, Json(digest): Json<Digest>) -> Json<bool> {
-    Json(side.objects.has(&digest).await.unwrap())
+/// Says nothing the first time.
+async fn slow(State(side): State<Side>, request: Request, next: Next) -> Response {
+    let asks = request.uri().path() == "/v1/objects/has";
+    if asks && side.slow.swap(false, Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+    let gives = request.method() == Method::GET && request.uri().path().starts_with("/v1/objects/");
+    match side.lies && gives {
+        true => "something else".into_response(),
+        false => next.run(request).await,
+    }
 }
 
 async fn read(State(side): State<Side>, Json(asked): Json<Reading>) -> Json<Value> {
@@ -126,7 +132,7 @@ async fn build(State(side): State<Side>, Json(call): Json<Ticketed<BuildOrder>>)
         exported: Default::default(),
         log,
         name: None,
-        secondary: Default::default(),
+        secondary: side.secondary,
     })
     .into_response()
 }
@@ -139,6 +145,7 @@ struct World {
     machines: Machines,
     machine: HostId,
     log: LogRef,
+    disk_mib: u64,
 }
 
 impl World {
@@ -160,6 +167,7 @@ impl World {
             machines: Machines::default(),
             machine: HostId::from_bits(1),
             log: "build/t-here".parse().unwrap(),
+            disk_mib: 1,
         }
     }
 
@@ -184,9 +192,8 @@ impl World {
         })
     }
 
-    async fn build(&self) -> Result<Built, Fault> {
-        let log_from = self.here.logs.say(&self.log, "first").unwrap();
-        let away = Away {
+    fn away(&self, log_from: u64) -> Away<'_> {
+        Away {
             machines: &self.machines,
             machine: &self.machine,
             name: "second",
@@ -194,10 +201,16 @@ impl World {
             log: &self.log,
             log_from,
             silent: Duration::from_secs(1),
-        };
+        }
+    }
+
+    async fn build(&self) -> Result<Built, Fault> {
+        let log_from = self.here.logs.say(&self.log, "first").unwrap();
+        let away = self.away(log_from);
         let text = "version: 0.2\nphases: { build: { commands: ['true'] } }\n";
         let mut order = choice_order(Buildspec::parse(text, "buildspec.yml").unwrap().0);
         order.source = Digest::of("source");
+        order.limits.disk_mib = self.disk_mib;
         away.build(&"t-there".parse::<Ticket>().unwrap(), &order).await
     }
 
@@ -279,4 +292,65 @@ async fn what_a_builder_has_not_got_it_has_not_built() {
     let _connection = world.dial().await;
     let fault = world.build().await.unwrap_err();
     assert_eq!(fault.blame, Blame::Platform, "{fault}");
+    assert!(
+        fault.message.contains("does not give what it says it has built"),
+        "{fault}"
+    );
+}
+
+#[tokio::test]
+async fn other_bytes_than_those_of_the_artifact_are_not_taken() {
+    let mut world = World::new();
+    world.there.lies = true;
+    world.there.asked.store(1, Ordering::Relaxed);
+    let _connection = world.dial().await;
+    let fault = world.build().await.unwrap_err();
+    assert_eq!(fault.blame, Blame::Platform, "{fault}");
+    assert!(fault.message.contains("arrived as another one"), "{fault}");
+}
+
+#[tokio::test]
+async fn artifacts_are_not_fetched_that_no_build_can_have() {
+    let mut world = World::new();
+    world.there.secondary = (0..100)
+        .map(|number| (format!("a{number}"), Digest::of("artifact")))
+        .collect();
+    world.there.asked.store(1, Ordering::Relaxed);
+    let _connection = world.dial().await;
+    let fault = world.build().await.unwrap_err();
+    assert!(fault.message.contains("what no build can say"), "{fault}");
+    assert!(!world.here.objects.has(&world.there.artifact).await.unwrap());
+}
+
+#[tokio::test]
+async fn artifacts_are_no_larger_than_what_the_build_may_write() {
+    let mut world = World::new();
+    world.disk_mib = 0;
+    world.there.asked.store(1, Ordering::Relaxed);
+    let _connection = world.dial().await;
+    let fault = world.build().await.unwrap_err();
+    assert_eq!(fault.blame, Blame::Platform, "{fault}");
+    assert!(!world.here.objects.has(&world.there.artifact).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_builder_that_is_slow_to_say_what_it_has_keeps_its_build() {
+    let world = World::new();
+    world.there.slow.store(true, Ordering::Relaxed);
+    world.there.asked.store(1, Ordering::Relaxed);
+    let _connection = world.dial().await;
+    assert_eq!(world.build().await.unwrap().artifact, Digest::of("artifact"));
+}
+
+#[tokio::test]
+async fn the_log_of_a_build_that_is_stopped_ends_though_its_builder_is_away() {
+    let world = World::new();
+    let log_from = world.here.logs.say(&world.log, "first").unwrap();
+    let stopped = world
+        .away(log_from)
+        .stop(&"t-there".parse().unwrap(), "a test")
+        .await;
+    assert!(stopped.is_err());
+    let (text, ended) = world.said();
+    assert!(ended && text.contains("The build was stopped: a test"), "{text}");
 }

@@ -12,6 +12,7 @@ use model::{
 };
 use store::{Build, By, Db, WorkState};
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::{World, stored};
 
@@ -93,31 +94,53 @@ fn standing(db: &Db<'_>, live: &Machines, tenant: &TenantName) -> Result<Vec<Can
         .collect())
 }
 
+/// Where a build is.
+enum Placed {
+    Here,
+    There(Box<Build>, HostId),
+    Known(Box<Built>),
+    Stopped,
+}
+
 /// Runs a build where it belongs. One that a builder has goes on there, also after a restart.
 pub(super) async fn build(world: &World, ticket: &Ticket, order: &BuildOrder) -> Result<Built, Fault> {
-    let wanted = wanted(order);
-    let here = Offer::here(world.platform.builds.labels.clone());
     let log: LogRef = format!("build/{ticket}")
         .parse()
         .map_err(|_| Fault::order("the ticket cannot name a log"))?;
+    loop {
+        match placed(world, ticket, order, &log).await {
+            Ok(Placed::Here) => return world.node.build(ticket, order).await,
+            Ok(Placed::Known(built)) => return Ok(*built),
+            Ok(Placed::Stopped) => return Err(Fault::order("the build was stopped")),
+            Ok(Placed::There(row, builder)) => {
+                if let Some(built) = there(world, &row, &builder, &log, order).await? {
+                    return Ok(built);
+                }
+            }
+            Err(fault) => return Err(nowhere(world, ticket, log, fault).await),
+        }
+    }
+}
+
+/// Finds a place for a build, and waits until there is one.
+async fn placed(world: &World, ticket: &Ticket, order: &BuildOrder, log: &LogRef) -> Result<Placed, Fault> {
+    let (wanted, here) = (wanted(order), Offer::here(world.platform.builds.labels.clone()));
     let silent = world.platform.builds.silent();
     let (begun, mut told) = (Instant::now(), false);
     loop {
         let row = row(world, ticket).await?;
         if row.state == WorkState::Stopped {
-            return Err(Fault::order("the build was stopped"));
+            return Ok(Placed::Stopped);
         }
-        // A batch that is tried again asks for all of its builds; here the node repeats its answer.
-        if row.builder.is_some()
-            && let Some(built) = row.built
-        {
-            return Ok(built);
-        }
-        if let Some(builder) = &row.builder {
-            return there(world, &row, builder, &log, order).await;
+        if let Some(builder) = row.builder.clone() {
+            // A batch that is tried again asks for all of its builds; here the node repeats its answer.
+            return Ok(match row.built {
+                Some(built) => Placed::Known(Box::new(built)),
+                None => Placed::There(Box::new(row), builder),
+            });
         }
         match give(world, ticket, &order.place.tenant, &wanted, &here).await? {
-            Choice::Here => return world.node.build(ticket, order).await,
+            Choice::Here => return Ok(Placed::Here),
             // It is on record before the builder hears of it.
             Choice::There(_) => {}
             Choice::Away(names) => {
@@ -126,17 +149,33 @@ pub(super) async fn build(world: &World, ticket: &Ticket, order: &BuildOrder) ->
                     return Err(Fault::order(format!(
                         "no builder that has what the build asks for is connected: {names}"
                     ))
-                    .next("see on it whether `vend agent --builder` runs; vend builders list; then vend push again")
-                    .evidence(log));
+                    .next("see on it whether `vend agent --builder` runs; vend builders list; then vend push again"));
                 }
                 if !told {
                     let line = format!("Waiting: what has the build's labels is not connected: {names}");
-                    world.node.say(&log, &line).await?;
+                    begin(world, &row, &line, log).await?;
                     told = true;
                 }
                 tokio::time::sleep(LOOK).await;
             }
         }
+    }
+}
+
+/// A build that has no place: a log that has begun says why, and ends.
+async fn nowhere(world: &World, ticket: &Ticket, log: LogRef, fault: Fault) -> Fault {
+    // `log_from`: it waited, or was a builder's.
+    let has_begun = row(world, ticket).await.is_ok_and(|row| row.log_from.is_some());
+    if !has_begun {
+        return fault;
+    }
+    end(world, &log, &fault.message).await;
+    fault.evidence(log)
+}
+
+async fn end(world: &World, log: &LogRef, line: &str) {
+    if let Err(fault) = world.node.end_log(log, line).await {
+        warn!(%log, "a log was not ended: {fault}");
     }
 }
 
@@ -161,34 +200,54 @@ async fn give(
     given.await.map_err(stored)?
 }
 
+/// Nothing when the builder was removed meanwhile: the build is to be given to another one.
 async fn there(
     world: &World,
     row: &Build,
     builder: &HostId,
     log: &LogRef,
     order: &BuildOrder,
-) -> Result<Built, Fault> {
+) -> Result<Option<Built>, Fault> {
     let name = name(world, builder).await?;
     let log_from = match row.log_from {
         Some(log_from) => log_from,
-        None => begin(world, row, &name, log).await?,
+        None => begin(world, row, &format!("The build runs on the builder {name}"), log).await?,
     };
-    let built = away(world, builder, &name, log, log_from)
-        .build(&row.ticket_there(), order)
-        .await;
+    let (there, own) = (away(world, builder, &name, log, log_from), row.ticket_there());
+    let built = tokio::select! {
+        built = there.build(&own, order) => built,
+        () = taken(world, &row.ticket, builder) => {
+            let line = format!("The builder {name} was removed while it had the build");
+            world.node.say(log, &line).await?;
+            return Ok(None);
+        }
+    };
     if built.as_ref().is_err_and(|fault| fault.blame == Blame::Platform) {
         // The next try finds another one, or waits for this one.
         let ticket = row.ticket.clone();
         let taken = world.store.write(move |tx| tx.take_build(&ticket));
         taken.await.map_err(stored)?;
     }
-    built
+    built.map(Some)
 }
 
-/// Says where the build runs. What its builder says comes behind that.
-async fn begin(world: &World, row: &Build, name: &str, log: &LogRef) -> Result<u64, Fault> {
-    let line = format!("The build runs on the builder {name}");
-    let log_from = world.node.say(log, &line).await?;
+/// Ends when the build is not this builder's any more. One that is connected is not removed.
+async fn taken(world: &World, ticket: &Ticket, builder: &HostId) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if world.machines.live.address(builder).is_none()
+            && row(world, ticket)
+                .await
+                .is_ok_and(|row| row.builder.as_ref() != Some(builder))
+        {
+            return;
+        }
+    }
+}
+
+/// Says where the build is. What its builder says comes behind that.
+async fn begin(world: &World, row: &Build, line: &str, log: &LogRef) -> Result<u64, Fault> {
+    let log_from = world.node.say(log, line).await?;
     let ticket = row.ticket.clone();
     let kept = world.store.write(move |tx| tx.set_log_from(&ticket, log_from));
     kept.await.map_err(stored)?;
@@ -203,20 +262,22 @@ pub(in crate::flow) async fn stop(
 ) -> Result<Option<Fault>, Fault> {
     let own = ticket.clone();
     let found = world.store.read(move |db| db.build_of_ticket(&own));
-    let Some((row, builder)) = found
-        .await
-        .map_err(stored)?
-        .and_then(|row| row.builder.clone().map(|builder| (row, builder)))
-    else {
+    let Some(row) = found.await.map_err(stored)? else {
         return world.node.stop_work(ticket, cause).await;
     };
-    let (Some(log), Some(log_from)) = (&row.log, row.log_from) else {
-        // Nobody has asked for it yet, and now nobody will.
-        return Ok(None);
+    let (builder, log) = match (&row.builder, &row.log, row.log_from) {
+        (Some(builder), Some(log), Some(_)) => (builder, log),
+        // It waits for one, or none has been asked for it yet, and now none will be.
+        (None, Some(log), Some(_)) | (Some(_), Some(log), None) => {
+            end(world, log, &format!("The build was stopped: {cause}")).await;
+            return Ok(None);
+        }
+        (Some(_), None, _) => return Ok(None),
+        (None, ..) => return world.node.stop_work(ticket, cause).await,
     };
-    let name = name(world, &builder).await?;
+    let name = name(world, builder).await?;
     // One that cannot be asked now is told when it comes back: then nobody wants that build of it.
-    Ok(away(world, &builder, &name, log, log_from)
+    Ok(away(world, builder, &name, log, row.log_from.unwrap_or_default())
         .stop(&row.ticket_there(), cause)
         .await
         .unwrap_or_default())

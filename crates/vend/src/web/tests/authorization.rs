@@ -363,6 +363,14 @@ fn cases() -> Vec<Case> {
         .status(201),
         case("builders.list", get(), "/v1/builders", Forbidden, &[]),
         case("builders.remove", delete(), &builder, Forbidden, &[]).status(202),
+        case(
+            "builders.remove",
+            delete(),
+            &format!("{builder}?now=true"),
+            Forbidden,
+            &[],
+        )
+        .status(202),
         case("images.list", get(), "/v1/images", SeesNothing, EVERYBODY),
         case("images.show", get(), &image, NotFound, EVERYBODY),
         case(

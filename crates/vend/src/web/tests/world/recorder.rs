@@ -60,8 +60,9 @@ impl Commands for Recorder {
         })
     }
 
-    fn remove_builder(&self, id: HostId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
-        self.note(format!("remove the builder {id} by {}", by.actor));
+    fn remove_builder(&self, id: HostId, now: bool, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        let when = if now { " now" } else { "" };
+        self.note(format!("remove the builder {id}{when} by {}", by.actor));
         done(())
     }
 
