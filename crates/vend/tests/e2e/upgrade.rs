@@ -25,7 +25,13 @@ fn server_of(host: &str) -> Option<i32> {
         let pid: i32 = process.file_name().to_str()?.parse().ok()?;
         let stat = std::fs::read_to_string(root.join("stat")).ok()?;
         // The 22nd field, of those that follow the name in its brackets.
-        let begun: u64 = stat.rsplit(')').next()?.split_whitespace().nth(19)?.parse().ok()?;
+        let begun: u64 = stat
+            .rsplit(')')
+            .next()?
+            .split_whitespace()
+            .nth(19)?
+            .parse()
+            .ok()?;
         (own && line == b"perl\0server.pl\0").then_some((begun, pid))
     });
     found.min().map(|(_, pid)| pid)
