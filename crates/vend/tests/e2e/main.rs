@@ -29,6 +29,7 @@ mod minimum;
 mod moves;
 mod names;
 mod platform;
+mod reach;
 mod registry;
 mod room;
 mod seen;
