@@ -142,7 +142,7 @@ pub struct Held {
 pub struct Left {
     pub held: Held,
     pub output: Option<OwnedFd>,
-    /// It is known what must not be seen in its log. Else its output waits for [`Wish::Hear`].
+    /// It is known what must not be seen in its log. Else its output waits for [`Hear`](super::Wish::Hear).
     pub heard: bool,
 }
 
