@@ -8,9 +8,8 @@ mod world;
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    net::{SocketAddr, TcpListener as Socket},
+    net::TcpListener as Socket,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -24,16 +23,15 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::route::{Delta, Table, TargetState};
-use rcgen::{CertificateParams, KeyPair};
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    io::{AsyncReadExt, AsyncWriteExt},
     sync::mpsc,
     task::JoinHandle,
 };
-use tokio_rustls::TlsConnector;
-use world::{Edge, Origin, forward, group, read_head, rule, soon, until};
+use world::{
+    Edge, Origin, forward, group, read_head, rule, soon, until,
+    wire::{Wire, certificate, connect},
+};
 
 /// Connections of HTTP/2, requests of each, and how many of them are in the middle when things change.
 const CONNECTIONS: usize = 40;
@@ -47,8 +45,6 @@ const ROUTES: u32 = 100;
 const HOSTS: [&str; 3] = ["web.test", "socket.test", "bytes.test"];
 
 type Body = BoxBody<Bytes, Infallible>;
-trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 
 /// A body that comes in parts.
 struct Parts(mpsc::Receiver<Bytes>);
@@ -109,38 +105,6 @@ fn table(version: u64, targets: &[Origin; 3]) -> Table {
         version,
         rules: rules.collect(),
         target_groups: groups,
-    }
-}
-
-/// Writes a certificate, and gives a client that trusts it alone.
-fn certificate(folder: &Utf8Path) -> TlsConnector {
-    let key = KeyPair::generate().unwrap();
-    let hosts: Vec<String> = HOSTS.iter().map(|host| (*host).to_owned()).collect();
-    let made = CertificateParams::new(hosts).unwrap().self_signed(&key).unwrap();
-    std::fs::create_dir_all(folder).unwrap();
-    let path = folder.join("all.pem");
-    std::fs::write(path.with_extension("new"), made.pem() + &key.serialize_pem()).unwrap();
-    std::fs::rename(path.with_extension("new"), path).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(made.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap();
-    // Without a word on protocols: HTTP/2 begins with its preface all the same.
-    TlsConnector::from(Arc::new(
-        builder.with_root_certificates(roots).with_no_client_auth(),
-    ))
-}
-
-async fn connect(at: SocketAddr, host: &'static str, tls: Option<&TlsConnector>) -> Box<dyn Wire> {
-    let stream = TcpStream::connect(at).await.unwrap();
-    match tls {
-        Some(tls) => {
-            let name = ServerName::try_from(host).unwrap();
-            Box::new(soon("a handshake", tls.connect(name, stream)).await.unwrap())
-        }
-        None => Box::new(stream),
     }
 }
 
@@ -233,7 +197,7 @@ async fn change_everything(edge: &Edge, certificates: &Utf8Path, new: &[Origin; 
         };
         edge.client.change(&delta).await.unwrap();
     }
-    drop(certificate(certificates));
+    drop(certificate(certificates, &HOSTS));
     edge.client
         .apply(&table(u64::from(ROUTES) + 2, new))
         .await
@@ -250,7 +214,7 @@ async fn change_everything(edge: &Edge, certificates: &Utf8Path, new: &[Origin; 
 async fn connections_of_every_kind_stay_while_everything_changes() {
     let folder = tempfile::tempdir().unwrap();
     let certificates = Utf8Path::from_path(folder.path()).unwrap().join("certificates");
-    let trusting = certificate(&certificates);
+    let trusting = certificate(&certificates, &HOSTS);
     let listen = |speaks| Listener {
         socket: Socket::bind("127.0.0.1:0").unwrap(),
         speaks,
@@ -276,14 +240,14 @@ async fn connections_of_every_kind_stay_while_everything_changes() {
     let secure = |n: usize| (n % 2 == 1).then_some(&trusting);
     let mut webs = Vec::new();
     for n in 0..CONNECTIONS {
-        let wire = connect(at[n % 2], "web.test", secure(n)).await;
+        let wire = soon("a handshake", connect(at[n % 2], "web.test", secure(n))).await;
         webs.push(Web::open(wire).await);
         webs[n].ask("old").await;
     }
     let mut tunnels = Vec::new();
     for n in 0..TUNNELS {
-        tunnels.push(socket(connect(at[n % 2], "socket.test", secure(n)).await).await);
-        tunnels.push(connect(at[2], "bytes.test", None).await);
+        tunnels.push(socket(soon("a handshake", connect(at[n % 2], "socket.test", secure(n))).await).await);
+        tunnels.push(soon("a handshake", connect(at[2], "bytes.test", None)).await);
     }
     for wire in &mut tunnels {
         says(wire, "old").await;

@@ -13,17 +13,17 @@ use std::{
 
 use edge::{Limits, Listener, Speaks, Tls, Version};
 use model::route::{Delta, TargetState};
-use rcgen::{CertificateParams, KeyPair};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    io::{AsyncReadExt, AsyncWriteExt},
     sync::Barrier,
     task::JoinSet,
 };
 use tokio_rustls::TlsConnector;
-use world::{Edge, Origin, forward, group, rule, shop, until};
+use world::{
+    Edge, Origin, forward, group, rule, shop, until,
+    wire::{Wire, certificate, connect},
+};
 
 /// Clients, and connections of each. Every tenth client speaks TLS, and every tenth connection is in the middle of a
 /// request when things change.
@@ -63,42 +63,6 @@ fn each() -> usize {
     each
 }
 
-/// Writes a certificate, and gives a client that trusts it alone.
-fn certificate(folder: &camino::Utf8Path) -> TlsConnector {
-    let key = KeyPair::generate().unwrap();
-    let made = CertificateParams::new(vec!["shop.test".to_owned()])
-        .unwrap()
-        .self_signed(&key)
-        .unwrap();
-    std::fs::create_dir_all(folder).unwrap();
-    let path = folder.join("shop.pem");
-    std::fs::write(path.with_extension("new"), made.pem() + &key.serialize_pem()).unwrap();
-    std::fs::rename(path.with_extension("new"), path).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(made.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap();
-    TlsConnector::from(Arc::new(
-        builder.with_root_certificates(roots).with_no_client_auth(),
-    ))
-}
-
-trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
-
-async fn open(at: SocketAddr, tls: Option<&TlsConnector>) -> Box<dyn Wire> {
-    let stream = TcpStream::connect(at).await.unwrap();
-    match tls {
-        Some(tls) => {
-            let name = ServerName::try_from("shop.test").unwrap();
-            Box::new(tls.connect(name, stream).await.unwrap())
-        }
-        None => Box::new(stream),
-    }
-}
-
 /// What one connection is answered. An answer comes in one piece: it is small.
 async fn answer(stream: &mut Box<dyn Wire>) -> String {
     let mut bytes = vec![0; 1024];
@@ -119,7 +83,7 @@ async fn client(
 ) -> (usize, usize) {
     let mut open_ones = Vec::new();
     for number in 0..each {
-        let mut stream = open(at, tls.as_ref()).await;
+        let mut stream = connect(at, "shop.test", tls.as_ref()).await;
         stream.write_all(GET).await.unwrap();
         assert!(answer(&mut stream).await.ends_with("old"));
         if number % 10 == 0 {
@@ -186,7 +150,7 @@ async fn change_everything(
         };
         edge.client.change(&next(delta)).await.unwrap();
     }
-    drop(certificate(certificates));
+    drop(certificate(certificates, &["shop.test"]));
     let mut whole = shop(version + 1, &[new]);
     whole
         .rules
@@ -206,7 +170,7 @@ async fn ten_thousand_connections_stay_while_everything_changes() {
     let certificates = camino::Utf8Path::from_path(folder.path())
         .unwrap()
         .join("certificates");
-    let tls = certificate(&certificates);
+    let tls = certificate(&certificates, &["shop.test"]);
     let (old, new) = (Origin::named("old").await, Origin::named("new").await);
     let listen = |speaks| Listener {
         socket: Socket::bind("127.0.0.1:0").unwrap(),

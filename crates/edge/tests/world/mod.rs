@@ -1,6 +1,8 @@
 //! A small world around a real edge: targets on port 0, clients that speak raw bytes.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod wire;
+
 use std::{
     collections::BTreeMap,
     future::Future,
