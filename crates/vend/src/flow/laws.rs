@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{definition, way::Way};
 
-#[path = "../../../engine/tests/laws/story.rs"]
+#[path = "../../../engine/tests/it/laws/story.rs"]
 mod story;
 #[path = "../../../engine/tests/world/mod.rs"]
 mod world;

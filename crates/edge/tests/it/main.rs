@@ -1,0 +1,31 @@
+//! The load balancer from outside: real sockets, real clients, real targets.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+mod acme;
+mod away;
+mod change;
+mod framing;
+mod grpc;
+mod http2;
+mod kinds;
+mod limits;
+mod log;
+mod login;
+mod names;
+mod numbers;
+mod open;
+mod own;
+mod pass;
+mod routing;
+mod seen;
+mod share;
+mod streams;
+mod switch;
+mod tls;
+mod tools;
+mod udp;
+mod violations;
+mod wake;
+#[path = "../world/mod.rs"]
+mod world;

@@ -1,0 +1,179 @@
+//! Listeners of bytes, and connections that come through other proxies.
+
+use std::net::TcpListener as Socket;
+
+use edge::{Limits, Listener, Speaks};
+use model::route::ProxyWord;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::world::{self, Edge, Origin, body, message, shop, soon, status, until};
+
+fn listener(speaks: Speaks, proxied: bool) -> Listener {
+    Listener {
+        socket: Socket::bind("127.0.0.1:0").unwrap(),
+        speaks,
+        proxied,
+    }
+}
+
+/// Says its name, then repeats what it hears.
+async fn echo(name: &'static str) -> Origin {
+    Origin::raw(move |mut stream| async move {
+        let _ = stream.write_all(name.as_bytes()).await;
+        let (mut from, mut to) = stream.split();
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+    })
+    .await
+}
+
+async fn exchange(edge: &Edge, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(edge.address).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    let _ = soon("an answer", stream.read_to_end(&mut answer)).await;
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_pass_to_the_group_of_one_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = echo("hello ").await;
+    let speaks = Speaks::Tcp {
+        host: "shop.test".into(),
+    };
+    let edge = Edge::listening(&folder, vec![listener(speaks, false)], Limits::default(), 1);
+    let mut table = shop(1, &[world::refusing(), origin.address]);
+    edge.apply(&table).await;
+    let large = vec![b'x'; 300_000];
+    for _ in 0..4 {
+        let answer = exchange(&edge, &large).await;
+        assert_eq!(answer.len(), large.len() + 6, "refused targets are passed over");
+        assert!(answer.starts_with(b"hello xxx"));
+    }
+    for (version, word) in [
+        (ProxyWord::V1, &b"hello PROXY TCP4 127.0.0.1 "[..]),
+        (ProxyWord::V2, b"hello \r\n\r\n\0\r\nQUIT\n!\x11"),
+    ] {
+        table.version += 1;
+        table.target_groups.get_mut("shop").unwrap().proxy = Some(version);
+        edge.apply(&table).await;
+        assert!(exchange(&edge, b"x").await.starts_with(word), "{version:?}");
+    }
+    edge.stop().await;
+}
+
+/// The first message of a TLS client that names this host.
+fn client_hello(host: &str) -> Vec<u8> {
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = rustls::pki_types::ServerName::try_from(host.to_owned()).unwrap();
+    let mut client = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    hello
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_passes_by_the_name_that_the_client_gives() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = echo("").await;
+    let edge = Edge::listening(&folder, vec![listener(Speaks::Sni, false)], Limits::default(), 1);
+    edge.apply(&shop(1, &[origin.address])).await;
+    let hello = client_hello("shop.test");
+    assert_eq!(exchange(&edge, &hello).await, hello, "not a byte is changed");
+    assert_eq!(exchange(&edge, &client_hello("other.test")).await, b"");
+    assert_eq!(exchange(&edge, b"GET / HTTP/1.1\r\n\r\n").await, b"");
+    // It may come in pieces.
+    let mut stream = TcpStream::connect(edge.address).await.unwrap();
+    for piece in hello.chunks(100) {
+        stream.write_all(piece).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let mut back = vec![0; hello.len()];
+    soon("all of it", stream.read_exact(&mut back)).await.unwrap();
+    assert_eq!(back, hello);
+    drop(stream);
+    edge.stop().await;
+}
+
+/// What one proxy said goes on to the target in the other version, in front of bytes that nobody changed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_that_passes_takes_the_word_of_a_proxy_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = echo("").await;
+    let edge = Edge::listening(&folder, vec![listener(Speaks::Sni, true)], Limits::default(), 1);
+    let mut table = shop(1, &[origin.address]);
+    let hello = client_hello("shop.test");
+    let first = b"PROXY TCP4 203.0.113.9 198.51.100.1 4000 8443\r\n".to_vec();
+    let mut second = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    second.extend([203, 0, 113, 9, 198, 51, 100, 1]);
+    second.extend([4000_u16.to_be_bytes(), 8443_u16.to_be_bytes()].concat());
+    for (word, said, goes_on) in [(ProxyWord::V1, &second, &first), (ProxyWord::V2, &first, &second)] {
+        table.version += 1;
+        table.target_groups.get_mut("shop").unwrap().proxy = Some(word);
+        edge.apply(&table).await;
+        let echoed = exchange(&edge, &[&said[..], &hello].concat()).await;
+        assert_eq!(echoed, [&goes_on[..], &hello].concat(), "{word:?}");
+    }
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_word_of_a_proxy_is_believed_and_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::named("origin").await;
+    let edge = Edge::listening(&folder, vec![listener(Speaks::Http, true)], Limits::default(), 1);
+    edge.apply(&shop(1, &[origin.address])).await;
+    let request = "GET / HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n";
+    let answer = edge
+        .raw(format!(
+            "PROXY TCP4 203.0.113.9 198.51.100.1 4000 8443\r\n{request}"
+        ))
+        .await;
+    assert_eq!((status(&answer), body(&answer)), (200, "origin"));
+    let seen = origin.requests().remove(0);
+    assert!(seen.contains("X-Forwarded-For: 203.0.113.9\r\n"), "{seen}");
+    assert!(seen.contains("X-Forwarded-Port: 8443\r\n"), "{seen}");
+    assert_eq!(edge.raw(request).await, "", "who says nothing is not heard");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_counted_by_whom_the_proxy_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::named("origin").await;
+    let limits = Limits {
+        source_connections: 1,
+        ..Limits::default()
+    };
+    let edge = Edge::listening(&folder, vec![listener(Speaks::Http, true)], limits, 1);
+    edge.apply(&shop(1, &[origin.address])).await;
+    let of = |source: u8| {
+        format!(
+            "PROXY TCP4 203.0.113.{source} 198.51.100.1 4000 8443\r\nGET / HTTP/1.1\r\nHost: shop.test\r\n\r\n"
+        )
+    };
+    let mut open = Vec::new();
+    for source in [1, 2] {
+        let mut stream = edge.connect().await;
+        stream.write_all(of(source).as_bytes()).await.unwrap();
+        assert_eq!(status(&message(&mut stream).await), 200, "{source}");
+        open.push(stream);
+    }
+    assert_eq!(status(&edge.raw(of(1)).await), 429, "it has one");
+    drop(open);
+    until("there is room again", || async {
+        let request = of(1).replace("Host", "Connection: close\r\nHost");
+        status(&edge.raw(request).await) == 200
+    })
+    .await;
+    edge.stop().await;
+}

@@ -1,0 +1,176 @@
+//! Who gets which share: targets that fail are left out and come back, new ones begin with little.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use jiff::SignedDuration;
+use model::route::{Ejection, HealthProtocol, Table, TargetState};
+use tokio::net::TcpListener;
+
+use crate::world::{self, Edge, Origin, body, shop, status, until};
+
+/// All targets are found well, at an address of their own: what is known of them is what requests meet.
+async fn found_well(version: u64, addresses: &[SocketAddr]) -> Table {
+    let well = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut table = shop(version, addresses);
+    let group = table.target_groups.get_mut("shop").unwrap();
+    group.health.protocol = HealthProtocol::Tcp;
+    group.health.port = Some(well.local_addr().unwrap().port());
+    group.ejection = Some(Ejection {
+        failures: 3,
+        time: SignedDuration::from_millis(1_500),
+    });
+    tokio::spawn(async move { while well.accept().await.is_ok() {} });
+    table
+}
+
+async fn all_healthy(edge: &Edge, count: usize) {
+    until("all are healthy", || async {
+        let health = edge.client.health().await.unwrap();
+        let healthy = health.iter().filter(|seen| seen.state == TargetState::Healthy);
+        healthy.count() == count
+    })
+    .await;
+}
+
+async fn reason(edge: &Edge, address: SocketAddr) -> Option<String> {
+    let health = edge.client.health().await.unwrap();
+    let seen = health.into_iter().find(|seen| seen.target.address == address);
+    seen.unwrap().reason
+}
+
+/// So many requests, and how many of them were answered so.
+async fn asked(edge: &Edge, count: usize, by: &str) -> usize {
+    let mut answered = 0;
+    for _ in 0..count {
+        let answer = edge.get("shop.test", "/").await;
+        answered += usize::from(body(&answer) == by);
+    }
+    answered
+}
+
+const LEFT_OUT: Option<&str> = Some("left out: its requests fail");
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_answers_5xx_is_left_out_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let ill = Arc::new(AtomicBool::new(true));
+    let state = Arc::clone(&ill);
+    let first = Origin::answering(move |_| match state.load(SeqCst) {
+        true => "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 3\r\n\r\nill",
+        false => "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst",
+    })
+    .await;
+    let second = Origin::named("second").await;
+    let edge = Edge::with(&folder, edge::Limits::default(), 1);
+    edge.apply(&found_well(1, &[first.address, second.address]).await)
+        .await;
+    all_healthy(&edge, 2).await;
+    assert_eq!(asked(&edge, 6, "ill").await, 3, "every other one");
+    assert_eq!(reason(&edge, first.address).await.as_deref(), LEFT_OUT);
+    ill.store(false, SeqCst);
+    assert_eq!(asked(&edge, 1, "second").await, 1);
+    until("it is asked again", || async {
+        asked(&edge, 2, "first").await == 1
+    })
+    .await;
+    assert_eq!(reason(&edge, first.address).await, None);
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_refuses_is_left_out_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let second = Origin::named("second").await;
+    let away = world::refusing();
+    let edge = Edge::with(&folder, edge::Limits::default(), 1);
+    edge.apply(&found_well(1, &[away, second.address]).await).await;
+    all_healthy(&edge, 2).await;
+    assert_eq!(asked(&edge, 10, "second").await, 10, "nobody notices");
+    assert_eq!(reason(&edge, away).await.as_deref(), LEFT_OUT);
+    let health = edge.client.health().await.unwrap();
+    let errors = health
+        .iter()
+        .map(|seen| (seen.target.address == away, seen.errors));
+    let errors: BTreeMap<_, _> = errors.collect();
+    assert_eq!(errors, [(true, 3), (false, 0)].into(), "it was tried three times");
+    let back = TcpListener::bind(away).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = back.accept().await {
+            tokio::spawn(async move {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nfirst";
+                let _ = world::read_request(&mut stream).await;
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await;
+            });
+        }
+    });
+    until("it is asked again", || async {
+        asked(&edge, 2, "first").await == 1
+    })
+    .await;
+    assert_eq!(reason(&edge, away).await, None);
+    edge.stop().await;
+}
+
+/// Whoever is left when all have failed is asked all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_all_are_left_out_all_are_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let ill = |_: &str| "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 3\r\n\r\nill";
+    let (first, second) = (Origin::answering(ill).await, Origin::answering(ill).await);
+    let edge = Edge::with(&folder, edge::Limits::default(), 1);
+    edge.apply(&found_well(1, &[first.address, second.address]).await)
+        .await;
+    all_healthy(&edge, 2).await;
+    assert_eq!(asked(&edge, 6, "ill").await, 6);
+    for target in [&first, &second] {
+        assert_eq!(reason(&edge, target.address).await.as_deref(), LEFT_OUT);
+        assert_eq!(target.requests().len(), 3);
+    }
+    assert_eq!(
+        status(&edge.get("shop.test", "/").await),
+        500,
+        "a target's own answer"
+    );
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_share_of_a_new_target_grows() {
+    // No shorter one is taken.
+    const SLOW: Duration = Duration::from_secs(30);
+    const BATCH: usize = 100;
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (Origin::named("old").await, Origin::named("new").await);
+    let edge = Edge::with(&folder, edge::Limits::default(), 1);
+    edge.apply(&found_well(1, &[old.address]).await).await;
+    all_healthy(&edge, 1).await;
+    // It is not new any more.
+    tokio::time::sleep(SLOW).await;
+    let mut table = found_well(2, &[old.address, new.address]).await;
+    table.target_groups.get_mut("shop").unwrap().slow_start = SLOW.try_into().unwrap();
+    edge.apply(&table).await;
+    all_healthy(&edge, 2).await;
+    let first = asked(&edge, BATCH, "new").await;
+    assert!(first < BATCH / 4, "{first} of {BATCH} at once");
+    until("it gets more", || async {
+        asked(&edge, BATCH, "new").await > first + 5
+    })
+    .await;
+    table.version = 3;
+    table.target_groups.get_mut("shop").unwrap().slow_start = SignedDuration::ZERO;
+    edge.apply(&table).await;
+    assert_eq!(
+        asked(&edge, BATCH, "new").await,
+        BATCH / 2,
+        "what is not new gets its part"
+    );
+    edge.stop().await;
+}

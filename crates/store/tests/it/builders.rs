@@ -1,0 +1,218 @@
+//! Builders: let in once, known by one key, given builds that are on record, and gone when they have none.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::SignedDuration;
+use model::{Digest, HostId, Secret, TenantName, Ticket};
+use store::{Builder, Error, NewBuild, NewBuilder};
+
+use crate::world::{self, World, at, by, tenant};
+
+fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let pairs = pairs.iter();
+    pairs
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+async fn join(world: &World, bits: u64, tenants: &[&TenantName]) -> Builder {
+    let (id, secret) = (HostId::from_bits(bits), Secret::new(format!("secret {bits}")));
+    let new = NewBuilder {
+        labels: labels(&[("fleet", "big"), ("arch", "of the invitation")]),
+        tenants: tenants.iter().map(|name| (*name).clone()).collect(),
+        expires_at: at(0) + SignedDuration::from_hours(1),
+    };
+    let joined = world.store.write(move |tx| {
+        tx.invite_builder(&secret, &new, &by(0))?;
+        let (own, key) = (labels(&[("arch", "arm64")]), Digest::of(bits.to_be_bytes()));
+        let joined = tx.join_builder(&id, &secret, "box", key, &own, at(1))?;
+        let again = tx.join_builder(
+            &HostId::from_bits(99),
+            &secret,
+            "two",
+            Digest::of("two"),
+            &own,
+            at(1),
+        );
+        assert!(
+            matches!(again, Err(Error::Refused { .. })),
+            "an invitation is used once"
+        );
+        // It is no machine of a tenant's.
+        let other = tx.join_machine(&HostId::from_bits(98), &secret, "x", Digest::of("x"), at(1));
+        assert!(matches!(other, Err(Error::Refused { .. })));
+        Ok::<_, Error>(joined)
+    });
+    joined.await.unwrap()
+}
+
+#[tokio::test]
+async fn what_a_builder_is_no_invitation_says_and_whose_builds_it_gets_one_does() {
+    let world = World::new();
+    world.environment("acme/shop/dev").await;
+    let (acme, other) = (tenant("acme"), tenant("other"));
+    let limited = join(&world, 1, &[&acme]).await;
+    assert_eq!(limited.labels, labels(&[("arch", "arm64"), ("fleet", "big")]));
+    assert!(limited.serves(&acme) && !limited.serves(&other));
+    let open = join(&world, 2, &[]).await;
+    assert!(open.serves(&acme) && open.serves(&other));
+    let unknown = world.store.write(move |tx| {
+        let new = NewBuilder {
+            labels: BTreeMap::new(),
+            tenants: BTreeSet::from([tenant("nobody")]),
+            expires_at: at(10),
+        };
+        tx.invite_builder(&Secret::new("x".into()), &new, &by(0))
+    });
+    assert!(matches!(unknown.await, Err(Error::Missing { .. })));
+    let late = world.store.write(|tx| {
+        let secret = Secret::new("late".into());
+        let new = NewBuilder {
+            labels: BTreeMap::new(),
+            tenants: BTreeSet::new(),
+            expires_at: at(10),
+        };
+        tx.invite_builder(&secret, &new, &by(0))?;
+        let key = Digest::of("late");
+        let joined = tx.join_builder(&HostId::from_bits(5), &secret, "x", key, &BTreeMap::new(), at(10));
+        assert!(matches!(joined, Err(Error::Refused { .. })));
+        tx.builders()
+    });
+    assert_eq!(late.await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_builder_is_known_by_its_newest_key_and_by_none_once_it_is_removed() {
+    let world = World::new();
+    world.environment("acme/shop/dev").await;
+    let id = join(&world, 1, &[]).await.id;
+    let (old, new) = (Digest::of(1_u64.to_be_bytes()), Digest::of("new"));
+    let done = world.store.write(move |tx| {
+        tx.expect_builder_key(&id, new, &by(2))?;
+        assert_eq!(
+            tx.builder_of_key(old, at(3))?,
+            Some(id.clone()),
+            "it may not have come yet"
+        );
+        assert_eq!(tx.builder_of_key(new, at(4))?, Some(id.clone()));
+        assert_eq!(tx.builder_of_key(old, at(5))?, None);
+        tx.see_builder(&id, Some("192.0.2.1"), at(6))?;
+        let seen = tx.builder(&id)?;
+        assert_eq!(
+            (seen.address.as_deref(), seen.seen_at),
+            (Some("192.0.2.1"), Some(at(6)))
+        );
+        tx.remove_builder(&id, &by(7))?;
+        assert_eq!(tx.builder_of_key(new, at(8))?, None);
+        tx.builders()
+    });
+    assert_eq!(done.await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_build_that_is_given_again_has_another_ticket_there_and_one_that_leaves_gets_none() {
+    let world = World::new();
+    world.environment("acme/shop/dev").await;
+    let (first, second) = (join(&world, 1, &[]).await.id, join(&world, 2, &[]).await.id);
+    let ticket: Ticket = "t-1".parse().unwrap();
+    let new = NewBuild {
+        ticket: ticket.clone(),
+        place: "acme/shop/dev".parse().unwrap(),
+        execution: None,
+        commit: world::commit("a"),
+        source: Digest::of("source"),
+        log: None,
+    };
+    let done = world.store.write(move |tx| {
+        tx.begin_build(&new, &by(1))?;
+        assert_eq!(tx.running_builds()?[0].builder, None);
+        tx.give_build(&ticket, &first, &by(2))?;
+        let given = tx.running_builds()?.remove(0);
+        assert_eq!((given.builder.as_ref(), given.log_from), (Some(&first), None));
+        assert_eq!(given.ticket_there(), ticket);
+        tx.set_log_from(&ticket, 10)?;
+        assert_eq!(tx.running_builds()?[0].log_from, Some(10));
+        tx.take_build(&ticket)?;
+        assert_eq!(tx.running_builds()?[0].builder, None);
+        tx.give_build(&ticket, &first, &by(3))?;
+        let again = tx.running_builds()?.remove(0);
+        assert_eq!((again.ticket_there(), again.log_from), (ticket.part("b2"), None));
+        tx.take_build(&ticket)?;
+        tx.drain_builder(&second, &by(4))?;
+        let refused = tx.give_build(&ticket, &second, &by(5));
+        assert!(matches!(refused, Err(Error::Refused { .. })));
+        assert!(tx.builder(&second)?.leaving);
+        Ok::<_, Error>(())
+    });
+    done.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_next_tenant_of_a_name_has_no_builder_of_the_one_before() {
+    let world = World::new();
+    let (acme, other) = (tenant("acme"), tenant("other"));
+    for name in [acme.clone(), other.clone()] {
+        world.write(move |tx| tx.create_tenant(&name, &by(0))).await;
+    }
+    let alone = join(&world, 1, &[&acme]).await.id;
+    let both = join(&world, 2, &[&acme, &other]).await.id;
+    let all = join(&world, 3, &[]).await.id;
+    let done = world.store.write(move |tx| {
+        for (secret, tenants) in [("alone", vec![&acme]), ("both", vec![&acme, &other])] {
+            let new = NewBuilder {
+                labels: BTreeMap::new(),
+                tenants: tenants.into_iter().cloned().collect(),
+                expires_at: at(100),
+            };
+            tx.invite_builder(&Secret::new(secret.into()), &new, &by(2))?;
+        }
+        tx.delete_tenant(&acme, &by(3))?;
+        tx.create_tenant(&acme, &by(4))?;
+        let builds = |found: Builder| found.serves(&acme) && !found.leaving;
+        assert!(!builds(tx.builder(&alone)?) && !builds(tx.builder(&both)?) && builds(tx.builder(&all)?));
+        let left = tx.builder(&alone)?;
+        assert!(left.leaving && !left.serves(&other), "it is nobody else's");
+        assert!(tx.builder(&both)?.serves(&other) && !tx.builder(&both)?.leaving);
+        let own = BTreeMap::new();
+        let joins = |bits, secret: &str| {
+            let (id, secret) = (HostId::from_bits(bits), Secret::new(secret.to_owned()));
+            tx.join_builder(&id, &secret, "box", Digest::of(bits.to_be_bytes()), &own, at(5))
+        };
+        assert!(matches!(joins(4, "alone"), Err(Error::Refused { .. })));
+        assert_eq!(joins(5, "both")?.tenants, BTreeSet::from([other.clone()]));
+        Ok::<_, Error>(())
+    });
+    done.await.unwrap();
+}
+
+#[tokio::test]
+async fn one_that_is_removed_at_once_has_its_builds_taken_and_no_key() {
+    let world = World::new();
+    world.environment("acme/shop/dev").await;
+    let (first, second) = (join(&world, 1, &[]).await.id, join(&world, 2, &[]).await.id);
+    let done = world.store.write(move |tx| {
+        for (name, builder) in [("t-1", &first), ("t-2", &second)] {
+            let new = NewBuild {
+                ticket: name.parse().unwrap(),
+                place: "acme/shop/dev".parse().unwrap(),
+                execution: None,
+                commit: world::commit("a"),
+                source: Digest::of("source"),
+                log: None,
+            };
+            tx.begin_build(&new, &by(1))?;
+            tx.give_build(&new.ticket, builder, &by(2))?;
+        }
+        tx.expel_builder(&first, &by(3))?;
+        assert!(matches!(tx.builder(&first), Err(Error::Missing { .. })));
+        assert_eq!(tx.builder_of_key(Digest::of(1_u64.to_be_bytes()), at(4))?, None);
+        let builders: Vec<_> = tx
+            .running_builds()?
+            .into_iter()
+            .map(|build| build.builder)
+            .collect();
+        assert_eq!(builders, [None, Some(second.clone())]);
+        Ok::<_, Error>(())
+    });
+    done.await.unwrap();
+}
