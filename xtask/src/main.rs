@@ -53,7 +53,8 @@ fn main() -> ExitCode {
 }
 
 fn test() -> anyhow::Result<()> {
-    step("the binary", cargo(["build", "--package", "vend"]))?;
+    // All at once: the binary alone would build most dependencies with other features, and so twice.
+    step("the binary and its tests", cargo(["test", "--workspace", "--no-run"]))?;
     step("what the tests need", vend(["doctor", "--install"]))?;
     tools()?;
     clients()?;
@@ -216,7 +217,8 @@ fn python(name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
 }
 
 fn reference() -> anyhow::Result<()> {
-    step("the binary", cargo(["build", "--package", "vend"]))?;
+    // All at once: the binary alone would build most dependencies with other features, and so twice.
+    step("the binary and its tests", cargo(["test", "--workspace", "--no-run"]))?;
     step("reference documents", vend(["reference", "docs/reference"]))
 }
 
