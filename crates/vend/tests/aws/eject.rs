@@ -56,12 +56,20 @@ fn the_script_makes_the_stacks_as_apply_would() {
         .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         .env("AWS_SECRET_ACCESS_KEY", "not-to-be-seen")
         .env("BUCKET", "first");
-    let done = script.output().unwrap();
-    assert!(done.status.success(), "{}", said(&done));
+    let mut run = || {
+        let done = script.output().unwrap();
+        assert!(done.status.success(), "{}", said(&done));
+    };
+    run();
     for name in STACKS {
         let line = world.status(name);
         assert_eq!(line["doing"]["doing"], "nothing", "{line}");
+        assert_eq!(line["is_protected"], name == STACKS[0], "{line}");
     }
+    // Once more, it changes nothing, and protects nobody who wants to be rid of it.
+    world.good(&["unprotect"]);
+    run();
+    assert_eq!(world.status(STACKS[0])["is_protected"], false);
     tags::every_stack_says_whose_it_is(&world);
     let key = world.python(
         "s3 = client('s3')\nb = 'vend-production-templates-123456789012-eu-central-1'\n\

@@ -112,18 +112,29 @@ class Api(CloudFormationModel):
 
 
 def with_outputs(apply):
-    """A change set that is executed leaves the stack's outputs and template as they were."""
+    """A change set that is executed leaves the stack's outputs and template as they were, and one that creates knows no exports."""
 
     def applied(self):
-        apply(self)
         stack = self.stack
+        backend = models.cloudformation_backends[stack.account_id][stack.region_name]
+        stack.cross_stack_resources = stack.resource_map.cross_stack_resources = backend.exports
+        apply(self)
         stack.template, stack.template_dict = self.template, self.template_dict
         stack.parameters = self.parameters
         stack.output_map = stack._create_output_map()
-        backend = models.cloudformation_backends[stack.account_id][stack.region_name]
         backend.exports.update({export.name: export for export in stack.exports})
 
     return applied
+
+
+def without_refusal(create):
+    """A change set that would change nothing is refused, as an update is; CloudFormation makes one that failed."""
+
+    def created(self):
+        self._validate_different_update = lambda *_: None
+        return create(self)
+
+    return created
 
 
 def params(self, listed):
@@ -496,6 +507,8 @@ def main(port, *path):
     RouteTable.delete_from_cloudformation_json = classmethod(delete_route_table)
     models.CloudFormationBackend.create_stack = rolled_back(models.CloudFormationBackend.create_stack)
     models.CloudFormationBackend.delete_stack = guarded(models.CloudFormationBackend.delete_stack)
+    made = responses.CloudFormationResponse.create_change_set
+    responses.CloudFormationResponse.create_change_set = without_refusal(made)
     responses.CloudFormationResponse._get_params_from_list = params
     responses.CloudFormationResponse.list_stack_resources = list_stack_resources
     responses.CloudFormationResponse.update_termination_protection = update_termination_protection
