@@ -127,16 +127,6 @@ def with_outputs(apply):
     return applied
 
 
-def without_refusal(create):
-    """A change set that would change nothing is refused, as an update is; CloudFormation makes one that failed."""
-
-    def created(self):
-        self._validate_different_update = lambda *_: None
-        return create(self)
-
-    return created
-
-
 def params(self, listed):
     """`UsePreviousValue` is not followed in a change set."""
     name = self._get_param("StackName")
@@ -507,8 +497,6 @@ def main(port, *path):
     RouteTable.delete_from_cloudformation_json = classmethod(delete_route_table)
     models.CloudFormationBackend.create_stack = rolled_back(models.CloudFormationBackend.create_stack)
     models.CloudFormationBackend.delete_stack = guarded(models.CloudFormationBackend.delete_stack)
-    made = responses.CloudFormationResponse.create_change_set
-    responses.CloudFormationResponse.create_change_set = without_refusal(made)
     responses.CloudFormationResponse._get_params_from_list = params
     responses.CloudFormationResponse.list_stack_resources = list_stack_resources
     responses.CloudFormationResponse.update_termination_protection = update_termination_protection
