@@ -15,6 +15,8 @@ mod moving;
 mod people;
 #[path = "aws/receiver.rs"]
 mod receiver;
+#[path = "aws/resources.rs"]
+mod resources;
 #[path = "aws/tags.rs"]
 mod tags;
 
@@ -223,7 +225,8 @@ fn a_platform_comes_changes_and_goes() {
         assert_eq!(line["doing"]["doing"], "nothing", "{line}");
     }
     assert_eq!(world.status(STACKS[0])["is_protected"], true);
-    every_resource_is_there(&world);
+    resources::every_resource_is_there(&world);
+    outputs_are_said(&world);
     tags::every_stack_says_whose_it_is(&world);
 
     world.write("aws.toml", &format!("{FOUNDATION}firewall = true\n"));
@@ -298,51 +301,27 @@ fn what_is_unchanged_costs_one_call(world: &World) {
     assert_eq!(lines(), one);
 }
 
-/// Looks for each logical id of each stack: moto says that a stack is complete although it ignores types.
-fn every_resource_is_there(world: &World) {
-    let made = world.python(
-        "c = client('cloudformation')\nout = {}\nfor s in c.describe_stacks()['Stacks']:\n\
-         \x20   out[s['StackName']] = [r['LogicalResourceId'] for r in c.list_stack_resources(StackName=s['StackName'])['StackResourceSummaries']]\n\
-         print(json.dumps(out))",
-    );
-    let made: Value = serde_json::from_str(&made).unwrap();
-    let has = |stack: &str, id: &str| made[stack].as_array().unwrap().iter().any(|own| own == id);
-    let foundation = [
-        "Vpc",
-        "PublicSubnetA",
-        "PrivateSubnetB",
-        "Key",
-        "ArtifactsBucket",
-        "TemplatesBucket",
-        "LogsBucket",
-        "Balancer",
-        "Certificate",
-        "Zone",
-        "Boundary",
-        "StacksRole",
-        "ReleaseRole",
-        "DeployRole",
-        "OperationsTopic",
-        "TrailLogGroup",
-    ];
-    for id in foundation {
-        assert!(has(STACKS[0], id), "{id}: {made}");
-    }
-    for id in ["Table", "Receiver", "ReceiverRole", "Api", "BuildRole"] {
-        assert!(has(STACKS[1], id), "{id}: {made}");
-    }
-    for id in [
-        "BlueTargets",
-        "GreenTargets",
-        "BlueLaunch",
-        "BlueGroup",
-        "HostRole",
-        "HostGroup",
+/// The outputs that the document sends its reader to, as a person and as a program reads them.
+fn outputs_are_said(world: &World) {
+    let all = world.json(&["outputs"]);
+    let of = |stack: &str, key: &str| {
+        let stacks = all.as_array().unwrap().iter();
+        let own = stacks.clone().find(|one| one["stack"] == stack)?;
+        let mut outputs = own["outputs"].as_array()?.iter();
+        Some(
+            outputs.find(|one| one["id"] == key)?["value"]
+                .as_str()?
+                .to_owned(),
+        )
+    };
+    for (stack, key) in [
+        (STACKS[1], "WebhookUrl"),
+        (STACKS[1], "WebhookSecret"),
+        (STACKS[3], "Flow"),
     ] {
-        assert!(has(STACKS[2], id), "{id}: {made}");
-    }
-    for id in ["Flow", "FlowRole"] {
-        assert!(has(STACKS[3], id), "{id}: {made}");
+        let value = of(stack, key).unwrap_or_else(|| panic!("{stack} {key}: {all:#}"));
+        assert!(!value.is_empty(), "{key}");
+        assert!(world.good(&["outputs"]).contains(&value), "{value}");
     }
 }
 

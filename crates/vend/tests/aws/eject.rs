@@ -1,9 +1,8 @@
-//! What is ejected: the templates as they were applied, and a script that a shell can read. It is not run here: moto does not find the
-//! template that AWS's command line put into a bucket.
+//! What is ejected: the templates as they were applied, and a script that makes the stacks with AWS's own command line.
 
 use std::{fs, process::Command};
 
-use crate::{STACKS, World};
+use crate::{STACKS, World, said, tags};
 
 #[test]
 fn what_is_ejected_is_what_was_applied() {
@@ -30,4 +29,61 @@ fn what_is_ejected_is_what_was_applied() {
     for name in STACKS {
         assert!(out.join(format!("{name}.yaml")).exists(), "{name}");
     }
+}
+
+/// Where nothing is there yet, the script makes everything, and `apply` finds nothing left to do.
+#[test]
+fn the_script_makes_the_stacks_as_apply_would() {
+    let Some(world) = World::new() else { return };
+    world.good(&["eject", "--out", "out"]);
+    world.python(
+        "client('s3').create_bucket(Bucket='first', CreateBucketConfiguration={'LocationConstraint': 'eu-central-1'})",
+    );
+    runs(&world, "out/apply.sh");
+    for name in STACKS {
+        let line = world.status(name);
+        assert_eq!(line["doing"]["doing"], "nothing", "{line}");
+        assert_eq!(line["is_protected"], name == STACKS[0], "{line}");
+    }
+    // Once more, as far as moto follows: who took the protection away keeps it so.
+    world.good(&["unprotect"]);
+    let script = fs::read_to_string(world.path().join("out/apply.sh")).unwrap();
+    let second = script
+        .find("\n# The pipeline")
+        .unwrap_or_else(|| panic!("{script}"));
+    world.write("out/first.sh", &script[..second]);
+    runs(&world, "out/first.sh");
+    assert_eq!(world.status(STACKS[0])["is_protected"], false);
+    tags::every_stack_says_whose_it_is(&world);
+    let key = world.python(
+        "s3 = client('s3')\nb = 'vend-production-templates-123456789012-eu-central-1'\n\
+         print([o['Key'] for o in s3.list_objects_v2(Bucket=b)['Contents'] if o['Key'].startswith('receiver/')][0])",
+    );
+    let code = fs::read_dir(world.path().join("out/receiver"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
+    assert!(key.ends_with(code.file_name().to_str().unwrap()), "{key}");
+}
+
+/// Runs a script with the command line of AWS.
+fn runs(world: &World, script: &str) {
+    let bin = world.python.parent().unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    // moto finds a template in a bucket by this name of the machine only.
+    let endpoint = world.endpoint.replace("127.0.0.1", "localhost");
+    let done = Command::new("sh")
+        .arg(script)
+        .current_dir(world.path())
+        .env_clear()
+        .env("PATH", path)
+        .env("HOME", world.path())
+        .env("AWS_ENDPOINT_URL", endpoint)
+        .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        .env("AWS_SECRET_ACCESS_KEY", "not-to-be-seen")
+        .env("BUCKET", "first")
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", said(&done));
 }

@@ -112,15 +112,16 @@ class Api(CloudFormationModel):
 
 
 def with_outputs(apply):
-    """A change set that is executed leaves the stack's outputs and template as they were."""
+    """A change set that is executed leaves the stack's outputs and template as they were, and one that creates knows no exports."""
 
     def applied(self):
-        apply(self)
         stack = self.stack
+        backend = models.cloudformation_backends[stack.account_id][stack.region_name]
+        stack.cross_stack_resources = stack.resource_map.cross_stack_resources = backend.exports
+        apply(self)
         stack.template, stack.template_dict = self.template, self.template_dict
         stack.parameters = self.parameters
         stack.output_map = stack._create_output_map()
-        backend = models.cloudformation_backends[stack.account_id][stack.region_name]
         backend.exports.update({export.name: export for export in stack.exports})
 
     return applied

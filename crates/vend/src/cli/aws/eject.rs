@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ::aws::synth::{Kind, MAX_INLINE_BYTES};
+use ::aws::synth::{Kind, MAX_INLINE_BYTES, Stack};
 use clap::Args;
 
 use super::{
@@ -54,49 +54,58 @@ fn script(loaded: &Loaded) -> String {
          # With several accounts, name the profile of each: PROFILE_foundation=NAME sh apply.sh\nset -eu\ncd \"$(dirname \"$0\")\"\n\
          account() { aws sts get-caller-identity --query Account --output text \"$@\"; }\n",
     );
-    for stack in &loaded.made.stacks {
-        let (name, region, label) = (&stack.name, &stack.region, &stack.foundation);
-        let variable = format!("PROFILE_{}", label.as_str().replace('-', "_"));
+    for wanted in &loaded.wanted {
+        let mut stacks = loaded.made.stacks.iter();
+        if let Some(stack) = stacks.find(|stack| stack.name == wanted.name) {
+            text.push_str(&lines(loaded.platform(), stack, wanted.is_guarded()));
+        }
+    }
+    text
+}
+
+/// What makes one stack, with the options of all its calls as the shell's own arguments.
+fn lines(platform: &str, stack: &Stack, is_guarded: bool) -> String {
+    let (name, region, label) = (&stack.name, &stack.region, &stack.foundation);
+    let variable = format!("PROFILE_{}", label.as_str().replace('-', "_"));
+    let about = stack.template.about.replace('\n', " ");
+    let mut text = format!(
+        "\n# {about}\nset -- --region {region}\n[ -z \"${{{variable}:-}}\" ] || set -- \"$@\" --profile \"${variable}\"\n"
+    );
+    let bucket = format!("{platform}-{label}-templates-$(account \"$@\")-{region}");
+    if stack.kind == Kind::Pipeline {
         text.push_str(&format!(
-            "\n# {}\nset -- --region {region}\n",
-            stack.template.about.replace('\n', " ")
+            "aws s3 cp --recursive --only-show-errors receiver \"s3://{bucket}/receiver\" \"$@\"\n\
+             [ ! -d branches ] || aws s3 cp --recursive --only-show-errors branches \"s3://{bucket}/branches\" \"$@\"\n\
+             [ ! -d packer ] || aws s3 cp --recursive --only-show-errors packer \"s3://{bucket}/packer\" \"$@\"\n"
         ));
+    }
+    if is_guarded {
         text.push_str(&format!(
-            "[ -z \"${{{variable}:-}}\" ] || set -- \"$@\" --profile \"${variable}\"\n"
+            "is_new=$(aws cloudformation describe-stacks --stack-name {name} \"$@\" >/dev/null 2>&1 || echo yes)\n"
         ));
-        let bucket = format!(
-            "\"{}-{label}-templates-$(account \"$@\")-{region}\"",
-            loaded.platform()
-        );
-        let is_large = stack.template.yaml().len() + 600 > MAX_INLINE_BYTES;
-        let mut command = format!(
-            "aws cloudformation deploy --stack-name {name} --template-file {name}.yaml \\\n  --capabilities CAPABILITY_NAMED_IAM --no-fail-on-empty-changeset"
-        );
-        let tags = stack.tags.iter().map(|(key, value)| format!(" {key}={value}"));
-        command.push_str(&format!(" \\\n  --tags{}", tags.collect::<String>()));
-        if is_large {
-            // A new foundation has no bucket yet: the template must lie somewhere else the first time.
-            command.push_str(&format!(
-                " --s3-bucket \"${{BUCKET:-{}}}\"",
-                bucket.trim_matches('"')
-            ));
-        }
-        if stack.kind == Kind::Environment {
-            let platform = loaded.platform();
-            command.push_str(&format!(
-                " \\\n  --role-arn \"arn:aws:iam::$(account \"$@\"):role/{platform}/{platform}-{label}-stacks\""
-            ));
-        }
-        if stack.kind == Kind::Pipeline {
-            text.push_str(&format!(
-                "aws s3 cp --recursive --only-show-errors receiver \"s3://{0}/receiver\" \"$@\"\n\
-                 [ ! -d branches ] || aws s3 cp --recursive --only-show-errors branches \"s3://{0}/branches\" \"$@\"\n\
-                 [ ! -d packer ] || aws s3 cp --recursive --only-show-errors packer \"s3://{0}/packer\" \"$@\"\n",
-                bucket.trim_matches('"')
-            ));
-        }
-        text.push_str(&command);
-        text.push_str(" \"$@\"\n");
+    }
+    let tags = stack.tags.iter().map(|(key, value)| format!(" {key}={value}"));
+    text.push_str(&format!(
+        "aws cloudformation deploy --stack-name {name} --template-file {name}.yaml \\\n  \
+         --capabilities CAPABILITY_NAMED_IAM --no-fail-on-empty-changeset \\\n  --tags{}",
+        tags.collect::<String>()
+    ));
+    if stack.template.yaml().len() + 600 > MAX_INLINE_BYTES {
+        // A new foundation has no bucket yet: the template must lie somewhere else the first time.
+        text.push_str(&format!(" --s3-bucket \"${{BUCKET:-{bucket}}}\""));
+    }
+    if stack.kind == Kind::Environment {
+        text.push_str(&format!(
+            " \\\n  --role-arn \"arn:aws:iam::$(account \"$@\"):role/{platform}/{platform}-{label}-stacks\""
+        ));
+    }
+    text.push_str(" \"$@\"\n");
+    if is_guarded {
+        // Only once: who took the protection away had a reason.
+        text.push_str(&format!(
+            "[ -z \"$is_new\" ] || aws cloudformation update-termination-protection --enable-termination-protection \\\n  \
+             --stack-name {name} \"$@\" >/dev/null\n"
+        ));
     }
     text
 }
