@@ -24,6 +24,7 @@ fn new_build(place: &Place, task: u64) -> NewBuild {
         execution: Some(ExecutionId::from_bits(1)),
         commit: commit("x"),
         source: Digest::of("source"),
+        identifier: None,
         log: None,
     }
 }
