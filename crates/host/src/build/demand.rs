@@ -150,7 +150,9 @@ fn invite(wanted: &BTreeMap<String, String>) -> Option<String> {
         return None;
     }
     let given = wanted.iter().filter(|(name, _)| !is_own(name));
-    let given: String = given.map(|(name, value)| format!(" --label {name}={value}")).collect();
+    let given: String = given
+        .map(|(name, value)| format!(" --label {name}={value}"))
+        .collect();
     let mut own = wanted.clone();
     own.retain(|name, _| is_own(name));
     let on = match own.is_empty() {
@@ -315,7 +317,9 @@ mod tests {
     fn who_lacks_a_machine_is_told_the_command_that_lets_one_in() {
         let wanted = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
             let pairs = pairs.iter();
-            pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+            pairs
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect()
         };
         let here = Offer {
             name: Offer::HERE.to_owned(),
@@ -326,14 +330,19 @@ mod tests {
             labels: wanted(&[("arch", "amd64"), ("os", "linux"), ("disk", "fast")]),
         };
         for (labels, command) in [
-            (&[("fleet", "big")][..], Some("vend builders invite --label fleet=big")),
+            (
+                &[("fleet", "big")][..],
+                Some("vend builders invite --label fleet=big"),
+            ),
             (
                 &[("disk", "fast"), ("fleet", "big")],
                 Some("vend builders invite --label disk=fast --label fleet=big"),
             ),
             (
                 &[("arch", "arm64"), ("fleet", "big")],
-                Some("vend builders invite --label fleet=big, and run what it says on a machine with arch: arm64"),
+                Some(
+                    "vend builders invite --label fleet=big, and run what it says on a machine with arch: arm64",
+                ),
             ),
             (
                 &[("arch", "arm64")],

@@ -174,7 +174,9 @@ impl From<Error> for Fault {
 }
 
 fn joins(invite: Option<String>) -> String {
-    invite.map_or(String::new(), |invite| format!(", or have a machine with it join: {invite}"))
+    invite.map_or(String::new(), |invite| {
+        format!(", or have a machine with it join: {invite}")
+    })
 }
 
 fn reached(found: Option<f64>) -> String {

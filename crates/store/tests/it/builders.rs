@@ -248,7 +248,10 @@ async fn where_a_build_is_and_why_it_waits_is_told_until_it_has_another_place() 
                 .map(|one| (one.identifier.unwrap(), one.runs_on, one.builder, one.waits))
                 .collect())
         };
-        let (here, there) = ((Some(RunsOn::Own), None), (Some(RunsOn::Builder(busy.clone())), Some("box".to_owned())));
+        let (here, there) = (
+            (Some(RunsOn::Own), None),
+            (Some(RunsOn::Builder(busy.clone())), Some("box".to_owned())),
+        );
         let waits = Some("a place".to_owned());
         assert_eq!(
             told(tx)?,
@@ -259,7 +262,10 @@ async fn where_a_build_is_and_why_it_waits_is_told_until_it_has_another_place() 
             ]
         );
         assert_eq!(tx.busy_builders()?, BTreeMap::from([(busy.clone(), 1)]));
-        let own = |id| tx.running_builds_of(id).map(|all| all.iter().map(|one| one.number).collect::<Vec<_>>());
+        let own = |id| {
+            tx.running_builds_of(id)
+                .map(|all| all.iter().map(|one| one.number).collect::<Vec<_>>())
+        };
         assert_eq!((own(&busy)?, own(&idle)?), (vec![2], vec![]));
         // One that was here has no place when it is given up there, and is another's then.
         tx.take_build(&tickets[0])?;

@@ -1,20 +1,23 @@
 //! Where a build runs: on the platform's own machine when that has what the build asks for, else on a builder that has.
 
-use std::{collections::BTreeMap, convert::Infallible, time::Duration};
+mod choice;
+
+use std::{convert::Infallible, time::Duration};
 
 use host::{
-    build::{Offer, one_has, wanted},
+    build::{Offer, wanted},
     client::Client,
-    machine::{Machines, away::Away},
+    machine::away::Away,
 };
 use model::{
     HostId, TenantName, Ticket,
     port::{Blame, BuildOrder, Builder as _, Built, Fault, LogRef, Work as _},
 };
-use store::{Build, By, Db, RunsOn, WorkState};
+use store::{Build, RunsOn, WorkState};
 use tokio::time::Instant;
 use tracing::warn;
 
+use self::choice::{Asks, Choice, candidates, find};
 use super::{World, stored};
 
 /// Between two looks for a builder that is not connected, and at a build that waits for its turn.
@@ -22,74 +25,13 @@ const LOOK: Duration = Duration::from_secs(2);
 /// At one that goes on: it may be made again, and waits for its turn again.
 const SELDOM: Duration = Duration::from_secs(30);
 
-/// A builder as it stands when a build is placed.
-#[derive(Debug, Clone)]
-struct Candidate {
-    id: HostId,
-    offer: Offer,
-    connected: bool,
-    /// So many builds it has.
-    busy: usize,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Choice {
-    Here,
-    There(HostId),
-    /// Those that have what is wanted are not connected: their names.
-    Away(Vec<String>),
-}
-
-/// The platform's own machine when it will do, else the builder with the fewest builds of those that are connected.
-fn choose(wanted: &BTreeMap<String, String>, here: &Offer, builders: &[Candidate]) -> Result<Choice, Fault> {
-    if here.has(wanted) {
-        return Ok(Choice::Here);
-    }
-    let fit = || builders.iter().filter(|builder| builder.offer.has(wanted));
-    let free = fit().filter(|builder| builder.connected);
-    if let Some(builder) = free.min_by_key(|builder| builder.busy) {
-        return Ok(Choice::There(builder.id.clone()));
-    }
-    let away: Vec<String> = fit().map(|builder| builder.offer.name.clone()).collect();
-    if away.is_empty() {
-        let all = builders.iter().map(|builder| &builder.offer);
-        let all: Vec<Offer> = [here].into_iter().chain(all).cloned().collect();
-        one_has(wanted, &all)?;
-    }
-    Ok(Choice::Away(away))
-}
-
 /// What builds of a tenant may run on.
 pub(super) async fn offers(world: &World, tenant: &TenantName) -> Result<Vec<Offer>, Fault> {
     let own = Offer::here(world.platform.builds.labels.clone());
-    let others = candidates(world, tenant).await?;
+    let others = candidates(&world.store, &world.machines.live, tenant).await?;
     Ok([own]
         .into_iter()
         .chain(others.into_iter().map(|builder| builder.offer))
-        .collect())
-}
-
-async fn candidates(world: &World, tenant: &TenantName) -> Result<Vec<Candidate>, Fault> {
-    let (live, tenant) = (world.machines.live.clone(), tenant.clone());
-    let found = world.store.read(move |db| standing(db, &live, &tenant));
-    found.await.map_err(stored)
-}
-
-/// The builders that a tenant's builds may run on.
-fn standing(db: &Db<'_>, live: &Machines, tenant: &TenantName) -> Result<Vec<Candidate>, store::Error> {
-    let busy = db.busy_builders()?;
-    let builders = db.builders()?.into_iter();
-    let builders = builders.filter(|builder| builder.serves(tenant) && !builder.leaving);
-    Ok(builders
-        .map(|builder| Candidate {
-            connected: live.address(&builder.id).is_some(),
-            busy: busy.get(&builder.id).copied().unwrap_or_default(),
-            offer: Offer {
-                name: builder.name,
-                labels: builder.labels,
-            },
-            id: builder.id,
-        })
         .collect())
 }
 
@@ -99,14 +41,6 @@ enum Placed {
     There(Box<Build>, HostId),
     Known(Box<Built>),
     Stopped,
-}
-
-/// What a build asks of its machine.
-#[derive(Clone)]
-struct Asks {
-    tenant: TenantName,
-    wanted: BTreeMap<String, String>,
-    here: Offer,
 }
 
 /// Runs a build where it belongs. One that a machine has goes on there, also after a restart.
@@ -152,10 +86,7 @@ async fn placed(world: &World, ticket: &Ticket, order: &BuildOrder, log: &LogRef
             Some(RunsOn::Builder(builder)) => return Ok(Placed::There(Box::new(row), builder)),
             None => {}
         }
-        let builders = candidates(world, &asks.tenant).await?;
-        let Choice::Away(names) = choose(&asks.wanted, &asks.here, &builders)? else {
-            // Its place is on record before the build begins there.
-            give(world, ticket, asks.clone()).await?;
+        let Choice::Away(names) = find(&world.store, &world.machines.live, ticket, &asks).await? else {
             continue;
         };
         let names = names.join(", ");
@@ -163,7 +94,9 @@ async fn placed(world: &World, ticket: &Ticket, order: &BuildOrder, log: &LogRef
             return Err(Fault::order(format!(
                 "no builder that has what the build asks for is connected: {names}"
             ))
-            .next("see on it whether `vend agent --builder` runs; vend builders list; then vend push again"));
+            .next(
+                "see on it whether `vend agent --builder` runs; vend builders list; then vend push again",
+            ));
         }
         if !told {
             let line = format!("Waiting: what has the build's labels is not connected: {names}");
@@ -192,24 +125,6 @@ async fn end(world: &World, log: &LogRef, line: &str) {
     }
 }
 
-/// Chooses, and gives the build to the machine that it chose: in one step, so that of several builds each sees where those
-/// before it went.
-async fn give(world: &World, ticket: &Ticket, asks: Asks) -> Result<(), Fault> {
-    let (live, ticket) = (world.machines.live.clone(), ticket.clone());
-    let by = By::platform(crate::clock::now());
-    let given = world.store.write(move |tx| {
-        let chosen = choose(&asks.wanted, &asks.here, &standing(tx, &live, &asks.tenant)?);
-        match &chosen {
-            Ok(Choice::Here) => tx.keep_build(&ticket)?,
-            Ok(Choice::There(builder)) => tx.give_build(&ticket, builder, &by)?,
-            // It has just gone away, or was removed.
-            Ok(Choice::Away(_)) | Err(_) => {}
-        }
-        Ok::<_, store::Error>(chosen)
-    });
-    given.await.map_err(stored)?.map(drop)
-}
-
 async fn here(world: &World, row: &Build, order: &BuildOrder) -> Result<Built, Fault> {
     let built = tokio::select! {
         built = world.node.build(&row.ticket, order) => built,
@@ -221,10 +136,7 @@ async fn here(world: &World, row: &Build, order: &BuildOrder) -> Result<Built, F
 
 /// A build that failed by no fault of its own has no place any more: the next try finds another one, or waits for this one.
 async fn given_up(world: &World, ticket: &Ticket, built: &Result<Built, Fault>) -> Result<(), Fault> {
-    if !built
-        .as_ref()
-        .is_err_and(|fault| fault.blame == Blame::Platform)
-    {
+    if !built.as_ref().is_err_and(|fault| fault.blame == Blame::Platform) {
         return Ok(());
     }
     let ticket = ticket.clone();
@@ -271,7 +183,16 @@ async fn there(
     let name = name(world, builder).await?;
     let log_from = match row.log_from {
         Some(log_from) => log_from,
-        None => begin(world, row, &format!("The build runs on the builder {name}"), None, log).await?,
+        None => {
+            begin(
+                world,
+                row,
+                &format!("The build runs on the builder {name}"),
+                None,
+                log,
+            )
+            .await?
+        }
     };
     let (there, own) = (away(world, builder, &name, log, log_from), row.ticket_there());
     let node = world.machines.live.node(builder);
@@ -382,69 +303,5 @@ async fn name(world: &World, builder: &HostId) -> Result<String, Fault> {
         Ok(found) => Ok(found.name),
         Err(store::Error::Missing { .. }) => Ok(builder.to_string()),
         Err(error) => Err(stored(error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn labels(text: &str) -> BTreeMap<String, String> {
-        let pairs = text.split_whitespace().filter_map(|pair| pair.split_once('='));
-        pairs
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect()
-    }
-
-    fn candidate(bits: u64, text: &str, connected: bool, busy: usize) -> Candidate {
-        Candidate {
-            id: HostId::from_bits(bits),
-            offer: Offer {
-                name: format!("box{bits}"),
-                labels: labels(text),
-            },
-            connected,
-            busy,
-        }
-    }
-
-    #[test]
-    fn a_build_goes_to_what_has_its_labels_and_the_least_to_do() {
-        let here = Offer {
-            name: "this machine".into(),
-            labels: labels("arch=amd64 os=linux fleet=own"),
-        };
-        let there = |bits| Choice::There(HostId::from_bits(bits));
-        let (arm, big) = ("arch=arm64 os=linux", "arch=amd64 fleet=big");
-        let busy = [
-            candidate(1, arm, true, 2),
-            candidate(2, arm, true, 1),
-            candidate(3, arm, false, 0),
-            candidate(4, big, true, 9),
-        ];
-        let gone = [candidate(1, arm, false, 0), candidate(2, arm, false, 0)];
-        for (wanted, builders, expected) in [
-            ("", &busy[..], Choice::Here),
-            ("fleet=own", &busy, Choice::Here),
-            ("arch=arm64", &busy, there(2)),
-            ("fleet=big", &busy, there(4)),
-            ("arch=arm64", &busy[..1], there(1)),
-            (
-                "arch=arm64",
-                &gone,
-                Choice::Away(vec!["box1".into(), "box2".into()]),
-            ),
-        ] {
-            assert_eq!(choose(&labels(wanted), &here, builders), Ok(expected), "{wanted}");
-        }
-        let nobody = choose(&labels("arch=arm64 fleet=big"), &here, &busy).unwrap_err();
-        assert!(
-            nobody
-                .message
-                .starts_with("no builder has all of the labels `arch: arm64, fleet: big`"),
-            "{nobody}"
-        );
-        let alone = choose(&labels("arch=s390x"), &here, &[]).unwrap_err();
-        assert!(alone.message.contains("builds run on this machine"), "{alone}");
     }
 }

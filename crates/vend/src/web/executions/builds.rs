@@ -44,7 +44,10 @@ pub(super) fn queued(builds: Vec<Ran>) -> Option<String> {
     let mut open = builds.into_iter().filter(|build| build.ended_at.is_none());
     let first = open.next()?;
     let all_wait = open.all(|build| build.waits.is_some());
-    let name = first.identifier.map(|name| format!(" ({name})")).unwrap_or_default();
+    let name = first
+        .identifier
+        .map(|name| format!(" ({name})"))
+        .unwrap_or_default();
     let why = first.waits.filter(|_| all_wait)?;
     Some(format!("{why}; for its build {}{name}", first.number))
 }
@@ -103,7 +106,11 @@ mod tests {
             (there, None, Some(builder.to_string())),
         ] {
             let builder = name.map(str::to_owned);
-            let told = shown(Ran { runs_on, builder, ..ran(1) });
+            let told = shown(Ran {
+                runs_on,
+                builder,
+                ..ran(1)
+            });
             assert_eq!(told.builder, expected);
         }
     }
