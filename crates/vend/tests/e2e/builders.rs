@@ -261,14 +261,14 @@ fn a_build_runs_where_its_labels_are_and_its_builder_may_fall_silent() {
     );
     // Who comes second is told who has the directory, and changes nothing in it.
     let pid = second.agent.as_ref().unwrap().id();
-    let other = second
+    let twin = second
         .command(&["--join", &url])
         .stderr(Stdio::piped())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&other.stderr);
+    let said = String::from_utf8_lossy(&twin.stderr);
     assert!(
-        !other.status.success() && said.contains(&format!("kill {pid}")),
+        !twin.status.success() && said.contains(&format!("kill {pid}")),
         "{said}"
     );
     let down = Command::new(env!("CARGO_BIN_EXE_vend"))
