@@ -94,6 +94,7 @@ struct Inner {
     queue: Queue,
     queued: Duration,
     labels: BTreeMap<String, String>,
+    apart: bool,
 }
 
 /// What a yard stands on.
@@ -115,6 +116,8 @@ pub struct Site {
     pub queued: Duration,
     /// What this machine is beside its `arch` and `os`, for builds that ask for it.
     pub labels: BTreeMap<String, String>,
+    /// Who reads what builds say has not the logs of this machine: it builds for a platform elsewhere.
+    pub apart: bool,
 }
 
 impl Builder for Yard {
@@ -238,6 +241,7 @@ impl Yard {
             queue: Queue::new(site.at_once),
             queued: site.queued,
             labels: own_labels(site.labels),
+            apart: site.apart,
         })))
     }
 
@@ -471,8 +475,15 @@ impl Yard {
             .chain(tools.iter().map(String::as_str))
             .collect();
         let log = names.join("-");
+        let own: LogRef = format!("bake/platform-{log}")
+            .parse()
+            .expect("names of systems and versions are of names' letters");
+        let kept = match self.0.apart {
+            true => format!("its log stays on this builder: {}", self.0.logs.told(&own)),
+            false => format!("its log is {own}"),
+        };
         console.line(&format!(
-            "Waiting for the build image with {}, which is made once on this machine (its log is bake/platform-{log})",
+            "Waiting for the build image with {}, which is made once on this machine ({kept})",
             names.join(", ")
         ));
         // Every build needs it: it is made to its end, whoever stops waiting.

@@ -170,7 +170,7 @@ impl Client {
         let mut patience = Patience::new(timeout, Instant::now());
         loop {
             tokio::time::sleep(LOOK).await;
-            let word = match self.post("/v1/builds/waits", ticket, QUICK).await {
+            let word = match self.waits(ticket).await {
                 Ok(true) => Word::Waits,
                 Ok(false) => Word::Goes,
                 // An older node does not know the question.
@@ -243,6 +243,11 @@ impl Client {
             ..LogChunk::default()
         };
         self.copy_log(log, Piece { base, from, chunk }).await.map(drop)
+    }
+
+    /// Does a build or a bake there wait for its turn?
+    pub async fn waits(&self, ticket: &Ticket) -> Result<bool, Fault> {
+        self.post("/v1/builds/waits", ticket, QUICK).await
     }
 
     /// The builds that go on there.

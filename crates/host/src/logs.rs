@@ -66,6 +66,12 @@ impl Directory {
             .find(|path| path.is_file())
     }
 
+    /// Where a log is, for people on this machine.
+    pub fn told(&self, log: &LogRef) -> String {
+        let plain = self.path(log);
+        format!("{plain}, or {} once it has ended (zstd -dc)", kept::path(&plain))
+    }
+
     /// Goes on with a log, or begins it. `cap_bytes` bounds the whole log: what comes after is dropped, with a note.
     pub fn append(&self, log: &LogRef, mask: Mask, cap_bytes: u64) -> Result<Writer, Error> {
         let path = self.path(log);
@@ -426,7 +432,11 @@ mod tests {
         let mut writer = logs.append(&log, Mask::default(), 1 << 20).unwrap();
         writer.write_all(text.as_bytes()).unwrap();
         let live = logs.chunk(&log, 0).unwrap();
+        let told = logs.told(&log);
+        let said = |file: Utf8PathBuf| told.split(' ').any(|word| word.trim_end_matches(',') == file);
+        assert!(said(logs.file(&log).unwrap()), "{told}");
         writer.end().unwrap();
+        assert!(said(logs.file(&log).unwrap()), "{told}");
         assert!(!logs.path(&log).exists() && kept::path(&logs.path(&log)).metadata().unwrap().len() < 4096);
         let (mut read, mut offset) = (String::new(), 0);
         loop {

@@ -12,10 +12,11 @@ pub mod away;
 pub mod builder;
 pub mod calls;
 pub mod gate;
+pub mod hold;
 pub mod join;
 mod tls;
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, path::PathBuf};
 
 use model::{HostId, Secret, port::Fault};
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,8 @@ pub enum Error {
     /// The machine cannot do what it is for, whatever it is to the platform.
     #[error("{0}")]
     Unable(String),
+    #[error("the agent of {holder} works in {}", state.display())]
+    Held { state: PathBuf, holder: hold::Holder },
     #[error(transparent)]
     Fault(#[from] Fault),
 }

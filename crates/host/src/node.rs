@@ -173,7 +173,7 @@ pub async fn serve(
     config: NodeConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let node = open(&config).await?;
+    let node = open(&config, false).await?;
     let path = config.socket();
     let listener = socket::bind(&path, 0o660).map_err(io("listen at", &path))?;
     if let Some(group) = config.group {
@@ -212,7 +212,8 @@ pub async fn teardown(config: &NodeConfig) -> Result<(), Error> {
     Ok(containers.teardown_all().await?)
 }
 
-async fn open(config: &NodeConfig) -> Result<Node, Error> {
+/// `apart`: it builds for a platform elsewhere.
+async fn open(config: &NodeConfig, apart: bool) -> Result<Node, Error> {
     for (dir, mode) in [(config.node(), 0o700), (config.data.join("run"), 0o755)] {
         use std::os::unix::fs::PermissionsExt as _;
         std::fs::create_dir_all(&dir).map_err(io("create", &dir))?;
@@ -248,6 +249,7 @@ async fn open(config: &NodeConfig) -> Result<Node, Error> {
         at_once: config.builds_at_once,
         queued: crate::build::QUEUED,
         labels: config.labels.clone(),
+        apart,
     };
     Ok(Node {
         yard: Yard::open(site)?,
@@ -341,7 +343,7 @@ pub(crate) struct Builder {
 impl Builder {
     /// [`container::enter_private_mounts`] was called before.
     pub async fn open(config: &NodeConfig) -> Result<Self, Error> {
-        let node = open(config).await?;
+        let node = open(config, true).await?;
         let housekeeping = tokio::spawn(keep_house(node.clone()));
         Ok(Self { node, housekeeping })
     }

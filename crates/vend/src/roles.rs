@@ -3,6 +3,7 @@
 use std::{error::Error, net::TcpListener, process::ExitCode};
 
 use clap::Args;
+use host::machine::{builder, hold};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -58,14 +59,15 @@ pub async fn teardown(data: &Data) -> Result<(), host::node::Error> {
 pub async fn down(data: Data) -> ExitCode {
     if !data.node().exists() {
         eprintln!(
-            "error: there is no platform in {}\nnext: vend down --data DIR",
+            "error: there is no platform and no builder in {}\nnext: vend down --data DIR",
             data.0
         );
         return ExitCode::FAILURE;
     }
-    if crate::up::is_running(&data) {
+    let builder = builder::again(data.0.as_std_path());
+    if let Some((who, end)) = runs(&data, builder.is_some()) {
         eprintln!(
-            "error: the platform in {} runs, and would start again what is taken down\nnext: stop `vend up` first (Ctrl-C, or SIGTERM)",
+            "error: {who} in {} runs, and would start again what is taken down\nnext: {end}, then vend down --data {0}",
             data.0
         );
         return ExitCode::FAILURE;
@@ -75,14 +77,25 @@ pub async fn down(data: Data) -> ExitCode {
     }
     match teardown(&data).await {
         Ok(()) => {
+            let again = builder.unwrap_or_else(|| format!("vend up --data {}", data.0));
             crate::output::aloud(format_args!(
-                "nothing of {0} runs any more; `vend up --data {0}` starts it again",
+                "nothing of {} runs any more; to start it again: {again}",
                 data.0
             ));
             ExitCode::SUCCESS
         }
         Err(error) => failed(&error),
     }
+}
+
+/// What runs in a directory, and what ends it.
+fn runs(data: &Data, is_builder: bool) -> Option<(String, String)> {
+    if crate::up::is_running(data) {
+        let end = "stop `vend up` first (Ctrl-C, or SIGTERM)".to_owned();
+        return Some(("the platform".to_owned(), end));
+    }
+    let holder = hold::holder(data.0.as_std_path()).filter(|_| is_builder)?;
+    Some((format!("the builder ({holder})"), holder.end()))
 }
 
 pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {

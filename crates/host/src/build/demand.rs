@@ -7,6 +7,7 @@ use model::{
     spec::{
         Buildspec,
         build::{Batch, Shell, Task},
+        is_label,
     },
 };
 
@@ -20,10 +21,13 @@ pub struct Offer {
 }
 
 impl Offer {
+    /// What the machine that this runs on is called.
+    pub const HERE: &str = "this machine";
+
     /// The machine that this runs on, with these labels of its operator's.
     pub fn here(labels: BTreeMap<String, String>) -> Self {
         Self {
-            name: "this machine".to_owned(),
+            name: Self::HERE.to_owned(),
             labels: own_labels(labels),
         }
     }
@@ -110,14 +114,17 @@ pub fn one_has(wanted: &BTreeMap<String, String>, offers: &[Offer]) -> Result<()
     };
     // What a machine is, nobody can give it.
     let own = OWN.iter().any(|name| labels.contains(&format!("`{name}: ")));
+    let invite = invite(wanted);
     Err(match offers {
         [only] if own => Error::NoMachine {
             labels,
             have: told(&only.labels),
+            invite,
         },
         [only] => Error::NoBuilder {
             labels,
             have: told(&only.labels),
+            invite,
         },
         several => Error::NoneOf {
             labels,
@@ -126,8 +133,34 @@ pub fn one_has(wanted: &BTreeMap<String, String>, offers: &[Offer]) -> Result<()
                 .map(|offer| format!("{} ({})", offer.name, told(&offer.labels)))
                 .collect::<Vec<_>>()
                 .join("; "),
+            invite,
         },
     })
+}
+
+/// What has a machine join that has all of these labels, where there can be one.
+fn invite(wanted: &BTreeMap<String, String>) -> Option<String> {
+    let is_own = |name: &str| OWN.contains(&name);
+    let can_be = |(name, value): (&String, &String)| match name.as_str() {
+        // No other system can build.
+        "os" => value == "linux",
+        name => is_label(name) && is_label(value),
+    };
+    if !wanted.iter().all(can_be) {
+        return None;
+    }
+    let given = wanted.iter().filter(|(name, _)| !is_own(name));
+    let given: String = given
+        .map(|(name, value)| format!(" --label {name}={value}"))
+        .collect();
+    let mut own = wanted.clone();
+    own.retain(|name, _| is_own(name));
+    let on = match own.is_empty() {
+        true => String::new(),
+        // Nobody gives these to a machine.
+        false => format!(", and run what it says on a machine with {}", told(&own)),
+    };
+    Some(format!("vend builders invite{given}{on}"))
 }
 
 /// For people.
@@ -277,6 +310,56 @@ mod tests {
                 "{wanted}"
             );
             assert!(said.is_none_or(|fault| fault.next.unwrap().contains("vend builders invite")));
+        }
+    }
+
+    #[test]
+    fn who_lacks_a_machine_is_told_the_command_that_lets_one_in() {
+        let wanted = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        let here = Offer {
+            name: Offer::HERE.to_owned(),
+            labels: wanted(&[("arch", "amd64"), ("os", "linux")]),
+        };
+        let other = Offer {
+            name: "other".to_owned(),
+            labels: wanted(&[("arch", "amd64"), ("os", "linux"), ("disk", "fast")]),
+        };
+        for (labels, command) in [
+            (
+                &[("fleet", "big")][..],
+                Some("vend builders invite --label fleet=big"),
+            ),
+            (
+                &[("disk", "fast"), ("fleet", "big")],
+                Some("vend builders invite --label disk=fast --label fleet=big"),
+            ),
+            (
+                &[("arch", "arm64"), ("fleet", "big")],
+                Some(
+                    "vend builders invite --label fleet=big, and run what it says on a machine with arch: arm64",
+                ),
+            ),
+            (
+                &[("arch", "arm64")],
+                Some("vend builders invite, and run what it says on a machine with arch: arm64"),
+            ),
+            // No invitation can have these.
+            (&[("fleet", "the big one; rm")], None),
+            (&[("os", "windows")], None),
+        ] {
+            let labels = wanted(labels);
+            for offers in [&[here.clone()][..], &[here.clone(), other.clone()]] {
+                let next = Fault::from(one_has(&labels, offers).unwrap_err()).next.unwrap();
+                match command {
+                    Some(command) => assert!(next.ends_with(&format!(": {command}")), "{next}"),
+                    None => assert!(!next.contains("invite") && next.starts_with("take "), "{next}"),
+                }
+            }
         }
     }
 

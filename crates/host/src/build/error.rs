@@ -11,7 +11,12 @@ pub enum Error {
     #[error("the build needs a value for its variable {variable}: the secret `{secret}` is not set")]
     NoSecret { variable: String, secret: String },
     #[error("no builder has {labels}: builds run on this machine, and it has {have}")]
-    NoMachine { labels: String, have: String },
+    NoMachine {
+        labels: String,
+        have: String,
+        /// What has such a machine join, where there can be one.
+        invite: Option<String>,
+    },
     #[error("{phase} failed: {message}{}{tests}", logs::said(last))]
     Failed {
         phase: String,
@@ -60,9 +65,19 @@ pub enum Error {
     #[error("DOWNLOAD_SOURCE failed: {0}")]
     Runtime(String),
     #[error("no builder has {labels}: the only one is this machine ({have})")]
-    NoBuilder { labels: String, have: String },
+    NoBuilder {
+        labels: String,
+        have: String,
+        /// What has such a machine join, where there can be one.
+        invite: Option<String>,
+    },
     #[error("no builder has {labels}: there are {have}")]
-    NoneOf { labels: String, have: String },
+    NoneOf {
+        labels: String,
+        have: String,
+        /// What has such a machine join, where there can be one.
+        invite: Option<String>,
+    },
     #[error("the build ended without an artifact")]
     NoArtifact,
     #[error("the build's artifact has more than {0} bytes")]
@@ -127,15 +142,17 @@ impl From<Error> for Fault {
             | Error::NoArtifact
             | Error::Artifact(_)
             | Error::Disturbed(_) => Self::customer(text).next("correct the build and push again"),
-            Error::NoMachine { .. } => Self::customer(text).next(
-                "take what asks for another machine out of the buildspec: its `type` or its `env.shell`, \
-                 or have such a machine join: vend builders invite",
-            ),
-            Error::NoBuilder { .. } => Self::customer(text)
-                .next("take the label out of the buildspec, give it to this machine (`labels` of `[builds]` in platform.toml), \
-                       or have a machine with it join: vend builders invite"),
-            Error::NoneOf { .. } => Self::customer(text)
-                .next("take the label out of the buildspec, or have a machine with it join: vend builders invite"),
+            Error::NoMachine { invite, .. } => Self::customer(text).next(format!(
+                "take what asks for another machine out of the buildspec: its `type` or its `env.shell`{}",
+                joins(invite)
+            )),
+            Error::NoBuilder { invite, .. } => Self::customer(text).next(format!(
+                "take the label out of the buildspec, or give it to this machine (`labels` of `[builds]` in platform.toml){}",
+                joins(invite)
+            )),
+            Error::NoneOf { invite, .. } => {
+                Self::customer(text).next(format!("take the label out of the buildspec{}", joins(invite)))
+            }
             Error::Queued(_) => Self::order(text)
                 .next("push again, or have more builds run at a time: `at_once` of `[builds]` in platform.toml, or \
                        `--at-once` of the builder that its log names"),
@@ -154,6 +171,12 @@ impl From<Error> for Fault {
             Error::Layer(error) => error.into(),
         }
     }
+}
+
+fn joins(invite: Option<String>) -> String {
+    invite.map_or(String::new(), |invite| {
+        format!(", or have a machine with it join: {invite}")
+    })
 }
 
 fn reached(found: Option<f64>) -> String {

@@ -122,6 +122,7 @@ impl Workshop {
             at_once,
             queued: super::QUEUED,
             labels: BTreeMap::new(),
+            apart: false,
         })?;
         Ok(Self {
             yard,

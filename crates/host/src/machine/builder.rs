@@ -29,6 +29,16 @@ pub(super) fn forget_all(state: &Path) -> Result<(), Error> {
     Caches::remove_all(&node).map_err(|error| Error::Told(chain(&error)))
 }
 
+/// What has the builder of a directory begin again. `None`: it is no builder's.
+pub fn again(state: &Path) -> Option<String> {
+    // A machine on which releases are deployed has no node.
+    let builds = state.join("node").is_dir();
+    builds.then(|| join::again(state, " --builder", INVITE)).flatten()
+}
+
+/// What gives an invitation.
+const INVITE: &str = "vend builders invite";
+
 /// Builds for the platform that it has joined until `stop`, whatever becomes of the connection.
 /// [`crate::container::enter_private_mounts`] was called before.
 ///
@@ -51,5 +61,31 @@ pub async fn serve(
         () = join::stay(&ring, &router) => {}
     }
     builder.close().await.map_err(told)?;
-    join::forget(state, "vend builders invite")
+    join::forget(state, INVITE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_builder_s_directory_says_how_it_begins_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path();
+        fs::create_dir(state.join("node")).unwrap();
+        assert_eq!(again(state), None, "a platform's");
+        let identity = r#"{"platform":"platform.example:7443","machine":"h-0000000000001","key":"","certificate":"","authority":""}"#;
+        let identity = identity.replace("h-0000000000001", &model::HostId::from_bits(1).to_string());
+        fs::write(state.join("identity.json"), identity).unwrap();
+        let known = again(state).unwrap();
+        let expected = "vend agent --builder --join https://platform.example:7443 --state ";
+        assert!(known.starts_with(expected), "{known}");
+        let told = join::forget(state, INVITE).unwrap_err();
+        assert!(told.to_string().contains(INVITE), "{told}");
+        assert!(again(state).unwrap().starts_with(INVITE), "{:?}", again(state));
+        fs::remove_dir(state.join("node")).unwrap();
+        assert_eq!(again(state), None, "of one that does not build");
+    }
 }

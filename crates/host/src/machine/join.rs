@@ -45,6 +45,8 @@ use crate::{
 
 /// Who the machine is, in its state.
 const IDENTITY: &str = "identity.json";
+/// Who it was until its platform removed it.
+const REMOVED: &str = "identity.removed";
 /// For a connection and its handshake.
 const QUICK: Duration = Duration::from_secs(15);
 /// Between two attempts to reach the platform: it doubles up to this.
@@ -157,10 +159,26 @@ pub async fn serve(state: &Path, mut wishes: mpsc::Receiver<Wish>) -> Result<(),
 
 /// What it was is kept beside, and the next invitation, which `command` gives, lets it in again.
 pub(super) fn forget(state: &Path, command: &str) -> Result<(), Error> {
-    fs::rename(state.join(IDENTITY), state.join("identity.removed"))?;
+    fs::rename(state.join(IDENTITY), state.join(REMOVED))?;
     Err(Error::Told(format!(
         "this machine was removed from its platform; `{command}` gives a new token to join with"
     )))
+}
+
+/// What has an agent with these options work in its directory again; `invite` gives an invitation. Nothing where no machine
+/// has ever joined.
+pub(super) fn again(state: &Path, options: &str, invite: &str) -> Option<String> {
+    let path = state.display();
+    match read(state) {
+        Some(known) => Some(format!(
+            "vend agent{options} --join https://{} --state {path}",
+            known.platform
+        )),
+        None if state.join(REMOVED).exists() => Some(format!(
+            "{invite}, and on this machine what it says with --state {path}"
+        )),
+        None => None,
+    }
 }
 
 /// The machine's keys: the one that it has, and the one that it is about to get.

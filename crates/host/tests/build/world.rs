@@ -111,6 +111,7 @@ pub async fn open(node: &Utf8Path) -> World {
         at_once: 2,
         queued: host::build::QUEUED,
         labels: BTreeMap::from([("fleet".to_owned(), "big".to_owned())]),
+        apart: false,
     };
     World {
         node: node.to_owned(),

@@ -75,6 +75,16 @@ pub struct ExecutionDetail {
 pub struct BuildRun {
     /// From 1 in its app.
     pub number: u64,
+    /// Which build of its batch it is, as the buildspec calls it. Absent: it is of no batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identifier: Option<String>,
+    /// The machine that has it or had it: `this machine`, which is the platform's own, or what its builder is called. Absent: it
+    /// has no place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builder: Option<String>,
+    /// What it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
     #[schema(value_type = String, format = DateTime)]

@@ -191,6 +191,10 @@ fn messages() {
             "3:44: `other` is not a known key of `proxy`: AWS ignores it without a word, and so does a push",
         ),
         (
+            "proxy: { upload-artifacts: yes, logs: sometimes }",
+            "3:39: `proxy.logs` must be true or false, not `sometimes`",
+        ),
+        (
             "batch: { build-list: [{ identifier: a, env: { privileged-mode: yes } }, { identifier: b, env: { privileged-mode: no } }] }",
             "3:64: `privileged-mode` has no effect: no build is privileged, and there is no Docker in it",
         ),

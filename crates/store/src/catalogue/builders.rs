@@ -212,9 +212,7 @@ impl Tx<'_> {
 
     /// Takes all of a builder's builds from it, and removes it: nobody knows its key any more.
     pub fn expel_builder(&self, id: &HostId, by: &By) -> Result<(), Error> {
-        let mut own = self.running_builds()?;
-        own.retain(|build| build.builder.as_ref() == Some(id));
-        for build in &own {
+        for build in self.running_builds_of(id)? {
             self.take_build(&build.ticket)?;
         }
         self.remove_builder(id, by)
@@ -234,7 +232,8 @@ impl Tx<'_> {
             return Err(Error::refused(format!("the builder {} leaves", found.name)));
         }
         let given = self.run(
-            "UPDATE builds SET builder = ?2, log_from = NULL, given = given + 1 WHERE ticket = ?1 AND state = ?3",
+            "UPDATE builds SET builder = ?2, here = 0, waits = NULL, log_from = NULL, given = given + 1
+             WHERE ticket = ?1 AND state = ?3",
             params![ticket.as_str(), id.as_str(), Word(WorkState::Running)],
         )?;
         if given == 0 {
@@ -246,6 +245,15 @@ impl Tx<'_> {
         self.note(by, "build.give", Some(&place.tenant), &place, detail)
     }
 
+    /// A build is the platform's own machine's: it goes on there, whatever labels that machine has later.
+    pub fn keep_build(&self, ticket: &Ticket) -> Result<(), Error> {
+        self.run(
+            "UPDATE builds SET builder = NULL, here = 1, waits = NULL WHERE ticket = ?1",
+            [ticket.as_str()],
+        )
+        .map(drop)
+    }
+
     /// What a build's builder says is in its log from there on.
     pub fn set_log_from(&self, ticket: &Ticket, log_from: u64) -> Result<(), Error> {
         self.run(
@@ -255,10 +263,10 @@ impl Tx<'_> {
         .map(drop)
     }
 
-    /// A build is no builder's any more.
+    /// A build has no place any more.
     pub fn take_build(&self, ticket: &Ticket) -> Result<(), Error> {
         self.run(
-            "UPDATE builds SET builder = NULL WHERE ticket = ?1",
+            "UPDATE builds SET builder = NULL, here = 0, waits = NULL WHERE ticket = ?1",
             [ticket.as_str()],
         )
         .map(drop)

@@ -82,8 +82,14 @@ impl Db<'_> {
         Ok(kept)
     }
 
-    /// The secondary artifacts of builds whose artifact is kept.
+    /// What all builds of a batch left of which a release is kept, and the secondary artifacts of builds whose artifact is.
     fn keep_beside(&self, kept: &mut Keepers) -> Result<(), Error> {
+        let of_batch = format!(
+            "{KEPT} SELECT b.artifact FROM builds b JOIN kept k ON k.execution = b.execution
+             WHERE b.artifact IS NOT NULL"
+        );
+        kept.revisions
+            .extend(self.all(&of_batch, [], |row| row.digest("artifact"))?);
         let beside = self.all(
             "SELECT b.artifact, s.value AS beside FROM builds b, json_each(b.built, '$.secondary') s
              WHERE b.artifact IS NOT NULL",

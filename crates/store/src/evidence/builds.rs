@@ -14,12 +14,22 @@ use crate::{
     sql::{At, Columns as _, Hash, Json, Word},
 };
 
+/// The machine that has a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunsOn {
+    /// The platform's own.
+    Own,
+    Builder(HostId),
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Build {
     pub ticket: Ticket,
     pub place: Place,
     /// From 1 in its app.
     pub number: u64,
+    /// Which build of its batch it is; `None`: of no batch.
+    pub identifier: Option<String>,
     pub execution: Option<ExecutionId>,
     pub commit: Commit,
     pub source: Digest,
@@ -27,8 +37,10 @@ pub struct Build {
     pub built: Option<Built>,
     pub fault: Option<Fault>,
     pub log: Option<LogRef>,
-    /// The builder that has it; `None`: the platform's own machine.
-    pub builder: Option<HostId>,
+    /// `None`: it has no place yet.
+    pub runs_on: Option<RunsOn>,
+    /// Why it does not go on yet, for people.
+    pub waits: Option<String>,
     /// So often it was given to a builder.
     pub given: u32,
     /// Where what its builder says begins in its log, in bytes; `None`: it has not been asked yet.
@@ -46,6 +58,14 @@ impl Build {
         }
     }
 
+    /// The builder that has it.
+    pub fn builder(&self) -> Option<&HostId> {
+        match &self.runs_on {
+            Some(RunsOn::Builder(id)) => Some(id),
+            Some(RunsOn::Own) | None => None,
+        }
+    }
+
     /// What it went through, as far as its machine said.
     pub fn phases(&self) -> &[PhaseReport] {
         let built = self.built.as_ref().map(|built| &built.phases);
@@ -60,6 +80,14 @@ pub struct Ran {
     pub place: Place,
     /// From 1 in its app.
     pub number: u64,
+    /// Which build of its batch it is; `None`: of no batch.
+    pub identifier: Option<String>,
+    /// Who has it or had it; `None`: it has no place yet.
+    pub runs_on: Option<RunsOn>,
+    /// What people call its builder, while that is known.
+    pub builder: Option<String>,
+    /// Why it does not go on yet, for people.
+    pub waits: Option<String>,
     pub phases: Vec<PhaseReport>,
     pub log: Option<LogRef>,
     /// The buildspec's `exported-variables`, as they were at its end.
@@ -78,6 +106,8 @@ pub struct NewBuild {
     pub execution: Option<ExecutionId>,
     pub commit: Commit,
     pub source: Digest,
+    /// Which build of its batch it is; `None`: of no batch.
+    pub identifier: Option<String>,
     /// Where its log will be.
     pub log: Option<LogRef>,
 }
@@ -119,13 +149,30 @@ impl Db<'_> {
         self.all(&sql, [], build)
     }
 
-    /// What those went through: whoever looks every second reads no reports and no lists of files.
+    /// Those of them that a builder has.
+    pub fn running_builds_of(&self, builder: &HostId) -> Result<Vec<Build>, Error> {
+        let sql =
+            format!("{SELECT} WHERE b.state = 'running' AND b.builder = ?1 ORDER BY b.started_at, b.ticket");
+        self.all(&sql, [builder.as_str()], build)
+    }
+
+    /// How many builds each builder has that has any.
+    pub fn busy_builders(&self) -> Result<BTreeMap<HostId, usize>, Error> {
+        let sql = "SELECT builder, count(*) AS builds FROM builds
+             WHERE state = 'running' AND builder IS NOT NULL GROUP BY builder";
+        let counted = self.all(sql, [], |row| Ok((row.parsed("builder")?, row.get("builds")?)));
+        Ok(counted?.into_iter().collect())
+    }
+
+    /// What the builds of an execution went through: whoever looks every second reads no reports and no lists of files.
     pub fn ran_in_execution(&self, execution: &ExecutionId) -> Result<Vec<Ran>, Error> {
         self.all(
-            "SELECT b.number, b.environment, b.log, b.started_at, b.ended_at, t.name AS tenant, a.name AS app,
+            "SELECT b.number, b.identifier, b.environment, b.log, b.started_at, b.ended_at, b.builder, b.here, b.waits,
+                 t.name AS tenant, a.name AS app, d.name AS called,
                  coalesce(b.built -> '$.phases', b.fault -> '$.phases') AS phases,
                  b.built -> '$.exported' AS exported, b.built -> '$.secondary' AS secondary
              FROM builds b JOIN apps a ON a.id = b.app_id JOIN tenants t ON t.id = a.tenant_id
+             LEFT JOIN builders d ON d.id = b.builder
              WHERE b.execution = ?1 ORDER BY b.number",
             [execution.as_str()],
             ran,
@@ -176,8 +223,8 @@ impl Tx<'_> {
         )?;
         self.run(
             "INSERT INTO builds (ticket, app_id, environment, number, execution, commit_json, source, state, log,
-                 started_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                 identifier, started_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             params![
                 new.ticket.as_str(),
                 app,
@@ -188,6 +235,7 @@ impl Tx<'_> {
                 Hash(new.source),
                 Word(WorkState::Running),
                 new.log.as_ref().map(LogRef::as_str),
+                new.identifier,
                 At(by.at)
             ],
         )?;
@@ -195,6 +243,15 @@ impl Tx<'_> {
         self.note(by, "build.start", Some(&new.place.tenant), &new.place, detail)?;
         self.build_of_ticket(&new.ticket)?
             .ok_or_else(|| Error::missing("build", &new.ticket))
+    }
+
+    /// Notes why a build does not go on yet, or that it does.
+    pub fn build_waits(&self, ticket: &Ticket, why: Option<&str>) -> Result<(), Error> {
+        let sql = "UPDATE builds SET waits = ?2 WHERE ticket = ?1";
+        match self.run(sql, params![ticket.as_str(), why])? {
+            0 => Err(Error::missing("build", ticket)),
+            _ => Ok(()),
+        }
     }
 
     /// Keeps what came of it. The first answer stays.
@@ -250,6 +307,10 @@ fn ran(row: &Row<'_>) -> rusqlite::Result<Ran> {
     Ok(Ran {
         place: crate::catalogue::place(row, "environment")?,
         number: row.get("number")?,
+        identifier: row.get("identifier")?,
+        runs_on: runs_on(row)?,
+        builder: row.get("called")?,
+        waits: row.get("waits")?,
         phases: row.maybe_json("phases")?.unwrap_or_default(),
         log: row.maybe_parsed("log")?,
         exported: row.maybe_json("exported")?.unwrap_or_default(),
@@ -259,11 +320,20 @@ fn ran(row: &Row<'_>) -> rusqlite::Result<Ran> {
     })
 }
 
+fn runs_on(row: &Row<'_>) -> rusqlite::Result<Option<RunsOn>> {
+    let here: bool = row.get("here")?;
+    Ok(match row.maybe_parsed("builder")? {
+        Some(builder) => Some(RunsOn::Builder(builder)),
+        None => here.then_some(RunsOn::Own),
+    })
+}
+
 fn build(row: &Row<'_>) -> rusqlite::Result<Build> {
     Ok(Build {
         ticket: row.parsed("ticket")?,
         place: crate::catalogue::place(row, "environment")?,
         number: row.get("number")?,
+        identifier: row.get("identifier")?,
         execution: row.maybe_parsed("execution")?,
         commit: row.json("commit_json")?,
         source: row.digest("source")?,
@@ -271,7 +341,8 @@ fn build(row: &Row<'_>) -> rusqlite::Result<Build> {
         built: row.maybe_json("built")?,
         fault: row.maybe_json("fault")?,
         log: row.maybe_parsed("log")?,
-        builder: row.maybe_parsed("builder")?,
+        runs_on: runs_on(row)?,
+        waits: row.get("waits")?,
         given: row.get("given")?,
         log_from: row.get("log_from")?,
         started_at: row.at("started_at")?,

@@ -5,10 +5,10 @@ use model::{
 };
 use rusqlite::{Row, params};
 
-use super::Of;
+use super::{Of, WorkState};
 use crate::{
     Db, Error,
-    sql::{Columns as _, Hash},
+    sql::{Columns as _, Hash, Word},
 };
 
 /// An app that an image is of, and what it came from there.
@@ -38,6 +38,24 @@ impl Db<'_> {
                 app.map(AppName::as_str)
             ],
             origin,
+        )
+    }
+
+    /// The app that has made an image which no release stands on yet: the first whose bake came to it.
+    pub fn image_maker(&self, image: &Digest, of: Of<'_>) -> Result<Option<(TenantName, AppName)>, Error> {
+        let (tenant, app) = (of.map(|(tenant, _)| tenant), of.and_then(|(_, app)| app));
+        self.one(
+            "SELECT t.name AS tenant, a.name AS app FROM bakes b JOIN apps a ON a.id = b.app_id
+             JOIN tenants t ON t.id = a.tenant_id
+             WHERE b.image = ?1 AND b.state = ?4 AND (?2 IS NULL OR t.name = ?2) AND (?3 IS NULL OR a.name = ?3)
+             ORDER BY b.started_at, b.ticket LIMIT 1",
+            params![
+                Hash(*image),
+                tenant.map(TenantName::as_str),
+                app.map(AppName::as_str),
+                Word(WorkState::Succeeded)
+            ],
+            |row| Ok((row.parsed("tenant")?, row.parsed("app")?)),
         )
     }
 }

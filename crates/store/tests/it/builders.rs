@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
-use model::{Digest, HostId, Secret, TenantName, Ticket};
-use store::{Builder, Error, NewBuild, NewBuilder};
+use model::{Digest, ExecutionId, HostId, Secret, TenantName, Ticket};
+use store::{Builder, Error, NewBuild, NewBuilder, RunsOn, Tx};
 
 use crate::world::{self, World, at, by, tenant};
 
@@ -121,19 +121,20 @@ async fn a_build_that_is_given_again_has_another_ticket_there_and_one_that_leave
         execution: None,
         commit: world::commit("a"),
         source: Digest::of("source"),
+        identifier: None,
         log: None,
     };
     let done = world.store.write(move |tx| {
         tx.begin_build(&new, &by(1))?;
-        assert_eq!(tx.running_builds()?[0].builder, None);
+        assert_eq!(tx.running_builds()?[0].runs_on, None);
         tx.give_build(&ticket, &first, &by(2))?;
         let given = tx.running_builds()?.remove(0);
-        assert_eq!((given.builder.as_ref(), given.log_from), (Some(&first), None));
+        assert_eq!((given.builder(), given.log_from), (Some(&first), None));
         assert_eq!(given.ticket_there(), ticket);
         tx.set_log_from(&ticket, 10)?;
         assert_eq!(tx.running_builds()?[0].log_from, Some(10));
         tx.take_build(&ticket)?;
-        assert_eq!(tx.running_builds()?[0].builder, None);
+        assert_eq!(tx.running_builds()?[0].runs_on, None);
         tx.give_build(&ticket, &first, &by(3))?;
         let again = tx.running_builds()?.remove(0);
         assert_eq!((again.ticket_there(), again.log_from), (ticket.part("b2"), None));
@@ -198,6 +199,7 @@ async fn one_that_is_removed_at_once_has_its_builds_taken_and_no_key() {
                 execution: None,
                 commit: world::commit("a"),
                 source: Digest::of("source"),
+                identifier: None,
                 log: None,
             };
             tx.begin_build(&new, &by(1))?;
@@ -209,9 +211,68 @@ async fn one_that_is_removed_at_once_has_its_builds_taken_and_no_key() {
         let builders: Vec<_> = tx
             .running_builds()?
             .into_iter()
-            .map(|build| build.builder)
+            .map(|build| build.runs_on)
             .collect();
-        assert_eq!(builders, [None, Some(second.clone())]);
+        assert_eq!(builders, [None, Some(RunsOn::Builder(second.clone()))]);
+        Ok::<_, Error>(())
+    });
+    done.await.unwrap();
+}
+
+#[tokio::test]
+async fn where_a_build_is_and_why_it_waits_is_told_until_it_has_another_place() {
+    let world = World::new();
+    world.environment("acme/shop/dev").await;
+    let (busy, idle) = (join(&world, 1, &[]).await.id, join(&world, 2, &[]).await.id);
+    let execution = ExecutionId::from_bits(7);
+    let tickets: Vec<Ticket> = ["t-1", "t-2", "t-3"].map(|text| text.parse().unwrap()).into();
+    let done = world.store.write(move |tx| {
+        for (ticket, name) in tickets.iter().zip(["here", "there", "waits"]) {
+            let new = NewBuild {
+                ticket: ticket.clone(),
+                place: "acme/shop/dev".parse().unwrap(),
+                execution: Some(execution.clone()),
+                commit: world::commit("a"),
+                source: Digest::of("source"),
+                identifier: Some(name.to_owned()),
+                log: None,
+            };
+            tx.begin_build(&new, &by(1))?;
+            tx.build_waits(ticket, Some("a place"))?;
+        }
+        tx.keep_build(&tickets[0])?;
+        tx.give_build(&tickets[1], &busy, &by(2))?;
+        let told = |tx: &Tx<'_>| -> Result<Vec<_>, Error> {
+            let all = tx.ran_in_execution(&execution)?.into_iter();
+            Ok(all
+                .map(|one| (one.identifier.unwrap(), one.runs_on, one.builder, one.waits))
+                .collect())
+        };
+        let (here, there) = (
+            (Some(RunsOn::Own), None),
+            (Some(RunsOn::Builder(busy.clone())), Some("box".to_owned())),
+        );
+        let waits = Some("a place".to_owned());
+        assert_eq!(
+            told(tx)?,
+            [
+                ("here".to_owned(), here.0, here.1, None),
+                ("there".to_owned(), there.0.clone(), there.1.clone(), None),
+                ("waits".to_owned(), None, None, waits.clone()),
+            ]
+        );
+        assert_eq!(tx.busy_builders()?, BTreeMap::from([(busy.clone(), 1)]));
+        let own = |id| {
+            tx.running_builds_of(id)
+                .map(|all| all.iter().map(|one| one.number).collect::<Vec<_>>())
+        };
+        assert_eq!((own(&busy)?, own(&idle)?), (vec![2], vec![]));
+        // One that was here has no place when it is given up there, and is another's then.
+        tx.take_build(&tickets[0])?;
+        assert_eq!(told(tx)?[0], ("here".to_owned(), None, None, None));
+        tx.keep_build(&tickets[1])?;
+        assert_eq!(told(tx)?[1], ("there".to_owned(), Some(RunsOn::Own), None, None));
+        assert_eq!(tx.busy_builders()?, BTreeMap::new());
         Ok::<_, Error>(())
     });
     done.await.unwrap();

@@ -9,7 +9,7 @@ use model::{
         ScriptCode, ScriptFailure, TestReport, Verdict,
     },
 };
-use store::{DeploymentState, Error, NewBake, NewBuild, NewDeployment, Status, WorkState};
+use store::{DeploymentState, Error, NewBake, NewBuild, NewDeployment, NewRelease, Status, WorkState};
 
 use crate::world::{World, app, at, by, commit, end, release, start, tenant};
 
@@ -24,6 +24,7 @@ fn new_build(place: &Place, task: u64) -> NewBuild {
         execution: Some(ExecutionId::from_bits(1)),
         commit: commit("x"),
         source: Digest::of("source"),
+        identifier: None,
         log: None,
     }
 }
@@ -261,6 +262,43 @@ async fn what_an_execution_under_way_has_made_is_kept_until_it_ends() {
 }
 
 #[tokio::test]
+async fn what_all_builds_of_a_batch_left_stays_with_its_release() {
+    let world = World::new();
+    let dev = world.environment("acme/shop/dev").await;
+    let done = world.write(move |tx| {
+        let of = |name: &str| Built {
+            artifact: Digest::of(name),
+            secondary: BTreeMap::from([("docs".to_owned(), Digest::of(format!("docs of {name}")))]),
+            ..built()
+        };
+        start(tx, 1, Some(&dev), "{}", &by(0))?;
+        for (task, name) in [(1, "code"), (2, "rest")] {
+            tx.begin_build(&new_build(&dev, task), &by(1))?;
+            tx.finish_build(&ticket(task), Ok(&of(name)), &by(2))?;
+        }
+        let new = NewRelease {
+            revision: Digest::of("code and rest"),
+            execution: Some(ExecutionId::from_bits(1)),
+            ..release("r1")
+        };
+        tx.create_release(&dev, &new, &by(3))?;
+        tx.set_live(&dev, 1, at(4), &by(4))?;
+        end(tx, 1, Status::Succeeded, 5)?;
+        let left = ["code and rest", "code", "rest", "docs of code", "docs of rest"].map(Digest::of);
+        assert_eq!(tx.keepers()?.revisions, left.into());
+        for n in 2..=7 {
+            tx.create_release(&dev, &release(&format!("r{n}")), &by(n))?;
+            tx.set_live(&dev, n as u64, at(n), &by(n))?;
+        }
+        // Six later nobody goes back to it.
+        let kept = tx.keepers()?.revisions;
+        assert!(kept.len() == 6 && left.iter().all(|one| !kept.contains(one)));
+        Ok(())
+    });
+    done.await;
+}
+
+#[tokio::test]
 async fn a_deployment_has_one_row_for_each_host_and_event() {
     let world = World::new();
     let dev = world.environment("acme/shop/dev").await;
@@ -429,7 +467,7 @@ async fn an_image_of_several_is_each_one_s_own() {
                 tx.begin_bake(&new, &by(1))?;
                 tx.finish_bake(&new.ticket, Ok(&baked), &by(2))?;
                 for second in [3, 4] {
-                    let new = store::NewRelease {
+                    let new = NewRelease {
                         image,
                         ..release(&format!("{place} {second}"))
                     };

@@ -6,7 +6,7 @@ use camino::Utf8PathBuf;
 use clap::Args;
 use host::{
     machine::{
-        Error, builder,
+        Error, builder, hold,
         join::{self, Wish},
     },
     node::NodeConfig,
@@ -70,6 +70,10 @@ fn next(error: &Error, invite: &str) -> String {
         Error::Io(_) | Error::Tls(_) => {
             "see whether this machine reaches the platform's listener, and may write to its directory".into()
         }
+        Error::Held { holder, .. } => format!(
+            "{}; or give this one a directory of its own: --state DIRECTORY",
+            holder.end()
+        ),
         Error::Sign(_) | Error::Told(_) | Error::Fault(_) => {
             format!("ask whoever operates the platform for an invitation: {invite}")
         }
@@ -85,6 +89,8 @@ async fn serve(agent: Agent) -> Result<(), Error> {
         false => PathBuf::from("/var/lib/vend-machine"),
     };
     let state = agent.state.clone().unwrap_or_else(default);
+    // Before anything in it is read or changed.
+    let _hold = hold::take(&state)?;
     let own = agent.builder.then(builder::own_labels);
     let machine = join::enrol(&agent.join, token.as_ref(), &name, own, &state).await?;
     crate::output::aloud(format_args!("this machine is {machine}"));
@@ -132,6 +138,13 @@ mod tests {
                 "vend builders invite",
             ),
             (Error::Unable("crun is missing".into()), "vend doctor"),
+            (
+                Error::Held {
+                    state: "/var/lib/vend-builder".into(),
+                    holder: hold::Holder(Some(7)),
+                },
+                "kill 7",
+            ),
             (Error::Io(io()), "reaches the platform's listener"),
             (Fault::order("no").next("do this").into(), "do this"),
         ] {

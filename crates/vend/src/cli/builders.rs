@@ -4,7 +4,7 @@ use clap::Subcommand;
 use model::wire::{Builder, Invitation, NewBuilder};
 
 use super::{Failure, Global, client::escape, hosts::label, now};
-use crate::output::{Output, Table, Tone, ago, cell, headline, maybe};
+use crate::output::{Output, Table, Tone, ago, cell, clean, headline, maybe};
 
 #[derive(Debug, Subcommand)]
 pub enum Builders {
@@ -66,14 +66,20 @@ pub async fn run(command: &Builders, global: &Global) -> Result<(), Failure> {
             let query = if *now { "?now=true" } else { "" };
             let path = format!("/v1/builders/{}{query}", escape(id));
             let builder: Builder = client.delete(&path).await?;
-            output.show(&builder, |builder| match builder.builds.len() {
-                _ if *now => format!("{} is removed\n", builder.name),
-                0 => format!("{} leaves\n", builder.name),
-                builds => format!("{} leaves when its {builds} builds have ended\n", builder.name),
-            });
+            output.show(&builder, |builder| removed(builder, *now));
         }
     }
     Ok(())
+}
+
+fn removed(builder: &Builder, now: bool) -> String {
+    let name = clean(&builder.name);
+    match builder.builds.len() {
+        _ if now => format!("{name} is removed\n"),
+        0 => format!("{name} leaves\n"),
+        1 => format!("{name} leaves when its build has ended\n"),
+        builds => format!("{name} leaves when its {builds} builds have ended\n"),
+    }
 }
 
 fn table(builders: &[Builder], output: &Output) -> String {
@@ -104,8 +110,59 @@ fn table(builders: &[Builder], output: &Output) -> String {
             }),
             maybe((!builds.is_empty()).then(|| headline(&builds.join(", "), 80))),
             maybe(builder.address.as_ref()),
-            maybe(builder.seen_at.map(|at| ago(at, now()))),
+            match builder.state.as_str() {
+                "connected" => cell("now"),
+                _ => maybe(builder.seen_at.map(|at| ago(at, now()))),
+            },
         ]);
     }
     table.render(output, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use model::wire::Building;
+
+    use super::*;
+
+    fn builder(state: &str, builds: u64) -> Builder {
+        let place: model::Place = "acme/shop/dev".parse().unwrap();
+        let building = |number| Building {
+            place: place.clone().into(),
+            number,
+            started_at: Timestamp::UNIX_EPOCH,
+        };
+        Builder {
+            id: None,
+            name: "second".to_owned(),
+            labels: Default::default(),
+            tenants: Default::default(),
+            state: state.to_owned(),
+            builds: (1..=builds).map(building).collect(),
+            address: None,
+            joined_at: None,
+            seen_at: Some(Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    #[test]
+    fn one_that_is_removed_says_for_how_many_builds_it_stays() {
+        let removed = |builds, now| removed(&builder("leaving", builds), now);
+        assert_eq!(removed(0, false), "second leaves\n");
+        assert_eq!(removed(1, false), "second leaves when its build has ended\n");
+        assert_eq!(removed(2, false), "second leaves when its 2 builds have ended\n");
+        assert_eq!(removed(2, true), "second is removed\n");
+    }
+
+    #[test]
+    fn one_that_is_connected_is_seen_now() {
+        let output = Output::new(false, String::new());
+        let row = |state| {
+            let text = table(&[builder(state, 1)], &output);
+            text.lines().last().unwrap().trim_end().to_owned()
+        };
+        assert!(row("connected").ends_with(" now"), "{}", row("connected"));
+        assert!(row("away").ends_with(" d ago"), "{}", row("away"));
+    }
 }

@@ -1,5 +1,7 @@
 //! Executions: their list, their history, and how they go, live.
 
+mod builds;
+
 use std::{process::ExitCode, time::Duration};
 
 use camino::Utf8PathBuf;
@@ -7,8 +9,8 @@ use clap::Subcommand;
 use model::wire::{Execution, ExecutionDetail, ExecutionState, HistoryEvent};
 
 use super::{
-    Client, Failure, Global, Most, Outcome, build::watch, client::escape, now, parcel::Parcel,
-    progress::Progress, releases::word, stages, target,
+    Client, Global, Most, Outcome, client::escape, now, parcel::Parcel, progress::Progress, releases::word,
+    stages, target,
 };
 use crate::output::{Output, Table, Tone, ago, cell, clean, duration, lines, maybe, without_next};
 
@@ -33,7 +35,7 @@ pub enum Executions {
         #[arg(long, short)]
         follow: bool,
     },
-    /// Get what a build left: the artifact, or a secondary one by its identifier.
+    /// Get what was built: the artifact that became the revision, or that of one build, or a secondary one.
     Artifact {
         id: String,
         /// A file that ends in `.tar`, or a directory that is empty or not there.
@@ -41,9 +43,10 @@ pub enum Executions {
         /// The identifier of a secondary artifact [default: the main one].
         #[arg(long)]
         name: Option<String>,
-        /// The number of the build, where the execution has several.
+        /// The build, by its identifier in the batch or its number [default: what became the revision; with --name, the
+        /// only build that has it].
         #[arg(long)]
-        build: Option<u64>,
+        build: Option<String>,
         /// Replace the file that is there.
         #[arg(long)]
         force: bool,
@@ -91,18 +94,10 @@ pub async fn run(command: &Executions, global: &Global) -> Outcome {
                 limits,
             };
             parcel.is_free()?;
-            let number = match build {
-                Some(number) => *number,
-                None => only_build(&client.get(&path(id)).await?)?,
-            };
-            let name = name.as_deref();
-            let query = name
-                .map(|name| format!("?name={}", escape(name)))
-                .unwrap_or_default();
-            let path = format!("{}/builds/{number}/artifact{query}", path(id));
-            parcel.take(&path, &client).await?;
-            let what = name.map_or_else(String::new, |name| format!(" {name}"));
-            output.line(&format!("{to} holds the artifact{what} of build {number}"));
+            let (name, build) = (name.as_deref(), build.as_deref());
+            let (at, what) = builds::artifact(&client.get(&path(id)).await?, name, build)?;
+            parcel.take(&format!("{}/{at}", path(id)), &client).await?;
+            output.line(&format!("{to} holds {what}"));
         }
         Executions::Cancel { id, in_migration } => {
             let path = format!("{}/cancel{}", path(id), ending(*in_migration));
@@ -116,21 +111,6 @@ pub async fn run(command: &Executions, global: &Global) -> Outcome {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The build that is meant where none is named.
-fn only_build(detail: &ExecutionDetail) -> Result<u64, Failure> {
-    let numbers: Vec<String> = detail
-        .builds
-        .iter()
-        .map(|build| build.number.to_string())
-        .collect();
-    match detail.builds.as_slice() {
-        [only] => Ok(only.number),
-        [] => Err(Failure::failed("the execution has no build")),
-        _ => Err(Failure::usage("the execution has several builds")
-            .next(format!("--build {}", numbers.join(" or ")))),
-    }
 }
 
 fn path(id: &str) -> String {
@@ -249,15 +229,8 @@ fn detail_text(detail: &ExecutionDetail, history: bool, output: &Output) -> Stri
         let end = end_text(execution, &text, output);
         text.push_str(&end);
     }
-    for build in detail.builds.iter().filter(|build| !build.phases.is_empty()) {
-        let phases = watch::phases(&build.phases, output);
-        text.push_str(&format!("build {}\n{phases}", build.number));
-        for (name, value) in &build.exported {
-            text.push_str(&format!("  {}={}\n", clean(name), clean(value)));
-        }
-        for (name, digest) in &build.secondary {
-            text.push_str(&format!("  artifact {} {digest}\n", clean(name)));
-        }
+    for build in &detail.builds {
+        text.push_str(&builds::text(build, output));
     }
     for log in &detail.logs {
         text.push_str(&format!("log: vend logs {}\n", clean(log)));

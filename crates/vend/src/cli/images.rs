@@ -147,9 +147,8 @@ pub async fn run(command: &Images, global: &Global) -> Result<(), Failure> {
             force,
         } => {
             let tag = tag.as_ref().map(|tag| format!("&tag={tag}")).unwrap_or_default();
-            let query = format!("{tag}&alone={alone}");
-            let query = format!("compression={}{query}", compression.word());
-            carry::exported(image, &query, (to, *force), global).await
+            let query = format!("compression={}{tag}", compression.word());
+            carry::exported(image, &query, *alone, (to, *force), global).await
         }
         Images::Import { from, tag } => carry::import(from, tag.as_deref(), global).await,
         Images::Push { image, to, alone } => carry::push(image, to, *alone, global).await,

@@ -31,6 +31,12 @@ impl Parcel<'_> {
             fetch(path, &part, client).await?;
             return fs::rename(&part, to).map_err(|error| local("write", to, &error));
         }
+        or_nothing(to, self.unpacked(path, client)).await
+    }
+
+    /// Through an archive in the directory itself, which has the room.
+    async fn unpacked(&self, path: &str, client: &Client) -> Result<(), Failure> {
+        let to = self.to;
         fs::create_dir_all(to).map_err(|error| local("create", to, &error))?;
         // A name that nothing in it can have: whoever made it could not know it.
         let named = tempfile::Builder::new()
@@ -86,6 +92,20 @@ impl Parcel<'_> {
             Err(error) => Err(local("read", to, &error)),
         }
     }
+}
+
+/// What makes a directory, and directories for it: when that fails, those that it made go again.
+async fn or_nothing(
+    directory: &Utf8Path,
+    work: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let absent: Vec<&Utf8Path> = directory.ancestors().take_while(|path| !path.exists()).collect();
+    let done = work.await;
+    if done.is_err() {
+        // One that holds anything stays.
+        absent.into_iter().for_each(|path| drop(fs::remove_dir(path)));
+    }
+    done
 }
 
 /// Half of it is nothing: the directory is as it was, but for the archive, which goes by itself.
@@ -146,6 +166,35 @@ mod tests {
     fn is_free(to: &Utf8Path, force: bool) -> Result<(), Failure> {
         let limits = &Limits::SOURCE;
         Parcel { to, force, limits }.is_free()
+    }
+
+    #[tokio::test]
+    async fn what_fails_leaves_no_directory_that_was_not_there() {
+        let work = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(work.path()).unwrap();
+        let there = root.join("there");
+        fs::create_dir(&there).unwrap();
+        for directory in [
+            root.join("new"),
+            root.join("new/and/deep"),
+            there.clone(),
+            there.join("new"),
+        ] {
+            let failing = async {
+                fs::create_dir_all(&directory).unwrap();
+                Err(Failure::failed("there is no such artifact"))
+            };
+            or_nothing(&directory, failing).await.unwrap_err();
+            assert!(there.exists() && !root.join("new").exists(), "{directory}");
+            assert!(!there.join("new").exists());
+        }
+        let directory = there.join("kept");
+        let done = or_nothing(&directory, async {
+            fs::create_dir_all(&directory).unwrap();
+            Ok(())
+        });
+        done.await.unwrap();
+        assert!(directory.exists());
     }
 
     #[test]

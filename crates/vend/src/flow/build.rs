@@ -175,6 +175,7 @@ async fn build(
         execution: Some(attempt.execution.clone()),
         commit: input.commit.clone(),
         source: input.source.digest,
+        identifier: task.as_ref().map(|task| task.identifier.clone()),
         log: format!("build/{ticket}").parse().ok(),
     };
     let by = By::platform(crate::clock::now());

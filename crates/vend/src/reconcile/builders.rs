@@ -129,9 +129,9 @@ async fn make_room(world: &World, id: &HostId) -> Result<(), Fault> {
 
 /// What it has to do now.
 async fn own(world: &World, id: &HostId) -> Result<Vec<Build>, Fault> {
-    let mut running = world.store.read(|db| db.running_builds()).await.map_err(stored)?;
-    running.retain(|build| build.builder.as_ref() == Some(id));
-    Ok(running)
+    let id = id.clone();
+    let own = world.store.read(move |db| db.running_builds_of(&id));
+    own.await.map_err(stored)
 }
 
 /// Removes what builders keep to be faster for an app or a tenant that is deleted. It fails until all of them have: the name

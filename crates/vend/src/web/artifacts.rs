@@ -20,6 +20,7 @@ use super::{
     refusal::{Kind, Refusal},
     state::State,
 };
+use crate::flow::runs;
 
 /// Which of a build's artifacts.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -45,6 +46,44 @@ pub async fn show(
     let builds = state.store.read(move |db| db.builds_of_execution(&own)).await?;
     let next = format!("vend executions show {execution}");
     let digest = artifact(builds, number, name.as_deref()).map_err(|refusal| refusal.next(next.clone()))?;
+    given(&state, digest).await
+}
+
+/// What an execution's builds came to, as a tar: the artifact that became the revision. It is there for as long as the release
+/// that came of it can be gone back to.
+#[utoipa::path(get, path = "/v1/executions/{execution}/artifact", operation_id = "executions.revision",
+    tag = "executions", params(("execution" = String, Path)),
+    responses((status = 200, body = String, content_type = "application/x-tar"), Refusal))]
+pub async fn revision(
+    Held(state): Held<State>,
+    caller: Caller,
+    Path(execution): Path<ExecutionId>,
+) -> Result<Response, Refusal> {
+    let found = executions::allowed(&state, &caller, Action::View, &execution).await?;
+    let events = state
+        .store
+        .read(move |db| runs::history(db, found.run, executions::HISTORY))
+        .await?;
+    let digest = events.iter().find_map(built).ok_or_else(|| {
+        Refusal::conflict("nothing that the execution has built has become a revision")
+            .next(format!("vend executions show {execution}"))
+    })?;
+    given(&state, digest).await
+}
+
+/// The revision that a stage has answered with: the build alone does.
+fn built(event: &asl::HistoryEvent) -> Option<Digest> {
+    #[derive(Deserialize)]
+    struct Answer {
+        revision: Digest,
+    }
+    let answers = event.kind.as_str().ends_with("Succeeded");
+    let output = event.details["output"].as_str().filter(|_| answers)?;
+    let answer: Answer = serde_json::from_str(output).ok()?;
+    Some(answer.revision)
+}
+
+async fn given(state: &State, digest: Digest) -> Result<Response, Refusal> {
     let body = state
         .sight
         .object(digest)
@@ -78,5 +117,28 @@ fn artifact(builds: Vec<Build>, number: u64, name: Option<&str>) -> Result<Diges
             .get(name)
             .copied()
             .ok_or_else(|| Refusal::not_found(format_args!("artifact `{name}` of build {number}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_revision_is_what_the_build_answered() {
+        let event = |kind: &str, output: serde_json::Value| -> asl::HistoryEvent {
+            let details = serde_json::json!({ "output": output.to_string() });
+            let event = serde_json::json!({
+                "id": 1, "previous": 0, "at": "1970-01-01T00:00:00Z", "kind": kind, "details": details,
+            });
+            serde_json::from_value(event).unwrap()
+        };
+        let revision = Digest::of("whole");
+        let answer = serde_json::json!({ "revision": revision, "log": null, "reports": [] });
+        assert_eq!(built(&event("ActivitySucceeded", answer.clone())), Some(revision));
+        // What a state hands on may be anybody's words.
+        assert_eq!(built(&event("TaskStateExited", answer)), None);
+        let image = serde_json::json!({ "image": revision });
+        assert_eq!(built(&event("ActivitySucceeded", image)), None);
     }
 }

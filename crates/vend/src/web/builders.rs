@@ -1,6 +1,7 @@
 //! Builders: machines that build beside the platform's own. They are the platform's, whoever's builds they get.
 
 use axum::{Json, extract::State as Held, http::StatusCode};
+use host::build::Offer;
 use jiff::SignedDuration;
 use model::{
     HostId,
@@ -8,6 +9,7 @@ use model::{
     wire::{Builder, Building, Invitation, NewBuilder, Page},
 };
 use serde::Deserialize;
+use store::RunsOn;
 
 use super::{
     auth::Caller,
@@ -26,7 +28,7 @@ fn wire(state: &State, builder: store::Builder, running: &[store::Build]) -> Bui
         (false, None) => "away",
     };
     Builder {
-        builds: building(running, Some(&builder.id)),
+        builds: building(running, &RunsOn::Builder(builder.id.clone())),
         state: word.to_owned(),
         address: address
             .map(|address| address.ip().to_string())
@@ -36,7 +38,10 @@ fn wire(state: &State, builder: store::Builder, running: &[store::Build]) -> Bui
         labels: builder.labels,
         tenants: builder.tenants,
         joined_at: Some(builder.joined_at),
-        seen_at: builder.seen_at,
+        seen_at: match address {
+            Some(_) => Some(state.now()),
+            None => builder.seen_at,
+        },
     }
 }
 
@@ -44,19 +49,19 @@ fn wire(state: &State, builder: store::Builder, running: &[store::Build]) -> Bui
 fn own(state: &State, running: &[store::Build]) -> Builder {
     Builder {
         id: None,
-        name: "this machine".to_owned(),
+        name: Offer::HERE.to_owned(),
         labels: state.sight.labels(),
         tenants: Default::default(),
         state: "connected".to_owned(),
-        builds: building(running, None),
+        builds: building(running, &RunsOn::Own),
         address: None,
         joined_at: None,
         seen_at: None,
     }
 }
 
-fn building(running: &[store::Build], of: Option<&HostId>) -> Vec<Building> {
-    let own = running.iter().filter(|build| build.builder.as_ref() == of);
+fn building(running: &[store::Build], on: &RunsOn) -> Vec<Building> {
+    let own = running.iter().filter(|build| build.runs_on.as_ref() == Some(on));
     own.map(|build| Building {
         place: build.place.clone().into(),
         number: build.number,

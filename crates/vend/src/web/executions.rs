@@ -1,5 +1,7 @@
 //! Executions: what runs, what ran, and why it waits.
 
+mod builds;
+
 use std::collections::HashMap;
 
 use asl::{OpenTimer, Purpose};
@@ -9,8 +11,7 @@ use model::{
     ExecutionId, Place,
     plan::Plan,
     policy::Action,
-    port::PhaseReport,
-    wire::{BuildRun, Execution, ExecutionDetail, ExecutionState, HistoryEvent, Page, PlanAnswer},
+    wire::{Execution, ExecutionDetail, ExecutionState, HistoryEvent, Page, PlanAnswer},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -109,6 +110,9 @@ fn waiting(db: &Db<'_>, summary: &ExecutionSummary, run: &Recovered) -> Result<O
     let mut bakes = bakes.filter(|bake| bake.state == WorkState::Running);
     if let Some(why) = bakes.find_map(|bake| bake.waits) {
         return Ok(Some(format!("room: {why} ({MORE_ROOM})")));
+    }
+    if let Some(why) = builds::queued(db.ran_in_execution(&summary.id)?) {
+        return Ok(Some(why));
     }
     if let Some(held) = held(db, summary, run)? {
         return Ok(Some(held));
@@ -292,37 +296,12 @@ pub fn told(
     let logs = logs::among(db, &summary, &events)?;
     let builds = db.ran_in_execution(id)?;
     let detail = ExecutionDetail {
-        builds: builds.into_iter().map(build).collect(),
+        builds: builds.into_iter().map(builds::shown).collect(),
         logs: logs.into_iter().map(|entry| entry.log).collect(),
         execution: wire(db, summary)?,
         history: history(&events),
     };
     Ok((detail, events))
-}
-
-/// Of what went wrong in a phase, so much is told in a list of phases, in characters; its log has the rest.
-const MESSAGE: usize = 500;
-
-fn build(build: store::Ran) -> BuildRun {
-    let brief = |mut phase: PhaseReport| {
-        let end = |message: &str| message.char_indices().nth(MESSAGE).map(|(at, _)| at);
-        if let Some(message) = &mut phase.message
-            && let Some(end) = end(message)
-        {
-            message.truncate(end);
-            message.push('…');
-        }
-        phase
-    };
-    BuildRun {
-        number: build.number,
-        phases: build.phases.into_iter().map(brief).collect(),
-        log: build.log.map(|log| log.to_string()),
-        exported: build.exported,
-        secondary: build.secondary,
-        started_at: build.started_at,
-        ended_at: build.ended_at,
-    }
 }
 
 pub fn parse<T: std::str::FromStr>(id: &str) -> Result<T, Refusal> {
@@ -400,32 +379,6 @@ pub async fn plan(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_long_message_of_a_phase_is_cut() {
-        let told = |message: String| {
-            let phase = PhaseReport {
-                name: "BUILD".to_owned(),
-                status: None,
-                started_at: jiff::Timestamp::UNIX_EPOCH,
-                duration_ms: None,
-                message: Some(message),
-            };
-            let ran = store::Ran {
-                place: "acme/shop/dev".parse().unwrap(),
-                number: 1,
-                phases: vec![phase],
-                exported: std::collections::BTreeMap::new(),
-                secondary: std::collections::BTreeMap::new(),
-                log: None,
-                started_at: jiff::Timestamp::UNIX_EPOCH,
-                ended_at: None,
-            };
-            build(ran).phases[0].message.clone().unwrap()
-        };
-        assert_eq!(told("ü".repeat(500)), "ü".repeat(500));
-        assert_eq!(told("ü".repeat(501)), format!("{}…", "ü".repeat(500)));
-    }
 
     #[test]
     fn what_is_aborted_does_not_wait_for_who_paused_it() {

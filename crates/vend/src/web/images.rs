@@ -202,18 +202,9 @@ pub async fn export(
     }
     let scope = Scope::default().within(&caller)?;
     let origin = origins(&state, &scope, image).await?.into_iter().next();
-    // Of the app whose names the image gets, and of no other that has the same files.
-    let told = match (how.alone, &origin) {
-        (Some(true), _) => None,
-        (_, None) => Some(Vec::new()),
-        (_, Some(origin)) => {
-            let (tenant, app) = (origin.tenant.clone(), origin.app.clone());
-            let signed = state
-                .store
-                .read(move |db| db.attestations(&image, Some((&tenant, Some(&app)))))
-                .await?;
-            Some(newest(signed))
-        }
+    let told = match how.alone {
+        Some(true) => None,
+        _ => Some(told(&state, &scope, image, origin.as_ref()).await?),
     };
     let how = ImageExport {
         compression,
@@ -223,6 +214,32 @@ pub async fn export(
     };
     let body = state.sight.export(image, how).await.map_err(missing)?;
     Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
+}
+
+/// What was signed about an image for the app whose names it has, and for no other that has the same files: before its first
+/// release, for the one that has made it.
+async fn told(
+    state: &State,
+    scope: &Scope,
+    image: Digest,
+    origin: Option<&Origin>,
+) -> Result<Vec<serde_json::Value>, Refusal> {
+    let (scope, of) = (
+        scope.clone(),
+        origin.map(|of| (of.tenant.clone(), of.app.clone())),
+    );
+    let signed = state.store.read(move |db| {
+        let of = match of {
+            Some(of) => Some(of),
+            None => db.image_maker(&image, scope.of_app())?,
+        };
+        match of {
+            Some((tenant, app)) => db.attestations(&image, Some((&tenant, Some(&app)))),
+            // Taken in, or the platform's own.
+            None => Ok(Vec::new()),
+        }
+    });
+    Ok(newest(signed.await?))
 }
 
 /// What goes with an image, oldest first: the newest of each kind. It has a verdict for each release that stood on it, however

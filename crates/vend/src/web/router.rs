@@ -115,6 +115,7 @@ fn operations() -> OpenApiRouter<State> {
 fn bulk() -> OpenApiRouter<State> {
     OpenApiRouter::new()
         .routes(routes!(artifacts::show))
+        .routes(routes!(artifacts::revision))
         .routes(routes!(images::export))
         .routes(routes!(moves::dump))
         .routes(routes!(moves::load))

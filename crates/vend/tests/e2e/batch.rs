@@ -37,6 +37,37 @@ fn what_all_builds_of_a_batch_leave_is_released() {
     let host = format!("dev.shop.{tenant}.localhost");
     assert_eq!(platform.get(&host, "/"), (200, "made by code\n".to_owned()));
 
+    // Each is told by its name, and got by it; the revision has what all left.
+    let executions = platform.json(&["executions", "list", &app]);
+    let id = executions["items"][0]["id"].as_str().unwrap();
+    let shown = platform.vend(&["executions", "show", id]);
+    assert!(
+        shown.contains("build 1 (code) on this machine") && shown.contains("build 2 (rest) on this machine"),
+        "{shown}"
+    );
+    let out = tempfile::tempdir().unwrap();
+    let got = |to: &str, arguments: &[&str]| {
+        let to = out.path().join(to);
+        let command = [&["executions", "artifact", id, to.to_str().unwrap()], arguments].concat();
+        let ok = platform.try_vend(&command).status.success();
+        let names = |directory| -> Vec<String> {
+            let entries = std::fs::read_dir(directory).unwrap();
+            let mut names: Vec<String> = entries
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        ok.then(|| names(&to)).ok_or(to.exists())
+    };
+    let owned = |names: &[&str]| Ok(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+    assert_eq!(got("whole", &[]), owned(&["Procfile", "server.pl"]));
+    assert_eq!(got("code", &["--build", "code"]), owned(&["server.pl"]));
+    assert_eq!(got("second", &["--build", "2"]), owned(&["Procfile"]));
+    for odd in [&["--build", "lint"][..], &["--build", "code", "--name", "docs"]] {
+        assert_eq!(got("odd", odd), Err(false), "nothing stays of it");
+    }
+
     // What they leave differently is not released, and the reason names the file.
     copy.write(
         "rest.yml",

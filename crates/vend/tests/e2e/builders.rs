@@ -116,6 +116,11 @@ impl Drop for Builder {
             .unwrap();
         if !std::thread::panicking() {
             assert!(down.status.success(), "{down:?}");
+            let said = String::from_utf8_lossy(&down.stdout) + String::from_utf8_lossy(&down.stderr);
+            assert!(
+                said.contains("vend builders invite") && !said.contains("vend up"),
+                "{said}"
+            );
         }
     }
 }
@@ -242,6 +247,40 @@ fn a_build_runs_where_its_labels_are_and_its_builder_may_fall_silent() {
     says(&platform, &app, number, "begun with", &second);
     let busy = builder(&platform, "connected", &second);
     assert_eq!(busy["builds"].as_array().unwrap().len(), 1, "{busy:#}");
+    let shown = execution(&platform, &app, number).unwrap();
+    let told = |build: &Value| [&build["identifier"], &build["builder"]].map(Value::to_string);
+    assert_eq!(
+        told(&shown["builds"][0]),
+        [r#""code""#, r#""this machine""#],
+        "{shown:#}"
+    );
+    assert_eq!(
+        told(&shown["builds"][1]),
+        [r#""rest""#, r#""second""#],
+        "{shown:#}"
+    );
+    // Who comes second is told who has the directory, and changes nothing in it.
+    let pid = second.agent.as_ref().unwrap().id();
+    let twin = second
+        .command(&["--join", &url])
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&twin.stderr);
+    assert!(
+        !twin.status.success() && said.contains(&format!("kill {pid}")),
+        "{said}"
+    );
+    let down = Command::new(env!("CARGO_BIN_EXE_vend"))
+        .args(["down", "--data"])
+        .arg(&second.state)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&down.stderr);
+    assert!(
+        !down.status.success() && said.contains(&format!("kill {pid}")),
+        "{said}"
+    );
     second.kill();
     second.run(&["--join", &url]);
     let push = platform.ended(&app, number);
@@ -285,6 +324,19 @@ fn a_build_runs_where_its_labels_are_and_its_builder_may_fall_silent() {
     let number = platform.push(&copy, &app, "dev");
     let log = says(&platform, &app, number, "begun with", &second);
     second.kill();
+    let waits = eventually("it says why it waits", Duration::from_secs(60), || {
+        let shown = execution(&platform, &app, number)?;
+        let why = shown["builds"][1]["waiting"].as_str()?.to_owned();
+        assert!(shown["waiting"].as_str()?.contains(&why), "{shown:#}");
+        let builders = platform.json(&["builders", "list"]);
+        assert_eq!(
+            builders["items"][0]["builds"],
+            serde_json::json!([]),
+            "{builders:#}"
+        );
+        Some(why)
+    });
+    assert_eq!(waits, "a builder that has its labels to connect: second");
     let push = platform.ended(&app, number);
     let reason = push["reason"].as_str().unwrap();
     assert!(

@@ -14,12 +14,13 @@ use host::oci::{
 use model::{
     Digest, Secret,
     spec::{Base, Reference},
-    wire::Imported,
+    wire::{ImageShown, Imported},
 };
+use serde::Serialize;
 
 use super::{Global, name::Name};
 use crate::cli::{
-    Failure,
+    Client, Failure,
     parcel::{Parcel, fetch, local, unpack},
 };
 use crate::output::clean;
@@ -35,6 +36,7 @@ static ARCHIVE: host::tree::Limits = host::tree::Limits {
 pub async fn exported(
     image: &Name,
     query: &str,
+    alone: bool,
     (to, force): (&Utf8Path, bool),
     global: &Global,
 ) -> Result<(), Failure> {
@@ -43,13 +45,46 @@ pub async fn exported(
     parcel.is_free()?;
     let client = global.client()?;
     let image = image.resolve(&client).await?;
-    parcel.take(&path(&image, query), &client).await?;
-    global.output().line(&format!("{to} holds {image}"));
+    parcel.take(&path(&image, query, alone), &client).await?;
+    let statements = statements(&image, alone, &client).await?;
+    let exported = Exported {
+        image,
+        to,
+        statements,
+    };
+    global
+        .output()
+        .show(&exported, |exported| format!("{to} holds {}\n", exported.image));
     Ok(())
 }
 
-fn path(image: &Digest, query: &str) -> String {
-    format!("/v1/images/{image}/export?{query}")
+/// What was written, for programs.
+#[derive(Serialize)]
+struct Exported<'a> {
+    image: Digest,
+    to: &'a Utf8Path,
+    /// How many signed statements about it the platform has, of which the newest are with it. Absent: it went alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    statements: Option<usize>,
+}
+
+/// How many signed statements there are that go with an image; says that there are none.
+async fn statements(image: &Digest, alone: bool, client: &Client) -> Result<Option<usize>, Failure> {
+    if alone {
+        return Ok(None);
+    }
+    let shown: ImageShown = client.get(&format!("/v1/images/{image}")).await?;
+    let statements = shown.attestations.len();
+    if statements == 0 {
+        eprintln!(
+            "warning: the platform has signed nothing about this image, which no app of it has made: its bill of materials goes with it, and no statement"
+        );
+    }
+    Ok(Some(statements))
+}
+
+fn path(image: &Digest, query: &str, alone: bool) -> String {
+    format!("/v1/images/{image}/export?{query}&alone={alone}")
 }
 
 const IMPORTS: &str = "vend images import FILE.tar, DIRECTORY or oci:REGISTRY/NAME:TAG";
@@ -232,8 +267,8 @@ pub async fn push(image: &Name, to: &Reference, alone: bool, global: &Global) ->
     let work =
         Utf8Path::from_path(work.path()).ok_or_else(|| Failure::failed("the path of TMPDIR is not UTF-8"))?;
     let (archive, layout) = (work.join("layout.tar"), work.join("layout"));
-    let query = format!("compression=gzip&alone={alone}");
-    fetch(&path(&image, &query), &archive, &client).await?;
+    fetch(&path(&image, "compression=gzip", alone), &archive, &client).await?;
+    statements(&image, alone, &client).await?;
     fs::create_dir(&layout).map_err(|error| local("create", &layout, &error))?;
     unpack(&archive, &layout, &ARCHIVE)?;
     let reference = to.clone();

@@ -43,7 +43,7 @@ fn said(report: &TestReport) -> String {
 
 #[cfg(test)]
 mod tests {
-    use model::port::TestChanges;
+    use model::port::{Slower, TestChanges};
 
     use super::*;
 
@@ -69,6 +69,13 @@ mod tests {
         let mut broken = report("unit", 7, 1);
         broken.changes = Some(TestChanges {
             new_failures: vec!["a".to_owned()],
+            fixed: vec!["b".to_owned()],
+            flaky: vec!["b".to_owned(), "c".to_owned()],
+            slower: vec![Slower {
+                name: "d".to_owned(),
+                before_ms: 100,
+                after_ms: 900,
+            }],
             ..TestChanges::default()
         });
         let told: Vec<(String, Option<String>, Option<String>)> =
@@ -82,7 +89,11 @@ mod tests {
         assert_eq!(
             told,
             [
-                line("unit", Some("8 of 8 passed"), "7 of 8 passed (1 new failure)"),
+                line(
+                    "unit",
+                    Some("8 of 8 passed"),
+                    "7 of 8 passed (1 new failure, 1 fixed, 2 flaky, 1 slower)"
+                ),
                 line("cover", None, "75.0 % of lines"),
             ]
         );

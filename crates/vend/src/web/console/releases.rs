@@ -166,8 +166,13 @@ async fn show(state: State, caller: Caller, id: String) -> Result<Page, Refusal>
             h2 { "States" }
             div.scroll.picture { (maud::PreEscaped(picture)) }
         }
-        @for build in builds.iter().filter(|build| !build.phases.is_empty()) {
-            h2 { "Build " (build.number) }
+        @for build in &builds {
+            h2 {
+                "Build " (build.number)
+                @if let Some(name) = &build.identifier { " (" (name) ")" }
+                @if let Some(builder) = &build.builder { " on " (builder) }
+            }
+            @if let Some(why) = &build.waiting { p { "waits for " (why) } }
             (table(&["Phase", "Began (UTC)", "State", "Took", ""], build.phases.iter().map(phase).collect(), ""))
             @if !build.exported.is_empty() || !build.secondary.is_empty() {
                 ul {

@@ -264,6 +264,15 @@ fn cases() -> Vec<Case> {
             EVERYBODY,
         ),
         case(
+            "executions.revision",
+            get(),
+            &format!("{execution}/artifact"),
+            NotFound,
+            EVERYBODY,
+        )
+        // It has built nothing.
+        .status(409),
+        case(
             "executions.cancel",
             post(),
             &format!("{execution}/cancel"),

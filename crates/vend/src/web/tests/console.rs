@@ -159,6 +159,7 @@ async fn an_execution_shows_what_its_builds_went_through() {
         execution: Some(world::execution()),
         commit: world::commit(),
         source: model::Digest::of("source"),
+        identifier: None,
         log: "build/t-1".parse().ok(),
     };
     let written = world.state.store.write(move |tx| {

@@ -3,9 +3,9 @@
 use axum::http::{Method, StatusCode};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use model::{
-    Digest, Place,
+    Digest, Place, Ticket,
     policy::Role::{Developer, Operator},
-    port::ImageTaken,
+    port::{Baked, ImageTaken},
     spec,
 };
 use serde_json::{Value, json};
@@ -57,7 +57,11 @@ async fn sign(world: &World, image: Digest, place: &str, predicate: Predicate, n
 
 /// Whose statements go with an export, and their numbers.
 async fn told(world: &World, who: &Who, query: &str) -> Option<Vec<String>> {
-    let uri = format!("/v1/images/{}/export{query}", image());
+    told_of(image(), world, who, query).await
+}
+
+async fn told_of(image: Digest, world: &World, who: &Who, query: &str) -> Option<Vec<String>> {
+    let uri = format!("/v1/images/{image}/export{query}");
     let (status, how) = world.ask(who, Method::GET, &uri, None).await;
     assert_eq!(status, StatusCode::OK, "{how}");
     let of = |envelope: &Value| {
@@ -83,6 +87,39 @@ async fn an_export_has_what_was_signed_for_the_app_whose_names_it_has() {
         assert_eq!(told(&world, &who, "").await.unwrap(), [expected], "{who:?}");
         assert_eq!(told(&world, &who, "?alone=true").await, None, "{who:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_before_the_first_release_has_what_was_signed_at_the_bake() {
+    let world = World::new().await;
+    let image = Digest::of("just made");
+    let ticket: Ticket = "t-1".parse().unwrap();
+    let baked = Baked {
+        image,
+        layers: Vec::new(),
+        reused: false,
+        duration_ms: 1,
+        log: None,
+    };
+    let new = store::NewBake {
+        ticket: ticket.clone(),
+        place: "acme/shop/dev".parse().unwrap(),
+        execution: None,
+        log: None,
+    };
+    let write = world.state.store.write(move |tx| {
+        let by = By::platform(now());
+        tx.begin_bake(&new, &by)?;
+        tx.finish_bake(&ticket, Ok(&baked), &by)
+    });
+    write.await.unwrap();
+    sign(&world, image, "acme/shop/dev", Predicate::Provenance, 1).await;
+    let told = told_of(image, &world, &Who::User(0), "").await.unwrap();
+    assert_eq!(told, ["acme/shop/dev 1"]);
+    // One that was taken in is nobody's.
+    let foreign = Digest::of("taken in");
+    let told = told_of(foreign, &world, &Who::User(0), "").await.unwrap();
+    assert_eq!(told, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]

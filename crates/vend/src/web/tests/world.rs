@@ -431,6 +431,7 @@ fn seed(tx: &mut store::Tx<'_>) -> Result<(), store::Error> {
         execution: Some(execution()),
         commit: commit(),
         source: Digest::of("source"),
+        identifier: None,
         log: None,
     };
     tx.begin_build(&build, &by)?;
