@@ -481,6 +481,8 @@ fn seed(tx: &mut store::Tx<'_>) -> Result<(), store::Error> {
         app: shop,
         environment: None,
     };
+    let errors = "errors".parse().expect("a name");
+    tx.set_alarm(&scope.tenant, &errors, model::alarm::AlarmState::Ok, None, &by)?;
     tx.set_secret(&scope, "api-key", &Secret::new("hidden".into()), &by)?;
     Ok(())
 }
