@@ -298,7 +298,13 @@ impl Callers {
     pub async fn new() -> Self {
         let world = World::new().await;
         let mut people = vec![(None, Who::User(0))];
-        for role in [Role::Operator, Role::Developer, Role::Approver, Role::Auditor] {
+        for role in [
+            Role::Operator,
+            Role::Developer,
+            Role::Approver,
+            Role::Auditor,
+            Role::Monitor,
+        ] {
             people.push((Some(role), world.bearer(role, Some("acme")).await));
         }
         Self { world, people }
