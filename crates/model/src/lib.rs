@@ -4,6 +4,7 @@
 //! machine under it. It knows nothing of tokio, SQL, files or clocks: time and randomness arrive as values.
 
 pub mod address;
+pub mod alarm;
 pub mod digest;
 pub mod id;
 pub mod ledger;
@@ -19,6 +20,7 @@ pub mod stage;
 pub mod webhook;
 pub mod wire;
 
+pub use alarm::AlarmName;
 pub use digest::Digest;
 pub use id::{
     AppName, ApprovalId, DeliveryId, DeploymentId, EnvironmentName, ExecutionId, HostId, Name, Place,

@@ -26,6 +26,8 @@ pub enum Role {
     Approver,
     /// Looks, and reads the ledger.
     Auditor,
+    /// Tells how alarms are, and nothing else: what a program that measures needs.
+    Monitor,
 }
 
 /// What is asked for.
@@ -36,6 +38,8 @@ pub enum Action {
     /// Push, release, roll back, scale, set secrets, create and destroy environments and apps.
     Develop,
     Approve,
+    /// Tell how an alarm is.
+    Alarm,
     /// Read the ledger.
     Audit,
     /// Protect and unprotect, tokens of a tenant, deletion of a tenant's apps.
@@ -55,9 +59,10 @@ pub fn decide(principal: &Principal, action: Action, tenant: Option<&TenantName>
     };
     let may = match principal.role {
         Role::Operator => action != Action::Operate || principal.tenant.is_none(),
-        Role::Developer => matches!(action, Action::View | Action::Develop),
+        Role::Developer => matches!(action, Action::View | Action::Develop | Action::Alarm),
         Role::Approver => matches!(action, Action::View | Action::Approve),
         Role::Auditor => matches!(action, Action::View | Action::Audit),
+        Role::Monitor => action == Action::Alarm,
     };
     in_scope && may
 }
@@ -122,6 +127,21 @@ mod tests {
                 false,
             ),
             (who(Role::Auditor, Some(&acme)), Action::Audit, None, false),
+            (who(Role::Monitor, Some(&acme)), Action::Alarm, Some(&acme), true),
+            (
+                who(Role::Monitor, Some(&acme)),
+                Action::Alarm,
+                Some(&other),
+                false,
+            ),
+            (who(Role::Monitor, Some(&acme)), Action::View, Some(&acme), false),
+            (who(Role::Monitor, None), Action::Develop, Some(&acme), false),
+            (
+                who(Role::Approver, Some(&acme)),
+                Action::Alarm,
+                Some(&acme),
+                false,
+            ),
             (who(Role::Auditor, None), Action::Develop, Some(&acme), false),
         ] {
             assert_eq!(

@@ -56,7 +56,7 @@ pub enum Blame {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Code {
-    /// The new hosts are worse than the old ones: what watches them rang.
+    /// What watches rang: an alarm of somebody's monitoring, or the comparison of new hosts with old ones.
     AlarmActive,
     /// So many hosts have to stay healthy that none may be taken out.
     HealthConstraintsInvalid,

@@ -14,10 +14,10 @@ mod yaml;
 
 pub(crate) use app::is_branch;
 pub use app::{
-    Analysis, App, Approval, Base, Build, Certificate, Clash, Database, Deploy, Domain, Environment, Health,
-    Host, Image, Leads, Migrate, MinimumHealthy, NotABase, Pattern, Placement, Port, Preview, Reference,
-    Refresh, Scaling, Steps, Strategy, Traffic, Transport, Tree, Variable, Zones, is_apart, is_label,
-    is_secret, matches_branch, name_apart, preview_name, schema,
+    Alarms, Analysis, App, Approval, Base, Build, Certificate, Clash, Database, Deploy, Domain, Environment,
+    Health, Host, Image, Leads, Migrate, MinimumHealthy, NotABase, Pattern, Placement, Port, Preview,
+    Reference, Refresh, Scaling, Steps, Strategy, Traffic, Transport, Tree, Variable, Zones, is_apart,
+    is_label, is_secret, matches_branch, name_apart, preview_name, schema,
 };
 pub use appspec::Appspec;
 pub use buildspec::Buildspec;

@@ -4,6 +4,7 @@
 //! are added, never renamed. It knows nothing of how the platform stores or does anything.
 
 mod access;
+mod alarms;
 mod builders;
 mod catalogue;
 mod doors;
@@ -17,6 +18,7 @@ pub use access::{
     CreatedToken, Health, NewSecret, NewToken, RoleHealth, SecretInfo, Session, Token, Version,
     WebhookSecret, Whoami,
 };
+pub use alarms::{Alarm, Alert, AlertStatus, Alerts, Ignoring, NewAlarm};
 pub use builders::{Builder, Building, NewBuilder};
 pub use catalogue::{
     App, Environment, EnvironmentState, NewApp, NewTenant, Place, Preview, Scale, Split, Started, Tenant,

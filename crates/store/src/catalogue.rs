@@ -1,5 +1,6 @@
 //! What exists: tenants, apps, environments, pushes, releases, hosts.
 
+mod alarms;
 mod apps;
 mod branches;
 mod builders;

@@ -5,6 +5,7 @@
 
 mod access;
 pub mod agent;
+mod alarms;
 mod approvals;
 mod apps;
 mod audit;
@@ -203,6 +204,9 @@ pub enum Command {
     /// Releases put on hosts, with their lifecycle events.
     #[command(subcommand, visible_alias = "deployment")]
     Deployments(hosts::Deployments),
+    /// What monitoring says, which deployments mind.
+    #[command(subcommand, visible_alias = "alarm")]
+    Alarms(alarms::Alarms),
     /// What the load balancer sees of every host.
     Targets(hosts::Targets),
     /// Values that only ever go in.
@@ -284,6 +288,7 @@ async fn dispatch(command: Command, global: &Global, whole: clap::Command) -> Ou
         Command::Approvals(approvals) => approvals::approvals(&approvals, global).await?,
         Command::Plan(plans) => approvals::plans(&plans, global).await?,
         Command::Hosts(hosts) => hosts::hosts(&hosts, global).await?,
+        Command::Alarms(alarms) => alarms::run(&alarms, global).await?,
         Command::Builders(builders) => builders::run(&builders, global).await?,
         Command::Images(images) => images::run(&images, global).await?,
         Command::Deployments(deployments) => hosts::deployments(&deployments, global).await?,

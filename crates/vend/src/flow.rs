@@ -4,6 +4,7 @@
 //! answers. Stages know nothing of one another, of the definition they stand in, or of who asked; the engine knows
 //! nothing of what they do.
 
+pub mod alarms;
 pub mod cancel;
 pub mod commands;
 pub mod compare;
@@ -48,6 +49,7 @@ pub mod supersede;
 pub mod target;
 mod turn;
 mod validate;
+mod watch;
 mod wave;
 mod way;
 mod words;
@@ -61,6 +63,7 @@ pub use provision::desired;
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use model::{AppName, ExecutionId, Place, TenantName, Ticket, port::Fault};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -119,6 +122,8 @@ pub enum Outcome {
     Done(Value),
     /// The answer comes from elsewhere, such as a person's decision.
     Later,
+    /// It is over then, and looked at meanwhile.
+    Until(Timestamp),
 }
 
 impl World {
@@ -148,7 +153,7 @@ impl Attempt {
 }
 
 /// Every activity, as [`run`] knows them.
-pub const ACTIVITIES: [&str; 26] = [
+pub const ACTIVITIES: [&str; 27] = [
     "source",
     "build",
     "bake",
@@ -164,6 +169,7 @@ pub const ACTIVITIES: [&str; 26] = [
     "roll",
     "settle",
     "step",
+    "watch",
     "analyse",
     "shift",
     "machines",
@@ -195,6 +201,7 @@ pub async fn run(world: &Arc<World>, activity: &str, attempt: &Attempt) -> Resul
         "roll" => roll::run(world, attempt).await?,
         "settle" => roll::settle(world, attempt).await?,
         "step" => step::run(world, attempt).await?,
+        "watch" => return watch::run(world, attempt).await,
         "analyse" => analyse::run(world, attempt).await?,
         "shift" => shift::run(world, attempt).await?,
         "machines" => machines::run(world, attempt).await?,

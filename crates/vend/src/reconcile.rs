@@ -1,5 +1,6 @@
 //! What runs every day and after every restart: idempotent, without input, periodically and when poked.
 
+pub mod alarms;
 pub mod bases;
 pub mod branches;
 pub mod builders;

@@ -77,6 +77,7 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     tasks.spawn(flow::intake::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(flow::deletion::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::fleet::run(Arc::clone(&world), stop.clone()));
+    tasks.spawn(reconcile::alarms::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::branches::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::rest::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::machines::run(Arc::clone(&world), stop.clone()));

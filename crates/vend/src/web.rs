@@ -5,6 +5,7 @@
 //! starts nothing itself: motions go through [`Commands`], and what is outside the database is seen through
 //! [`Sight`].
 
+mod alarms;
 mod approvals;
 mod apps;
 mod artifacts;

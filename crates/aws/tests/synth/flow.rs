@@ -24,8 +24,8 @@ pub struct World {
     rolled_back: bool,
     deployment: &'static str,
     /// An alarm rings after so many calls about alarms.
-    alarm_after: Option<u32>,
-    alarms: u32,
+    pub alarm_after: Option<u32>,
+    pub alarms: u32,
     tests_fail: bool,
     taken: bool,
     /// What a migration ends in; none: nobody hears of it.
@@ -338,7 +338,7 @@ pub const FIRST: [(&str, &str); 7] = [
     ("GreenWeight", "0"),
 ];
 
-const LIVE: [(&str, &str); 7] = [
+pub const LIVE: [(&str, &str); 7] = [
     ("BaseImage", "/aws/service/debian"),
     ("BlueImage", "ami-old"),
     ("BlueRuns", "yes"),

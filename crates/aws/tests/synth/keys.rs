@@ -142,6 +142,24 @@ const CASES: &[Case] = &[
         "deploy: { ignore_stop_failures: true }",
         Done,
     ),
+    (
+        "deploy.alarms.names",
+        "",
+        "deploy: { alarms: { names: [errors] } }",
+        Done,
+    ),
+    (
+        "deploy.alarms.ignore_unknown",
+        "deploy: { alarms: { names: [errors] } }",
+        "deploy: { alarms: { names: [errors], ignore_unknown: true } }",
+        Done,
+    ),
+    (
+        "deploy.alarms.stale_after",
+        "deploy: { alarms: { names: [errors] } }",
+        "deploy: { alarms: { names: [errors], stale_after: 5m } }",
+        Noted,
+    ),
     ("deploy.keep_old", "", "deploy: { keep_old: 3m }", Done),
     ("deploy.drain", "", "deploy: { drain: 3m }", Done),
     (

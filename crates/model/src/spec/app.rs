@@ -20,7 +20,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, EnvironmentName,
+    AlarmName, AppName, EnvironmentName,
     port::DatabaseEngine,
     route::{Access, Authenticate, HealthProtocol},
 };
@@ -264,6 +264,9 @@ pub struct Deploy {
     /// A script of the revision before that fails to stop it fails no host.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ignore_stop_failures: bool,
+    /// What ends a deployment that somebody's monitoring is not content with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarms: Option<Alarms>,
 }
 
 impl Deploy {
@@ -272,6 +275,23 @@ impl Deploy {
     fn usual_drain() -> SignedDuration {
         Self::DRAIN
     }
+}
+
+/// Alarms that keep a deployment from beginning and from going on: CodeDeploy's `AlarmConfiguration`. What was deployed goes
+/// back. <https://docs.aws.amazon.com/codedeploy/latest/APIReference/API_AlarmConfiguration.html>
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarms {
+    /// Each once, one at least.
+    pub names: Vec<AlarmName>,
+    /// One of which nobody knows how it is hinders nothing: CodeDeploy's `ignorePollAlarmFailure`.
+    pub ignore_unknown: bool,
+    /// What was told longer ago is not known any more. `None`: it holds until something else is told.
+    pub stale_after: Option<SignedDuration>,
+}
+
+impl Alarms {
+    /// As many as CodeDeploy takes.
+    pub const MOST: usize = 50;
 }
 
 /// Hosts get a release one zone after the other: CodeDeploy's `ZonalConfig`.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
+mod alarms;
 mod branches;
 mod builders;
 mod catalogue;

@@ -236,6 +236,7 @@ pub fn spec() -> spec::Environment {
             zones: None,
             migrate: None,
             ignore_stop_failures: false,
+            alarms: None,
         },
         host: spec::Host {
             size: "small".into(),

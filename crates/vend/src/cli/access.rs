@@ -75,6 +75,7 @@ pub enum RoleName {
     Developer,
     Approver,
     Auditor,
+    Monitor,
 }
 
 impl From<RoleName> for Role {
@@ -84,6 +85,7 @@ impl From<RoleName> for Role {
             RoleName::Developer => Self::Developer,
             RoleName::Approver => Self::Approver,
             RoleName::Auditor => Self::Auditor,
+            RoleName::Monitor => Self::Monitor,
         }
     }
 }

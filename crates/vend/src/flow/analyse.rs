@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use model::{
     DeploymentId, Place,
     port::{Code, Fault},
@@ -31,8 +32,11 @@ struct Input {
 
 /// What an analysis leaves.
 #[derive(Serialize, Deserialize)]
-struct Analysed {
-    step: u32,
+pub struct Analysed {
+    pub step: u32,
+    /// When it was made.
+    #[serde(default)]
+    pub at: Timestamp,
     /// How often the step was watched for another interval, because there was too little to judge.
     waited: u32,
     /// Watch it again.
@@ -84,10 +88,12 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     muster::tend(world, attempt, &place, &plan, &deployment).await?;
     let analysed = Analysed {
         step: stepped.step,
+        at: crate::clock::now(),
         waited: if again { waited + 1 } else { 0 },
         again,
         more: stepped.step < stepped.steps,
     };
+    told["at"] = json!(analysed.at);
     told["again"] = json!(analysed.again);
     told["more"] = json!(analysed.more);
     told["waited"] = json!(analysed.waited);

@@ -342,7 +342,7 @@ impl Commands for Flows {
             let Some(token) = token else { return Ok(()) };
             let engine = &self.world.engine;
             let answered = match approve::answer(&approval) {
-                Ok(Outcome::Later) => return Ok(()),
+                Ok(Outcome::Later | Outcome::Until(_)) => return Ok(()),
                 Ok(Outcome::Done(output)) => engine.succeed(PLATFORM, &token, output).await,
                 Err(fault) => {
                     let (error, cause) = runs::failure(&fault);

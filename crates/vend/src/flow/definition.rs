@@ -357,7 +357,7 @@ pub mod tests {
             assert!(has(strategy, "Shift") && has(strategy, "Unwind"), "{strategy}");
         }
         let canary = release(&with("canary"), None);
-        assert_eq!(canary["States"]["Watch"]["Seconds"], 600);
+        assert_eq!(canary["States"]["Watch"]["TimeoutSeconds"], 600 + 4 * HOUR);
         assert!(rollback(&with("canary"))["States"].get("Step").is_none());
     }
 

@@ -12,6 +12,7 @@ use camino::Utf8PathBuf;
 use host::agent::api::Configuration;
 use model::{
     DeploymentId, HostId, Place,
+    plan::PlanKind,
     port::{Blame, Code, Fault, LifecycleEvent, Objects as _},
     release::Release,
     spec::{Checks, Placement},
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 use store::{By, Machine, NewDeployment};
 
 use super::{
-    Attempt, World, deploy, late, provision, roll,
+    Attempt, World, alarms, deploy, late, provision, roll,
     state::Planned,
     stored, validate, variables,
     wave::{Standing, Wave},
@@ -31,6 +32,7 @@ use super::{
 #[derive(Deserialize)]
 struct Input {
     place: Place,
+    kind: PlanKind,
     plan: Planned,
     deployment: DeploymentId,
     /// What the zones before this one came to.
@@ -82,6 +84,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let placement = release.spec.placement.as_ref();
     let placement = placement.ok_or_else(|| Fault::order("the release is not for machines"))?;
     let machines = begin(world, attempt, &input, placement).await?;
+    alarms::refuse(world, input.kind, &input.place, &release).await?;
     if input.late.is_none() {
         possible(&release, &machines)?;
     }

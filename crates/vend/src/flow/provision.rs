@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use model::{
     DeploymentId, HostId, Place,
+    plan::PlanKind,
     port::{DatabaseOrder, Databases as _, Fault, HostOrder, HostRole, Hosts as _, Resources},
     release::Release,
 };
@@ -15,11 +16,12 @@ use serde_json::{Value, json};
 use store::{By, HostState, NewDeployment, NewHost};
 use tracing::info;
 
-use super::{Attempt, World, chain, state::Planned, stored, variables};
+use super::{Attempt, World, alarms, chain, state::Planned, stored, variables};
 
 #[derive(Deserialize)]
 struct Input {
     place: Place,
+    kind: PlanKind,
     plan: Planned,
     deployment: DeploymentId,
 }
@@ -32,11 +34,13 @@ const DATABASE_SIZE: &str = "small";
 pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
     let Input {
         place,
+        kind,
         plan,
         deployment,
     } = attempt.read()?;
     let (environment, release) = load(world, &place, plan.release).await?;
     begin(world, attempt, &place, &plan, &deployment, &release).await?;
+    alarms::refuse(world, kind, &place, &release).await?;
     needs(world, attempt, &environment, &release).await?;
     let environment = load(world, &place, plan.release).await?.0;
     let count = desired(&environment, &release) as usize;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use model::{
     DeploymentId, Place,
+    plan::PlanKind,
     port::{Code, Fault},
     release::Release,
     route::TargetState,
@@ -16,7 +17,7 @@ use store::{Arriving, By, DeploymentState, Host, HostState, NewDeployment};
 use tracing::warn;
 
 use super::{
-    Attempt, World, chain, muster, provision, shift,
+    Attempt, World, alarms, chain, muster, provision, shift,
     state::Planned,
     stored,
     turn::Turn,
@@ -28,6 +29,7 @@ use super::{
 #[derive(Deserialize)]
 struct Input {
     place: Place,
+    kind: PlanKind,
     plan: Planned,
     deployment: DeploymentId,
     #[serde(default)]
@@ -56,6 +58,7 @@ pub async fn arrange(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fau
         &release,
     )
     .await?;
+    alarms::refuse(world, input.kind, &input.place, &release).await?;
     provision::needs(world, attempt, &environment, &release).await?;
     let fleet = fleet(world, &input.place, &input.plan).await?;
     let hosts = fleet.left.len() as u32;
@@ -113,6 +116,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         plan,
         deployment,
         arranged,
+        ..
     } = attempt.read()?;
     let (environment, release) = provision::load(world, &place, plan.release).await?;
     let turn = Turn {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use edge::GroupStats;
+use jiff::Timestamp;
 use model::{
     DeploymentId, Place,
     port::{Fault, LifecycleEvent},
@@ -37,7 +38,10 @@ pub struct Stepped {
     pub steps: u32,
     /// Percent of the traffic.
     pub share: u32,
-    /// What both had done when it began.
+    /// When it began.
+    #[serde(default)]
+    pub at: Timestamp,
+    /// What both had done then.
     pub since: Looks,
 }
 
@@ -87,6 +91,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         step: step as u32 + 1,
         steps: shares.len() as u32,
         share,
+        at: crate::clock::now(),
         since: look(world, &place, &plan).await?,
     };
     Ok(json!(stepped))

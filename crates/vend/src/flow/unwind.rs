@@ -108,6 +108,9 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
 fn verdict(error: &str) -> (DeploymentState, Option<&'static str>) {
     let code = match error {
         cancel::ERROR | supersede::ERROR => return (DeploymentState::Stopped, Some("MANUAL_STOP")),
+        other if Code::of_error(other) == Some(Code::AlarmActive) => {
+            return (DeploymentState::Stopped, Some(Code::AlarmActive.as_str()));
+        }
         "States.Timeout" | "Vend.Deadline" => Some("TIMEOUT"),
         "Vend.Customer" => Some("HEALTH_CONSTRAINTS"),
         "Vend.Platform" => Some("AGENT_ISSUE"),
@@ -311,7 +314,7 @@ mod tests {
             ("States.Timeout", (Failed, Some("TIMEOUT"))),
             ("Vend.Deadline", (Failed, Some("TIMEOUT"))),
             ("Vend.Customer", (Failed, Some("HEALTH_CONSTRAINTS"))),
-            ("Vend.AlarmActive", (Failed, Some("ALARM_ACTIVE"))),
+            ("Vend.AlarmActive", (Stopped, Some("ALARM_ACTIVE"))),
             (
                 "Vend.HealthConstraintsInvalid",
                 (Failed, Some("HEALTH_CONSTRAINTS_INVALID")),

@@ -7,6 +7,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use engine::{Handle, Offer, PLATFORM};
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use jiff::Timestamp;
 use model::{Ticket, port::Fault};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -105,17 +106,18 @@ impl Job {
             let done = AssertUnwindSafe(super::run(&self.world, activity, &attempt))
                 .catch_unwind()
                 .await;
-            match done {
+            let pause = match done {
                 Ok(Ok(Outcome::Done(output))) => return Ok(output),
-                Ok(Ok(Outcome::Later)) => {}
+                Ok(Ok(Outcome::Later)) => ASK_AGAIN,
+                Ok(Ok(Outcome::Until(then))) => ASK_AGAIN.min(left(then)),
                 Ok(Err(fault)) => return Err(fault),
                 Err(_) => {
                     error!(activity, "an activity panicked");
                     return Err(Fault::platform(format!("the activity {activity} broke off")));
                 }
-            }
+            };
             drop(free.take());
-            let _ = timeout(ASK_AGAIN, self.world.pokes.held.notified()).await;
+            let _ = timeout(pause, self.world.pokes.held.notified()).await;
             free = Arc::clone(&self.room).acquire_owned().await.ok();
         }
     }
@@ -145,6 +147,12 @@ impl Job {
             input: self.offer.input.clone(),
         })
     }
+}
+
+/// How long it is until then.
+fn left(then: Timestamp) -> Duration {
+    let left = then.duration_since(crate::clock::now());
+    left.try_into().unwrap_or_default()
 }
 
 /// Fails what has taken longer than it may. What undoes it has its own time.

@@ -48,9 +48,11 @@ impl Caller {
             None => "the platform".to_owned(),
         };
         let needs = match (action, tenant) {
-            (Action::View, _) => "this is the platform's own",
+            (Action::View, None) => "this is the platform's own",
+            (Action::View, Some(_)) => "this needs a role that may look",
             (Action::Develop, _) => "this needs a developer or an operator",
             (Action::Approve, _) => "this needs an approver or an operator",
+            (Action::Alarm, _) => "this needs a monitor, a developer or an operator",
             (Action::Audit, _) => "this needs an auditor or an operator",
             (Action::Administer, _) => "this needs an operator",
             (Action::Operate, _) => "this needs an operator of the platform",
@@ -68,6 +70,7 @@ fn role_name(role: Role) -> &'static str {
         Role::Developer => "developer",
         Role::Approver => "approver",
         Role::Auditor => "auditor",
+        Role::Monitor => "monitor",
     }
 }
 

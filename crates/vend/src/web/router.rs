@@ -16,7 +16,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    approvals, apps, artifacts, audit, builders, console, deployments, doors, drawings, environments,
+    alarms, approvals, apps, artifacts, audit, builders, console, deployments, doors, drawings, environments,
     executions, git, hooks, hosts, idempotency, images, input, logs, machines, moves, platform,
     refusal::{Kind, Refusal},
     releases, secrets,
@@ -85,6 +85,9 @@ fn operations() -> OpenApiRouter<State> {
         .routes(routes!(deployments::pause))
         .routes(routes!(deployments::resume))
         .routes(routes!(deployments::abort))
+        .routes(routes!(alarms::list, alarms::receive))
+        .routes(routes!(alarms::set, alarms::remove))
+        .routes(routes!(alarms::ignore))
         .routes(routes!(hosts::list))
         .routes(routes!(hosts::images))
         .routes(routes!(machines::invite))

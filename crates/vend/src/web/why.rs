@@ -9,7 +9,7 @@ use store::{ApprovalState, Db, PushState};
 use super::{executions, logs, refusal::Refusal, releases, state::State};
 use crate::{
     flow::{
-        migrate,
+        alarms, migrate,
         spread::{self, Spread},
         target,
     },
@@ -141,6 +141,14 @@ fn of_environment(db: &Db<'_>, environment: store::Environment) -> Result<WhyEnv
         && let Some(spread) = spread::of(db, &place)?
     {
         torn(&mut why, &place, &spread);
+    }
+    let rule = environment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.deploy.alarms.as_ref());
+    if let Some(ring) = alarms::ring(db, &place.tenant, rule)? {
+        why.sentence = format!("{}; no release is deployed now: {ring}", why.sentence);
+        why.next = Some(alarms::next(&place.tenant, &ring.name));
     }
     if let Some(own) = db.find_move(&place)?.filter(|own| own.closed) {
         let until = match own.closed_until {

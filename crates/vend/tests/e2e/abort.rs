@@ -39,13 +39,13 @@ impl Visitors {
 }
 
 impl Stage<'_> {
-    fn split(&self) -> Value {
+    pub fn split(&self) -> Value {
         let environments = self.platform.json(&["environments", "list", &self.app]);
         environments["items"][0]["split"].clone()
     }
 
     /// Waits until the new release is at a step.
-    fn at_step(&self, step: u64) -> Value {
+    pub fn at_step(&self, step: u64) -> Value {
         eventually(&format!("step {step}"), MINUTE, || {
             let split = self.split();
             (split["step"] == step).then_some(split)
@@ -68,7 +68,7 @@ impl Stage<'_> {
     }
 
     /// Visitors meet all of these releases and no other.
-    fn meets(&self, texts: &[&str]) {
+    pub fn meets(&self, texts: &[&str]) {
         let mut met = std::collections::BTreeSet::new();
         eventually(&format!("visitors meet {texts:?}"), MINUTE, || {
             for _ in 0..20 {

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod abort;
+mod alarms;
 mod alone;
 mod batch;
 mod branches;
@@ -33,6 +34,7 @@ mod reach;
 mod registry;
 mod room;
 mod seen;
+mod shared;
 mod sleep;
 mod strategies;
 mod top;

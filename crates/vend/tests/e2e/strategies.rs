@@ -7,12 +7,14 @@
 //! | canary | [`canary_loses_nothing`] | [`abort`]: while it is watched | [`judged`]: by errors, by times |
 //! | linear | [`linear_loses_nothing`] | [`abort`]: at its second step | [`judged`]: by times |
 //!
-//! How many hosts serve meanwhile: [`minimum`]. What else comes in the middle: [`middle`].
+//! How many hosts serve meanwhile: [`minimum`]. What else comes in the middle: [`middle`], [`shared`], [`alarms`].
 //!
 //! [`abort`]: crate::abort
+//! [`alarms`]: crate::alarms
 //! [`judged`]: crate::judged
 //! [`middle`]: crate::middle
 //! [`minimum`]: crate::minimum
+//! [`shared`]: crate::shared
 
 use std::time::Duration;
 

@@ -70,10 +70,13 @@ fn group(scope: &Scope<'_>, half: Half, configuration: &Value) -> Resource {
             "TriggerEvents": events,
         })
     };
-    let alarms: Vec<Value> = super::alarm::of_deployments(scope)
-        .iter()
-        .map(|what| json!({ "Name": re(half.id(what)) }))
-        .collect();
+    let made = super::alarm::of_deployments(scope);
+    let made = made.iter().map(|what| json!({ "Name": re(half.id(what)) }));
+    // Those that vend.yaml names are somebody's own.
+    let own = scope.spec.deploy.alarms.as_ref();
+    let named = own.iter().flat_map(|own| &own.names);
+    let named = named.map(|name| json!({ "Name": name.as_str() }));
+    let alarms: Vec<Value> = made.chain(named).collect();
     let mut properties = json!({
         "ApplicationName": re("Application"),
         "DeploymentGroupName": half.word().to_lowercase(),
@@ -85,7 +88,7 @@ fn group(scope: &Scope<'_>, half: Half, configuration: &Value) -> Resource {
         "AutoRollbackConfiguration": { "Enabled": true, "Events": ["DEPLOYMENT_FAILURE", "DEPLOYMENT_STOP_ON_ALARM"] },
         "AlarmConfiguration": {
             "Enabled": true,
-            "IgnorePollAlarmFailure": false,
+            "IgnorePollAlarmFailure": own.is_some_and(|own| own.ignore_unknown),
             "Alarms": alarms,
         },
         "TriggerConfigurations": [

@@ -94,6 +94,15 @@ pub(super) fn notes(scope: &Scope<'_>) -> Vec<String> {
         judged.is_some_and(|analysis| analysis != spec::Analysis::default()),
         "`deploy.analysis` compares new hosts with old ones; here a step goes on while no alarm of the new ones rings: see `alarms`",
     );
+    let alarms = scope.deploy.alarms.as_ref();
+    note(
+        alarms.is_some_and(|alarms| alarms.stale_after.is_some()),
+        "`deploy.alarms.stale_after`: CloudWatch measures by itself, and its alarms say what becomes of missing data",
+    );
+    note(
+        alarms.is_some() && scope.is_container(),
+        "`deploy.alarms`: containers have no CodeDeploy; a step goes on while none of them rings, and a release without steps does not ask",
+    );
     let (spec, image) = (scope.spec, &scope.spec.image);
     note(
         spec.checks.is_some(),

@@ -4,12 +4,12 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::SignedDuration;
 
 use super::{
-    Analysis, Build, Deploy, Migrate, MinimumHealthy, Scaling, Steps, Strategy, Zones,
+    Alarms, Analysis, Build, Deploy, Migrate, MinimumHealthy, Scaling, Steps, Strategy, Zones,
     environment::{Fields, first, path, percent, section, value},
     parse::Tree,
 };
 use crate::{
-    Problem,
+    AlarmName, Problem,
     spec::{
         read::{Reader, quoted, shown},
         yaml::{Node, Value},
@@ -65,6 +65,44 @@ pub(super) fn deploy(
         ignore_stop_failures: value(fields, "ignore_stop_failures")
             .and_then(|node| reader.flag(node, "deploy.ignore_stop_failures", false))
             .unwrap_or(false),
+        alarms: value(fields, "alarms").and_then(|node| alarms(reader, node, section(fields, "alarms"))),
+    })
+}
+
+/// What ends a deployment that somebody's monitoring is not content with.
+fn alarms(reader: &mut Reader<'_>, node: &Node, fields: Fields<'_>) -> Option<Alarms> {
+    let Some(list) = value(fields, "names") else {
+        if matches!(node.value, Value::Mapping(_)) {
+            reader.error(node, "`deploy.alarms.names` is missing").help =
+                Some("write `names: [NAME]`, as your monitoring calls them".to_owned());
+        }
+        return None;
+    };
+    let mut names: Vec<AlarmName> = Vec::new();
+    for text in reader.texts(list, "deploy.alarms.names") {
+        match text.parse() {
+            Ok(name) if names.contains(&name) => {
+                reader.error(list, format!("`deploy.alarms.names` has {} twice", quoted(&text)));
+            }
+            Ok(name) => names.push(name),
+            Err(error) => {
+                reader.error(list, error.to_string());
+            }
+        }
+    }
+    if names.is_empty() || names.len() > Alarms::MOST {
+        let message = format!("`deploy.alarms.names` must name 1 to {} alarms", Alarms::MOST);
+        reader.error(list, message);
+    }
+    let flag = value(fields, "ignore_unknown");
+    let ignore_unknown = flag.and_then(|node| reader.flag(node, "deploy.alarms.ignore_unknown", false));
+    let (shortest, longest) = (SignedDuration::from_secs(10), SignedDuration::from_hours(24 * 7));
+    let stale_after = value(fields, "stale_after")
+        .and_then(|node| reader.duration(node, "deploy.alarms.stale_after", shortest..=longest));
+    Some(Alarms {
+        names,
+        ignore_unknown: ignore_unknown.unwrap_or(false),
+        stale_after,
     })
 }
 

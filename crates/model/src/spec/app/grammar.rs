@@ -263,11 +263,35 @@ static DEPLOY: Section = Section {
             Kind::Section(&ZONES),
             "In place, and on registered machines, whose label `zone` says it: one zone after the other.",
         ),
-        later("alarms"),
+        key(
+            "alarms",
+            Kind::Section(&ALARMS),
+            "Alarms of somebody's monitoring: while one is in alarm no deployment begins, and one that is under way goes back.",
+        ),
         key(
             "migrate",
             Kind::Section(&MIGRATE),
             "A script that runs once for each release, on one new host (in place: one more), before any host gets traffic.",
+        ),
+    ],
+};
+
+static ALARMS: Section = Section {
+    keys: &[
+        key(
+            "names",
+            Kind::Texts,
+            "At most 50 alarms of the tenant, whose state is told with `vend alarms set` or by Alertmanager; on AWS those of CloudWatch.",
+        ),
+        key(
+            "ignore_unknown",
+            Kind::Flag,
+            "An alarm of which nobody knows how it is hinders no deployment: CodeDeploy's `ignorePollAlarmFailure`. Default false.",
+        ),
+        key(
+            "stale_after",
+            Kind::Duration,
+            "That an alarm is well must be told again within this time, or nobody knows how it is. `10s` to `7d`. Default: it holds until something else is told.",
         ),
     ],
 };

@@ -55,6 +55,55 @@ fn zones_are_watched_as_they_say() {
 }
 
 #[test]
+fn alarms_are_named_once_and_say_what_is_not_known() {
+    let read = |text: &str| {
+        let text = format!("app: a\ndeploy: {{ alarms: {text} }}\n");
+        App::parse(&text, "vend.yaml", &|_| true).map(|(app, _)| app.environments[0].deploy.alarms.clone())
+    };
+    let alarms = read("{ names: errors }").unwrap().unwrap();
+    assert_eq!(
+        (
+            alarms.names[0].as_str(),
+            alarms.ignore_unknown,
+            alarms.stale_after
+        ),
+        ("errors", false, None)
+    );
+    let alarms = read("{ names: [errors, shop/p99], ignore_unknown: true, stale_after: 5m }");
+    let alarms = alarms.unwrap().unwrap();
+    assert_eq!(alarms.names.len(), 2);
+    assert!(alarms.ignore_unknown);
+    assert_eq!(alarms.stale_after.unwrap().as_secs(), 300);
+    // An environment may do without those of the whole file.
+    assert_eq!(read("~").unwrap(), None);
+    let many: Vec<String> = (0..51).map(|number| format!("a{number}")).collect();
+    for (text, said) in [
+        (
+            "{ stale_after: 5m }".to_owned(),
+            "`deploy.alarms.names` is missing",
+        ),
+        ("{ names: [] }".to_owned(), "must name 1 to 50 alarms"),
+        (
+            format!("{{ names: [{}] }}", many.join(", ")),
+            "must name 1 to 50 alarms",
+        ),
+        ("{ names: [a, a] }".to_owned(), "has `a` twice"),
+        ("{ names: [\"-x\"] }".to_owned(), "is not the name of an alarm"),
+        ("{ names: a, stale_after: 1s }".to_owned(), "stale_after"),
+        (
+            "{ names: a, ignore_unknown: maybe }".to_owned(),
+            "must be true or false",
+        ),
+    ] {
+        let problems = read(&text).unwrap_err();
+        assert!(
+            problems.iter().any(|problem| problem.message.contains(said)),
+            "{text}: {problems:?}"
+        );
+    }
+}
+
+#[test]
 fn nothing_is_baked_for_machines() {
     let text = "app: a\nimage: { scripts: [slow.sh], inputs: ['*'], refresh: automatic }\n\
                 environments:\n  here: {}\n  there: { placement: { registered: { role: web } } }\n";

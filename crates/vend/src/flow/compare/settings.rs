@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use model::spec::{
-    Analysis, Approval, Certificate, Deploy, Domain, Environment, Health, Host, Leads, Migrate,
-    MinimumHealthy, Port, Scaling, Steps, Transport, Variable, Zones, written,
+use model::{
+    AlarmName,
+    spec::{
+        Alarms, Analysis, Approval, Certificate, Deploy, Domain, Environment, Health, Host, Leads, Migrate,
+        MinimumHealthy, Port, Scaling, Steps, Transport, Variable, Zones, written,
+    },
 };
 
 use super::{
@@ -55,6 +58,7 @@ pub fn settings(environment: &Environment) -> BTreeMap<String, String> {
         zones,
         migrate,
         ignore_stop_failures,
+        alarms,
     } = deploy;
     set("deploy.strategy", strategy.word().to_owned());
     set("deploy.drain", written(*drain));
@@ -88,6 +92,9 @@ pub fn settings(environment: &Environment) -> BTreeMap<String, String> {
     }
     if *ignore_stop_failures {
         set("deploy.ignore_stop_failures", "true".to_owned());
+    }
+    if let Some(alarms) = alarms {
+        set("deploy.alarms", watched(alarms));
     }
     let Host {
         size: _,
@@ -135,6 +142,23 @@ pub fn settings(environment: &Environment) -> BTreeMap<String, String> {
     set("scaling.min", min.to_string());
     set("scaling.max", max.to_string());
     all
+}
+
+/// `errors, latency; each told at least every 5m; unknown ones are ignored`
+fn watched(alarms: &Alarms) -> String {
+    let Alarms {
+        names,
+        ignore_unknown,
+        stale_after,
+    } = alarms;
+    let names: Vec<&str> = names.iter().map(AlarmName::as_str).collect();
+    let stale = stale_after.map(|stale| format!("; each told at least every {}", written(stale)));
+    let unknown = if *ignore_unknown {
+        "; unknown ones are ignored"
+    } else {
+        ""
+    };
+    format!("{}{}{unknown}", names.join(", "), stale.unwrap_or_default())
 }
 
 fn migration(migrate: &Migrate) -> String {

@@ -131,15 +131,10 @@ fn by_steps(states: &mut Map<String, Value>, pause_s: i64) {
         &[HOLD, Stage::new("Step", "step", "$.stepped", 4 * HOUR)],
         "Watch",
     );
-    states.insert(
-        "Watch".into(),
-        json!({ "Type": "Wait", "Seconds": pause_s, "Next": "Analyse" }),
-    );
-    chain(
-        states,
-        &[Stage::new("Analyse", "analyse", "$.analysis", 900)],
-        "Analysed",
-    );
+    // A task, and no Wait: hosts that die or are asked for meanwhile are brought up, which has its time, too.
+    let watch = Stage::new("Watch", "watch", "$.watched", pause_s + 4 * HOUR);
+    let analyse = Stage::new("Analyse", "analyse", "$.analysis", 900);
+    chain(states, &[watch, analyse], "Analysed");
     let after = [("$.analysis.again", "Watch"), ("$.analysis.more", "Hold")];
     choose(states, "Analysed", &after, "Ready");
 }

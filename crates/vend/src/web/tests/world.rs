@@ -298,7 +298,13 @@ impl Callers {
     pub async fn new() -> Self {
         let world = World::new().await;
         let mut people = vec![(None, Who::User(0))];
-        for role in [Role::Operator, Role::Developer, Role::Approver, Role::Auditor] {
+        for role in [
+            Role::Operator,
+            Role::Developer,
+            Role::Approver,
+            Role::Auditor,
+            Role::Monitor,
+        ] {
             people.push((Some(role), world.bearer(role, Some("acme")).await));
         }
         Self { world, people }
@@ -482,6 +488,8 @@ fn seed(tx: &mut store::Tx<'_>) -> Result<(), store::Error> {
         app: shop,
         environment: None,
     };
+    let errors = "errors".parse().expect("a name");
+    tx.set_alarm(&scope.tenant, &errors, model::alarm::AlarmState::Ok, None, &by)?;
     tx.set_secret(&scope, "api-key", &Secret::new("hidden".into()), &by)?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What a release does in one target: an environment's stack in one account, as the release role there.
 
 use model::{
+    AlarmName,
     spec::Strategy,
     stage::{self, Stage},
 };
@@ -458,8 +459,18 @@ fn shift(target: &mut Target, whole: &Whole<'_>) {
         "cloudwatch:describeAlarms",
         json!({ "AlarmNamePrefix": "{% $target.stack & '-' & $new %}", "StateValue": "ALARM" }),
         json!({ "ringing": "{% $join([$states.result.MetricAlarms.AlarmName], ', ') %}", "step": "{% $step + 1 %}" }),
-        "Quiet",
+        if whole.deploy.alarms.is_some() { "Named" } else { "Quiet" },
     );
+    if let Some(alarms) = &whole.deploy.alarms {
+        let names: Vec<&str> = alarms.names.iter().map(AlarmName::as_str).collect();
+        target.task(
+            "Named",
+            "cloudwatch:describeAlarms",
+            json!({ "AlarmNames": names, "AlarmTypes": ["MetricAlarm", "CompositeAlarm"], "StateValue": "ALARM" }),
+            json!({ "ringing": "{% $join([$ringing = '' ? [] : $ringing, $states.result.MetricAlarms.AlarmName, $states.result.CompositeAlarms.AlarmName], ', ') %}" }),
+            "Quiet",
+        );
+    }
     target.choice("Quiet", &[("$ringing = ''".to_owned(), "Weight")], "Loud");
     target.refuse("Loud", "Vend.Alarm", "{% 'an alarm rings: ' & $ringing %}");
 }

@@ -1,0 +1,25 @@
+//! Alarms of somebody's own, by their names in `vend.yaml`.
+
+use crate::{
+    deployed,
+    flow::{LIVE, World, failure, release_of},
+};
+
+#[test]
+fn alarms_that_vend_yaml_names_are_asked_at_each_step() {
+    let linear = |alarms: &str| deployed(&format!("{{ strategy: linear, {alarms} }}"), "{ min: 2 }");
+    let named = linear("alarms: { names: [shop-orders-fail] }");
+    // Those of the new half are quiet, and the other one rings.
+    let mut world = World::new(&LIVE);
+    world.alarm_after = Some(1);
+    let status = release_of(&named, "", &mut world);
+    assert!(failure(&status).contains("an alarm rings: errors"), "{status:?}");
+    world.is("BlueWeight", "100");
+    world.is("GreenWeight", "0");
+
+    let mut world = World::new(&LIVE);
+    assert_eq!(release_of(&named, "", &mut world).as_str(), "SUCCEEDED");
+    let mut alone = World::new(&LIVE);
+    assert_eq!(release_of(&linear(""), "", &mut alone).as_str(), "SUCCEEDED");
+    assert_eq!(world.alarms, 2 * alone.alarms);
+}
