@@ -54,7 +54,10 @@ fn main() -> ExitCode {
 
 fn test() -> anyhow::Result<()> {
     // All at once: the binary alone would build most dependencies with other features, and so twice.
-    step("the binary and its tests", cargo(["test", "--workspace", "--no-run"]))?;
+    step(
+        "the binary and its tests",
+        cargo(["test", "--workspace", "--no-run"]),
+    )?;
     step("what the tests need", vend(["doctor", "--install"]))?;
     tools()?;
     clients()?;
@@ -218,7 +221,10 @@ fn python(name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
 
 fn reference() -> anyhow::Result<()> {
     // All at once: the binary alone would build most dependencies with other features, and so twice.
-    step("the binary and its tests", cargo(["test", "--workspace", "--no-run"]))?;
+    step(
+        "the binary and its tests",
+        cargo(["test", "--workspace", "--no-run"]),
+    )?;
     step("reference documents", vend(["reference", "docs/reference"]))
 }
 

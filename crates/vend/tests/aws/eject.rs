@@ -48,9 +48,7 @@ fn the_script_makes_the_stacks_as_apply_would() {
     // Once more, as far as moto follows: who took the protection away keeps it so.
     world.good(&["unprotect"]);
     let script = fs::read_to_string(world.path().join("out/apply.sh")).unwrap();
-    let second = script
-        .find("\n# The pipeline")
-        .unwrap_or_else(|| panic!("{script}"));
+    let second = script.find("\n# shop: ").unwrap_or_else(|| panic!("{script}"));
     world.write("out/first.sh", &script[..second]);
     runs(&world, "out/first.sh");
     assert_eq!(world.status(STACKS[0])["is_protected"], false);
