@@ -403,7 +403,7 @@ fn cases() -> Vec<Case> {
             get(),
             "/v1/audit/public-key",
             Allowed,
-            ANYBODY,
+            EVERYBODY,
         ),
     ];
     all.extend(alarms::cases());
