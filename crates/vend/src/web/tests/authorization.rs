@@ -412,7 +412,7 @@ fn cases() -> Vec<Case> {
             get(),
             "/v1/audit/public-key",
             Allowed,
-            ANYBODY,
+            EVERYBODY,
         ),
     ];
     all.extend(alarms::cases());
