@@ -105,7 +105,7 @@ impl Session {
         if self.input.is_empty() && self.wait(first).await.is_err() {
             return Next::Gone;
         }
-        let limits = &self.worker.limits;
+        let limits = self.worker.limits();
         self.link.arm(self.worker.after(limits.head_time));
         let mut scan = Scan::default();
         let mut blank = false;
@@ -142,7 +142,7 @@ impl Session {
 
     /// Waits for the first byte of a request. A client that is silent holds no buffer.
     async fn wait(&mut self, first: bool) -> io::Result<()> {
-        let limits = &self.worker.limits;
+        let limits = self.worker.limits();
         let patience = match first {
             _ if self.worker.is_stopping() => LAST,
             true => limits.head_time,
@@ -204,7 +204,7 @@ impl Session {
         match self.link.has_expired() {
             true => self.link.write_now(&self.out),
             false => {
-                let until = self.worker.after(self.worker.limits.idle);
+                let until = self.worker.after(self.worker.limits().idle);
                 if self.link.write_until(&self.out, until).await.is_err() {
                     return After::Close;
                 }

@@ -153,7 +153,7 @@ impl Lease {
         if let Some(up) = self.up.take() {
             worker
                 .pool
-                .give(up, worker.tick(), worker.after(worker.limits.upstream_idle));
+                .give(up, worker.tick(), worker.after(worker.limits().upstream_idle));
         }
     }
 }
@@ -270,7 +270,7 @@ pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) 
         if let Some(up) = pooled {
             return Ok(Leased::One(Lease::new(up, chosen, true, worker.tick())));
         }
-        let connecting = tokio::time::timeout(worker.limits.connect, connect(worker, &chosen));
+        let connecting = tokio::time::timeout(worker.limits().connect, connect(worker, &chosen));
         let failure = match connecting.await {
             Ok(Ok(_)) if target.is_leaving() => continue,
             Ok(Ok(stream)) => {
@@ -313,8 +313,8 @@ async fn wake(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Option<Ans
         .any(|value| memchr::memmem::find(value, b"text/html").is_some());
     let browser = html && ask.method == crate::head::Method::Get;
     let patience = match browser {
-        true => SHORT.min(worker.limits.wake),
-        false => worker.limits.wake,
+        true => SHORT.min(worker.limits().wake),
+        false => worker.limits().wake,
     };
     if wake::until_awake(worker, ask, patience).await {
         (attempts.waited, attempts.sleeps) = (true, false);
@@ -355,7 +355,7 @@ fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Cho
     }
     let (shared, tick) = (&worker.shared, worker.tick());
     let first = !std::mem::replace(&mut attempts.counted, true);
-    let most = worker.bounds().source_requests;
+    let most = worker.limits().source_requests;
     if first
         && most > 0
         && let Some(peer) = ask.peer
@@ -391,7 +391,7 @@ fn decide(
     attempts: &mut Attempts,
     first: bool,
 ) -> Result<Chosen, Answer> {
-    let (shared, limits, tick) = (&worker.shared, &worker.limits, worker.tick());
+    let (shared, limits, tick) = (&worker.shared, worker.limits(), worker.tick());
     if !rule.lets_in(ask.peer) {
         return Err(Answer::not_let_in());
     }
@@ -480,8 +480,8 @@ fn transform(chosen: &Chosen, ask: &mut Ask, attempts: &Attempts) -> Result<(), 
     Ok(())
 }
 
-/// How long a worker waits for things. All are bounded.
-#[derive(Debug, Clone)]
+/// How long a worker waits for things. All are bounded, and all but `drain` may change while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Open client connections per worker; more wait in the kernel's queue.
     pub connections: usize,
@@ -515,25 +515,6 @@ pub struct Limits {
     pub sleepers: u32,
     /// The same for one environment, so that others keep their chance.
     pub sleepers_each: u32,
-}
-
-/// The limits of whoever asks, which may change while the edge runs. They mean what they mean in [`Limits`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// Bytes of a request's body.
-    pub body: u64,
-    pub source_connections: u32,
-    pub source_requests: u32,
-}
-
-impl From<&Limits> for Bounds {
-    fn from(limits: &Limits) -> Self {
-        Self {
-            body: limits.body,
-            source_connections: limits.source_connections,
-            source_requests: limits.source_requests,
-        }
-    }
 }
 
 impl Default for Limits {

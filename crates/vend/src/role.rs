@@ -37,6 +37,16 @@ impl Lent {
         )
     }
 
+    /// For tests: sockets by name.
+    #[cfg(test)]
+    pub fn of(sockets: Vec<(String, OwnedFd)>) -> Self {
+        Self(sockets)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn one(&mut self, name: &str) -> Option<OwnedFd> {
         let index = self.0.iter().position(|(own, _)| own == name)?;
         Some(self.0.swap_remove(index).1)

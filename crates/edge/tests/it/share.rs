@@ -119,25 +119,41 @@ async fn a_target_that_refuses_is_left_out_and_comes_back() {
     edge.stop().await;
 }
 
-/// Whoever is left when all have failed is asked all the same.
+/// Whoever is healthy and left out is still better than whoever is unhealthy, and nothing has failed open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_all_are_left_out_all_are_asked() {
     let folder = tempfile::tempdir().unwrap();
     let ill = |_: &str| "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 3\r\n\r\nill";
     let (first, second) = (Origin::answering(ill).await, Origin::answering(ill).await);
+    // Nobody answers health checks at this address.
+    let third = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let third = third.local_addr().map(|at| (at, third)).unwrap();
     let edge = Edge::with(&folder, edge::Limits::default(), 1);
-    edge.apply(&found_well(1, &[first.address, second.address]).await)
-        .await;
+    let mut table = found_well(1, &[first.address, second.address, third.0]).await;
+    // The way back would be as good as never having been left out.
+    let ejection = table.target_groups.get_mut("shop").unwrap().ejection.as_mut();
+    ejection.unwrap().time = SignedDuration::from_mins(10);
+    edge.apply(&table).await;
     all_healthy(&edge, 2).await;
-    assert_eq!(asked(&edge, 6, "ill").await, 6);
+    until("the third is unhealthy", || async {
+        let health = edge.client.health().await.unwrap();
+        health.iter().any(|seen| seen.state == TargetState::Unhealthy)
+    })
+    .await;
+    let count = || [first.requests().len(), second.requests().len()];
+    assert_eq!((asked(&edge, 6, "ill").await, count()), (6, [3, 3]));
     for target in [&first, &second] {
         assert_eq!(reason(&edge, target.address).await.as_deref(), LEFT_OUT);
-        assert_eq!(target.requests().len(), 3);
     }
     assert_eq!(
-        status(&edge.get("shop.test", "/").await),
-        500,
-        "a target's own answer"
+        (asked(&edge, 6, "ill").await, count()),
+        (6, [6, 6]),
+        "all are asked"
+    );
+    let metrics = edge.client.metrics().await.unwrap();
+    assert!(
+        metrics.contains("vend_edge_panics_total{group=\"shop\"} 0\n"),
+        "{metrics}"
     );
     edge.stop().await;
 }

@@ -10,6 +10,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{self, Error as _},
 };
+use tokio::sync::watch;
 
 use super::Rotate;
 
@@ -105,9 +106,12 @@ impl Limited {
         }
     }
 
-    /// What is read when the load balancer starts, and never again.
-    pub fn fixed(&self) -> impl fmt::Debug + use<> {
-        (self.requests_per_tenant, self.head, self.head_time, self.idle)
+    /// Has these limits hold from now on, at all that comes next.
+    pub fn hold(&self, held: &watch::Sender<Limits>) {
+        let now = self.limits();
+        if held.send_if_modified(|held| std::mem::replace(held, now) != now) {
+            tracing::info!(limits = ?self, "limits in force");
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
-use edge::{Acme, Challenge, Datagrams, Dns, Listener, Speaks, Tls};
+use edge::{Acme, Challenge, Datagrams, Dns, Listener, Speaks, Tls, Unbound};
 use jiff::SignedDuration;
 use model::{
     Place,
@@ -271,12 +271,24 @@ impl Config {
         }
     }
 
-    fn listeners(&self) -> Result<Vec<Listener>, Failure> {
-        let streams = self
-            .listeners
-            .iter()
-            .filter(|listens| listens.speaks != Spoken::Udp);
-        streams.map(Listens::bind).collect()
+    /// Those that could be bound, and those that are tried again: one address that somebody else has takes nobody
+    /// down. When nothing can be bound, that is an error.
+    fn listeners(&self) -> Result<(Vec<Listener>, Vec<Unbound>), Failure> {
+        let (mut bound, mut unbound, mut failure) = (Vec::new(), Vec::new(), None);
+        for listens in self.listeners.iter().filter(|one| one.speaks != Spoken::Udp) {
+            let wanted = listens.wanted()?;
+            match TcpListener::bind(listens.address) {
+                Ok(socket) => bound.push(wanted.at(socket)),
+                Err(error) => {
+                    failure.get_or_insert_with(|| listens.failed(&error));
+                    unbound.push(wanted);
+                }
+            }
+        }
+        match failure {
+            Some(failure) if bound.is_empty() => Err(failure),
+            _ => Ok((bound, unbound)),
+        }
     }
 
     fn datagrams(&self) -> Result<Vec<Datagrams>, Failure> {
@@ -306,6 +318,7 @@ impl Config {
                 .ready("")
                 .map_err(|why| Failure::usage(format!("`dns`: {why}")))?,
             sockets: dns.listen.iter().map(bind).collect::<Result<_, Failure>>()?,
+            unbound: Vec::new(),
             rate: dns.rate,
         }))
     }
@@ -338,7 +351,7 @@ impl Config {
     }
 
     /// What is read when it starts, and never again.
-    fn fixed(&self) -> [(&'static str, String); 10] {
+    fn fixed(&self) -> [(&'static str, String); 9] {
         [
             ("listeners", format!("{:?}", self.listeners)),
             ("access_log", format!("{:?}", self.access_log)),
@@ -349,10 +362,6 @@ impl Config {
             ("roots", format!("{:?}", self.roots)),
             ("zone", format!("{:?}", self.zone)),
             ("workers", format!("{:?}", self.workers)),
-            (
-                "limits: requests_per_tenant, head, head_time, idle",
-                format!("{:?}", self.limits.fixed()),
-            ),
         ]
     }
 
@@ -461,14 +470,18 @@ impl Listens {
             .host
             .clone()
             .ok_or_else(|| Failure::usage(format!("the listener {} needs `host`", self.address)))?;
-        let socket = UdpSocket::bind(self.address).map_err(|error| Failure {
-            cause: Some(error.to_string()),
-            ..Failure::failed(format!("cannot listen at {}", self.address))
-        })?;
+        let socket = UdpSocket::bind(self.address).map_err(|error| self.failed(&error))?;
         Ok(Datagrams::new(socket, host))
     }
 
-    fn bind(&self) -> Result<Listener, Failure> {
+    fn failed(&self, error: &std::io::Error) -> Failure {
+        Failure {
+            cause: Some(error.to_string()),
+            ..Failure::failed(format!("cannot listen at {}", self.address))
+        }
+    }
+
+    fn wanted(&self) -> Result<Unbound, Failure> {
         let needs = |what: &str| Failure::usage(format!("the listener {} needs `{what}`", self.address));
         let speaks = match self.speaks {
             Spoken::Http => Speaks::Http,
@@ -484,12 +497,8 @@ impl Listens {
                 clients: self.clients.as_ref().map(Trusted::clients),
             })),
         };
-        let socket = TcpListener::bind(self.address).map_err(|error| Failure {
-            cause: Some(error.to_string()),
-            ..Failure::failed(format!("cannot listen at {}", self.address))
-        })?;
-        Ok(Listener {
-            socket,
+        Ok(Unbound {
+            address: self.address,
             speaks,
             proxied: self.proxied,
         })

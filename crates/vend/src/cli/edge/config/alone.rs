@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use camino::Utf8Path;
-use edge::{Bounds, Client};
+use edge::{Client, Limits};
 use tokio::sync::watch;
 
 use super::{Config, read};
@@ -24,7 +24,7 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
     config.table(1)?;
     config.sound()?;
     let _held = hold(data)?;
-    let listeners = config.listeners()?;
+    let (listeners, unbound) = config.listeners()?;
     for listener in &listeners {
         if let Ok(address) = listener.socket.local_addr() {
             crate::output::aloud(format_args!("listening at {address}"));
@@ -36,16 +36,17 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
             crate::output::aloud(format_args!("listening at {address}, for datagrams"));
         }
     }
-    let (sender, bounds) = watch::channel(Bounds::from(&config.limits()));
+    let (sender, limited) = watch::channel(config.limits());
     let running = edge::Config {
         listeners,
+        unbound,
         admin: data.edge_socket(),
         snapshot: data.edge().join("table.log"),
         workers: Workers::or_cores(config.workers),
         access_log: config.log()?,
         metrics: config.metrics()?,
         limits: config.limits(),
-        bounds: Some(bounds),
+        limited: Some(limited),
         acme: config.acme(data)?,
         datagrams,
         dns: config.names()?,
@@ -65,14 +66,14 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
 }
 
 /// Puts the file in force, and what it becomes. Returns only when the edge takes no table at all.
-async fn keep(file: &Utf8Path, config: Config, client: &Client, bounds: &watch::Sender<Bounds>) -> Failure {
+async fn keep(file: &Utf8Path, config: Config, client: &Client, limits: &watch::Sender<Limits>) -> Failure {
     let mut changed = written(file);
     let started = config.clone();
     let mut wanted = Some(config);
     loop {
         if let Some(config) = wanted.take() {
             match apply(&config, client).await {
-                Ok(()) => settle(&config, &started, bounds),
+                Ok(()) => settle(&config, &started, limits),
                 Err(failure) => tracing::error!(
                     why = failure.what,
                     cause = failure.cause,
@@ -97,12 +98,8 @@ async fn keep(file: &Utf8Path, config: Config, client: &Client, bounds: &watch::
 }
 
 /// What else of a file in force counts now, and what does not.
-pub(super) fn settle(config: &Config, started: &Config, bounds: &watch::Sender<Bounds>) {
-    let now = Bounds::from(&config.limits());
-    let differs = bounds.send_if_modified(|held| std::mem::replace(held, now) != now);
-    if differs {
-        tracing::info!(limits = ?config.limits, "limits in force");
-    }
+pub(super) fn settle(config: &Config, started: &Config, limits: &watch::Sender<Limits>) {
+    config.limits.hold(limits);
     for key in config.later(started) {
         tracing::warn!(key, "`{key}` has changed: it takes effect at the next start");
     }
