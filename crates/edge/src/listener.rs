@@ -220,8 +220,8 @@ pub async fn serve(worker: Rc<Worker>, door: &Door, stream: TcpStream, ends: End
     let client = worker.register(stream, None);
     match &door.speaks {
         Spoken::Http | Spoken::Https(..) => http1::serve(worker, client, ends).await,
-        Spoken::Tcp(host) => pass::through(&worker, &client, ends, Some(host)).await,
-        Spoken::Sni => pass::through(&worker, &client, ends, None).await,
+        Spoken::Tcp(host) => Box::pin(pass::through(&worker, &client, ends, Some(host))).await,
+        Spoken::Sni => Box::pin(pass::through(&worker, &client, ends, None)).await,
     }
 }
 
@@ -273,7 +273,7 @@ async fn greet(worker: &Worker, door: &Door, stream: TcpStream, ends: &mut Ends)
         Spoken::Https(server) => {
             // Answers of a handshake are small, and waited for.
             let _ = stream.set_nodelay(true);
-            let tls = TlsAcceptor::from(server.config()).accept(stream).await;
+            let tls = Box::pin(TlsAcceptor::from(server.config()).accept(stream)).await;
             let tls = tls.map_err(|error| (Failure::of(&error), Some(error)))?;
             ends.tls = true;
             ends.identity = identity(&tls);

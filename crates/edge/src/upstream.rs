@@ -246,12 +246,13 @@ pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) 
         if let Some(rule) = attempts.unknown.take() {
             let (desk, login) = (worker.shared.desk.get(), rule.login());
             let (desk, login) = desk.zip(login).ok_or_else(Answer::provider_failed)?;
-            let admitted = desk.admit(&rule, login, ask).await?;
+            // What is rare is apart: its room would be in the task of every connection.
+            let admitted = Box::pin(desk.admit(&rule, login, ask)).await?;
             attempts.admitted = Some((rule, admitted));
             continue;
         }
         let chosen = match chosen {
-            Err(answer) if attempts.sleeps => match wake(worker, ask, attempts).await {
+            Err(answer) if attempts.sleeps => match Box::pin(wake(worker, ask, attempts)).await {
                 Some(waited) => return Err(waited),
                 None if attempts.waited => continue,
                 None => return Err(answer),
@@ -299,7 +300,9 @@ async fn connect(worker: &Worker, chosen: &Chosen) -> io::Result<Stream> {
         None => TcpStream::connect(address).await.map(Stream::Tcp),
         Some(name) => {
             let away = &worker.shared.away;
-            away.connect(name, address.port()).await.map(Stream::Away)
+            Box::pin(away.connect(name, address.port()))
+                .await
+                .map(Stream::Away)
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     Limits,
     access::{Connection, Writer},
     clock,
+    http1::Papers,
     http2::forward,
     link::{Buffers, LARGE, Link, Stream},
     listener::{self, Door, Only},
@@ -58,6 +59,7 @@ pub struct Worker {
     /// Connections to targets that speak HTTP/2.
     pub streams: forward::Shared,
     pub buffers: Buffers,
+    pub papers: Papers,
     pub log: Option<Writer>,
     links: RefCell<Slab<Rc<Link>>>,
     tick: Cell<u64>,
@@ -78,6 +80,7 @@ impl Worker {
             pool: Pool::default(),
             streams: forward::Shared::default(),
             buffers: Buffers::default(),
+            papers: Papers::default(),
             log,
             links: RefCell::default(),
             tick: Cell::new(clock::ticks()),

@@ -386,7 +386,9 @@ fn spawn(role: &Role, data: &Data, users: Users) -> Result<Child, Error> {
         .arg("--data")
         .arg(&data.0)
         .stdin(Stdio::null());
+    // The supervisor may have been meant by systemd; its children are by nobody else.
     command
+        .env_remove("LISTEN_PID")
         .env("VEND_SUPERVISED", "1")
         .env("LISTEN_FDS", role.sockets.len().to_string());
     let names: Vec<&str> = role.sockets.iter().map(|(name, _)| *name).collect();

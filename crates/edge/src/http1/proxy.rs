@@ -131,7 +131,7 @@ async fn attempt(
     if !pumping.get() {
         return answer.await;
     }
-    let mut pump = std::pin::pin!(way.pump(input, &mut request.body, &mut ask.wire));
+    let mut pump = Box::pin(way.pump(input, &mut request.body, &mut ask.wire));
     tokio::select! {
         biased;
         done = &mut answer => done,
@@ -154,7 +154,7 @@ async fn finish(
     lease.answered(done.status);
     if done.upgraded {
         let client = (&*session.link, &mut session.input);
-        let (_, down) = tunnel::carry(&session.worker, client, (&lease.link, buffer)).await;
+        let (_, down) = Box::pin(tunnel::carry(&session.worker, client, (&lease.link, buffer))).await;
         told.heard.bytes.set(down);
     }
     let bytes = told.heard.bytes.get();

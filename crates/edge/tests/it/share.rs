@@ -130,9 +130,10 @@ async fn when_all_are_left_out_all_are_asked() {
     let third = third.local_addr().map(|at| (at, third)).unwrap();
     let edge = Edge::with(&folder, edge::Limits::default(), 1);
     let mut table = found_well(1, &[first.address, second.address, third.0]).await;
-    // The way back would be as good as never having been left out.
-    let ejection = table.target_groups.get_mut("shop").unwrap().ejection.as_mut();
-    ejection.unwrap().time = SignedDuration::from_mins(10);
+    let group = table.target_groups.get_mut("shop").unwrap();
+    group.health.interval = SignedDuration::from_millis(100);
+    // Whoever is back was as good as never left out.
+    group.ejection.as_mut().unwrap().time = SignedDuration::from_mins(10);
     edge.apply(&table).await;
     all_healthy(&edge, 2).await;
     until("the third is unhealthy", || async {
