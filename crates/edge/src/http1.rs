@@ -134,8 +134,8 @@ impl Session {
         if self.input.is_empty() && self.wait(first).await.is_err() {
             return Next::Gone;
         }
-        let limits = self.worker.limits();
-        self.link.arm(self.worker.after(limits.head_time));
+        let most = self.worker.limits().head;
+        self.link.arm(self.worker.after(self.worker.limits().head_time));
         let mut scan = Scan::default();
         let mut blank = false;
         loop {
@@ -152,8 +152,8 @@ impl Session {
                 }
             } else {
                 match scan.find(data) {
-                    Ok(Some(length)) if length <= limits.head => return Next::Head(length),
-                    Ok(None) if data.len() < limits.head => {}
+                    Ok(Some(length)) if length <= most => return Next::Head(length),
+                    Ok(None) if data.len() < most => {}
                     Ok(_) => return Next::Bad(HEAD_TOO_LARGE),
                     Err(bad) => return Next::Bad(bad),
                 }

@@ -159,6 +159,38 @@ async fn when_all_are_left_out_all_are_asked() {
     edge.stop().await;
 }
 
+/// As ALB: nothing is gained by refusing everybody. It is counted, and each target says that it is not well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_all_are_unhealthy_all_are_asked_and_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (Origin::named("first").await, Origin::named("second").await);
+    let edge = Edge::with(&folder, edge::Limits::default(), 1);
+    let mut table = found_well(1, &[first.address, second.address]).await;
+    let health = &mut table.target_groups.get_mut("shop").unwrap().health;
+    health.port = Some(world::refusing().port());
+    health.interval = SignedDuration::from_millis(100);
+    edge.apply(&table).await;
+    until("all are unhealthy", || async {
+        let health = edge.client.health().await.unwrap();
+        health.iter().all(|seen| seen.state == TargetState::Unhealthy)
+    })
+    .await;
+    assert_eq!(asked(&edge, 6, "first").await, 3);
+    let load = edge.client.load().await.unwrap();
+    assert_eq!((load.groups[0].panics, load.totals.unhealthy), (6, 2));
+    let metrics = edge.client.metrics().await.unwrap();
+    for line in [
+        "panics_total{group=\"shop\"} 6",
+        "targets{group=\"shop\",state=\"unhealthy\"} 2",
+    ] {
+        assert!(
+            metrics.contains(&format!("vend_edge_{line}\n")),
+            "{line}: {metrics}"
+        );
+    }
+    edge.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_share_of_a_new_target_grows() {
     // No shorter one is taken.
