@@ -212,7 +212,7 @@ fn the_edge_takes_the_sockets_that_the_units_lend() {
         get(&http.to_string(), "localhost", "/").ok()
     });
     assert_eq!(status, 301, "to where TLS is spoken");
-    assert_eq!(secure(https), "host not found\n503");
+    assert_eq!(secure(https), "host not found503");
     let sockets = Command::new(env!("CARGO_BIN_EXE_vend"))
         .args(["edge", "sockets", "--json", "--data"])
         .arg(directory.path())
