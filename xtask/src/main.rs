@@ -127,6 +127,7 @@ fn tools() -> anyhow::Result<()> {
         ("openssl", "openssl", "a third"),
         ("npm", "npm", "a provider of identities, and peers of benchmarks"),
         ("packer", "packer", "Packer's own opinion of our templates"),
+        ("systemd-analyze", "systemd", "systemd's own opinion of our units"),
         (
             "docker-registry",
             "docker-registry",

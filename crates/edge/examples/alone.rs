@@ -41,7 +41,8 @@ async fn main() -> Result<(), Failure> {
         secrets: folder.join("secrets"),
         roots: None,
         zone: None,
-        bounds: None,
+        limited: None,
+        unbound: Vec::new(),
         tidy: || (),
     };
     let apply = async {

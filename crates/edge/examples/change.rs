@@ -48,7 +48,8 @@ fn serve(folder: &Utf8Path) -> Result<(), Failure> {
         dns: None,
         secrets: folder.join("secrets"),
         roots: None,
-        bounds: None,
+        limited: None,
+        unbound: Vec::new(),
         zone: None,
         tidy,
     };

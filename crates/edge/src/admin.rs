@@ -381,6 +381,7 @@ fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
     shared.names.write(&mut out);
     shared.datagrams.write(&mut out);
     shared.wanted.write(&mut out);
+    shared.own.write(&mut out);
     let held = shared.book().groups();
     let escape = |name: &str| {
         name.replace('\\', "\\\\")

@@ -230,13 +230,14 @@ impl Answer {
     /// header. A port that its protocol has anyway is left out.
     pub fn redirect(redirect: &Redirect, ask: &Ask) -> Self {
         let port = ask.port.to_string();
-        let fill = |text: &str| {
-            text.replace("#{protocol}", ask.scheme())
-                .replace("#{host}", &ask.host)
-                .replace("#{port}", &port)
-                .replace("#{path}", ask.path().trim_start_matches('/'))
-                .replace("#{query}", ask.query())
-        };
+        let parts = [
+            ("#{protocol}", ask.scheme()),
+            ("#{host}", &ask.host),
+            ("#{port}", &port),
+            ("#{path}", ask.path().trim_start_matches('/')),
+            ("#{query}", ask.query()),
+        ];
+        let fill = |text: &str| filled(text, &parts);
         let protocol = fill(&redirect.protocol).to_ascii_lowercase();
         let (host, port, path, query) = (
             fill(&redirect.host),
@@ -294,6 +295,20 @@ impl Answer {
     }
 }
 
+/// The text with these words replaced. What comes in their place is not looked through for others.
+fn filled(text: &str, words: &[(&str, &str)]) -> String {
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find("#{") {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let known = words.iter().find(|(word, _)| rest.starts_with(word));
+        let (word, value) = known.copied().unwrap_or(("#{", "#{"));
+        out.push_str(value);
+        rest = &rest[word.len()..];
+    }
+    out + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -341,5 +356,92 @@ mod tests {
         assert_eq!(sent(outside, "shop.test", &["[::1]:443"], false), None);
         assert_eq!(sent(outside, "shop.test", &["0.0.0.0:443"], true), None);
         assert_eq!(sent(outside, "shop.test", &[], false), None);
+    }
+
+    /// What ALB documents of redirects: each part may be kept, changed, or made of the parts of the request; a port that is
+    /// usual is not said.
+    #[test]
+    fn redirects_are_made_of_the_parts_of_the_request() {
+        let location = |asked: &str, tls: bool, edit: &dyn Fn(&mut Redirect)| {
+            let ends = Ends {
+                peer: "192.0.2.9:1".parse().unwrap(),
+                local: if tls { "192.0.2.1:443" } else { "192.0.2.1:80" }
+                    .parse()
+                    .unwrap(),
+                tls,
+                identity: None,
+                connection: None,
+                only: None,
+            };
+            let mut ask = Ask::default();
+            ask.start("GET", asked, &ends);
+            assert!(ask.name_host("shop.test"));
+            let mut redirect = Redirect::default();
+            edit(&mut redirect);
+            let answer = Answer::redirect(&redirect, &ask);
+            assert_eq!(answer.status, redirect.status);
+            answer.location.unwrap()
+        };
+        type Edit = fn(&mut Redirect);
+        let cases: [(&str, bool, Edit, &str); 11] = [
+            ("/a/b?c=d", false, |_| (), "http://shop.test/a/b?c=d"),
+            ("/", true, |_| (), "https://shop.test/"),
+            (
+                "/a?b",
+                false,
+                |to| (to.protocol, to.port) = ("HTTPS".into(), "443".into()),
+                "https://shop.test/a?b",
+            ),
+            (
+                "/a",
+                false,
+                |to| to.protocol = "HTTPS".into(),
+                "https://shop.test:80/a",
+            ),
+            (
+                "/a",
+                true,
+                |to| to.port = "8443".into(),
+                "https://shop.test:8443/a",
+            ),
+            (
+                "/a",
+                false,
+                |to| to.host = "www.#{host}".into(),
+                "http://www.shop.test/a",
+            ),
+            (
+                "/a/b",
+                false,
+                |to| to.path = "/new/#{path}".into(),
+                "http://shop.test/new/a/b",
+            ),
+            (
+                "/a?x=1",
+                false,
+                |to| to.query = "#{query}&from=#{host}".into(),
+                "http://shop.test/a?x=1&from=shop.test",
+            ),
+            (
+                "/a?x=1",
+                false,
+                |to| to.query = String::new(),
+                "http://shop.test/a",
+            ),
+            (
+                "/a?x=1",
+                false,
+                |to| {
+                    (to.status, to.path, to.query) =
+                        (307, "/#{port}/#{protocol}/#{host}".into(), "p=#{path}".into())
+                },
+                "http://shop.test/80/http/shop.test?p=a",
+            ),
+            // What a visitor asks for is no pattern.
+            ("/#{query}?x=1", false, |_| (), "http://shop.test/#{query}?x=1"),
+        ];
+        for (asked, tls, edit, expected) in cases {
+            assert_eq!(location(asked, tls, &edit), expected);
+        }
     }
 }

@@ -16,7 +16,7 @@ mod serve;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    net::{IpAddr, TcpListener, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -39,6 +39,8 @@ pub struct Dns {
     pub zones: Vec<Zone>,
     /// Already bound, each pair at the same address.
     pub sockets: Vec<(UdpSocket, TcpListener)>,
+    /// Where none could be bound: it is tried again for as long as the edge runs.
+    pub unbound: Vec<SocketAddr>,
     /// Answers over UDP to one network (24 bits of IPv4, 56 of IPv6) a second, twice that at once. What is above it is
     /// dropped, or sent to TCP every other time, where addresses cannot be forged. 0 is no limit.
     pub rate: u32,

@@ -10,7 +10,7 @@ pub mod proxy;
 pub mod relay;
 pub mod tunnel;
 
-use std::{io, rc::Rc};
+use std::{cell::RefCell, io, rc::Rc};
 
 use self::{
     frame::{Bad, HEAD_TOO_LARGE},
@@ -64,7 +64,7 @@ pub async fn serve(worker: Rc<Worker>, client: Watched, ends: Ends) {
         link: Rc::clone(&client.link),
         ends,
         input: Buffer::default(),
-        ask: Ask::noting(worker.is_logging()),
+        ask: Ask::default(),
         out: Vec::new(),
         counted: (0, 0),
         worker,
@@ -77,7 +77,7 @@ pub async fn serve(worker: Rc<Worker>, client: Watched, ends: Ends) {
                 let Session {
                     worker, input, ends, ..
                 } = session;
-                return http2::serve(worker, client, input, ends).await;
+                return Box::pin(http2::serve(worker, client, input, ends)).await;
             }
             Next::Bad(bad) => session.turn_away(&Answer::bad_request(bad.0)).await,
             Next::Late => session.turn_away(&Answer::request_timeout()).await,
@@ -93,7 +93,36 @@ pub async fn serve(worker: Rc<Worker>, client: Watched, ends: Ends) {
             After::Close => break,
         }
     }
-    session.worker.buffers.give(session.input);
+    let Session {
+        worker,
+        input,
+        ask,
+        out,
+        ..
+    } = session;
+    worker.buffers.give(input);
+    worker.papers.give(ask, out);
+}
+
+/// What requests and answers are written in, in waiting: connections that are idle hold none.
+#[derive(Default)]
+pub struct Papers(RefCell<Vec<(Ask, Vec<u8>)>>);
+
+impl Papers {
+    /// With a note for the log, where requests are logged.
+    fn take(&self, logged: bool) -> (Ask, Vec<u8>) {
+        let kept = self.0.borrow_mut().pop();
+        kept.unwrap_or_else(|| (Ask::noting(logged), Vec::new()))
+    }
+
+    fn give(&self, ask: Ask, out: Vec<u8>) {
+        const KEPT: usize = 256;
+        let mut kept = self.0.borrow_mut();
+        // One that was never used has no note.
+        if kept.len() < KEPT && ask.wire.capacity() > 0 {
+            kept.push((ask, out));
+        }
+    }
 }
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
@@ -105,8 +134,8 @@ impl Session {
         if self.input.is_empty() && self.wait(first).await.is_err() {
             return Next::Gone;
         }
-        let limits = &self.worker.limits;
-        self.link.arm(self.worker.after(limits.head_time));
+        let most = self.worker.limits().head;
+        self.link.arm(self.worker.after(self.worker.limits().head_time));
         let mut scan = Scan::default();
         let mut blank = false;
         loop {
@@ -123,8 +152,8 @@ impl Session {
                 }
             } else {
                 match scan.find(data) {
-                    Ok(Some(length)) if length <= limits.head => return Next::Head(length),
-                    Ok(None) if data.len() < limits.head => {}
+                    Ok(Some(length)) if length <= most => return Next::Head(length),
+                    Ok(None) if data.len() < most => {}
                     Ok(_) => return Next::Bad(HEAD_TOO_LARGE),
                     Err(bad) => return Next::Bad(bad),
                 }
@@ -140,20 +169,25 @@ impl Session {
         }
     }
 
-    /// Waits for the first byte of a request. A client that is silent holds no buffer.
+    /// Waits for the first byte of a request. A client that is silent holds no buffer, nor anything else of a request.
     async fn wait(&mut self, first: bool) -> io::Result<()> {
-        let limits = &self.worker.limits;
+        let limits = self.worker.limits();
         let patience = match first {
             _ if self.worker.is_stopping() => LAST,
             true => limits.head_time,
             false => limits.idle,
         };
-        self.worker.buffers.give(std::mem::take(&mut self.input));
+        let worker = &self.worker;
+        worker.buffers.give(std::mem::take(&mut self.input));
+        worker
+            .papers
+            .give(std::mem::take(&mut self.ask), std::mem::take(&mut self.out));
         self.link.arm(self.worker.after(patience));
         self.link.set_idle(true);
         let readable = self.link.readable().await;
         self.link.set_idle(false);
         self.input = self.worker.buffers.take();
+        (self.ask, self.out) = self.worker.papers.take(self.worker.is_logging());
         readable
     }
 
@@ -204,7 +238,7 @@ impl Session {
         match self.link.has_expired() {
             true => self.link.write_now(&self.out),
             false => {
-                let until = self.worker.after(self.worker.limits.idle);
+                let until = self.worker.after(self.worker.limits().idle);
                 if self.link.write_until(&self.out, until).await.is_err() {
                     return After::Close;
                 }

@@ -72,7 +72,7 @@ impl Busy {
     /// One is over.
     fn end(&self) {
         self.streams.set(self.streams.get() - 1);
-        self.until.set(self.worker.after(self.worker.limits.idle));
+        self.until.set(self.worker.after(self.worker.limits().idle));
         self.rest();
     }
 }
@@ -83,7 +83,7 @@ pub async fn serve(worker: Rc<Worker>, client: Watched, input: Buffer, ends: End
         worker: Rc::clone(&worker),
         link: Rc::clone(&client.link),
         streams: Cell::new(0),
-        until: Cell::new(worker.after(worker.limits.idle)),
+        until: Cell::new(worker.after(worker.limits().idle)),
     });
     let io = Io {
         busy: Rc::clone(&busy),
@@ -94,7 +94,7 @@ pub async fn serve(worker: Rc<Worker>, client: Watched, input: Buffer, ends: End
         .max_concurrent_streams(STREAMS)
         // What is more than this is refused there, without a line in the log; a field counts 32 bytes more (RFC 9113,
         // section 6.5.2).
-        .max_header_list_size(u32::try_from(worker.limits.head * 2).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(worker.limits().head * 2).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(32)
         .max_send_buf_size(WAITING)
         .serve_connection(io, service);
@@ -245,8 +245,8 @@ async fn handle(busy: Rc<Busy>, ends: Ends, request: Request<Incoming>) -> Resul
     let mut ask = Ask::noting(logging);
     let bits = (busy.worker.id(), busy.worker.id());
     let received = if logging { size(&parts) } else { 0 };
-    let most = busy.worker.bounds().body;
-    let written = write(&parts, &body, &ends, bits, &mut ask, busy.worker.limits.head);
+    let most = busy.worker.limits().body;
+    let written = write(&parts, &body, &ends, bits, &mut ask, busy.worker.limits().head);
     let framing = match written {
         Ok(_) if most > 0 && body.size_hint().lower() > most => {
             tokio::task::spawn_local(drive::linger(body));

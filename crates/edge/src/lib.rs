@@ -56,7 +56,7 @@ use std::{
     future::Future,
     hash::{BuildHasher, Hasher, RandomState},
     io,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     sync::{Arc, atomic::Ordering::Relaxed, mpsc::SyncSender},
     time::Duration,
 };
@@ -73,17 +73,17 @@ pub use acme::{Acme, Challenge};
 pub use client::{Client, Error as ClientError};
 pub use dns::{Dns, NameSeen, Wanted as ZoneWanted, Zone};
 pub use explain::{Explanation, Question};
-pub use listener::{Listener, Speaks};
+pub use listener::{Listener, Speaks, Unbound};
 pub use metrics::{GroupLoad, GroupStats, Load, RuleLoad, TotalStats, upper_us};
 pub use own::OwnSeen;
 pub use tls::{Clients, Seen as CertificateSeen, Tls, Version, ciphers};
 pub use udp::Datagrams;
-pub use upstream::{Bounds, Limits};
+pub use upstream::Limits;
 pub use vault::{Given, Useless};
 
 use access::Writer;
 use admin::Admin;
-use listener::Door;
+use listener::{Door, Watched};
 use live::{Keeper, Shared};
 use worker::{Order, Worker};
 
@@ -92,6 +92,8 @@ use worker::{Order, Worker};
 pub struct Config {
     /// Already bound. The supervisor holds them too: connections that arrive during a restart wait in their queue.
     pub listeners: Vec<Listener>,
+    /// Those that could not be: the others serve meanwhile.
+    pub unbound: Vec<Unbound>,
     /// Where the admin socket is to be: `<data>/run/edge.sock`.
     pub admin: Utf8PathBuf,
     /// Where the table is kept: `<data>/edge/table.log`.
@@ -103,8 +105,8 @@ pub struct Config {
     /// Where numbers are given away in Prometheus' format, over HTTP and to anybody who can connect.
     pub metrics: Option<TcpListener>,
     pub limits: Limits,
-    /// What limits of whoever asks become while it runs, if they are to.
-    pub bounds: Option<watch::Receiver<Bounds>>,
+    /// What the limits become while it runs, if they are to change.
+    pub limited: Option<watch::Receiver<Limits>>,
     /// Certificates to be got from an authority.
     pub acme: Option<Acme>,
     /// Sockets at which datagrams come.
@@ -189,12 +191,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     };
     restore(&mut keeper);
     (config.tidy)();
-    let (doors, watched) = listener::doors(&config.listeners)?;
+    let (doors, unbound, watched) = open(&config, &shared)?;
     let certificates = watched.folders;
-    let secure = config.listeners.iter().zip(&doors);
-    let secure = secure.filter(|(_, door)| door.is_secure());
-    let secure = secure.filter_map(|(listener, _)| listener.socket.local_addr().ok());
-    let _ = shared.secure.set(secure.collect());
     for (folder, held) in &certificates {
         if held.is_empty() {
             tracing::warn!(%folder, "no certificate can be used: TLS is refused to whoever asks for it");
@@ -224,15 +222,18 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     for server in watched.servers {
         control.spawn(server.watch());
     }
+    let secure = doors.iter().chain(unbound.iter().map(|(_, door)| door));
+    let secure = secure.filter(|door| door.is_secure()).next().cloned();
     let sockets = own::Sockets {
         shared: Arc::clone(&shared),
         workers: orders.clone().into(),
-        secure: doors.iter().find(|door| door.is_secure()).cloned(),
+        secure,
+        unbound,
         admin: config.admin.clone(),
     };
     control.spawn(sockets.run());
-    if let Some(bounds) = config.bounds {
-        control.spawn(follow(bounds, orders.clone()));
+    if let Some(limited) = config.limited {
+        control.spawn(follow(limited, orders.clone()));
     }
     for datagrams in config.datagrams {
         control.spawn(udp::run(datagrams, Arc::clone(&shared)));
@@ -293,6 +294,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         // The last worker is gone, so there is nothing to wait for but the disk.
         let _ = tokio::time::timeout(Duration::from_secs(2), ended).await;
     }
+    // Who comes now finds no door, instead of one behind which nobody is.
+    heirs.shutdown().await;
     match early {
         true => Err(Error::Worker),
         false => Ok(()),
@@ -337,6 +340,25 @@ fn restore(keeper: &mut Keeper) {
 }
 
 type Orders = mpsc::UnboundedSender<Order>;
+type Unopened = Vec<(SocketAddr, Door)>;
+
+/// Makes all listeners ready, those too that are not bound yet, and keeps where HTTPS is to be had.
+fn open(config: &Config, shared: &Shared) -> Result<(Vec<Door>, Unopened, Watched), tls::Error> {
+    let bound = config.listeners.iter();
+    let bound = bound.map(|listener| (&listener.speaks, listener.proxied));
+    let unbound = config.unbound.iter();
+    let wanted = bound.chain(unbound.map(|unbound| (&unbound.speaks, unbound.proxied)));
+    let (mut doors, watched) = listener::doors(wanted)?;
+    let later = doors.split_off(config.listeners.len());
+    let at = config.unbound.iter().map(|unbound| unbound.address);
+    let unbound: Unopened = at.zip(later).collect();
+    let open = config.listeners.iter().zip(&doors);
+    let open = open.filter(|(_, door)| door.is_secure());
+    let open = open.filter_map(|(listener, _)| listener.socket.local_addr().ok());
+    let later = unbound.iter().filter(|(_, door)| door.is_secure());
+    let _ = shared.secure.set(open.chain(later.map(|(at, _)| *at)).collect());
+    Ok((doors, unbound, watched))
+}
 
 /// Starts one worker. The future is ready when its thread has ended, in whatever way.
 fn start(
@@ -354,7 +376,7 @@ fn start(
     }
     let (sender, orders) = mpsc::unbounded_channel();
     let (ending, ended) = oneshot::channel::<()>();
-    let (shared, limits) = (Arc::clone(shared), config.limits.clone());
+    let (shared, limits) = (Arc::clone(shared), config.limits);
     let log = log.zip(config.access_log.clone());
     let runtime = tokio::runtime::Builder::new_current_thread();
     std::thread::Builder::new()
@@ -392,12 +414,12 @@ fn serve(
 }
 
 /// Tells all workers what the limits become.
-async fn follow(mut bounds: watch::Receiver<Bounds>, workers: Vec<Orders>) {
-    while bounds.changed().await.is_ok() {
-        let now = *bounds.borrow_and_update();
+async fn follow(mut limited: watch::Receiver<Limits>, workers: Vec<Orders>) {
+    while limited.changed().await.is_ok() {
+        let now = within_files(*limited.borrow_and_update(), workers.len());
         for worker in &workers {
             // One that has ended needs no limits.
-            let _ = worker.send(Order::Bounds(now));
+            let _ = worker.send(Order::Limits(now));
         }
     }
 }

@@ -385,7 +385,8 @@ impl Buffers {
     pub fn give(&self, mut buffer: Buffer) {
         const KEPT: usize = 256;
         let mut kept = self.0.borrow_mut();
-        if buffer.is_small() && kept.len() < KEPT {
+        // An empty one in waiting would be filled beside those that are there already.
+        if buffer.is_small() && !buffer.data.is_empty() && kept.len() < KEPT {
             (buffer.start, buffer.end) = (0, 0);
             kept.push(buffer);
         }

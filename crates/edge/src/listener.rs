@@ -1,7 +1,13 @@
 //! What a listener speaks, and the first steps of each of its connections: the word of a proxy before it, TLS, and then
 //! HTTP or whatever passes through.
 
-use std::{collections::HashMap, io, net::TcpListener, rc::Rc, sync::Arc};
+use std::{
+    collections::HashMap,
+    io,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    sync::Arc,
+};
 
 use camino::Utf8PathBuf;
 use tokio::{
@@ -31,6 +37,26 @@ pub struct Listener {
     /// Every connection begins with the word of a proxy (PROXY protocol, version 1 or 2), which says where it came from.
     /// Whoever can connect is believed.
     pub proxied: bool,
+}
+
+/// One that is wanted where nothing could be bound yet. It is tried again for as long as the edge runs.
+#[derive(Debug, Clone)]
+pub struct Unbound {
+    pub address: SocketAddr,
+    pub speaks: Speaks,
+    pub proxied: bool,
+}
+
+impl Unbound {
+    /// The listener, at a socket that could be had.
+    pub fn at(self, socket: TcpListener) -> Listener {
+        let Self { speaks, proxied, .. } = self;
+        Listener {
+            socket,
+            speaks,
+            proxied,
+        }
+    }
 }
 
 /// What is spoken at a listener.
@@ -97,6 +123,16 @@ impl Door {
     pub fn is_secure(&self) -> bool {
         matches!(self.speaks, Spoken::Https(..))
     }
+
+    /// What is spoken there, for people.
+    pub fn name(&self) -> &'static str {
+        match self.speaks {
+            Spoken::Http => "http",
+            Spoken::Https(..) => "https",
+            Spoken::Tcp(..) => "tcp",
+            Spoken::Sni => "sni",
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -113,12 +149,15 @@ pub struct Watched {
     pub servers: Vec<Arc<Server>>,
 }
 
-/// Makes listeners ready. Those with one folder of certificates share them.
-pub fn doors(listeners: &[Listener]) -> Result<(Vec<Door>, Watched), tls::Error> {
+/// Makes listeners ready, by what they speak and whether a proxy has the first word. Those with one folder of
+/// certificates share them.
+pub fn doors<'a>(
+    listeners: impl Iterator<Item = (&'a Speaks, bool)>,
+) -> Result<(Vec<Door>, Watched), tls::Error> {
     let mut folders: HashMap<Utf8PathBuf, Arc<Certificates>> = HashMap::new();
     let (mut doors, mut servers) = (Vec::new(), Vec::new());
-    for listener in listeners {
-        let speaks = match &listener.speaks {
+    for (speaks, proxied) in listeners {
+        let speaks = match speaks {
             Speaks::Http => Spoken::Http,
             Speaks::Tcp { host } => Spoken::Tcp(host.as_str().into()),
             Speaks::Sni => Spoken::Sni,
@@ -143,7 +182,7 @@ pub fn doors(listeners: &[Listener]) -> Result<(Vec<Door>, Watched), tls::Error>
         };
         doors.push(Door {
             speaks,
-            proxied: listener.proxied,
+            proxied,
             only: None,
         });
     }
@@ -153,7 +192,7 @@ pub fn doors(listeners: &[Listener]) -> Result<(Vec<Door>, Watched), tls::Error>
 
 /// Serves one connection to its end.
 pub async fn serve(worker: Rc<Worker>, door: &Door, stream: TcpStream, ends: Ends) {
-    let until = Instant::now() + worker.limits.head_time;
+    let until = Instant::now() + worker.limits().head_time;
     let (mut stream, mut ends) = (stream, ends);
     let failed = |(failure, cause): Failed, ends: &Ends| {
         let failures = &worker.shared.failures;
@@ -181,8 +220,8 @@ pub async fn serve(worker: Rc<Worker>, door: &Door, stream: TcpStream, ends: End
     let client = worker.register(stream, None);
     match &door.speaks {
         Spoken::Http | Spoken::Https(..) => http1::serve(worker, client, ends).await,
-        Spoken::Tcp(host) => pass::through(&worker, &client, ends, Some(host)).await,
-        Spoken::Sni => pass::through(&worker, &client, ends, None).await,
+        Spoken::Tcp(host) => Box::pin(pass::through(&worker, &client, ends, Some(host))).await,
+        Spoken::Sni => Box::pin(pass::through(&worker, &client, ends, None)).await,
     }
 }
 
@@ -234,7 +273,7 @@ async fn greet(worker: &Worker, door: &Door, stream: TcpStream, ends: &mut Ends)
         Spoken::Https(server) => {
             // Answers of a handshake are small, and waited for.
             let _ = stream.set_nodelay(true);
-            let tls = TlsAcceptor::from(server.config()).accept(stream).await;
+            let tls = Box::pin(TlsAcceptor::from(server.config()).accept(stream)).await;
             let tls = tls.map_err(|error| (Failure::of(&error), Some(error)))?;
             ends.tls = true;
             ends.identity = identity(&tls);

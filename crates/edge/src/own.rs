@@ -1,7 +1,10 @@
-//! Sockets that rules have for themselves: opened and closed as the table changes, beside the listeners that are lent.
+//! Sockets that the edge opens itself, beside the listeners that are lent: those that rules have for themselves, which
+//! come and go with the table, and listeners that could not be bound before.
 //!
-//! Nobody lends them: an edge leaves them to the next (`heir`), and what ended before that has closed them. A socket that
-//! cannot be opened is tried again, and its reason is there for people to see; the rules go on all the same.
+//! An edge leaves them to the next (`heir`), and what ended before that has closed them. A socket that cannot be opened is
+//! tried again, less and less often, and its reason is there for people to see; everything else goes on all the same.
+
+mod held;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,17 +12,15 @@ use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
     os::fd::OwnedFd,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
 use camino::Utf8PathBuf;
 use model::route::Speaks;
-use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::mpsc,
     task::{AbortHandle, JoinSet},
 };
 
@@ -31,53 +32,27 @@ use crate::{
     worker::Order,
 };
 
-/// How often what could not be opened is tried again.
-const AGAIN: Duration = Duration::from_secs(2);
+pub use held::{ALL, Held, OwnSeen, Patience, Told};
+
 /// Sockets of all rules.
 const SOCKETS: usize = 1024;
-
-/// A socket that a rule has for itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OwnSeen {
-    pub address: SocketAddr,
-    /// `http`, `https`, `tcp` or `udp`.
-    pub speaks: String,
-    pub hosts: Vec<String>,
-    /// The rule's.
-    pub place: String,
-    /// Why nothing can be had there.
-    pub problem: Option<String>,
-}
-
-/// What the keeper of the table and people share with the task.
-#[derive(Default)]
-pub struct Held {
-    /// Rules with sockets of their own have come or gone.
-    pub changed: Notify,
-    seen: Mutex<Vec<OwnSeen>>,
-    /// The open ones, once more.
-    open: Mutex<Vec<(Key, OwnedFd)>>,
-}
-
-impl Held {
-    /// What is open, to be left to the next edge.
-    pub fn take(&self) -> Vec<(Key, OwnedFd)> {
-        std::mem::take(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub fn seen(&self) -> Vec<OwnSeen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
 
 /// What is wanted at one address. UDP and TCP have ports of their own.
 pub type Key = (SocketAddr, bool);
 
 #[derive(Clone, PartialEq)]
 struct Wanted {
-    speaks: Speaks,
+    whose: Whose,
     hosts: Vec<String>,
     place: String,
+}
+
+#[derive(Clone, PartialEq)]
+enum Whose {
+    /// Of one rule, which is all that is to be had there.
+    Rule(Speaks),
+    /// The listener of this number, which all rules share.
+    All(usize),
 }
 
 /// An open socket; it is closed when this is dropped.
@@ -116,77 +91,93 @@ impl Drop for Open {
     }
 }
 
-/// Keeps the sockets of the rules in force, until it is dropped.
+/// Keeps the sockets of the rules in force, and those that all share, until it is dropped.
 pub struct Sockets {
     pub shared: Arc<Shared>,
     pub workers: Arc<[mpsc::UnboundedSender<Order>]>,
     /// How HTTPS is spoken, if it is at all.
     pub secure: Option<Door>,
+    /// Listeners of all rules that could not be bound before.
+    pub unbound: Vec<(SocketAddr, Door)>,
     /// Where the control side is, and beside it an edge that ends.
     pub admin: Utf8PathBuf,
 }
 
+/// What is open, and what another edge has left.
+struct State {
+    open: HashMap<Key, (Wanted, Open)>,
+    left: HashMap<Key, OwnedFd>,
+    tasks: JoinSet<()>,
+}
+
 impl Sockets {
     pub async fn run(self) {
-        let mut left = heir::inherit(&self.admin).await;
-        let mut open: HashMap<Key, (Wanted, Open)> = HashMap::new();
-        let mut tasks = JoinSet::new();
+        let mut state = State {
+            open: HashMap::new(),
+            left: heir::inherit(&self.admin).await,
+            tasks: JoinSet::new(),
+        };
+        let (mut told, mut patience) = (Told::default(), Patience::default());
         loop {
             let (wanted, mut seen) = self.wanted();
-            open.retain(|key, _| wanted.contains_key(key));
+            state.open.retain(|key, _| wanted.contains_key(key));
+            told.forget(|key| !wanted.contains_key(key));
             let mut failed = false;
             for (key, wanted) in wanted {
-                let before = match open.remove(&key) {
-                    Some((held, opened)) if held == wanted => {
-                        open.insert(key, (held, opened));
-                        seen.push(wanted.seen(key.0, None));
-                        continue;
-                    }
-                    other => other.map(|(_, opened)| opened),
-                };
-                let there = before.as_ref().and_then(|before| before.again().ok());
-                let there = there.or_else(|| left.remove(&key));
-                let opened = self.open(key.0, &wanted, there, &mut tasks);
-                let problem = opened.as_ref().err().map(ToString::to_string);
+                let problem = self.keep(&mut state, key, &wanted).err();
+                let problem = problem.map(|error| error.to_string());
                 failed |= problem.is_some();
-                seen.push(wanted.seen(key.0, problem));
-                if let Ok(opened) = opened {
-                    open.insert(key, (wanted, opened));
-                }
+                let socket = self.seen(&wanted, key.0, problem);
+                told.tell(key, &socket);
+                seen.push(socket);
             }
             // What was left and nobody wants is closed.
-            left.clear();
-            let again = open
-                .iter()
-                .filter_map(|(key, (_, open))| Some((*key, open.again().ok()?)));
-            *self
-                .shared
-                .own
-                .open
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = again.collect();
-            *self
-                .shared
-                .own
-                .seen
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = seen;
+            state.left.clear();
+            let again = state.open.iter();
+            let again = again.filter_map(|(key, (_, open))| Some((*key, open.again().ok()?)));
+            self.shared.own.keep(again.collect(), seen);
+            if !failed {
+                patience = Patience::default();
+            }
             tokio::select! {
                 () = self.shared.own.changed.notified() => {}
-                () = tokio::time::sleep(AGAIN), if failed => {}
-                Some(_) = tasks.join_next() => {}
+                () = patience.wait(), if failed => {}
+                Some(_) = state.tasks.join_next() => {}
             }
         }
     }
 
-    /// By address what the rules want there, and who comes too late.
+    /// Sees to it that this is open, as it is wanted.
+    fn keep(&self, state: &mut State, key: Key, wanted: &Wanted) -> io::Result<()> {
+        let before = match state.open.remove(&key) {
+            Some((held, opened)) if held == *wanted => {
+                state.open.insert(key, (held, opened));
+                return Ok(());
+            }
+            other => other.map(|(_, opened)| opened),
+        };
+        let there = before.as_ref().and_then(|before| before.again().ok());
+        let there = there.or_else(|| state.left.remove(&key));
+        let opened = self.open(key.0, wanted, there, &mut state.tasks)?;
+        state.open.insert(key, (wanted.clone(), opened));
+        Ok(())
+    }
+
+    /// By address what is wanted there, and who comes too late.
     fn wanted(&self) -> (BTreeMap<Key, Wanted>, Vec<OwnSeen>) {
-        let rules = self.shared.book().rules();
-        let (mut wanted, mut late) = (BTreeMap::<Key, Wanted>::new(), Vec::new());
-        for rule in &rules {
+        let all = self.unbound.iter().enumerate().map(|(number, (at, _))| {
+            let this = Wanted {
+                whose: Whose::All(number),
+                hosts: Vec::new(),
+                place: ALL.to_owned(),
+            };
+            ((*at, false), this)
+        });
+        let (mut wanted, mut late) = (all.collect::<BTreeMap<Key, Wanted>>(), Vec::new());
+        for rule in &self.shared.book().rules() {
             for listens in rule.listeners() {
                 let this = Wanted {
-                    speaks: listens.speaks.clone(),
+                    whose: Whose::Rule(listens.speaks.clone()),
                     hosts: rule.hosts().map(str::to_owned).collect(),
                     place: rule.place().to_owned(),
                 };
@@ -199,7 +190,7 @@ impl Sockets {
                         continue;
                     }
                 };
-                late.push(this.seen(listens.address, Some(problem)));
+                late.push(self.seen(&this, listens.address, Some(problem)));
             }
         }
         (wanted, late)
@@ -214,17 +205,18 @@ impl Sockets {
         tasks: &mut JoinSet<()>,
     ) -> io::Result<Open> {
         let hosts = || wanted.hosts.iter().map(String::as_str);
-        let door = match &wanted.speaks {
-            Speaks::Udp { idle } => {
+        let door = match &wanted.whose {
+            Whose::All(number) => self.unbound[*number].1.clone(),
+            Whose::Rule(Speaks::Udp { idle }) => {
                 let socket = there.map_or_else(|| UdpSocket::bind(at), |there| Ok(there.into()))?;
                 let mut datagrams = Datagrams::new(socket.try_clone()?, hosts().next().unwrap_or_default());
                 datagrams.idle = idle.unsigned_abs();
                 let task = tasks.spawn(udp::run(datagrams, Arc::clone(&self.shared)));
                 return Ok(Open::Udp { socket, task });
             }
-            Speaks::Tcp => Door::bytes(hosts().next().unwrap_or_default()),
-            Speaks::Http => Door::http().only(hosts()),
-            Speaks::Https => {
+            Whose::Rule(Speaks::Tcp) => Door::bytes(hosts().next().unwrap_or_default()),
+            Whose::Rule(Speaks::Http) => Door::http().only(hosts()),
+            Whose::Rule(Speaks::Https) => {
                 let why = "there are no certificates: the load balancer has no HTTPS";
                 let secure = self.secure.clone().ok_or_else(|| io::Error::other(why))?;
                 secure.only(hosts())
@@ -243,21 +235,20 @@ impl Sockets {
             workers: Arc::clone(&self.workers),
         })
     }
-}
 
-impl Wanted {
-    fn seen(&self, address: SocketAddr, problem: Option<String>) -> OwnSeen {
-        let speaks = match self.speaks {
-            Speaks::Http => "http",
-            Speaks::Https => "https",
-            Speaks::Tcp => "tcp",
-            Speaks::Udp { .. } => "udp",
+    fn seen(&self, wanted: &Wanted, address: SocketAddr, problem: Option<String>) -> OwnSeen {
+        let speaks = match &wanted.whose {
+            Whose::All(number) => self.unbound[*number].1.name(),
+            Whose::Rule(Speaks::Http) => "http",
+            Whose::Rule(Speaks::Https) => "https",
+            Whose::Rule(Speaks::Tcp) => "tcp",
+            Whose::Rule(Speaks::Udp { .. }) => "udp",
         };
         OwnSeen {
             address,
             speaks: speaks.to_owned(),
-            hosts: self.hosts.clone(),
-            place: self.place.clone(),
+            hosts: wanted.hosts.clone(),
+            place: wanted.place.clone(),
             problem,
         }
     }

@@ -41,7 +41,7 @@ pub async fn through(worker: &Rc<Worker>, client: &Watched, ends: Ends, host: Op
     let mut tried = Vec::new();
     while tried.len() < ATTEMPTS {
         // What comes meanwhile waits in the kernel.
-        if !wake::until_awake(worker, &ask, worker.limits.wake).await {
+        if !wake::until_awake(worker, &ask, worker.limits().wake).await {
             break;
         }
         let Some((group, target)) = choose(worker, &ask, &tried) else {
@@ -49,7 +49,7 @@ pub async fn through(worker: &Rc<Worker>, client: &Watched, ends: Ends, host: Op
         };
         let started = std::time::Instant::now();
         let connected =
-            tokio::time::timeout(worker.limits.connect, TcpStream::connect(target.address())).await;
+            tokio::time::timeout(worker.limits().connect, TcpStream::connect(target.address())).await;
         let Ok(Ok(stream)) = connected else {
             target.met_in(&group, true, worker.tick());
             tried.push(target.serial);
@@ -68,7 +68,7 @@ pub async fn through(worker: &Rc<Worker>, client: &Watched, ends: Ends, host: Op
         let mut output = worker.buffers.take();
         if up
             .link
-            .write_until(&word, worker.after(worker.limits.upstream))
+            .write_until(&word, worker.after(worker.limits().upstream))
             .await
             .is_ok()
         {
@@ -123,7 +123,7 @@ pub fn choose(worker: &Worker, ask: &Ask, tried: &[u64]) -> Option<(Group, Targe
 
 /// The host that a TLS client names; its first message stays in the buffer.
 async fn named(worker: &Worker, client: &Watched, input: &mut Buffer) -> Option<String> {
-    client.link.arm(worker.after(worker.limits.head_time));
+    client.link.arm(worker.after(worker.limits().head_time));
     loop {
         if client.link.read(input).await.ok()? == 0 {
             return None;
@@ -137,7 +137,7 @@ async fn named(worker: &Worker, client: &Watched, input: &mut Buffer) -> Option<
                 return accepted.client_hello().server_name().map(str::to_owned);
             }
         }
-        if input.len() >= worker.limits.head {
+        if input.len() >= worker.limits().head {
             return None;
         }
         input.widen();

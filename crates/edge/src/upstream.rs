@@ -153,7 +153,7 @@ impl Lease {
         if let Some(up) = self.up.take() {
             worker
                 .pool
-                .give(up, worker.tick(), worker.after(worker.limits.upstream_idle));
+                .give(up, worker.tick(), worker.after(worker.limits().upstream_idle));
         }
     }
 }
@@ -246,12 +246,13 @@ pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) 
         if let Some(rule) = attempts.unknown.take() {
             let (desk, login) = (worker.shared.desk.get(), rule.login());
             let (desk, login) = desk.zip(login).ok_or_else(Answer::provider_failed)?;
-            let admitted = desk.admit(&rule, login, ask).await?;
+            // What is rare is apart: its room would be in the task of every connection.
+            let admitted = Box::pin(desk.admit(&rule, login, ask)).await?;
             attempts.admitted = Some((rule, admitted));
             continue;
         }
         let chosen = match chosen {
-            Err(answer) if attempts.sleeps => match wake(worker, ask, attempts).await {
+            Err(answer) if attempts.sleeps => match Box::pin(wake(worker, ask, attempts)).await {
                 Some(waited) => return Err(waited),
                 None if attempts.waited => continue,
                 None => return Err(answer),
@@ -270,7 +271,7 @@ pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) 
         if let Some(up) = pooled {
             return Ok(Leased::One(Lease::new(up, chosen, true, worker.tick())));
         }
-        let connecting = tokio::time::timeout(worker.limits.connect, connect(worker, &chosen));
+        let connecting = tokio::time::timeout(worker.limits().connect, connect(worker, &chosen));
         let failure = match connecting.await {
             Ok(Ok(_)) if target.is_leaving() => continue,
             Ok(Ok(stream)) => {
@@ -299,7 +300,9 @@ async fn connect(worker: &Worker, chosen: &Chosen) -> io::Result<Stream> {
         None => TcpStream::connect(address).await.map(Stream::Tcp),
         Some(name) => {
             let away = &worker.shared.away;
-            away.connect(name, address.port()).await.map(Stream::Away)
+            Box::pin(away.connect(name, address.port()))
+                .await
+                .map(Stream::Away)
         }
     }
 }
@@ -313,8 +316,8 @@ async fn wake(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Option<Ans
         .any(|value| memchr::memmem::find(value, b"text/html").is_some());
     let browser = html && ask.method == crate::head::Method::Get;
     let patience = match browser {
-        true => SHORT.min(worker.limits.wake),
-        false => worker.limits.wake,
+        true => SHORT.min(worker.limits().wake),
+        false => worker.limits().wake,
     };
     if wake::until_awake(worker, ask, patience).await {
         (attempts.waited, attempts.sleeps) = (true, false);
@@ -355,7 +358,7 @@ fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Cho
     }
     let (shared, tick) = (&worker.shared, worker.tick());
     let first = !std::mem::replace(&mut attempts.counted, true);
-    let most = worker.bounds().source_requests;
+    let most = worker.limits().source_requests;
     if first
         && most > 0
         && let Some(peer) = ask.peer
@@ -391,7 +394,7 @@ fn decide(
     attempts: &mut Attempts,
     first: bool,
 ) -> Result<Chosen, Answer> {
-    let (shared, limits, tick) = (&worker.shared, &worker.limits, worker.tick());
+    let (shared, limits, tick) = (&worker.shared, worker.limits(), worker.tick());
     if !rule.lets_in(ask.peer) {
         return Err(Answer::not_let_in());
     }
@@ -480,8 +483,8 @@ fn transform(chosen: &Chosen, ask: &mut Ask, attempts: &Attempts) -> Result<(), 
     Ok(())
 }
 
-/// How long a worker waits for things. All are bounded.
-#[derive(Debug, Clone)]
+/// How long a worker waits for things. All are bounded, and all but `drain` may change while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Open client connections per worker; more wait in the kernel's queue.
     pub connections: usize,
@@ -515,25 +518,6 @@ pub struct Limits {
     pub sleepers: u32,
     /// The same for one environment, so that others keep their chance.
     pub sleepers_each: u32,
-}
-
-/// The limits of whoever asks, which may change while the edge runs. They mean what they mean in [`Limits`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// Bytes of a request's body.
-    pub body: u64,
-    pub source_connections: u32,
-    pub source_requests: u32,
-}
-
-impl From<&Limits> for Bounds {
-    fn from(limits: &Limits) -> Self {
-        Self {
-            body: limits.body,
-            source_connections: limits.source_connections,
-            source_requests: limits.source_requests,
-        }
-    }
 }
 
 impl Default for Limits {

@@ -178,7 +178,7 @@ pub async fn until_awake(worker: &Worker, ask: &Ask, patience: Duration) -> bool
         let Some(place) = asleep(&live, ask) else {
             return true;
         };
-        shared.wanted.enter(place, &worker.limits)
+        shared.wanted.enter(place, &worker.limits())
     };
     let Some(_seat) = seat else { return false };
     let awake = shared.wanted.until(|| asleep(&shared.live.load(), ask).is_none());

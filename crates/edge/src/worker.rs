@@ -21,12 +21,13 @@ use crate::{
     Limits,
     access::{Connection, Writer},
     clock,
+    http1::Papers,
     http2::forward,
     link::{Buffers, LARGE, Link, Stream},
     listener::{self, Door, Only},
     live::Shared,
     quota,
-    upstream::{Bounds, Pool},
+    upstream::Pool,
 };
 
 /// How often deadlines are looked at. All time-outs are this much late at most.
@@ -45,7 +46,7 @@ pub enum Order {
     /// Accept there no more.
     Close(u64),
     /// These limits hold from now on.
-    Bounds(Bounds),
+    Limits(Limits),
     /// Accept no more, finish what is under way, end at the given tick at the latest.
     Stop(u64),
 }
@@ -53,12 +54,12 @@ pub enum Order {
 /// The state of one worker, shared by its tasks.
 pub struct Worker {
     pub shared: Arc<Shared>,
-    pub limits: Limits,
-    bounds: Cell<Bounds>,
+    limits: Cell<Limits>,
     pub pool: Pool,
     /// Connections to targets that speak HTTP/2.
     pub streams: forward::Shared,
     pub buffers: Buffers,
+    pub papers: Papers,
     pub log: Option<Writer>,
     links: RefCell<Slab<Rc<Link>>>,
     tick: Cell<u64>,
@@ -72,19 +73,14 @@ pub struct Worker {
 
 impl Worker {
     pub fn new(shared: Arc<Shared>, limits: Limits, log: Option<Writer>) -> Rc<Self> {
-        // A buffer has room for one head, and for a part of the next.
-        let limits = Limits {
-            head: limits.head.min(LARGE / 2),
-            ..limits
-        };
         let ids = shared.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed);
         Rc::new(Self {
             shared,
-            bounds: Cell::new(Bounds::from(&limits)),
-            limits,
+            limits: Cell::new(fitting(limits)),
             pool: Pool::default(),
             streams: forward::Shared::default(),
             buffers: Buffers::default(),
+            papers: Papers::default(),
             log,
             links: RefCell::default(),
             tick: Cell::new(clock::ticks()),
@@ -105,9 +101,9 @@ impl Worker {
         self.tick.get().saturating_add(clock::span(duration))
     }
 
-    /// The limits of whoever asks, as they are now.
-    pub fn bounds(&self) -> Bounds {
-        self.bounds.get()
+    /// The limits as they are now: what began under others may end under these.
+    pub fn limits(&self) -> Limits {
+        self.limits.get()
     }
 
     /// Are requests logged?
@@ -175,7 +171,7 @@ impl Worker {
                         Ok(_) => {}
                         Err(error) => tracing::error!(%error, "cannot listen at a rule's own socket"),
                     },
-                    Some(Order::Bounds(bounds)) => self.bounds.set(bounds),
+                    Some(Order::Limits(limits)) => self.limits.set(fitting(limits)),
                     Some(Order::Close(serial)) => {
                         if let Some(task) = own.remove(&serial) {
                             AbortHandle::abort(&task);
@@ -224,7 +220,7 @@ impl Worker {
 
     /// A place among the connections of this source. None when it has as many as it may.
     pub fn seat(self: &Rc<Self>, source: IpAddr) -> Option<Seat> {
-        let most = self.bounds().source_connections;
+        let most = self.limits().source_connections;
         let source = (most > 0).then(|| quota::source(source));
         let free = source.is_none_or(|source| self.shared.sources.open(source, most, self.tick()));
         free.then(|| Seat {
@@ -238,6 +234,14 @@ impl Worker {
         self.shared.totals.connections.fetch_add(1, Relaxed);
         self.shared.totals.open.fetch_add(1, Relaxed);
         Admission(Rc::clone(self))
+    }
+}
+
+/// A buffer has room for one head, and for a part of the next.
+fn fitting(limits: Limits) -> Limits {
+    Limits {
+        head: limits.head.min(LARGE / 2),
+        ..limits
     }
 }
 
@@ -296,7 +300,7 @@ pub struct Ends {
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Rc<Door>) {
     loop {
-        while worker.clients.get() >= worker.limits.connections {
+        while worker.clients.get() >= worker.limits().connections {
             // The rest waits in the kernel's queue.
             worker.room.notified().await;
         }

@@ -1,42 +1,16 @@
 //! What a whole table takes while it comes in: hardly more than the table that stays.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
-#![allow(unsafe_code, reason = "an allocator that counts")]
 
+#[path = "world/counting.rs"]
+mod counting;
 mod world;
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::atomic::{AtomicUsize, Ordering::SeqCst},
-};
+use std::sync::atomic::Ordering::SeqCst;
 
+use counting::{HELD, MOST};
 use model::route::Table;
 use world::{Edge, forward, group, refusing, rule, shop};
-
-/// Bytes that are held, and the most that ever were.
-struct Counting;
-
-static HELD: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: all of it is the system's.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let held = HELD.fetch_add(layout.size(), SeqCst) + layout.size();
-        MOST.fetch_max(held, SeqCst);
-        // SAFETY: the caller's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size(), SeqCst);
-        // SAFETY: the caller's.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 fn table(version: u64, hosts: u32) -> Table {
     let mut table = Table {

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Place;
 
@@ -70,9 +71,10 @@ pub struct Rule {
 }
 
 /// Changes of a request before it is forwarded, as ALB's `transforms`: one of each kind at most.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Transforms {
+    /// Of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<Rewrite>,
     /// Of path and query.
@@ -106,14 +108,17 @@ pub enum Action {
 
 /// Where a client is sent instead. `#{protocol}`, `#{host}`, `#{port}`, `#{path}` (without its first slash) and
 /// `#{query}` stand for what the request had, and are what the parts are when nothing is said.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schema(default)]
 pub struct Redirect {
     /// 301, 302, 303, 307 or 308; ALB has the first two.
     pub status: u16,
     /// `HTTP`, `HTTPS` or `#{protocol}`.
     pub protocol: String,
+    /// Its name.
     pub host: String,
+    /// 1 to 65535, or `#{port}`.
     pub port: String,
     /// Starts with a slash.
     pub path: String,

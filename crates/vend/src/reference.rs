@@ -1,5 +1,7 @@
 //! `vend reference`: documents that are generated from the code, so that they cannot be wrong.
 
+mod edge;
+
 use std::process::ExitCode;
 
 use camino::Utf8PathBuf;
@@ -20,6 +22,7 @@ pub fn run(reference: &Reference, command: clap::Command) -> ExitCode {
     let openapi = serde_json::to_value(crate::web::openapi()).expect("a document is plain data");
     let documents = [
         ("cli.md", commands(command)),
+        ("edge.md", edge::keys()),
         ("openapi.json", pretty(&openapi)),
         ("vend.schema.json", pretty(&model::spec::schema())),
     ];

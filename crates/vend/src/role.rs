@@ -15,7 +15,8 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 pub struct Lent(Vec<(String, OwnedFd)>);
 
 impl Lent {
-    /// Takes the sockets as sd_listen_fds(3) describes: descriptors from 3, names in `LISTEN_FDNAMES`.
+    /// Takes the sockets as sd_listen_fds(3) describes: descriptors from 3, names in `LISTEN_FDNAMES`, for whom
+    /// `LISTEN_PID` says, or for whoever is started where it says nothing.
     /// Must be called once, before any thread is started.
     pub fn take() -> Self {
         if std::env::var_os("VEND_SUPERVISED").is_some() {
@@ -24,10 +25,11 @@ impl Lent {
                 tracing::warn!(%error, "this role will not end with its supervisor");
             }
         }
-        let count: i32 = std::env::var("LISTEN_FDS")
-            .ok()
-            .and_then(|count| count.parse().ok())
-            .unwrap_or(0);
+        let said = |name: &str| std::env::var(name).ok();
+        // systemd says whom it means: a child of whoever was meant has none of these sockets.
+        let meant = said("LISTEN_PID").is_none_or(|pid| pid == std::process::id().to_string());
+        let count = said("LISTEN_FDS").filter(|_| meant);
+        let count: i32 = count.and_then(|count| count.parse().ok()).unwrap_or(0);
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':').map(str::to_owned);
         Self(
@@ -35,6 +37,16 @@ impl Lent {
                 .map(|index| (names.next().unwrap_or_default(), owned(3 + index)))
                 .collect(),
         )
+    }
+
+    /// For tests: sockets by name.
+    #[cfg(test)]
+    pub fn of(sockets: Vec<(String, OwnedFd)>) -> Self {
+        Self(sockets)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     fn one(&mut self, name: &str) -> Option<OwnedFd> {

@@ -1,17 +1,20 @@
 //! The roles that are little more than another crate's `run`.
 
-use std::{error::Error, net::TcpListener, process::ExitCode};
+mod balancer;
+
+use std::{error::Error, process::ExitCode};
 
 use clap::Args;
 use host::machine::{builder, hold};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    config::{Data, Platform, Trusted, Workers},
+    config::{Data, Platform},
     flow::chain,
-    role::Lent,
     up::Users,
 };
+
+pub use balancer::edge;
 
 #[derive(Debug, Args)]
 pub struct Up {
@@ -96,105 +99,6 @@ fn runs(data: &Data, is_builder: bool) -> Option<(String, String)> {
     }
     let holder = hold::holder(data.0.as_std_path()).filter(|_| is_builder)?;
     Some((format!("the builder ({holder})"), holder.end()))
-}
-
-pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
-    let Some(http) = lent.tcp("http") else {
-        eprintln!("error: edge is started by `vend up` or by systemd, which lend it its socket `http`");
-        return ExitCode::FAILURE;
-    };
-    let platform = match Platform::load(&data.platform_toml()) {
-        Ok(platform) => platform,
-        Err(error) => return failed(&error),
-    };
-    let own = &platform.edge;
-    let mut listeners = vec![edge::Listener {
-        proxied: own.proxied,
-        ..edge::Listener::http(http)
-    }];
-    if let Some(https) = lent.tcp("https") {
-        // There may be no certificate yet; one that comes is seen.
-        if let Err(error) = std::fs::create_dir_all(data.certificates()) {
-            return failed(&error);
-        }
-        let tls = edge::Tls {
-            certificates: data.certificates(),
-            minimum: own.minimum.0,
-            ciphers: own.ciphers.iter().map(|cipher| cipher.0.clone()).collect(),
-            clients: own.clients.as_ref().map(Trusted::clients),
-        };
-        listeners.push(edge::Listener {
-            socket: https,
-            speaks: edge::Speaks::Https(Box::new(tls)),
-            proxied: own.proxied,
-        });
-    }
-    let dns = match names(&platform, &mut lent) {
-        Ok(dns) => dns,
-        Err(why) => {
-            eprintln!("error: {}: `[dns]`: {why}", data.platform_toml());
-            return ExitCode::FAILURE;
-        }
-    };
-    let access_log = match platform.access_log.log(data.edge().join("access.log")) {
-        Ok(log) => log,
-        Err(why) => {
-            eprintln!("error: {}: `[access_log]`: {why}", data.platform_toml());
-            return ExitCode::FAILURE;
-        }
-    };
-    let config = edge::Config {
-        listeners,
-        admin: data.edge_socket(),
-        snapshot: data.edge().join("table.log"),
-        workers: Workers::or_cores(own.workers),
-        access_log: Some(access_log),
-        metrics: metrics(&platform, &mut lent),
-        limits: own.limits.limits(),
-        acme: platform.acme.as_ref().map(|authority| authority.acme(&data)),
-        datagrams: Vec::new(),
-        dns,
-        secrets: data.edge().join("secrets"),
-        roots: None,
-        zone: None,
-        bounds: None,
-        tidy: crate::tidy,
-    };
-    code(edge::run(config, ended()).await)
-}
-
-/// Where numbers are given away: a socket that was lent, or one of its own where systemd lends none. A port that somebody
-/// else has is no reason to serve nobody.
-fn metrics(platform: &Platform, lent: &mut Lent) -> Option<TcpListener> {
-    let lent = lent.tcp("metrics");
-    if lent.is_some() || std::env::var_os("VEND_SUPERVISED").is_some() {
-        return lent;
-    }
-    let address = platform.edge.metrics.0?;
-    let bound = TcpListener::bind(address);
-    bound
-        .inspect_err(|error| tracing::warn!(%error, %address, "nobody can ask for metrics"))
-        .ok()
-}
-
-/// The zones at the sockets that were lent for them.
-fn names(platform: &Platform, lent: &mut Lent) -> Result<Option<edge::Dns>, String> {
-    let zones = platform.dns.ready(&platform.domain)?;
-    let mut sockets = Vec::new();
-    while let (Some(udp), Some(tcp)) = (lent.udp("dns-udp"), lent.tcp("dns-tcp")) {
-        sockets.push((udp, tcp));
-    }
-    if zones.is_empty() {
-        return Ok(None);
-    }
-    if sockets.is_empty() {
-        return Err("nobody lent the sockets `dns-udp` and `dns-tcp`".into());
-    }
-    Ok(Some(edge::Dns {
-        zones,
-        sockets,
-        rate: platform.dns.rate,
-    }))
 }
 
 /// Until this process is told to stop.

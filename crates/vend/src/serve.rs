@@ -279,6 +279,10 @@ async fn wait_for_end() {
 /// What the API sees of the other roles.
 struct Eyes(Arc<World>);
 
+fn silent(error: edge::ClientError) -> Fault {
+    Fault::platform(format!("the edge does not answer: {}", chain(&error)))
+}
+
 impl web::Sight for Eyes {
     fn access(&self, wanted: edge::AccessNewest) -> BoxFuture<'_, Result<edge::AccessLines, Fault>> {
         Box::pin(async move {
@@ -310,11 +314,18 @@ impl web::Sight for Eyes {
     }
 
     fn targets(&self) -> BoxFuture<'_, Result<Vec<TargetHealth>, Fault>> {
+        Box::pin(async move { self.0.edge.health().await.map_err(silent) })
+    }
+
+    fn unbound(&self) -> BoxFuture<'_, Result<Vec<String>, Fault>> {
         Box::pin(async move {
-            let silent = |error: edge::ClientError| {
-                Fault::platform(format!("the edge does not answer: {}", chain(&error)))
-            };
-            self.0.edge.health().await.map_err(silent)
+            let sockets = self.0.edge.sockets().await.map_err(silent)?;
+            let shared = sockets.into_iter().filter(edge::OwnSeen::is_shared);
+            let closed = shared.filter_map(|seen| {
+                let (at, speaks, why) = (seen.address, seen.speaks, seen.problem?);
+                Some(format!("cannot listen at {at} ({speaks}): {why}"))
+            });
+            Ok(closed.collect())
         })
     }
 

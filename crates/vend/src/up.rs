@@ -4,12 +4,13 @@
 //! sd_listen_fds(3), so that systemd's socket units do the same): while a role is being restarted, connections wait in
 //! the socket's queue instead of being refused. It knows nothing of what the roles do.
 
+mod lend;
 mod replace;
 mod sockets;
 
 use std::{
     net::SocketAddr,
-    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     process::{ExitStatus, Stdio},
 };
 
@@ -32,9 +33,10 @@ use crate::{
     view::View,
 };
 
+use lend::{Role, lent, roles};
 pub use replace::replace;
 use replace::{Held, Running};
-use sockets::{listen, listen_local, listen_names, picked};
+use sockets::picked;
 
 /// How long a role may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(20);
@@ -115,22 +117,6 @@ impl Users {
                 edge: 64_201,
                 group: 64_200,
             },
-        }
-    }
-}
-
-struct Role {
-    name: &'static str,
-    user: Option<u32>,
-    sockets: Vec<(&'static str, OwnedFd)>,
-}
-
-impl Role {
-    /// How long it may take to end: edge finishes its visitors' requests first.
-    fn grace(&self) -> Duration {
-        match self.name {
-            "edge" => edge::Limits::default().drain + Duration::from_secs(5),
-            _ => GRACE,
         }
     }
 }
@@ -331,77 +317,6 @@ pub fn is_running(data: &Data) -> bool {
     lock.is_ok_and(|file| file.try_lock().is_err())
 }
 
-fn roles(
-    data: &Data,
-    platform: &Platform,
-    users: Users,
-    held: &mut Held,
-) -> Result<(Vec<Role>, Endpoints), Error> {
-    let (http, http_at) = listen("http", platform.listen.http, held)?;
-    let (api, api_at) = listen("api", platform.listen.api, held)?;
-    let local = match held.local("local") {
-        Some(local) => local,
-        None => listen_local(&data.api_socket())?,
-    };
-    let mut of_edge = vec![("http", http)];
-    let mut https_at = None;
-    if let Some(https) = platform.listen.https {
-        let (https, at) = listen("https", https, held)?;
-        of_edge.push(("https", https));
-        https_at = Some(at);
-    }
-    // A port that somebody else has is no reason to serve nobody.
-    let metrics = platform.edge.metrics.0;
-    let metrics = metrics.map(|at| listen("metrics", at, held)).transpose();
-    let metrics = metrics.unwrap_or_else(|error| {
-        warn!("nobody can ask for metrics: {}", crate::flow::chain(&error));
-        None
-    });
-    let metrics_at = metrics.as_ref().map(|(_, at)| *at);
-    of_edge.extend(metrics.map(|(socket, _)| ("metrics", socket)));
-    let mut dns_at = Vec::new();
-    for address in &platform.dns.listen {
-        let (udp, tcp, at) = listen_names(*address, held)?;
-        of_edge.extend([("dns-udp", udp), ("dns-tcp", tcp)]);
-        dns_at.push(at);
-    }
-    let roles = vec![
-        Role {
-            name: "node",
-            user: None,
-            sockets: Vec::new(),
-        },
-        Role {
-            name: "edge",
-            user: Some(users.edge),
-            sockets: of_edge,
-        },
-        Role {
-            name: "serve",
-            user: Some(users.serve),
-            sockets: vec![("local", local), ("api", api)],
-        },
-    ];
-    Ok((
-        roles,
-        Endpoints {
-            http: http_at,
-            api: api_at,
-            https: https_at,
-            dns: dns_at,
-            metrics: metrics_at,
-        },
-    ))
-}
-
-/// All sockets of the roles, once more: they outlive this program when another takes its place.
-fn lent(roles: &[Role]) -> Result<Vec<(&'static str, OwnedFd)>, Error> {
-    let sockets = roles.iter().flat_map(|role| &role.sockets);
-    let again = sockets.map(|(name, socket)| Ok((*name, socket.try_clone()?)));
-    let again: std::io::Result<_> = again.collect();
-    again.map_err(|source| Error::Replace { source })
-}
-
 fn write_endpoints(data: &Data, endpoints: &Endpoints) -> Result<(), Error> {
     let path = data.run().join("endpoints.json");
     let text = serde_json::to_string_pretty(endpoints).expect("addresses are plain data");
@@ -471,7 +386,9 @@ fn spawn(role: &Role, data: &Data, users: Users) -> Result<Child, Error> {
         .arg("--data")
         .arg(&data.0)
         .stdin(Stdio::null());
+    // The supervisor may have been meant by systemd; its children are by nobody else.
     command
+        .env_remove("LISTEN_PID")
         .env("VEND_SUPERVISED", "1")
         .env("LISTEN_FDS", role.sockets.len().to_string());
     let names: Vec<&str> = role.sockets.iter().map(|(name, _)| *name).collect();

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     clock,
     live::Shared,
+    own::{ALL, OwnSeen, Patience, Told},
     quota::{Quota, source},
 };
 
@@ -29,12 +30,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn run(dns: Dns, shared: Arc<Shared>) {
     let server = Arc::new(Server::new(dns.zones, Arc::clone(&shared)));
     let limit = Arc::new(Limit::new(dns.rate));
-    let mut tasks = JoinSet::new();
-    for (udp, tcp) in dns.sockets {
-        let opened = udp
-            .set_nonblocking(true)
-            .and_then(|()| tcp.set_nonblocking(true))
-            .and_then(|()| Ok((UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?)));
+    let (mut opening, mut tasks) = (JoinSet::new(), JoinSet::new());
+    for at in dns.unbound {
+        let shared = Arc::clone(&shared);
+        opening.spawn(async move { open(bound(at, &shared).await) });
+    }
+    for sockets in dns.sockets {
+        opening.spawn(async move { open(sockets) });
+    }
+    while let Some(opened) = opening.join_next().await {
+        let opened = opened.unwrap_or_else(|_| Err(io::ErrorKind::Interrupted.into()));
         let (udp, tcp) = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -51,6 +56,35 @@ pub async fn run(dns: Dns, shared: Arc<Shared>) {
         tasks.spawn(connections(tcp, Arc::clone(&server)));
     }
     while tasks.join_next().await.is_some() {}
+}
+
+type Plain = (std::net::UdpSocket, std::net::TcpListener);
+
+fn open((udp, tcp): Plain) -> io::Result<(UdpSocket, TcpListener)> {
+    udp.set_nonblocking(true)?;
+    tcp.set_nonblocking(true)?;
+    Ok((UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?))
+}
+
+/// Tries until both can be had.
+async fn bound(at: SocketAddr, shared: &Shared) -> Plain {
+    let (mut told, mut patience) = (Told::default(), Patience::default());
+    loop {
+        let tried = std::net::UdpSocket::bind(at).and_then(|udp| Ok((udp, std::net::TcpListener::bind(at)?)));
+        let seen = OwnSeen {
+            address: at,
+            speaks: "dns".to_owned(),
+            hosts: Vec::new(),
+            place: ALL.to_owned(),
+            problem: tried.as_ref().err().map(ToString::to_string),
+        };
+        told.tell((at, true), &seen);
+        shared.own.note(seen);
+        match tried {
+            Ok(sockets) => return sockets,
+            Err(_) => patience.wait().await,
+        }
+    }
 }
 
 async fn datagrams(socket: UdpSocket, server: Arc<Server>, limit: Arc<Limit>, shared: Arc<Shared>) {

@@ -26,7 +26,7 @@ pub(super) async fn exchange(session: &mut Session, request: Request) -> After {
     if session.ask.method == Method::Refused {
         return local(session, &Answer::not_allowed(), &mut request, None, started).await;
     }
-    let limited = request.body.limit(session.worker.bounds().body);
+    let limited = request.body.limit(session.worker.limits().body);
     if let Err(bad) =
         limited.and_then(|()| feed(&mut request.body, &mut session.input, &mut session.ask.wire))
     {
@@ -100,7 +100,7 @@ async fn attempt(
         ..
     } = session;
     let target = &*lease.link;
-    target.arm(worker.after(worker.limits.upstream));
+    target.arm(worker.after(worker.limits().upstream));
     let written = target.write_from(&ask.wire, sent).await;
     if written
         .as_ref()
@@ -131,7 +131,7 @@ async fn attempt(
     if !pumping.get() {
         return answer.await;
     }
-    let mut pump = std::pin::pin!(way.pump(input, &mut request.body, &mut ask.wire));
+    let mut pump = Box::pin(way.pump(input, &mut request.body, &mut ask.wire));
     tokio::select! {
         biased;
         done = &mut answer => done,
@@ -154,7 +154,7 @@ async fn finish(
     lease.answered(done.status);
     if done.upgraded {
         let client = (&*session.link, &mut session.input);
-        let (_, down) = tunnel::carry(&session.worker, client, (&lease.link, buffer)).await;
+        let (_, down) = Box::pin(tunnel::carry(&session.worker, client, (&lease.link, buffer))).await;
         told.heard.bytes.set(down);
     }
     let bytes = told.heard.bytes.get();

@@ -137,7 +137,7 @@ pub struct Way<'a> {
 impl Way<'_> {
     /// Brings the rest of the request's body. Ends early when the target takes no more: it may still answer.
     pub async fn pump(&self, input: &mut Buffer, body: &mut Body, out: &mut Vec<u8>) -> Result<(), Fail> {
-        let limits = &self.worker.limits;
+        let limits = self.worker.limits();
         let mut taken = true;
         self.target.arm(NEVER);
         while taken && !body.is_over() {
@@ -315,7 +315,7 @@ impl Way<'_> {
 
     /// Reads on in the answer; false at its end.
     async fn more(&self, buffer: &mut Buffer) -> Result<bool, Fail> {
-        let until = self.worker.after(self.worker.limits.upstream);
+        let until = self.worker.after(self.worker.limits().upstream);
         let count = self
             .target
             .read_until(buffer, until)
@@ -326,7 +326,7 @@ impl Way<'_> {
     }
 
     async fn send(&self, data: &[u8]) -> Result<(), Fail> {
-        let until = self.worker.after(self.worker.limits.idle);
+        let until = self.worker.after(self.worker.limits().idle);
         self.client
             .write_until(data, until)
             .await
@@ -343,7 +343,7 @@ pub async fn find_head(
     seen: &mut bool,
 ) -> Result<usize, Fail> {
     let mut scan = parse::Scan::default();
-    let limit = worker.limits.head;
+    let limit = worker.limits().head;
     loop {
         match scan.find(buffer.filled_part()).map_err(Fail::Bad)? {
             Some(length) if length <= limit => {
@@ -354,7 +354,7 @@ pub async fn find_head(
             _ => return Err(Fail::Bad(Bad("the head of the answer is too large"))),
         }
         if !pumping.get() {
-            target.arm(worker.after(worker.limits.upstream));
+            target.arm(worker.after(worker.limits().upstream));
         }
         match target.read(buffer).await {
             Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(Fail::Late),

@@ -31,7 +31,7 @@ impl Way<'_> {
 
     /// Traffic one way keeps both ways open.
     fn stir(&self) {
-        let until = self.worker.after(self.worker.limits.tunnel);
+        let until = self.worker.after(self.worker.limits().tunnel);
         self.from.arm(until);
         self.to.arm(until);
     }

@@ -190,7 +190,7 @@ impl Stream {
         heard: &Heard,
     ) -> Result<(u16, bool), Fail> {
         let target = &*lease.link;
-        target.arm(self.worker.after(self.worker.limits.upstream));
+        target.arm(self.worker.after(self.worker.limits().upstream));
         let written = target.write_from(&self.ask.wire, sent).await;
         if written
             .as_ref()
@@ -263,8 +263,8 @@ impl Back<'_> {
         out: &mut Vec<u8>,
         up: Option<&Cell<u64>>,
     ) -> Result<(), Fail> {
-        let limits = &self.worker.limits;
-        let most = self.worker.bounds().body;
+        let limits = self.worker.limits();
+        let most = self.worker.limits().body;
         let (mut trailers, mut total) = (None, 0);
         while trailers.is_none() {
             // While the client is waited for, the target is not.
@@ -304,7 +304,7 @@ impl Back<'_> {
 
     /// False when the target takes no more; it may still answer.
     async fn write(&self, data: &[u8]) -> bool {
-        self.target.arm(self.worker.after(self.worker.limits.upstream));
+        self.target.arm(self.worker.after(self.worker.limits().upstream));
         let written = self.target.write_all(data).await.is_ok();
         if written {
             self.target.arm(NEVER);
@@ -380,7 +380,7 @@ impl Back<'_> {
         frames: &mpsc::Sender<io::Result<Frame<Bytes>>>,
         buffer: &mut Buffer,
     ) -> Result<(), Fail> {
-        let limits = &self.worker.limits;
+        let limits = self.worker.limits();
         let mut body = body;
         while !body.is_over() {
             let mut data = Vec::new();

@@ -155,7 +155,7 @@ async fn ask(
 ) -> Result<Response<Incoming>, Unanswered> {
     tokio::select! {
         answer = line.sender.try_send_request(request) => answer.map_err(|lost| meaning(&lost)),
-        fail = passage.still(&stream.worker.limits) => Err(Unanswered::Failed(fail)),
+        fail = passage.still(stream.worker.limits()) => Err(Unanswered::Failed(fail)),
         // A client that resets its request frees the target at once.
         () = closed(&mut stream.response) => Err(Unanswered::Failed(Fail::ClientGone)),
     }
@@ -235,7 +235,7 @@ async fn pass(stream: &mut Stream, asked: &Asked<'_>, answer: Response<Incoming>
     }
     let end = tokio::select! {
         end = ended => end.unwrap_or(Err(Fail::ClientGone)),
-        fail = passage.still(&worker.limits) => Err(fail),
+        fail = passage.still(worker.limits()) => Err(fail),
     };
     heard.bytes.set(passage.bytes());
     if !matches!(end, Err(Fail::Broken)) {
@@ -319,7 +319,7 @@ async fn connect(worker: &Rc<Worker>, target: &Target) -> Result<Line, Answer> {
         let shaken = Builder::new(Local).handshake::<_, Up>(TokioIo::new(stream)).await;
         shaken.map_err(|_| Answer::target_unreachable())
     };
-    let connected = timeout(worker.limits.connect, connecting).await;
+    let connected = timeout(worker.limits().connect, connecting).await;
     let (sender, connection) = connected.unwrap_or_else(|_| Err(Answer::connect_timeout()))?;
     let line = worker.streams.keep(target, sender);
     let (leaving, number) = (target.clone(), line.number);

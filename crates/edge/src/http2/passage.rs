@@ -121,10 +121,10 @@ impl Passage {
     }
 
     /// Until nothing has moved for longer than it may: then, what that means.
-    pub async fn still(&self, limits: &Limits) -> Fail {
+    pub async fn still(&self, limits: Limits) -> Fail {
         let look = limits.idle.min(limits.upstream) / 4;
         loop {
-            let (patience, meaning) = self.patience(limits);
+            let (patience, meaning) = self.patience(&limits);
             let since = clock::ticks().saturating_sub(self.moved.get());
             let left = patience.saturating_sub(Duration::from_millis(since));
             if left.is_zero() {

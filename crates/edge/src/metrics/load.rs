@@ -45,6 +45,9 @@ pub struct TotalStats {
     pub targets: u32,
     #[serde(default)]
     pub unhealthy: u32,
+    /// Sockets at which nothing can be had, now.
+    #[serde(default)]
+    pub unbound: u32,
 }
 
 /// A target group.
@@ -98,6 +101,7 @@ impl Load {
                     .iter()
                     .map(|group| count(group, TargetState::Unhealthy))
                     .sum(),
+                unbound: shared.own.closed(),
             },
             groups: groups.iter().filter_map(GroupLoad::of).collect(),
             rules: rules.iter().filter_map(RuleLoad::of).collect(),

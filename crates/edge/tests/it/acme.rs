@@ -123,6 +123,7 @@ fn built_in() -> Dns {
             UdpSocket::bind(("127.0.0.1", port)).unwrap(),
             Socket::bind(("127.0.0.1", port)).unwrap(),
         )],
+        unbound: Vec::new(),
         rate: 0,
     }
 }

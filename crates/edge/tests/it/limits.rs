@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use edge::{Bounds, Format, Limits, Listener, Log};
+use edge::{Format, Limits, Listener, Log};
 use jiff::SignedDuration;
 use model::route::{Action, Stickiness, TargetState};
 use tokio::{
@@ -466,23 +466,56 @@ async fn a_tenant_is_closed_to_some_or_for_a_while_and_others_are_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn limits_of_who_asks_change_while_it_runs() {
+async fn limits_change_while_it_runs() {
     let folder = tempfile::tempdir().unwrap();
     let origin = Origin::named("ok").await;
-    let (bounds, changed) = tokio::sync::watch::channel(Bounds::from(&Limits::default()));
+    let (limits, changed) = tokio::sync::watch::channel(Limits::default());
     let listeners = vec![Listener::http(Socket::bind("127.0.0.1:0").unwrap())];
-    let edge = Edge::configured(&folder, listeners, |config| config.bounds = Some(changed));
+    let edge = Edge::configured(&folder, listeners, |config| config.limited = Some(changed));
     edge.apply(&shop(1, &[origin.address])).await;
     let post =
         "POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 9\r\nConnection: close\r\n\r\nnine more";
     assert_eq!(status(&edge.raw(post).await), 200);
     for (body, expected) in [(8, 413), (9, 200)] {
-        bounds.send_modify(|bounds| bounds.body = body);
+        limits.send_modify(|limits| limits.body = body);
         until("the limit holds", || async {
             status(&edge.raw(post).await) == expected
         })
         .await;
     }
+    let long = format!(
+        "GET / HTTP/1.1\r\nHost: shop.test\r\nX: {}\r\nConnection: close\r\n\r\n",
+        "x".repeat(2_000)
+    );
+    for (head, expected) in [(1_024, 400), (4_096, 200)] {
+        limits.send_modify(|limits| limits.head = head);
+        until("the limit of heads holds", || async {
+            status(&edge.raw(&long).await) == expected
+        })
+        .await;
+    }
+    // A client that says nothing is sent away in a second where it had a minute.
+    limits.send_modify(|limits| limits.idle = Duration::from_secs(1));
+    let mut quiet = edge.connect().await;
+    let ask = b"GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n";
+    soon("the limit of silence holds", async {
+        loop {
+            quiet.write_all(ask).await.unwrap();
+            message(&mut quiet).await;
+            let mut byte = [0];
+            match tokio::time::timeout(Duration::from_secs(5), quiet.read(&mut byte)).await {
+                Ok(end) => break assert_eq!(end.unwrap(), 0),
+                // It had not heard of it when the silence began.
+                Err(_) => {}
+            }
+        }
+    })
+    .await;
+    limits.send_modify(|limits| limits.tenant_requests = 1);
+    until("the limit of a tenant holds", || async {
+        status(&edge.get("shop.test", "/").await) == 429
+    })
+    .await;
     edge.stop().await;
 }
 

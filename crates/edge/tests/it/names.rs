@@ -42,6 +42,7 @@ fn edge(folder: &tempfile::TempDir, zones: Vec<Zone>, rate: u32) -> (Edge, Socke
     let http = vec![Listener::http(Socket::bind("127.0.0.1:0").unwrap())];
     let edge = Edge::configured(folder, http, |config| {
         config.dns = Some(Dns {
+            unbound: Vec::new(),
             zones,
             sockets: vec![(udp, tcp)],
             rate,

@@ -269,3 +269,87 @@ async fn the_next_edge_has_the_sockets_of_the_one_before() {
     );
     assert!(!folder.path().join("run/edge.heir").exists());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_that_cannot_be_bound_is_tried_again_while_the_others_serve() {
+    let folder = tempfile::tempdir().unwrap();
+    let (shop, other) = (Origin::named("the shop").await, Origin::named("the other").await);
+    let (taken, names) = (Socket::bind("127.0.0.1:0").unwrap(), free());
+    let (at, held) = (taken.local_addr().unwrap(), Socket::bind(names).unwrap());
+    let listeners = || vec![Listener::http(Socket::bind("127.0.0.1:0").unwrap())];
+    let unbound = || edge::Unbound {
+        address: at,
+        speaks: edge::Speaks::Http,
+        proxied: false,
+    };
+    let zone = edge::Zone::new(edge::ZoneWanted {
+        apex: "zone.test",
+        servers: &[],
+        addresses: &["192.0.2.1".parse().unwrap()],
+        contact: None,
+        ttl: 60,
+    });
+    let edge = Edge::configured(&folder, listeners(), |config| {
+        config.unbound.push(unbound());
+        config.dns = Some(edge::Dns {
+            zones: vec![zone.unwrap()],
+            sockets: Vec::new(),
+            unbound: vec![names],
+            rate: 0,
+        });
+    });
+    edge.apply(&table(1, &shop, &other)).await;
+    assert_eq!(body(&edge.get("shop.test", "/").await), "the shop");
+    let problems = || async {
+        let seen = edge.client.sockets().await.unwrap();
+        let shared = seen.into_iter().filter(|seen| seen.is_shared());
+        let problems = shared.map(|seen| (seen.speaks, seen.address, seen.problem.is_some()));
+        problems.collect::<Vec<_>>()
+    };
+    let (of_names, of_http) = ("dns".to_owned(), "http".to_owned());
+    let wanted = [(of_names.clone(), names, true), (of_http.clone(), at, true)];
+    until("both are known to be closed", || async {
+        problems().await == wanted
+    })
+    .await;
+    let why = edge.client.sockets().await.unwrap().remove(1).problem.unwrap();
+    assert!(why.contains("in use"), "{why}");
+    let metrics = edge.client.metrics().await.unwrap();
+    assert!(metrics.contains("vend_edge_sockets_unbound 2\n"), "{metrics}");
+    assert_eq!(edge.client.load().await.unwrap().totals.unbound, 2);
+    drop((taken, held));
+    let wanted = [(of_names, names, false), (of_http, at, false)];
+    until("both are open", || async { problems().await == wanted }).await;
+    for host in ["shop.test", "other.test"] {
+        assert_eq!(status(&get(at, host).await.unwrap()), 200, "{host}");
+    }
+    assert!(TcpStream::connect(names).await.is_ok());
+    assert_eq!(edge.client.load().await.unwrap().totals.unbound, 0);
+
+    // It goes to the next edge open: whoever connects in between waits.
+    let mut waits = TcpStream::connect(at).await.unwrap();
+    let ask = b"POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 4\r\n\r\n";
+    waits.write_all(ask).await.unwrap();
+    until("it is under way", || async {
+        edge.client.load().await.unwrap().totals.open > 0
+    })
+    .await;
+    let stopping = tokio::spawn(edge.stop());
+    until("the old one is ending", || async {
+        folder.path().join("run/edge.heir").exists()
+    })
+    .await;
+    let next = Edge::configured(&folder, listeners(), |config| config.unbound.push(unbound()));
+    until("the next one has it", || async {
+        next.client
+            .sockets()
+            .await
+            .is_ok_and(|seen| seen.iter().any(|seen| seen.problem.is_none()))
+    })
+    .await;
+    assert_eq!(body(&get(at, "other.test").await.unwrap()), "the other");
+    waits.write_all(b"body").await.unwrap();
+    assert!(world::message(&mut waits).await.ends_with("the shop"));
+    stopping.await.unwrap();
+    next.stop().await;
+}

@@ -119,26 +119,75 @@ async fn a_target_that_refuses_is_left_out_and_comes_back() {
     edge.stop().await;
 }
 
-/// Whoever is left when all have failed is asked all the same.
+/// Whoever is healthy and left out is still better than whoever is unhealthy, and nothing has failed open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_all_are_left_out_all_are_asked() {
     let folder = tempfile::tempdir().unwrap();
     let ill = |_: &str| "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 3\r\n\r\nill";
     let (first, second) = (Origin::answering(ill).await, Origin::answering(ill).await);
+    // Nobody answers health checks at this address.
+    let third = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let third = third.local_addr().map(|at| (at, third)).unwrap();
     let edge = Edge::with(&folder, edge::Limits::default(), 1);
-    edge.apply(&found_well(1, &[first.address, second.address]).await)
-        .await;
+    let mut table = found_well(1, &[first.address, second.address, third.0]).await;
+    let group = table.target_groups.get_mut("shop").unwrap();
+    group.health.interval = SignedDuration::from_millis(100);
+    // Whoever is back was as good as never left out.
+    group.ejection.as_mut().unwrap().time = SignedDuration::from_mins(10);
+    edge.apply(&table).await;
     all_healthy(&edge, 2).await;
-    assert_eq!(asked(&edge, 6, "ill").await, 6);
+    until("the third is unhealthy", || async {
+        let health = edge.client.health().await.unwrap();
+        health.iter().any(|seen| seen.state == TargetState::Unhealthy)
+    })
+    .await;
+    let count = || [first.requests().len(), second.requests().len()];
+    assert_eq!((asked(&edge, 6, "ill").await, count()), (6, [3, 3]));
     for target in [&first, &second] {
         assert_eq!(reason(&edge, target.address).await.as_deref(), LEFT_OUT);
-        assert_eq!(target.requests().len(), 3);
     }
     assert_eq!(
-        status(&edge.get("shop.test", "/").await),
-        500,
-        "a target's own answer"
+        (asked(&edge, 6, "ill").await, count()),
+        (6, [6, 6]),
+        "all are asked"
     );
+    let metrics = edge.client.metrics().await.unwrap();
+    assert!(
+        metrics.contains("vend_edge_panics_total{group=\"shop\"} 0\n"),
+        "{metrics}"
+    );
+    edge.stop().await;
+}
+
+/// As ALB: nothing is gained by refusing everybody. It is counted, and each target says that it is not well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_all_are_unhealthy_all_are_asked_and_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (Origin::named("first").await, Origin::named("second").await);
+    let edge = Edge::with(&folder, edge::Limits::default(), 1);
+    let mut table = found_well(1, &[first.address, second.address]).await;
+    let health = &mut table.target_groups.get_mut("shop").unwrap().health;
+    health.port = Some(world::refusing().port());
+    health.interval = SignedDuration::from_millis(100);
+    edge.apply(&table).await;
+    until("all are unhealthy", || async {
+        let health = edge.client.health().await.unwrap();
+        health.iter().all(|seen| seen.state == TargetState::Unhealthy)
+    })
+    .await;
+    assert_eq!(asked(&edge, 6, "first").await, 3);
+    let load = edge.client.load().await.unwrap();
+    assert_eq!((load.groups[0].panics, load.totals.unhealthy), (6, 2));
+    let metrics = edge.client.metrics().await.unwrap();
+    for line in [
+        "panics_total{group=\"shop\"} 6",
+        "targets{group=\"shop\",state=\"unhealthy\"} 2",
+    ] {
+        assert!(
+            metrics.contains(&format!("vend_edge_{line}\n")),
+            "{line}: {metrics}"
+        );
+    }
     edge.stop().await;
 }
 

@@ -103,7 +103,8 @@ impl Edge {
             secrets: folder.join("secrets"),
             roots: None,
             zone: None,
-            bounds: None,
+            limited: None,
+            unbound: Vec::new(),
             tidy: || (),
         };
         edit(&mut config);

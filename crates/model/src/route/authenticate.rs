@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Parameters that are added to the first request to the provider.
 const EXTRA: usize = 10;
@@ -11,33 +12,43 @@ const EXTRA: usize = 10;
 const TEXT: usize = 2048;
 
 /// An OpenID Connect provider, and what becomes of those whom it does not know. Names and meaning are ALB's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Authenticate {
     /// The provider as it names itself: `https://id.example.com`.
     pub issuer: String,
+    /// Where browsers are sent.
     pub authorization_endpoint: String,
+    /// Where a code is exchanged for tokens.
     pub token_endpoint: String,
+    /// Who says who somebody is.
     pub user_info_endpoint: String,
+    /// As the provider knows the edge.
     pub client_id: String,
     /// The name of the client's secret among those that the edge holds. The secret itself is never in a table.
     pub client_secret: String,
+    /// What browsers keep it in; `-0` and on are added.
     #[serde(default = "session_cookie")]
+    #[schema(default = session_cookie)]
     pub session_cookie: String,
+    /// What the provider is asked for.
     #[serde(default = "scope")]
+    #[schema(default = scope)]
     pub scope: String,
     /// For how long somebody stays signed in, whatever the provider says: 1 s to 7 days.
     #[serde(default = "session_timeout")]
+    #[schema(value_type = String, default = "168h")]
     pub session_timeout: SignedDuration,
     /// Added to the request for authorization: `prompt: login`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub extra_parameters: BTreeMap<String, String>,
+    /// What becomes of a request of somebody who has not signed in.
     #[serde(default)]
     pub on_unauthenticated: Unauthenticated,
 }
 
-/// What becomes of a request of somebody who has not signed in.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// `authenticate`: they are sent to the provider. `allow`: it goes on, without a word about who it is. `deny`: 401.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unauthenticated {
     /// They are sent to the provider.

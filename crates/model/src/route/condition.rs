@@ -1,19 +1,21 @@
 //! What a rule asks of a request beside host and path, and the patterns in which it asks.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::address::Network;
 
 /// Conditions of one rule. All must hold; of the values of one, any.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Conditions {
-    /// Regular expressions, of which one must be found in the host; beside `Rule::hosts`.
+    /// Regular expressions, of which one must be found in the host; beside `hosts`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub host_regexes: Vec<String>,
     /// The same for the path.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub path_regexes: Vec<String>,
+    /// Headers, of each of which one value must be there.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<HeaderCondition>,
     /// Compared as they are: methods know case and no wildcards.
@@ -24,6 +26,7 @@ pub struct Conditions {
     pub queries: Vec<Vec<Pair>>,
     /// Of the connection; `X-Forwarded-For` is not looked at.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
     pub sources: Vec<Network>,
 }
 
@@ -34,32 +37,37 @@ impl Conditions {
 }
 
 /// A header that must be there with one of these values, case aside. Several fields of one name are tried in order.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HeaderCondition {
     /// Any case, no wildcards; not `Host`.
     pub name: String,
+    /// With `*` and `?`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<String>,
+    /// Regular expressions, of which one must be found.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub regexes: Vec<String>,
 }
 
 /// A part of the query as it was sent, case aside. `\*` and `\?` stand for the characters themselves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pair {
     /// None: the value of any key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// With `*` and `?`.
     pub value: String,
 }
 
 /// A regular expression and what is put in the place of the first thing it finds; `$1` to `$9` are its groups.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rewrite {
+    /// Without look-around.
     pub regex: String,
+    /// What comes in its place.
     pub replace: String,
 }
 

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct TargetGroup {
@@ -13,7 +14,8 @@ pub struct TargetGroup {
     pub deregistration_delay: SignedDuration,
     #[serde(default, skip_serializing_if = "is_default")]
     pub algorithm: Algorithm,
-    /// What targets speak.
+    /// What targets speak. `http1` when nothing is said; `http2` without TLS, by prior knowledge; `grpc`: the same, with gRPC's own
+    /// failures.
     #[serde(default, skip_serializing_if = "is_default")]
     pub protocol: Protocol,
     /// How long the share of a target grows after it became healthy; zero is not at all.
@@ -48,8 +50,10 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Which healthy target of a group gets the next request.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Which healthy target of a group gets the next request. `round-robin` when nothing is said; `least-outstanding`: the one
+/// with the fewest requests under way; `weighted-random`: by chance; `anomaly-mitigation`: by chance, and less to a target that
+/// fails much more often than the others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Algorithm {
     #[default]
@@ -63,7 +67,7 @@ pub enum Algorithm {
 }
 
 /// What targets speak.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     #[default]
@@ -75,20 +79,24 @@ pub enum Protocol {
 }
 
 /// How a client stays with the target that it first got.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stickiness {
     /// By a cookie of the balancer's own, for 1 s to 7 days after the last request.
+    #[schema(value_type = String)]
     Duration(SignedDuration),
     /// For as long as the application's own cookie of this name lasts, and so long at most.
     Application {
+        /// Its name.
         cookie: String,
+        /// 1 s to 7 days.
+        #[schema(value_type = String)]
         duration: SignedDuration,
     },
 }
 
 /// The version of the PROXY protocol in which targets are told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProxyWord {
     V1,
@@ -96,11 +104,12 @@ pub enum ProxyWord {
 }
 
 /// When a target is left out because of what requests met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Ejection {
     /// Failures in a row: connections refused or lost, answers that did not come or were 5xx.
     pub failures: u32,
     /// How long it is left out.
+    #[schema(value_type = String)]
     pub time: SignedDuration,
 }
 
@@ -111,9 +120,11 @@ pub struct Target {
     pub address: SocketAddr,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schema(default)]
 pub struct HealthCheck {
+    /// How it is asked.
     #[serde(skip_serializing_if = "is_default")]
     pub protocol: HealthProtocol,
     /// Where it is asked; else where it gets traffic.
@@ -121,7 +132,11 @@ pub struct HealthCheck {
     pub port: Option<u16>,
     /// For gRPC the method: `/grpc.health.v1.Health/Check`.
     pub path: String,
+    /// From one time it is asked to the next.
+    #[schema(value_type = String)]
     pub interval: SignedDuration,
+    /// For its answer.
+    #[schema(value_type = String)]
     pub timeout: SignedDuration,
     /// Successes in a row that make an unhealthy target healthy, 2 to 10.
     pub healthy: u32,
@@ -147,8 +162,9 @@ impl Default for HealthCheck {
     }
 }
 
-/// How a target is asked whether it is well.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How a target is asked whether it is well. `http`: one GET, whose status decides. `tcp`: it accepts a connection. `grpc`: one
+/// unary call with an empty message, whose status decides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HealthProtocol {
     /// One GET; the status decides.

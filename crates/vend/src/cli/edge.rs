@@ -12,6 +12,7 @@ use clap::{Args, Subcommand};
 use edge::{Client, ClientError, Explanation, Question};
 use model::route::{Action, Rule, Table as Routes, TargetState, Unauthenticated};
 
+pub use config::keys;
 pub use doors::{access_text, closed_text};
 
 use super::{Exit, Failure, Global};
@@ -55,7 +56,8 @@ pub enum Ask {
     Top(top::Top),
     /// Show the names that the built-in name server answers, and why each is there.
     Names,
-    /// Show the sockets that domains and ports of apps have for themselves, and what is wrong with them.
+    /// Show the sockets that the load balancer opens itself, for domains, ports of apps and listeners that could not be bound
+    /// before, and what is wrong with them.
     Sockets,
     /// Show the certificates, and what is wrong with them.
     Certificates,

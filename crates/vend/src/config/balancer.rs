@@ -10,6 +10,8 @@ use serde::{
     Deserialize, Deserializer,
     de::{self, Error as _},
 };
+use tokio::sync::watch;
+use utoipa::ToSchema;
 
 use super::Rotate;
 
@@ -71,7 +73,7 @@ impl<'de> Deserialize<'de> for Metrics {
 }
 
 /// Limits of who asks, where 0 is none, and of what is asked.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limited {
     /// Open connections of one address.
@@ -82,11 +84,14 @@ pub struct Limited {
     pub requests_per_tenant: u32,
     /// Bytes of a request's body.
     pub body: u64,
-    /// Bytes of a request's head.
+    /// Bytes of a request's head, 1024 to 1048576.
+    #[schema(value_type = Option<u32>, default = 32768)]
     pub head: Option<Head>,
-    /// How long a request's head may take to arrive.
+    /// How long a request's head may take to arrive, `1s` to `1h`.
+    #[schema(value_type = Option<String>, default = "15s")]
     pub head_time: Option<Span>,
-    /// How long a connection may wait for its next request.
+    /// How long a connection may wait for its next request, `1s` to `1h`.
+    #[schema(value_type = Option<String>, default = "60s")]
     pub idle: Option<Span>,
 }
 
@@ -105,9 +110,12 @@ impl Limited {
         }
     }
 
-    /// What is read when the load balancer starts, and never again.
-    pub fn fixed(&self) -> impl fmt::Debug + use<> {
-        (self.requests_per_tenant, self.head, self.head_time, self.idle)
+    /// Has these limits hold from now on, at all that comes next.
+    pub fn hold(&self, held: &watch::Sender<Limits>) {
+        let now = self.limits();
+        if held.send_if_modified(|held| std::mem::replace(held, now) != now) {
+            tracing::info!(limits = ?self, "limits in force");
+        }
     }
 }
 
@@ -209,12 +217,14 @@ impl<'de> Deserialize<'de> for Cipher {
 }
 
 /// Whose certificates are let in.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Trusted {
     /// PEM: who may have signed one.
+    #[schema(value_type = String)]
     pub trust: Utf8PathBuf,
     /// PEM: lists of what is revoked, in date.
+    #[schema(value_type = Option<String>)]
     pub revoked: Option<Utf8PathBuf>,
 }
 
@@ -227,8 +237,8 @@ impl Trusted {
     }
 }
 
-/// What lines of an access log look like.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// What lines of an access log look like. `short` when nothing is said.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Shape {
     #[default]

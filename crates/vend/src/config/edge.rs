@@ -9,25 +9,29 @@ use camino::Utf8PathBuf;
 use edge::{Acme, Challenge, Zone, ZoneWanted};
 use model::route::{Listens, Speaks};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::{Data, Listen, Platform};
 
 /// The built-in name server.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(default)]
 pub struct Dns {
     /// Where it answers, over UDP and TCP; nowhere when there is nothing. A machine with several addresses names them one
     /// by one, because answers go out from where the socket is.
+    #[schema(value_type = Vec<String>)]
     pub listen: Vec<SocketAddr>,
-    /// `domain` alone when there are none.
+    /// The names that are answered, and all below. On a platform `domain` alone when there are none; alone, one at least.
     pub zones: Vec<String>,
     /// Names of the zones' servers, as their parents name them. `ns1.` and the zone when there are none.
     pub servers: Vec<String>,
     /// Where visitors reach the load balancer.
+    #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
-    /// A mail address.
+    /// A mail address. `hostmaster@` and the zone when nothing is said.
     pub contact: Option<String>,
-    /// How long answers may be kept.
+    /// Seconds for which answers may be kept.
     pub ttl_s: u32,
     /// Answers over UDP a second to one network; 0 is no limit.
     pub rate: u32,
@@ -127,8 +131,9 @@ impl Authority {
 }
 
 /// When a file of the access log gives way to a new one, and how much of the log stays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(default)]
 pub struct Rotate {
     /// What one file may have; 0 is no limit.
     pub size_mib: u64,

@@ -21,7 +21,10 @@ use tokio::time::{Duration, Instant, sleep};
 use tracing::warn;
 
 use super::Error;
-use crate::config::{Data, Platform};
+use crate::{
+    config::{Data, Platform},
+    flow::chain,
+};
 
 /// Over execve: what is left, as JSON.
 pub const VARIABLE: &str = "VEND_HELD";
@@ -79,6 +82,26 @@ impl Held {
         let socket = self.one(name, |socket| at(socket).is_some_and(|at| suits(at, wanted)))?;
         let at = at(&socket)?;
         Some((socket, at))
+    }
+
+    /// What serve had, for want of what it is to have: without any, nobody could ask what is wrong.
+    pub fn api(&mut self, error: Error) -> Result<(OwnedFd, SocketAddr), Error> {
+        let Some(socket) = self.one("api", |_| true) else {
+            return Err(error);
+        };
+        warn!("{}: the API stays where it is", chain(&error));
+        let at = TcpListener::from(socket.try_clone().map_err(|source| Error::Replace { source })?);
+        let at = at.local_addr().map_err(|source| Error::Replace { source })?;
+        Ok((socket, at))
+    }
+
+    /// For tests: sockets by name, as if of a supervisor before.
+    #[cfg(test)]
+    pub fn of(sockets: Vec<(String, OwnedFd)>) -> Self {
+        Self {
+            sockets,
+            roles: Vec::new(),
+        }
     }
 
     pub fn udp(&mut self, name: &str, wanted: SocketAddr) -> Option<OwnedFd> {

@@ -173,6 +173,9 @@ pub trait Sight: Send + Sync + 'static {
 
     fn targets(&self) -> BoxFuture<'_, Result<Vec<TargetHealth>, Fault>>;
 
+    /// What the load balancer's own listeners cannot be had at, and why, for people.
+    fn unbound(&self) -> BoxFuture<'_, Result<Vec<String>, Fault>>;
+
     /// What the node makes now that the first push will need, for people.
     fn preparing(&self) -> BoxFuture<'_, Result<Option<String>, Fault>>;
 

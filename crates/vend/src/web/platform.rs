@@ -26,12 +26,12 @@ pub async fn health(Held(state): Held<State>, caller: Caller) -> Result<Json<Hea
     let own = caller.0.tenant.clone();
     caller.may(Action::View, own.as_ref(), "platform")?;
     let sight = &state.sight;
-    let (hosts, targets, preparing) = tokio::join!(sight.hosts(), sight.targets(), sight.preparing());
+    let (hosts, unbound, preparing) = tokio::join!(sight.hosts(), sight.unbound(), sight.preparing());
     let store = state.store.read(|db| db.ledger_head()).await;
     let roles = vec![
         role("serve", store.err().map(|error| error.to_string())),
         node(hosts.and(preparing)),
-        role("edge", targets.err().map(|fault: Fault| fault.message)),
+        edge(unbound),
     ];
     Ok(Json(Health {
         ok: roles.iter().all(|role| role.ok),
@@ -47,6 +47,17 @@ fn node(preparing: Result<Option<String>, Fault>) -> RoleHealth {
             ..role("node", None)
         },
         Err(fault) => role("node", Some(fault.message)),
+    }
+}
+
+/// An edge that cannot be reached somewhere serves everywhere else.
+fn edge(unbound: Result<Vec<String>, Fault>) -> RoleHealth {
+    match unbound {
+        Ok(closed) => RoleHealth {
+            reason: (!closed.is_empty()).then(|| closed.join("; ")),
+            ..role("edge", None)
+        },
+        Err(fault) => role("edge", Some(fault.message)),
     }
 }
 

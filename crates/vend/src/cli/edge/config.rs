@@ -2,183 +2,24 @@
 //! force at once, but for its listeners; one that is wrong is named and changes nothing.
 
 mod alone;
+mod file;
 
-use std::{
-    collections::BTreeMap,
-    net::{SocketAddr, TcpListener, UdpSocket},
-};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
-use camino::{Utf8Path, Utf8PathBuf};
-use edge::{Acme, Challenge, Datagrams, Dns, Listener, Speaks, Tls};
-use jiff::SignedDuration;
+use camino::Utf8Path;
+use edge::{Acme, Challenge, Datagrams, Dns, Listener, Speaks, Tls, Unbound};
 use model::{
     Place,
-    route::{
-        Action, Algorithm, Authenticate, Conditions, Ejection, HealthCheck, Own, Protocol, ProxyWord,
-        Redirect, Rule, Stickiness, Table, Target, TargetGroup, Transforms, Weighted,
-    },
+    route::{Action, Own, Rule, Table, Target, TargetGroup, Weighted},
 };
-use serde::Deserialize;
 
 use super::Failure;
-use crate::config::{Cipher, Data, Limited, Minimum, Rotate, Shape, Trusted, Workers};
+use crate::config::{Data, Trusted};
+
+use file::{Config, Group, Listens, Spoken, Way, Written};
 
 pub use alone::run;
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    listeners: Vec<Listens>,
-    #[serde(default)]
-    rules: Vec<Written>,
-    #[serde(default)]
-    target_groups: BTreeMap<String, Group>,
-    #[serde(default)]
-    acme: Option<Authority>,
-    /// Where it runs, for groups whose targets have zones.
-    zone: Option<String>,
-    /// The folder of the secrets that rules name.
-    secrets: Option<Utf8PathBuf>,
-    /// PEM: who may have signed the certificates of providers of identities.
-    roots: Option<Utf8PathBuf>,
-    #[serde(default)]
-    dns: Option<crate::config::Dns>,
-    #[serde(default)]
-    access_log: Option<Logged>,
-    /// Where Prometheus asks.
-    #[serde(default)]
-    metrics: Option<SocketAddr>,
-    #[serde(default)]
-    limits: Limited,
-    /// One per core when nothing is said.
-    #[serde(default)]
-    workers: Option<Workers>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Listens {
-    address: SocketAddr,
-    speaks: Spoken,
-    /// Of `https`: the folder of certificates.
-    certificates: Option<Utf8PathBuf>,
-    /// Of `https`: `1.2` or `1.3`.
-    minimum: Option<Minimum>,
-    #[serde(default)]
-    ciphers: Vec<Cipher>,
-    clients: Option<Trusted>,
-    /// Of `tcp` and `udp`: the host whose rule says where connections go.
-    host: Option<String>,
-    #[serde(default)]
-    proxied: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Spoken {
-    Http,
-    Https,
-    Tcp,
-    Udp,
-    Sni,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Authority {
-    directory: String,
-    #[serde(default)]
-    contact: Vec<String>,
-    roots: Option<Utf8PathBuf>,
-    #[serde(default)]
-    challenge: Way,
-    /// By name, the hosts of each certificate.
-    certificates: BTreeMap<String, Vec<String>>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Way {
-    #[default]
-    Http,
-    Tls,
-    Dns,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Logged {
-    path: Utf8PathBuf,
-    #[serde(default)]
-    format: Shape,
-    /// One request in so many.
-    #[serde(default)]
-    one_in: u32,
-    #[serde(default)]
-    rotate: Rotate,
-}
-
-/// A rule, with exactly one of its actions. Rules are asked in the order of the file.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    #[serde(default)]
-    hosts: Vec<String>,
-    #[serde(default)]
-    paths: Vec<String>,
-    #[serde(default)]
-    conditions: Conditions,
-    #[serde(default)]
-    transforms: Transforms,
-    authenticate: Option<Authenticate>,
-    forward: Option<BTreeMap<String, u32>>,
-    stickiness: Option<SignedDuration>,
-    redirect: Option<Redirect>,
-    answer: Option<Fixed>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Fixed {
-    status: u16,
-    #[serde(default = "plain_text")]
-    content_type: String,
-    #[serde(default)]
-    body: String,
-}
-
-fn plain_text() -> String {
-    "text/plain; charset=utf-8".into()
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Group {
-    targets: Vec<SocketAddr>,
-    #[serde(default)]
-    health: HealthCheck,
-    #[serde(default = "five_minutes")]
-    deregistration_delay: SignedDuration,
-    #[serde(default)]
-    algorithm: Algorithm,
-    #[serde(default)]
-    protocol: Protocol,
-    #[serde(default)]
-    slow_start: SignedDuration,
-    stickiness: Option<Stickiness>,
-    ejection: Option<Ejection>,
-    proxy: Option<ProxyWord>,
-    /// Names lead to the targets themselves, for so long.
-    direct: Option<SignedDuration>,
-    /// By address.
-    #[serde(default)]
-    zones: BTreeMap<String, String>,
-}
-
-/// ALB's.
-fn five_minutes() -> SignedDuration {
-    SignedDuration::from_mins(5)
-}
+pub use file::keys;
 
 fn read(file: &Utf8Path) -> Result<Config, Failure> {
     let bad = |why: String| Failure {
@@ -221,36 +62,23 @@ fn written_as(value: serde_json::Value) -> Result<Config, (Vec<String>, String)>
     })
 }
 
+/// Keys with what they say.
+type Fixed = [(&'static str, String); 9];
+
 impl Config {
-    fn table(&self, version: u64) -> Result<Table, Failure> {
+    /// What it says of rules and target groups, which it no longer has afterwards: there may be a hundred thousand.
+    fn table(&mut self) -> Result<Table, Failure> {
         let place: Place = "local/edge/main".parse().expect("these are names");
-        let mut table = Table {
-            version,
-            ..Table::default()
+        let rules = std::mem::take(&mut self.rules);
+        let rules = (1..)
+            .zip(rules)
+            .map(|(priority, rule)| rule.made(priority, &place));
+        let groups = std::mem::take(&mut self.target_groups).into_iter();
+        let table = Table {
+            version: 1,
+            rules: rules.collect::<Result<_, _>>()?,
+            target_groups: groups.map(|(name, group)| (name, group.made())).collect(),
         };
-        for (priority, rule) in (1..).zip(&self.rules) {
-            table.rules.push(Rule {
-                priority,
-                place: place.clone(),
-                hosts: rule.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
-                paths: rule.paths.clone(),
-                conditions: rule.conditions.clone(),
-                transforms: rule.transforms.clone(),
-                access: Vec::new(),
-                own: Own::default(),
-                authenticate: rule.authenticate.clone().map(Box::new),
-                action: rule.action().ok_or_else(|| {
-                    Failure::usage(format!(
-                        "rule {priority} must have one of forward, redirect and answer"
-                    ))
-                })?,
-            });
-        }
-        let groups = self
-            .target_groups
-            .iter()
-            .map(|(name, group)| (name.clone(), group.made()));
-        table.target_groups = groups.collect();
         table
             .check()
             .map_err(|invalid| Failure::usage(invalid.to_string()))?;
@@ -271,12 +99,24 @@ impl Config {
         }
     }
 
-    fn listeners(&self) -> Result<Vec<Listener>, Failure> {
-        let streams = self
-            .listeners
-            .iter()
-            .filter(|listens| listens.speaks != Spoken::Udp);
-        streams.map(Listens::bind).collect()
+    /// Those that could be bound, and those that are tried again: one address that somebody else has takes nobody
+    /// down. When nothing can be bound, that is an error.
+    fn listeners(&self) -> Result<(Vec<Listener>, Vec<Unbound>), Failure> {
+        let (mut bound, mut unbound, mut failure) = (Vec::new(), Vec::new(), None);
+        for listens in self.listeners.iter().filter(|one| one.speaks != Spoken::Udp) {
+            let wanted = listens.wanted()?;
+            match TcpListener::bind(listens.address) {
+                Ok(socket) => bound.push(wanted.at(socket)),
+                Err(error) => {
+                    failure.get_or_insert_with(|| listens.failed(&error));
+                    unbound.push(wanted);
+                }
+            }
+        }
+        match failure {
+            Some(failure) if bound.is_empty() => Err(failure),
+            _ => Ok((bound, unbound)),
+        }
     }
 
     fn datagrams(&self) -> Result<Vec<Datagrams>, Failure> {
@@ -306,6 +146,7 @@ impl Config {
                 .ready("")
                 .map_err(|why| Failure::usage(format!("`dns`: {why}")))?,
             sockets: dns.listen.iter().map(bind).collect::<Result<_, Failure>>()?,
+            unbound: Vec::new(),
             rate: dns.rate,
         }))
     }
@@ -338,7 +179,7 @@ impl Config {
     }
 
     /// What is read when it starts, and never again.
-    fn fixed(&self) -> [(&'static str, String); 10] {
+    fn fixed(&self) -> Fixed {
         [
             ("listeners", format!("{:?}", self.listeners)),
             ("access_log", format!("{:?}", self.access_log)),
@@ -349,16 +190,12 @@ impl Config {
             ("roots", format!("{:?}", self.roots)),
             ("zone", format!("{:?}", self.zone)),
             ("workers", format!("{:?}", self.workers)),
-            (
-                "limits: requests_per_tenant, head, head_time, idle",
-                format!("{:?}", self.limits.fixed()),
-            ),
         ]
     }
 
     /// The keys that differ and have no effect before the next start.
-    fn later(&self, started: &Self) -> Vec<&'static str> {
-        let both = self.fixed().into_iter().zip(started.fixed());
+    fn later(&self, started: &Fixed) -> Vec<&'static str> {
+        let both = self.fixed().into_iter().zip(started);
         let changed = both.filter(|((_, now), (_, before))| now != before);
         changed.map(|((key, _), _)| key).collect()
     }
@@ -390,44 +227,59 @@ impl Config {
 }
 
 impl Written {
-    fn action(&self) -> Option<Action> {
-        let weighted = |(group, weight): (&String, &u32)| Weighted {
-            group: group.clone(),
-            weight: *weight,
-        };
-        match (&self.forward, &self.redirect, &self.answer) {
-            (Some(groups), None, None) => Some(Action::Forward {
-                groups: groups.iter().map(weighted).collect(),
+    fn made(self, priority: u32, place: &Place) -> Result<Rule, Failure> {
+        let mut hosts = self.hosts;
+        hosts.iter_mut().for_each(|host| host.make_ascii_lowercase());
+        let weighted = |(group, weight)| Weighted { group, weight };
+        let action = match (self.forward, self.redirect, self.answer) {
+            (Some(groups), None, None) => Action::Forward {
+                groups: groups.into_iter().map(weighted).collect(),
                 stickiness: self.stickiness,
-            }),
-            (None, Some(redirect), None) => Some(Action::Redirect(redirect.clone())),
-            (None, None, Some(fixed)) => Some(Action::FixedResponse {
+            },
+            (None, Some(redirect), None) => Action::Redirect(redirect),
+            (None, None, Some(fixed)) => Action::FixedResponse {
                 status: fixed.status,
-                content_type: fixed.content_type.clone(),
-                body: fixed.body.clone(),
-            }),
-            _ => None,
-        }
+                content_type: fixed.content_type,
+                body: fixed.body,
+            },
+            _ => {
+                return Err(Failure::usage(format!(
+                    "rule {priority} must have one of forward, redirect and answer"
+                )));
+            }
+        };
+        Ok(Rule {
+            priority,
+            place: place.clone(),
+            hosts,
+            paths: self.paths,
+            conditions: self.conditions,
+            transforms: self.transforms,
+            access: Vec::new(),
+            own: Own::default(),
+            authenticate: self.authenticate.map(Box::new),
+            action,
+        })
     }
 }
 
 impl Group {
-    fn made(&self) -> TargetGroup {
-        let target = |address: &SocketAddr| Target {
+    fn made(self) -> TargetGroup {
+        let target = |address: SocketAddr| Target {
             id: address.to_string(),
-            address: *address,
+            address,
         };
         TargetGroup {
-            targets: self.targets.iter().map(target).collect(),
-            health: self.health.clone(),
+            targets: self.targets.into_iter().map(target).collect(),
+            health: self.health,
             deregistration_delay: self.deregistration_delay,
             algorithm: self.algorithm,
             protocol: self.protocol,
             slow_start: self.slow_start,
-            stickiness: self.stickiness.clone(),
+            stickiness: self.stickiness,
             ejection: self.ejection,
             proxy: self.proxy,
-            zones: self.zones.clone(),
+            zones: self.zones,
             waking: false,
             direct: self.direct,
             away: None,
@@ -461,14 +313,18 @@ impl Listens {
             .host
             .clone()
             .ok_or_else(|| Failure::usage(format!("the listener {} needs `host`", self.address)))?;
-        let socket = UdpSocket::bind(self.address).map_err(|error| Failure {
-            cause: Some(error.to_string()),
-            ..Failure::failed(format!("cannot listen at {}", self.address))
-        })?;
+        let socket = UdpSocket::bind(self.address).map_err(|error| self.failed(&error))?;
         Ok(Datagrams::new(socket, host))
     }
 
-    fn bind(&self) -> Result<Listener, Failure> {
+    fn failed(&self, error: &std::io::Error) -> Failure {
+        Failure {
+            cause: Some(error.to_string()),
+            ..Failure::failed(format!("cannot listen at {}", self.address))
+        }
+    }
+
+    fn wanted(&self) -> Result<Unbound, Failure> {
         let needs = |what: &str| Failure::usage(format!("the listener {} needs `{what}`", self.address));
         let speaks = match self.speaks {
             Spoken::Http => Speaks::Http,
@@ -484,12 +340,8 @@ impl Listens {
                 clients: self.clients.as_ref().map(Trusted::clients),
             })),
         };
-        let socket = TcpListener::bind(self.address).map_err(|error| Failure {
-            cause: Some(error.to_string()),
-            ..Failure::failed(format!("cannot listen at {}", self.address))
-        })?;
-        Ok(Listener {
-            socket,
+        Ok(Unbound {
+            address: self.address,
             speaks,
             proxied: self.proxied,
         })

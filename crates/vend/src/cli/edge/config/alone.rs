@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use camino::Utf8Path;
-use edge::{Bounds, Client};
+use edge::{Client, Limits};
+use model::route::Table;
 use tokio::sync::watch;
 
-use super::{Config, read};
+use super::{Config, Fixed, read};
 use crate::{
     cli::{Failure, edge::failed},
     config::{Data, Workers},
@@ -19,12 +20,12 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until it is told to stop.
 pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
-    let config = read(file)?;
+    let mut config = read(file)?;
     // Nothing is bound for a file that is wrong.
-    config.table(1)?;
+    let table = config.table()?;
     config.sound()?;
     let _held = hold(data)?;
-    let listeners = config.listeners()?;
+    let (listeners, unbound) = config.listeners()?;
     for listener in &listeners {
         if let Ok(address) = listener.socket.local_addr() {
             crate::output::aloud(format_args!("listening at {address}"));
@@ -36,16 +37,17 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
             crate::output::aloud(format_args!("listening at {address}, for datagrams"));
         }
     }
-    let (sender, bounds) = watch::channel(Bounds::from(&config.limits()));
+    let (sender, limited) = watch::channel(config.limits());
     let running = edge::Config {
         listeners,
+        unbound,
         admin: data.edge_socket(),
         snapshot: data.edge().join("table.log"),
         workers: Workers::or_cores(config.workers),
         access_log: config.log()?,
         metrics: config.metrics()?,
         limits: config.limits(),
-        bounds: Some(bounds),
+        limited: Some(limited),
         acme: config.acme(data)?,
         datagrams,
         dns: config.names()?,
@@ -60,19 +62,24 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
     let client = Client::new(data.edge_socket());
     tokio::select! {
         ended = edge::run(running, ended()) => ended.map_err(|error| Failure::failed(chain(&error))),
-        failure = keep(file, config, &client, &sender) => Err(failure),
+        failure = keep(file, (config, table), &client, &sender) => Err(failure),
     }
 }
 
 /// Puts the file in force, and what it becomes. Returns only when the edge takes no table at all.
-async fn keep(file: &Utf8Path, config: Config, client: &Client, bounds: &watch::Sender<Bounds>) -> Failure {
+async fn keep(
+    file: &Utf8Path,
+    first: (Config, Table),
+    client: &Client,
+    limits: &watch::Sender<Limits>,
+) -> Failure {
     let mut changed = written(file);
-    let started = config.clone();
-    let mut wanted = Some(config);
+    let started = first.0.fixed();
+    let mut wanted = Some(first);
     loop {
-        if let Some(config) = wanted.take() {
-            match apply(&config, client).await {
-                Ok(()) => settle(&config, &started, bounds),
+        if let Some((config, table)) = wanted.take() {
+            match apply(table, client).await {
+                Ok(()) => settle(&config, &started, limits),
                 Err(failure) => tracing::error!(
                     why = failure.what,
                     cause = failure.cause,
@@ -84,8 +91,12 @@ async fn keep(file: &Utf8Path, config: Config, client: &Client, bounds: &watch::
         let now = written(file);
         if now != changed {
             changed = now;
-            match read(file) {
-                Ok(config) => wanted = Some(config),
+            let read = read(file).and_then(|mut config| {
+                let table = config.table()?;
+                Ok((config, table))
+            });
+            match read {
+                Ok(read) => wanted = Some(read),
                 Err(failure) => tracing::error!(
                     why = failure.what,
                     cause = failure.cause,
@@ -97,12 +108,8 @@ async fn keep(file: &Utf8Path, config: Config, client: &Client, bounds: &watch::
 }
 
 /// What else of a file in force counts now, and what does not.
-pub(super) fn settle(config: &Config, started: &Config, bounds: &watch::Sender<Bounds>) {
-    let now = Bounds::from(&config.limits());
-    let differs = bounds.send_if_modified(|held| std::mem::replace(held, now) != now);
-    if differs {
-        tracing::info!(limits = ?config.limits, "limits in force");
-    }
+pub(super) fn settle(config: &Config, started: &Fixed, limits: &watch::Sender<Limits>) {
+    config.limits.hold(limits);
     for key in config.later(started) {
         tracing::warn!(key, "`{key}` has changed: it takes effect at the next start");
     }
@@ -128,13 +135,16 @@ fn written(file: &Utf8Path) -> Option<(std::time::SystemTime, u64)> {
     Some((about.modified().ok()?, about.len()))
 }
 
-async fn apply(config: &Config, client: &Client) -> Result<(), Failure> {
+async fn apply(table: Table, client: &Client) -> Result<(), Failure> {
     let mut tries = 0;
     loop {
         // The door opens a moment after the start.
         match client.version().await {
             Ok(version) => {
-                let table = config.table(version + 1)?;
+                let table = Table {
+                    version: version + 1,
+                    ..table
+                };
                 return client.apply(&table).await.map(|_| ()).map_err(failed);
             }
             Err(error) if tries > 100 => return Err(failed(error)),

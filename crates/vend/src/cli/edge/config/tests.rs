@@ -1,6 +1,6 @@
 //! `edge.yaml`: the guide's samples, and what is said of wrong ones.
 
-use edge::Bounds;
+use jiff::SignedDuration;
 use tokio::sync::watch;
 
 use super::{
@@ -26,10 +26,10 @@ fn config(text: &str) -> Result<Config, String> {
 fn the_guide_shows_files_that_work() {
     let (parts, blocks): (Vec<String>, Vec<String>) =
         guide().into_iter().partition(|block| block.starts_with("rules:"));
-    let recipe = config(&format!("listeners: []\n{}", parts.concat())).unwrap();
-    assert_eq!(recipe.table(1).unwrap().rules.len(), 1);
-    let whole = config(&blocks.concat()).unwrap();
-    let table = whole.table(1).unwrap();
+    let mut recipe = config(&format!("listeners: []\n{}", parts.concat())).unwrap();
+    assert_eq!(recipe.table().unwrap().rules.len(), 1);
+    let mut whole = config(&blocks.concat()).unwrap();
+    let table = whole.table().unwrap();
     assert_eq!((table.rules.len(), table.target_groups.len()), (5, 3));
     assert_eq!(
         table.rules[2].authenticate.as_ref().unwrap().client_secret,
@@ -51,10 +51,10 @@ listeners:
 rules: [{ hosts: [game.test], forward: { game: 1 } }]
 target_groups: { game: { targets: ['127.0.0.1:9'], direct: 10s, health: { port: 80 } } }
 ";
-    let file = config(text).unwrap();
-    assert_eq!(file.listeners().unwrap().len(), 1);
+    let mut file = config(text).unwrap();
+    assert_eq!(file.listeners().unwrap().0.len(), 1);
     assert_eq!(file.datagrams().unwrap()[0].host, "game.test");
-    let group = &file.table(1).unwrap().target_groups["game"];
+    let group = &file.table().unwrap().target_groups["game"];
     assert_eq!(
         (group.direct, group.health.port),
         (Some(SignedDuration::from_secs(10)), Some(80))
@@ -116,16 +116,31 @@ fn what_is_read_at_the_start_only_is_named() {
     let now =
         format!("{text}metrics: '127.0.0.1:9'\naccess_log: {{ path: a }}\nlimits: {{ body: 7 }}\nrules: []");
     let now = config(&now).unwrap();
-    assert_eq!(now.later(&started), ["access_log", "metrics"]);
-    let head = config(&format!("{text}limits: {{ body: 7, head: 2048 }}\n")).unwrap();
-    assert_eq!(
-        head.later(&started),
-        ["limits: requests_per_tenant, head, head_time, idle"]
-    );
-    assert_eq!(started.later(&started), [""; 0]);
-    let (sender, bounds) = watch::channel(Bounds::from(&started.limits()));
-    settle(&now, &started, &sender);
-    assert_eq!(bounds.borrow().body, 7);
+    assert_eq!(now.later(&started.fixed()), ["access_log", "metrics"]);
+    assert_eq!(started.later(&started.fixed()), [""; 0]);
+    let (sender, limits) = watch::channel(started.limits());
+    let now = config(&format!("{text}limits: {{ body: 7, head: 2048, idle: 5s }}\n")).unwrap();
+    assert_eq!(now.later(&started.fixed()), [""; 0], "limits hold at once");
+    settle(&now, &started.fixed(), &sender);
+    let limits = *limits.borrow();
+    assert_eq!((limits.body, limits.head, limits.idle.as_secs()), (7, 2048, 5));
+}
+
+#[test]
+fn an_address_that_somebody_else_has_is_tried_again() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = taken.local_addr().unwrap();
+    let one = format!("{{ address: '{at}', speaks: sni, proxied: true }}");
+    let both = config(&format!(
+        "listeners: [{one}, {{ address: '127.0.0.1:0', speaks: http }}]\n"
+    ));
+    let (bound, unbound) = both.unwrap().listeners().unwrap();
+    assert_eq!((bound.len(), unbound.len()), (1, 1));
+    assert_eq!(unbound[0].address, at);
+    assert!(unbound[0].proxied && matches!(unbound[0].speaks, Speaks::Sni));
+    let alone = config(&format!("listeners: [{one}]\n")).unwrap().listeners();
+    let why = alone.unwrap_err();
+    assert_eq!(why.what, format!("cannot listen at {at}"), "nobody could come");
 }
 
 #[test]
@@ -207,7 +222,7 @@ fn what_is_wrong_is_said() {
     ] {
         let error = config(&format!("{listener}{rules}"))
             .unwrap()
-            .table(1)
+            .table()
             .err()
             .unwrap();
         assert!(error.what.contains(expected), "{}", error.what);

@@ -34,6 +34,8 @@ pub struct Rates {
     /// Of all groups, asked for or not.
     pub targets: u32,
     pub unhealthy: u32,
+    /// Sockets at which nothing can be had.
+    pub unbound: u32,
     pub groups: Vec<Group>,
     pub rules: Vec<Rule>,
     /// Of which the busiest are shown.
@@ -119,6 +121,7 @@ impl Rates {
             waking: is.waking,
             targets: is.targets,
             unhealthy: is.unhealthy,
+            unbound: is.unbound,
             groups_asked: groups.len(),
             rules_asked: now.rules.len(),
             rules: rules.collect(),

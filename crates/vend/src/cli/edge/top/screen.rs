@@ -86,7 +86,7 @@ fn head(rates: &Rates, output: &Output, width: usize) -> Vec<String> {
     );
     let second = format!(
         "a second: no rule {}  malformed {}  handshakes failed {}  limited {}  retries {}   waking: {}   targets: {}, \
-         unhealthy {}",
+         unhealthy {}{}",
         number(rates.unmatched),
         number(rates.malformed),
         number(rates.handshakes),
@@ -95,8 +95,12 @@ fn head(rates: &Rates, output: &Output, width: usize) -> Vec<String> {
         rates.waking,
         rates.targets,
         rates.unhealthy,
+        match rates.unbound {
+            0 => String::new(),
+            count => format!("   not listening: {count} (vend edge sockets)"),
+        },
     );
-    let tone = match rates.unhealthy > 0 || rates.limited > 0.0 {
+    let tone = match rates.unhealthy > 0 || rates.unbound > 0 || rates.limited > 0.0 {
         true => Tone::Wait,
         false => Tone::Plain,
     };

@@ -218,6 +218,10 @@ impl Sight for Machine {
         done(Vec::new())
     }
 
+    fn unbound(&self) -> BoxFuture<'_, Result<Vec<String>, Fault>> {
+        done(Vec::new())
+    }
+
     fn preparing(&self) -> BoxFuture<'_, Result<Option<String>, Fault>> {
         done(Some("build image".to_owned()))
     }

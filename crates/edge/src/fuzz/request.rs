@@ -1,0 +1,47 @@
+//! Heads of requests.
+
+use super::{ends, find};
+use crate::{
+    head::Ask,
+    http1::{
+        frame::{Bad, Body},
+        parse,
+    },
+};
+
+/// Reads a request's head from any bytes. What is written for the target must be one whole head, and must be read by
+/// the same reader as the same request: else two readers could disagree about where it ends.
+///
+/// # Panics
+/// When it is not so.
+pub fn request(bytes: &[u8]) {
+    let Some(length) = find(bytes) else { return };
+    let mut first = Ask::default();
+    let Ok(read) = parse::request(&bytes[..length], &ends(), (7, 11), &mut first) else {
+        return;
+    };
+    assert_eq!(find(&first.wire), Some(first.wire.len()), "it writes one head");
+    let mut second = Ask::default();
+    let again = match parse::request(&first.wire, &ends(), (7, 11), &mut second) {
+        Ok(again) => again,
+        // The lines that are added can be more than the reader takes.
+        Err(Bad("there are too many header fields")) => return,
+        Err(bad) => panic!("what is written cannot be read: {bad}"),
+    };
+    assert_eq!(left(&read.body), left(&again.body), "the body ends elsewhere");
+    assert_eq!(
+        (first.method_name(), first.target()),
+        (second.method_name(), second.target())
+    );
+    assert!(first.host.is_empty() || first.host == second.host, "another host");
+    assert!(!again.http10, "targets get HTTP/1.1");
+    assert!(!read.upgrade || read.body.is_over(), "an upgrade has a body");
+}
+
+fn left(body: &Body) -> Option<u64> {
+    match body {
+        Body::Empty => Some(0),
+        Body::Length(left) => Some(*left),
+        Body::Chunked(_) | Body::UntilClose => None,
+    }
+}
