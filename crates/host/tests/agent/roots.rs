@@ -18,7 +18,9 @@ suite=$1; shift
 if [ -n "$suite" ]; then
     mkdir -p lists/partial cache/archives/partial
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $suite main" >list
-    printf 'Dir::Etc::SourceList "%s/list";\nDir::Etc::SourceParts "/none";\nDir::State::Lists "%s/lists";\nDir::Cache "%s/cache";\nAcquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";\n' "$PWD" "$PWD" "$PWD" >conf
+    # Not that of this machine: nothing is installed.
+    : >status
+    printf 'Dir::State::Status "%s/status";\nDir::Etc::SourceList "%s/list";\nDir::Etc::SourceParts "/none";\nDir::State::Lists "%s/lists";\nDir::Cache "%s/cache";\nAcquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";\n' "$PWD" "$PWD" "$PWD" "$PWD" >conf
     APT_CONFIG=$PWD/conf; export APT_CONFIG
     apt-get update -qq
 fi
@@ -127,6 +129,7 @@ fn musl() -> Option<tempfile::TempDir> {
     let kept = bare()?;
     let files = packages("", &["musl", "musl-dev"])?;
     let libraries = files.join("usr/lib/x86_64-linux-musl");
+    let library = files.join("lib/x86_64-linux-musl/libc.so");
     let source = kept.path().join("tmp/worker.c");
     fs::write(&source, SOURCE).unwrap();
     let mut compile = Command::new("gcc");
@@ -138,14 +141,12 @@ fn musl() -> Option<tempfile::TempDir> {
         .arg(kept.path().join("bin/worker"))
         .args(["crt1.o", "crti.o"].map(|object| libraries.join(object)))
         .arg(&source)
-        .arg(libraries.join("libc.so"))
+        .arg("-L")
+        .arg(library.parent().unwrap())
+        .arg("-lc")
         .arg(libraries.join("crtn.o"));
     compile.status().ok().filter(|status| status.success())?;
-    fs::copy(
-        libraries.join("libc.so"),
-        kept.path().join("lib/ld-musl-x86_64.so.1"),
-    )
-    .unwrap();
+    fs::copy(library, kept.path().join("lib/ld-musl-x86_64.so.1")).unwrap();
     Some(kept)
 }
 

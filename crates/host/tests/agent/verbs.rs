@@ -90,7 +90,11 @@ async fn states_are_asked_for() {
                 4,
                 "Unit none.service could not be found.\n",
             ),
-            ("systemctl status | cut -d' ' -f1", 0, "bad.service\nup.service\n"),
+            (
+                "systemctl status | cut -d' ' -f1 | grep 'service$'",
+                0,
+                "bad.service\nup.service\n",
+            ),
             ("systemctl stop none 2>/dev/null", 5, ""),
             ("systemctl restart none 2>/dev/null", 5, ""),
             ("systemctl reload none 2>/dev/null", 5, ""),
@@ -209,7 +213,7 @@ async fn units_are_enabled_by_many_names() {
     .await;
     for (name, said) in [
         ("real", "20 20\n"),
-        ("many@first", "many@first.service of many for first\n"),
+        ("many_first", "many@first.service of many for first\n"),
     ] {
         assert!(
             world.until(|| world.log(name).contains(said)).await,
