@@ -22,6 +22,7 @@ mod clock;
 pub mod image;
 pub mod layer;
 pub mod logs;
+pub mod lookup;
 pub mod objects;
 pub mod oci;
 pub mod tree;

@@ -76,6 +76,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    host::lookup::by_files_and_dns();
     // Inside hosts and builds the same file goes by other names; they must start fast and small.
     if let Some(code) = inside(&std::env::args().collect::<Vec<_>>()) {
         return code;

@@ -207,6 +207,11 @@ pub struct ControlOrder {
     pub signal: Option<String>,
     #[serde(default)]
     pub only_main: bool,
+    /// Which are listed, by kind and by systemd's words for what they do; all when empty.
+    #[serde(default)]
+    pub types: Vec<String>,
+    #[serde(default)]
+    pub states: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

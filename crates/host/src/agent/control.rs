@@ -21,7 +21,7 @@ pub async fn control(services: &Services, order: &ControlOrder) -> ControlOutcom
         "list-units" => call.list_units(out),
         "list-unit-files" => call.list_files(out),
         "list-timers" => call.list_timers(out),
-        "is-system-running" => out.stdout.push_str("running\n"),
+        "is-system-running" => call.is_running(out),
         "get-default" => out.stdout.push_str("multi-user.target\n"),
         "show-environment" | "set-environment" | "unset-environment" | "import-environment" => {
             call.environment(out);
@@ -34,13 +34,17 @@ pub async fn control(services: &Services, order: &ControlOrder) -> ControlOutcom
             );
             fail(out, why);
         }
-        _ if order.units.is_empty() && order.verb != "show" && order.verb != "reset-failed" => {
-            fail(out, "Too few arguments.\n".to_owned());
-        }
+        "status" if order.units.is_empty() => call.list_units(out),
+        "reset-failed" if order.units.is_empty() => services.forgive_all().await,
+        "show" if order.units.is_empty() => {}
+        _ if order.units.is_empty() => fail(out, "Too few arguments.\n".to_owned()),
+        "is-active" | "is-failed" | "is-enabled" => call.any(out).await,
         _ => {
-            let mut units = call.units();
-            // As systemd orders them: a service finds what was opened for it.
-            units.sort_by_key(|unit| kind(unit) != Some("socket"));
+            let mut units = call.units(out);
+            if order.verb.ends_with("start") {
+                // As systemd orders them: a service finds what was opened for it.
+                units.sort_by_key(|unit| kind(unit) != Some("socket"));
+            }
             for unit in units {
                 call.one(&unit, out).await;
             }
@@ -55,10 +59,26 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// The units that are meant: a pattern means those that are loaded.
-    fn units(&self) -> Vec<String> {
+    /// One of them is enough.
+    async fn any(&self, out: &mut ControlOutcome) {
+        let mut best: Option<u8> = None;
+        for unit in self.units(out) {
+            out.code = 0;
+            self.one(&unit, out).await;
+            best = Some(best.map_or(out.code, |best| best.min(out.code)));
+        }
+        // A pattern that nothing matches is one that none is enough for.
+        out.code = best.unwrap_or(1);
+    }
+
+    /// The units that are meant: a pattern means those that are loaded, a path a file to link.
+    fn units(&self, out: &mut ControlOutcome) -> Vec<String> {
         let mut units = Vec::new();
         for word in &self.order.units {
+            if word.starts_with('/') && matches!(self.order.verb.as_str(), "enable" | "reenable" | "link") {
+                units.extend(self.link(word, out));
+                continue;
+            }
             let pattern = word
                 .contains(['*', '?', '['])
                 .then(|| globset::Glob::new(word).ok());
@@ -91,6 +111,7 @@ impl Call<'_> {
             "reset-failed" if self.state(unit).is_none() => self.services.forgive(unit),
             "reset-failed" => self.wish(unit, Wish::ResetFailed, out).await,
             "enable" | "reenable" | "preset" => self.enable(unit, out).await,
+            "link" => {}
             "disable" => self.disable(unit, out).await,
             "mask" => self.mask(unit, out).await,
             "unmask" => self.unmask(unit, out),
@@ -178,6 +199,16 @@ impl Call<'_> {
             None if self.services.failure(unit).is_some() => ServiceState::Failed,
             None => ServiceState::Inactive,
         }
+    }
+
+    fn is_running(&self, out: &mut ControlOutcome) {
+        let failed = self
+            .services
+            .list()
+            .iter()
+            .any(|status| status.state == ServiceState::Failed);
+        let (code, word) = if failed { (1, "degraded") } else { (0, "running") };
+        say(out, self.order.quiet, code, word);
     }
 
     fn is_active(&self, unit: &str, out: &mut ControlOutcome) {

@@ -428,7 +428,7 @@ impl Supervisor {
         self.tell(News::Gone);
         // What it left behind may take as long to end as a stop may.
         self.enter(ServiceState::Deactivating, "stop-sigterm", None);
-        if exit.is_success() {
+        if self.definition.unit.ends_well(exit) {
             launch::stop_lines(&self.definition, &self.surroundings, None).await;
         }
         launch::sweep(&self.definition.unit, &self.surroundings, &main).await;
@@ -440,7 +440,7 @@ impl Supervisor {
 
     fn after_end(&mut self, exit: Exit, lived: Duration) {
         let unit = &self.definition.unit;
-        let good = exit.is_success() || unit.success.contains(&exit);
+        let good = unit.ends_well(exit);
         let again = match (
             unit.never_after.contains(&exit),
             unit.always_after.contains(&exit),
@@ -537,6 +537,7 @@ fn restarts(policy: Restart, exit: Exit, good: bool) -> bool {
         Restart::OnSuccess => good,
         Restart::OnFailure => !good,
         Restart::OnAbnormal => !good && !matches!(exit, Exit::Code(_)),
+        Restart::OnAbort => !good && matches!(exit, Exit::Signal(_)),
     }
 }
 
@@ -564,13 +565,15 @@ mod tests {
     #[test]
     fn policies() {
         let killed = Exit::Signal(9);
-        for (policy, clean, one, kill) in [
-            (Restart::Never, false, false, false),
-            (Restart::Always, true, true, true),
-            (Restart::OnSuccess, true, false, false),
-            (Restart::OnFailure, false, true, true),
-            (Restart::OnAbnormal, false, false, true),
+        for (policy, clean, one, kill, late) in [
+            (Restart::Never, false, false, false, false),
+            (Restart::Always, true, true, true, true),
+            (Restart::OnSuccess, true, false, false, false),
+            (Restart::OnFailure, false, true, true, true),
+            (Restart::OnAbnormal, false, false, true, true),
+            (Restart::OnAbort, false, false, true, false),
         ] {
+            assert_eq!(restarts(policy, Exit::Unknown, false), late, "{policy:?}");
             assert_eq!(restarts(policy, Exit::Code(0), true), clean, "{policy:?}");
             assert_eq!(restarts(policy, Exit::Code(1), false), one, "{policy:?}");
             assert_eq!(restarts(policy, killed, false), kill, "{policy:?}");

@@ -69,6 +69,11 @@ fn base(argv0: &str) -> &str {
 }
 
 fn systemctl(arguments: &[String]) -> ExitCode {
+    if arguments.iter().any(|word| word == "--version") {
+        // The one whose answers these are, for scripts that compare.
+        println!("systemd 252 (vend)");
+        return ExitCode::SUCCESS;
+    }
     let order = match parse(arguments) {
         Ok(order) => order,
         Err(why) => {
@@ -88,11 +93,16 @@ fn service(layout: &Layout, arguments: &[String]) -> ExitCode {
         .collect();
     match words[..] {
         [] if arguments.iter().any(|word| word == "--status-all") => answer(&order("list-units", None)),
+        [name] if arguments.iter().any(|word| word == "--full-restart") => {
+            answer(&order("restart", Some(name)))
+        }
+        [name, "force-stop", ..] => answer(&ControlOrder {
+            signal: Some("KILL".to_owned()),
+            ..order("kill", Some(name))
+        }),
         [name, verb, ..] => match init_script(layout, name) {
-            // What systemd has no verb for is the script's own.
-            Some(script) if !matches!(verb, "start" | "stop" | "restart" | "try-restart") => {
-                init(&script, verb)
-            }
+            // What systemd has no verb for, as `configtest`, is the script's own.
+            Some(script) if !is_verb(verb, has_unit(layout, name)) => init(&script, verb),
             _ => answer(&order(verb, Some(name))),
         },
         _ => {
@@ -100,6 +110,12 @@ fn service(layout: &Layout, arguments: &[String]) -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// Does the agent do that? Of what is only a script it knows no more than whether it was started.
+fn is_verb(verb: &str, of_unit: bool) -> bool {
+    matches!(verb, "start" | "stop" | "restart" | "try-restart")
+        || (of_unit && matches!(verb, "reload" | "force-reload" | "status" | "condrestart"))
 }
 
 fn order(verb: &str, unit: Option<&str>) -> ControlOrder {
@@ -113,6 +129,8 @@ fn order(verb: &str, unit: Option<&str>) -> ControlOrder {
         all: false,
         signal: None,
         only_main: false,
+        types: Vec::new(),
+        states: Vec::new(),
     }
 }
 
@@ -140,28 +158,19 @@ fn parse(arguments: &[String]) -> Result<ControlOrder, String> {
     let mut parsed = order("", None);
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
-        match word.as_str() {
-            "-p" | "--property" => parsed
-                .properties
-                .extend(words.next().map(|word| list(word)).unwrap_or_default()),
-            "-s" | "--signal" => parsed.signal = words.next().cloned(),
-            "-t" | "--type" | "-n" | "--lines" | "-o" | "--output" | "--state" | "--kill-whom"
-            | "--kill-who" | "--job-mode" | "-H" | "-M" | "--root" => {
-                words.next();
-            }
-            "--kill-whom=main" | "--kill-who=main" => parsed.only_main = true,
-            "--value" => parsed.value_only = true,
-            "--now" => parsed.now = true,
-            "-q" | "--quiet" => parsed.quiet = true,
-            "-a" | "--all" => parsed.all = true,
-            "--user" => return Err("systemctl --user: not available in a host".to_owned()),
-            "--version" => "is-system-running".clone_into(&mut parsed.verb),
-            option if option.starts_with("--property=") => parsed.properties.extend(list(&option[11..])),
-            option if option.starts_with("--signal=") => parsed.signal = Some(option[9..].to_owned()),
-            option if option.starts_with("-p") => parsed.properties.extend(list(&option[2..])),
-            option if option.starts_with('-') => {}
-            verb if parsed.verb.is_empty() => verb.clone_into(&mut parsed.verb),
-            unit => parsed.units.push(unit.to_owned()),
+        if let Some(option) = word.strip_prefix("--") {
+            let (name, value) = match option.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None if TAKE.contains(&option) => (option, words.next().cloned()),
+                None => (option, None),
+            };
+            long(&mut parsed, name, &value.unwrap_or_default())?;
+        } else if let Some(letters) = word.strip_prefix('-') {
+            short(&mut parsed, letters, &mut words);
+        } else if parsed.verb.is_empty() {
+            word.clone_into(&mut parsed.verb);
+        } else {
+            parsed.units.push(word.clone());
         }
     }
     if parsed.verb.is_empty() {
@@ -170,20 +179,78 @@ fn parse(arguments: &[String]) -> Result<ControlOrder, String> {
     Ok(parsed)
 }
 
+/// Options whose value may be the next word.
+const TAKE: [&str; 12] = [
+    "property",
+    "signal",
+    "type",
+    "state",
+    "lines",
+    "output",
+    "kill-whom",
+    "kill-who",
+    "job-mode",
+    "host",
+    "machine",
+    "root",
+];
+
+fn long(parsed: &mut ControlOrder, name: &str, value: &str) -> Result<(), String> {
+    match name {
+        "property" => parsed.properties.extend(list(value)),
+        "signal" => parsed.signal = Some(value.to_owned()),
+        "type" => parsed.types.extend(list(value)),
+        "state" => parsed.states.extend(list(value)),
+        "failed" => parsed.states.push("failed".to_owned()),
+        "kill-whom" | "kill-who" => parsed.only_main = value == "main",
+        "value" => parsed.value_only = true,
+        "now" => parsed.now = true,
+        "quiet" => parsed.quiet = true,
+        "all" => parsed.all = true,
+        "user" => return Err("systemctl --user: not available in a host".to_owned()),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Options of one letter may stand together, as in `-aq`; what one takes is the rest, or the next word.
+fn short(parsed: &mut ControlOrder, letters: &str, words: &mut std::slice::Iter<'_, String>) {
+    for (at, letter) in letters.char_indices() {
+        let mut value = || match &letters[at + letter.len_utf8()..] {
+            "" => words.next().cloned().unwrap_or_default(),
+            rest => rest.to_owned(),
+        };
+        match letter {
+            'a' => parsed.all = true,
+            'q' => parsed.quiet = true,
+            'p' => return parsed.properties.extend(list(&value())),
+            't' => return parsed.types.extend(list(&value())),
+            's' => return parsed.signal = Some(value()),
+            'n' | 'o' | 'H' | 'M' => return drop(value()),
+            _ => {}
+        }
+    }
+}
+
 fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::to_owned).collect()
 }
 
-/// The script of a service that has no unit file.
+/// The script of a service.
 fn init_script(layout: &Layout, name: &str) -> Option<PathBuf> {
     let name = name.strip_suffix(".service").unwrap_or(name);
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+');
     if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
         return None;
     }
-    let unit = |directory: &PathBuf| directory.join(format!("{name}.service")).exists();
     let script = layout.init.join(name);
-    (!layout.units.iter().any(unit) && script.is_file()).then_some(script)
+    script.is_file().then_some(script)
+}
+
+fn has_unit(layout: &Layout, name: &str) -> bool {
+    let name = name.strip_suffix(".service").unwrap_or(name);
+    let unit = |directory: &PathBuf| directory.join(format!("{name}.service")).exists();
+    layout.units.iter().any(unit)
 }
 
 fn init(script: &Path, verb: &str) -> ExitCode {
@@ -212,6 +279,18 @@ mod tests {
             (order.properties, order.value_only),
             (vec!["MainPID".to_owned()], true)
         );
+        let order = parse(&words(
+            "-pMainPID,Id show -al --state failed -tservice --kill-whom main -s HUP a",
+        ))
+        .unwrap();
+        assert_eq!(order.properties, ["MainPID", "Id"]);
+        assert_eq!(
+            (order.states, order.types),
+            (vec!["failed".to_owned()], vec!["service".to_owned()])
+        );
+        assert!(order.all && order.only_main && order.units == ["a"]);
+        assert_eq!(order.signal.as_deref(), Some("HUP"));
+        assert!(parse(&words("--user start a")).is_err());
         assert_eq!(parse(&[]).unwrap().verb, "list-units");
         assert!(is_name("/usr/bin/systemctl") && !is_name("vend"));
     }

@@ -10,14 +10,18 @@ use super::reaper::Exit;
 pub mod condition;
 pub mod rate;
 mod read;
+mod signal;
 pub mod socket;
 mod syntax;
 pub mod timer;
+mod variables;
 
 pub use condition::Condition;
 pub use rate::Rate;
-pub use read::{Parsed, parse, signal};
+pub use read::{Parsed, parse};
+pub use signal::{signal, signal_name};
 pub use syntax::{expand, expand_line, split};
+pub use variables::variables;
 
 /// Largest unit file that is read, in bytes.
 pub const LIMIT: usize = 256 << 10;
@@ -42,6 +46,8 @@ pub enum Restart {
     OnSuccess,
     OnFailure,
     OnAbnormal,
+    /// After a signal alone.
+    OnAbort,
     Always,
 }
 
@@ -130,6 +136,8 @@ pub struct Unit {
     /// Path, and whether it may be missing.
     pub environment_files: Vec<(PathBuf, bool)>,
     pub directory: Option<PathBuf>,
+    /// It runs without that directory, in the root, where it is not there.
+    pub directory_may_miss: bool,
     pub user: Option<String>,
     pub group: Option<String>,
     pub umask: Option<u32>,
@@ -174,9 +182,22 @@ pub struct Unit {
     pub required_by: Vec<String>,
     pub aliases: Vec<String>,
     pub also: Vec<String>,
+    /// Which instance of a template is meant where none is named.
+    pub default_instance: Option<String>,
 }
 
 impl Unit {
+    /// Is that how the main process of such a unit ends when all is well? A daemon may have no handler for the signals that
+    /// ask for its end (`systemd.service(5)`, `Restart=`).
+    pub fn ends_well(&self, exit: Exit) -> bool {
+        const ASKED: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::TERM, Signal::PIPE];
+        let asked =
+            |signal: i32| self.kind != Kind::Oneshot && ASKED.iter().any(|asked| asked.as_raw() == signal);
+        exit.is_success()
+            || self.success.contains(&exit)
+            || matches!(exit, Exit::Signal(signal) if asked(signal))
+    }
+
     pub fn can_reload(&self) -> bool {
         !self.reload.is_empty() || self.reload_signal.is_some()
     }
@@ -199,6 +220,7 @@ impl Unit {
             environment: Vec::new(),
             environment_files: Vec::new(),
             directory: None,
+            directory_may_miss: false,
             user: None,
             group: None,
             umask: None,
@@ -230,6 +252,7 @@ impl Unit {
             required_by: Vec::new(),
             aliases: Vec::new(),
             also: Vec::new(),
+            default_instance: None,
         }
     }
 }
@@ -291,6 +314,44 @@ mod tests {
         ] {
             let parsed = parse("a", &format!("[Service]\nExecStart=/bin/a\n{text}"));
             assert_eq!(parsed.unit.start_timeout, Duration::from_secs(seconds), "{text}");
+        }
+    }
+
+    /// In any case of letters; what is no boolean changes nothing.
+    #[test]
+    fn yes_and_no_have_many_words() {
+        for (value, expected) in [
+            ("yes", Some(true)),
+            ("True", Some(true)),
+            ("ON", Some(true)),
+            ("t", Some(true)),
+            ("1", Some(true)),
+            ("No", Some(false)),
+            ("off", Some(false)),
+            ("f", Some(false)),
+            ("maybe", None),
+            ("", None),
+        ] {
+            let text = format!(
+                "[Service]\nExecStart=/bin/a\nRemainAfterExit={value}\nGuessMainPID={value}\nSendSIGKILL={value}\nRuntimeDirectoryPreserve={value}\n"
+            );
+            let Parsed { unit, notes } = parse("a", &text);
+            let found = [
+                unit.remain_after_exit,
+                unit.guesses,
+                unit.kills,
+                unit.keeps_runtime,
+            ];
+            assert_eq!(
+                found,
+                expected.map_or([false, true, true, false], |yes| [yes; 4]),
+                "{value}"
+            );
+            assert_eq!(
+                notes.len(),
+                if expected.is_some() { 0 } else { 4 },
+                "{value}: {notes:?}"
+            );
         }
     }
 

@@ -2,7 +2,7 @@
 //! the scripts in `/etc/init.d`, which count as services where they have no unit file.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -37,11 +37,9 @@ impl Units {
         let mut names = names.into_iter().flatten();
         let (path, mut text) =
             names.find_map(|name| self.file(&name).map(|path| (path.clone(), bounded(&path))))?;
-        for name in [template(name), Some(name.to_owned())].into_iter().flatten() {
-            for file in self.drop_ins(&name) {
-                text.push('\n');
-                text.push_str(&bounded(&file));
-            }
+        for file in self.drop_ins(name) {
+            text.push('\n');
+            text.push_str(&bounded(&file));
         }
         Some((path, text))
     }
@@ -56,15 +54,23 @@ impl Units {
             .find(|path| path.symlink_metadata().is_ok())
     }
 
+    /// In the order of their file names, wherever they lie. Of two with the same name, that of the more special unit and
+    /// of the administrator counts; a link to `/dev/null` takes one away (`systemd.unit(5)`).
     fn drop_ins(&self, name: &str) -> Vec<PathBuf> {
-        let mut files = Vec::new();
-        if !name.contains('/') {
-            for directory in self.directories.iter().rev() {
-                files.extend(listed(&directory.join(format!("{name}.d"))));
+        let mut files = BTreeMap::new();
+        for owner in owners(name) {
+            let beside = self
+                .directories
+                .iter()
+                .map(|directory| directory.join(format!("{owner}.d")));
+            for path in beside.flat_map(|directory| listed(&directory)) {
+                let name = path.file_name().map(ToOwned::to_owned);
+                if path.extension().is_some_and(|extension| extension == "conf") {
+                    files.entry(name).or_insert(path);
+                }
             }
         }
-        files.retain(|file| file.extension().is_some_and(|extension| extension == "conf"));
-        files
+        files.into_values().collect()
     }
 
     /// Reads a unit anew: its file, or its script.
@@ -184,6 +190,23 @@ fn template(name: &str) -> Option<String> {
     (!instance.is_empty()).then(|| format!("{prefix}@.{suffix}"))
 }
 
+/// Whose drop-ins a unit gets, the most special first: `a-b@c.service`, `a-b@.service`, `a-.service`, `service`.
+fn owners(name: &str) -> Vec<String> {
+    let mut owners: Vec<String> = [Some(name.to_owned()), template(name)]
+        .into_iter()
+        .flatten()
+        .collect();
+    if let Some((stem, kind)) = name.rsplit_once('.') {
+        let prefix = stem.split('@').next().unwrap_or(stem);
+        let dashes = prefix
+            .rmatch_indices('-')
+            .map(|(at, _)| format!("{}.{kind}", &prefix[..=at]));
+        owners.extend(dashes.filter(|owner| owner != name));
+        owners.push(kind.to_owned());
+    }
+    owners
+}
+
 /// What systemd makes of a script: it is started and stopped by it, and nobody knows its processes.
 fn of_script(name: &str, script: &Path) -> Unit {
     let line = |verb: &str| Line {
@@ -245,4 +268,48 @@ pub fn bounded(path: &Path) -> String {
         Vec::new()
     };
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drop_ins_come_in_the_order_of_their_names_and_hide_each_other() {
+        let root = tempfile::tempdir().unwrap();
+        let (etc, lib) = (root.path().join("etc"), root.path().join("lib"));
+        let units = Units {
+            directories: vec![etc.clone(), lib.clone()],
+            init: root.path().join("init.d"),
+        };
+        for (path, text) in [
+            ("lib/a-b@.service", "file"),
+            ("lib/a-b@.service.d/50-x.conf", "hidden by the administrator's"),
+            ("etc/a-b@.service.d/50-x.conf", "50 of the template"),
+            ("lib/a-b@one.service.d/90-y.conf", "90 of the instance"),
+            ("etc/a-b@one.service.d/10-z.conf", "10 of the instance"),
+            ("etc/a-b@one.service.d/60-none", "no drop-in"),
+            ("etc/a-.service.d/70-p.conf", "70 of the prefix"),
+            ("etc/service.d/20-all.conf", "20 of all services"),
+            ("etc/service.d/90-y.conf", "hidden by the instance's"),
+            ("lib/service.d/95-gone.conf", "taken away"),
+        ] {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        std::os::unix::fs::symlink("/dev/null", etc.join("service.d/95-gone.conf")).unwrap();
+        let (path, text) = units.text("a-b@one.service").unwrap();
+        assert_eq!(path, lib.join("a-b@.service"));
+        let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+        let expected = [
+            "file",
+            "10 of the instance",
+            "20 of all services",
+            "50 of the template",
+            "70 of the prefix",
+            "90 of the instance",
+        ];
+        assert_eq!(lines, expected);
+    }
 }

@@ -1,12 +1,6 @@
-//! The agent is replaced while what it runs goes on; and it runs in any root file system.
+//! The agent is replaced while what it runs goes on.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use axum::body::Body;
 use host::agent::api::{DaemonOrder, Origin, ServiceState};
@@ -143,69 +137,4 @@ async fn what_starts_when_the_agent_is_replaced_is_taken_over_too() {
     let next = outcome.stdout.trim().parse::<u32>();
     assert!(next.is_ok_and(|next| next != pid), "{outcome:?}");
     assert!(world.status("slow").await.state == ServiceState::Active);
-}
-
-/// Debian's, fetched once and kept beside the build.
-fn static_busybox() -> Option<PathBuf> {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("busybox-static");
-    let program = directory.join("bin/busybox");
-    if !program.exists() {
-        fs::create_dir_all(&directory).unwrap();
-        let fetch = "apt-get download -qq busybox-static && dpkg-deb -x busybox-static_*.deb .";
-        let fetched = Command::new("sh")
-            .args(["-c", fetch])
-            .current_dir(&directory)
-            .status();
-        fetched.ok().filter(|status| status.success())?;
-    }
-    Some(program)
-}
-
-/// A root with nothing of glibc in it: busybox alone, as in small musl distributions.
-fn busybox(root: &Path) -> bool {
-    let Some(busybox) = static_busybox() else {
-        return false;
-    };
-    for directory in [
-        "bin", "sbin", "usr/bin", "usr/sbin", "etc", "proc", "dev", "run", "tmp", "var", "srv",
-    ] {
-        fs::create_dir_all(root.join(directory)).unwrap();
-    }
-    fs::copy(busybox, root.join("bin/busybox")).unwrap();
-    for name in ["sh", "sleep", "echo", "cat", "su", "id", "ls", "env"] {
-        std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
-    }
-    fs::write(
-        root.join("etc/passwd"),
-        "root:x:0:0::/root:/bin/sh\nwww:x:33:33::/srv:/bin/sh\n",
-    )
-    .unwrap();
-    fs::write(root.join("etc/group"), "root:x:0:\nwww:x:33:\n").unwrap();
-    true
-}
-
-#[tokio::test]
-async fn it_needs_nothing_of_the_root_that_it_runs_in() {
-    let root = tempfile::tempdir().unwrap();
-    if !busybox(root.path()) {
-        println!("skipped: Debian's busybox-static cannot be fetched");
-        return;
-    }
-    let Some(world) = World::start_on(root.path()).await else {
-        return;
-    };
-    world.file("/srv/app/ready", "");
-    world.file(
-        "/etc/systemd/system/small.service",
-        "[Service]\nUser=www\nExecStart=/bin/sh -c 'echo as $(id -un); exec sleep 1000'\n",
-    );
-    world
-        .configure(&[("web", "echo up on $PORT; exec sleep 1000")])
-        .await;
-    assert!(world.until(|| world.log("web").contains("up on 8080")).await);
-    let outcome = world
-        .sh("systemctl start small && systemctl is-active small")
-        .await;
-    assert_eq!(outcome.stdout, "active\n", "{outcome:?}");
-    assert!(world.until(|| world.log("small").contains("as www")).await);
 }

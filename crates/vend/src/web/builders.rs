@@ -14,25 +14,18 @@ use store::RunsOn;
 use super::{
     auth::Caller,
     input::{self, Paging, Path, Query},
-    machines::{check, lasting},
+    machines::{address, check, lasting, presence},
     refusal::Refusal,
     scope::keyed,
     state::State,
 };
 
 fn wire(state: &State, builder: store::Builder, running: &[store::Build]) -> Builder {
-    let address = state.sight.machine(&builder.id).map(|seen| seen.address);
-    let word = match (builder.leaving, address) {
-        (true, _) => "leaving",
-        (false, Some(_)) => "connected",
-        (false, None) => "away",
-    };
+    let seen = state.sight.machine(&builder.id);
     Builder {
         builds: building(running, &RunsOn::Builder(builder.id.clone())),
-        state: word.to_owned(),
-        address: address
-            .map(|address| address.ip().to_string())
-            .or(builder.address),
+        state: presence(builder.leaving, seen).to_owned(),
+        address: address(seen, builder.address),
         id: Some(builder.id),
         name: builder.name,
         labels: builder.labels,

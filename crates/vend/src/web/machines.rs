@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::{Json, extract::State as Held, http::StatusCode};
-use host::machine::Report;
+use host::machine::{Report, Seen};
 use jiff::SignedDuration;
 use model::{
     HostId, TenantName,
@@ -29,15 +29,10 @@ const LABELS: usize = 20;
 
 fn wire(state: &State, machine: store::Machine) -> Machine {
     let seen = state.sight.machine(&machine.id);
-    let word = match (machine.leaving, seen) {
-        (true, _) => "leaving",
-        (false, Some(_)) => "connected",
-        (false, None) => "away",
-    };
     let next_try = late::next_try(&machine);
     Machine {
-        state: word.to_owned(),
-        address: seen.map(|seen| seen.address.ip().to_string()).or(machine.address),
+        state: presence(machine.leaving, seen).to_owned(),
+        address: address(seen, machine.address),
         usage: seen.and_then(|seen| seen.report).map(used),
         id: machine.id,
         tenant: machine.tenant,
@@ -51,6 +46,20 @@ fn wire(state: &State, machine: store::Machine) -> Machine {
         joined_at: machine.joined_at,
         seen_at: machine.seen_at,
     }
+}
+
+/// What a machine that dials does, whatever it is for.
+pub fn presence(leaving: bool, seen: Option<Seen>) -> &'static str {
+    match (leaving, seen) {
+        (true, _) => "leaving",
+        (false, Some(_)) => "connected",
+        (false, None) => "away",
+    }
+}
+
+/// Where it dials from, or did last.
+pub fn address(seen: Option<Seen>, last: Option<String>) -> Option<String> {
+    seen.map(|seen| seen.address.ip().to_string()).or(last)
 }
 
 fn used(report: Report) -> Usage {

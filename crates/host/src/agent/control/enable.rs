@@ -103,6 +103,15 @@ impl Call<'_> {
             );
         }
         let parsed = crate::agent::unit::parse(short(unit), &text).unit;
+        if let Some((prefix, suffix)) = unit.split_once("@.") {
+            return match &parsed.default_instance {
+                Some(instance) => Box::pin(self.enable(&format!("{prefix}@{instance}.{suffix}"), out)).await,
+                None => fail(
+                    out,
+                    format!("Failed to enable unit: {unit} is a template: name an instance of it.\n"),
+                ),
+            };
+        }
         for link in self.links(unit, &parsed) {
             match make_link(&path, &link) {
                 Ok(false) => {}
@@ -127,6 +136,31 @@ impl Call<'_> {
         if self.order.now {
             self.wish(unit, Wish::Start, out).await;
         }
+    }
+
+    /// Links a unit file that lies elsewhere to where units are, and gives its name.
+    pub(super) fn link(&self, path: &str, out: &mut ControlOutcome) -> Option<String> {
+        let file = Path::new(path);
+        let name = file.file_name()?.to_str().filter(|name| kind(name).is_some());
+        let Some(name) = name.filter(|_| file.is_file()) else {
+            fail(
+                out,
+                format!(
+                    "Failed to {} unit: Unit file {path} does not exist.\n",
+                    self.order.verb
+                ),
+            );
+            return None;
+        };
+        let link = self.services.units().local().join(name);
+        match make_link(file, &link) {
+            Ok(true) => out
+                .stderr
+                .push_str(&format!("Created symlink {} → {path}.\n", link.display())),
+            Ok(false) => {}
+            Err(error) => fail(out, format!("Failed to link unit {name}: {error}\n")),
+        }
+        Some(name.to_owned())
     }
 
     /// What has no unit file is enabled as the old runlevels do it.

@@ -16,6 +16,7 @@ impl Call<'_> {
     }
 
     pub(super) fn status(&self, unit: &str, out: &mut ControlOutcome) {
+        apart(out);
         let file = self.path(unit);
         let (status, active) = (self.state(unit), self.active(unit));
         if status.is_none() && file.is_empty() && active == ServiceState::Inactive {
@@ -86,6 +87,7 @@ impl Call<'_> {
     }
 
     pub(super) fn show(&self, unit: &str, out: &mut ControlOutcome) {
+        apart(out);
         for (key, value) in self.properties(unit) {
             if self.order.properties.is_empty() || self.order.properties.iter().any(|wanted| wanted == key) {
                 let line = match self.order.value_only {
@@ -151,11 +153,30 @@ impl Call<'_> {
         ]
     }
 
+    /// Is a unit among those that a list is asked for? `words` are systemd's for what it does.
+    fn is_listed(&self, unit: &str, words: &[&str]) -> bool {
+        let order = self.order;
+        let named = |pattern: &String| {
+            let full = if kind(pattern).is_some() || pattern.contains(['*', '?', '[']) {
+                pattern.clone()
+            } else {
+                format!("{pattern}.service")
+            };
+            globset::Glob::new(&full).is_ok_and(|glob| glob.compile_matcher().is_match(unit))
+        };
+        (order.units.is_empty() || order.units.iter().any(named))
+            && (order.types.is_empty()
+                || kind(unit).is_some_and(|kind| order.types.iter().any(|own| own == kind)))
+            && (order.states.is_empty() || order.states.iter().any(|state| words.contains(&state.as_str())))
+    }
+
     pub(super) fn list_units(&self, out: &mut ControlOutcome) {
         for status in self.services.list() {
-            if self.order.all || status.state != ServiceState::Inactive {
-                let name = format!("{}.service", status.name);
-                let (word, sub) = (status.state.word(), &status.sub);
+            let name = format!("{}.service", status.name);
+            let (word, sub) = (status.state.word(), &status.sub);
+            let shown =
+                self.order.all || !self.order.states.is_empty() || status.state != ServiceState::Inactive;
+            if shown && self.is_listed(&name, &["loaded", word, sub]) {
                 out.stdout.push_str(&format!(
                     "{name:<32} loaded {word:<10} {sub:<12} {}\n",
                     status.description
@@ -163,23 +184,27 @@ impl Call<'_> {
             }
         }
         for (timer, unit, _) in self.services.timers() {
-            out.stdout.push_str(&format!(
-                "{timer:<32} loaded active     waiting      starts {unit}\n"
-            ));
+            if self.is_listed(&timer, &["loaded", "active", "waiting"]) {
+                out.stdout.push_str(&format!(
+                    "{timer:<32} loaded active     waiting      starts {unit}\n"
+                ));
+            }
         }
     }
 
+    /// A pattern that nothing matches is a failure: scripts ask so whether there is a unit.
     pub(super) fn list_files(&self, out: &mut ControlOutcome) {
         let mut names = self.services.units().all();
-        names.extend(
-            self.services
-                .list()
-                .into_iter()
-                .map(|status| format!("{}.service", status.name)),
-        );
+        let services = self.services.list().into_iter();
+        names.extend(services.map(|status| format!("{}.service", status.name)));
         for name in names {
-            out.stdout
-                .push_str(&format!("{name:<40} {}\n", self.enabled(&name)));
+            let state = self.enabled(&name);
+            if self.is_listed(&name, &[state]) {
+                out.stdout.push_str(&format!("{name:<40} {state}\n"));
+            }
+        }
+        if out.stdout.is_empty() && !self.order.units.is_empty() {
+            out.code = 1;
         }
     }
 
@@ -206,5 +231,12 @@ impl Call<'_> {
             };
             out.stdout.push_str(&format!("{mark} └─{name}\n"));
         }
+    }
+}
+
+/// An empty line before all but the first.
+fn apart(out: &mut ControlOutcome) {
+    if !out.stdout.is_empty() {
+        out.stdout.push('\n');
     }
 }

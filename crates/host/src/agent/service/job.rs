@@ -175,10 +175,14 @@ impl<'a> Job<'a> {
     }
 
     fn first(&self) -> Result<&'a Line, String> {
-        self.unit
-            .start
-            .first()
-            .ok_or_else(|| "its unit file has no ExecStart=".to_owned())
+        match self.unit.start.as_slice() {
+            [line] => Ok(line),
+            [] => Err("its unit file has no ExecStart=".to_owned()),
+            // systemd.service(5): a drop-in that is to replace one begins with an empty `ExecStart=`.
+            _ => {
+                Err("its unit file has more than one ExecStart=, which only Type=oneshot may have".to_owned())
+            }
+        }
     }
 
     pub fn simple(&self) -> Result<Main, String> {
@@ -238,6 +242,7 @@ impl<'a> Job<'a> {
         let patience = Duration::from_secs(15);
         let _turn = timeout(patience, self.around.forking.lock()).await;
         let begun = family::ticks();
+        self.first()?;
         self.start().await?;
         loop {
             let found = match &self.unit.pid_file {
@@ -386,6 +391,7 @@ impl<'a> Job<'a> {
             .and_then(|identity| identity.home.as_deref());
         launch.directory = Some(match &self.unit.directory {
             Some(directory) if directory == Path::new("~") => home.unwrap_or("/root").into(),
+            Some(directory) if self.unit.directory_may_miss && !directory.is_dir() => "/".into(),
             Some(directory) => directory.clone(),
             None => "/".into(),
         });
@@ -431,15 +437,14 @@ fn identity(unit: &Unit) -> Result<Option<Identity>, String> {
     }
 }
 
-/// `NAME=value` lines, with quotes and comments.
+/// What a file of variables holds; `None` when it cannot be read.
 fn environment_file(path: &Path) -> Option<Vec<(String, Secret)>> {
     let small = fs::metadata(path).ok()?.len() <= unit::LIMIT as u64;
     let text = String::from_utf8(fs::read(path).ok().filter(|_| small)?).ok()?;
-    let variable = |line: &str| {
-        let line = line.trim();
-        let (name, value) = line.strip_prefix("export ").unwrap_or(line).split_once('=')?;
-        let value = unit::split(value).join(" ");
-        (!line.starts_with(['#', ';'])).then(|| (name.trim().to_owned(), Secret::new(value)))
-    };
-    Some(text.lines().filter_map(variable).collect())
+    let variables = unit::variables(&text).into_iter();
+    Some(
+        variables
+            .map(|(name, value)| (name, Secret::new(value)))
+            .collect(),
+    )
 }

@@ -28,7 +28,7 @@ use crate::{
         api::Origin,
         log,
         reaper::Exit,
-        unit::{KillMode, Kind, Unit, condition},
+        unit::{KillMode, Kind, Unit, condition, signal_name},
     },
     logs::Mask,
 };
@@ -265,12 +265,17 @@ pub async fn stop_lines(definition: &Definition, around: &Surroundings, main: Op
 pub async fn after(definition: &Definition, around: &Surroundings, invocation: &str, exit: Exit) {
     let unit = &definition.unit;
     if !unit.stop_post.is_empty() {
+        // systemd.exec(5): the status of one that was killed is the signal's name.
         let (code, status) = match exit {
             Exit::Code(code) => ("exited", code.to_string()),
-            Exit::Signal(signal) => ("killed", signal.to_string()),
+            Exit::Signal(signal) => ("killed", signal_name(signal)),
             Exit::Unknown => ("exited", String::new()),
         };
-        let result = if exit.is_success() { "success" } else { "exit-code" };
+        let result = match exit {
+            exit if unit.ends_well(exit) => "success",
+            Exit::Signal(_) => "signal",
+            Exit::Code(_) | Exit::Unknown => "exit-code",
+        };
         let outcome = match Job::new(definition, around, invocation, None) {
             Ok(mut job) => {
                 job.set("SERVICE_RESULT", result);

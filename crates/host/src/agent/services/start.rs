@@ -281,6 +281,24 @@ impl Services {
         self.lock().given_up.remove(unit);
     }
 
+    /// Nothing has failed any more.
+    pub async fn forgive_all(&self) {
+        let handles: Vec<Handle> = {
+            let mut registry = self.lock();
+            registry.given_up.clear();
+            registry
+                .entries
+                .values()
+                .map(|entry| entry.handle.clone())
+                .filter(|handle| handle.status().state == ServiceState::Failed)
+                .collect()
+        };
+        for handle in handles {
+            // One that is not looked after any more has nothing to be forgiven.
+            let _ = handle.ask(Wish::ResetFailed).await;
+        }
+    }
+
     /// What a service does.
     pub fn state(&self, unit: &str) -> ServiceState {
         self.status(short(unit))

@@ -5,8 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use rustix::process::Signal;
 
 use super::{
-    Condition, Directory, KillMode, Kind, Line, Restart, Unit, expand, split,
-    syntax::{command, logical_lines, time},
+    Condition, Directory, KillMode, Kind, Line, Restart, Unit, expand, signal, split,
+    syntax::{commands, logical_lines, time},
 };
 use crate::agent::reaper::Exit;
 
@@ -158,7 +158,10 @@ impl Reader {
             "RequiredBy" => &mut self.unit.required_by,
             "Alias" => &mut self.unit.aliases,
             "Also" => &mut self.unit.also,
-            "DefaultInstance" => return,
+            "DefaultInstance" => {
+                self.unit.default_instance = some(value.to_owned());
+                return;
+            }
             _ => return self.note(format!("{key}= is ignored")),
         };
         let name = &self.unit.name;
@@ -188,16 +191,16 @@ impl Reader {
                 self.limit(key, value, |unit| &mut unit.stop_timeout);
             }
             "PIDFile" => self.unit.pid_file = Some(run_path(self.path(value))),
-            "GuessMainPID" => self.unit.guesses = truth(value),
-            "RemainAfterExit" => self.unit.remain_after_exit = truth(value),
-            "PermissionsStartOnly" => self.unit.privileged_helpers = truth(value),
+            "GuessMainPID" => self.truth(key, value, |unit| &mut unit.guesses),
+            "RemainAfterExit" => self.truth(key, value, |unit| &mut unit.remain_after_exit),
+            "PermissionsStartOnly" => self.truth(key, value, |unit| &mut unit.privileged_helpers),
             "SuccessExitStatus" => self.exits(key, value, |unit| &mut unit.success),
             "RestartPreventExitStatus" => self.exits(key, value, |unit| &mut unit.never_after),
             "RestartForceExitStatus" => self.exits(key, value, |unit| &mut unit.always_after),
             "KillMode" => self.kill_mode(value),
             "KillSignal" => self.signal(key, value, |unit, signal| unit.kill_signal = signal),
             "ReloadSignal" => self.signal(key, value, |unit, signal| unit.reload_signal = Some(signal)),
-            "SendSIGKILL" => self.unit.kills = truth(value),
+            "SendSIGKILL" => self.truth(key, value, |unit| &mut unit.kills),
             "StandardOutput" | "StandardError" => self.output(key, value),
             // Where older units say it.
             key if key.starts_with("StartLimit") => self.starts(key, value),
@@ -221,13 +224,16 @@ impl Reader {
             "WorkingDirectory" if value == "~" => self.unit.directory = Some(PathBuf::from("~")),
             "WorkingDirectory" => {
                 self.unit.directory = Some(self.path(value)).filter(|path| path.is_absolute());
+                self.unit.directory_may_miss = value.starts_with('-');
             }
             "User" => self.unit.user = some(expand(value, &name)),
             "Group" => self.unit.group = some(expand(value, &name)),
             "UMask" => self.unit.umask = u32::from_str_radix(value, 8).ok(),
             "Nice" => self.unit.nice = value.parse().ok(),
             "OOMScoreAdjust" => self.unit.oom_score = value.parse().ok(),
-            "RuntimeDirectoryPreserve" => self.unit.keeps_runtime = value != "no",
+            // Kept over a restart, and no harm done by keeping it longer.
+            "RuntimeDirectoryPreserve" if value == "restart" => self.unit.keeps_runtime = true,
+            "RuntimeDirectoryPreserve" => self.truth(key, value, |unit| &mut unit.keeps_runtime),
             // What runs is the same without these: the signal is ignored or not, the name in a log that is not kept.
             "NotifyAccess" | "SyslogIdentifier" | "SyslogFacility" | "SyslogLevel" | "IgnoreSIGPIPE"
             | "SendSIGHUP" | "TTYPath" | "Slice" => {}
@@ -270,7 +276,10 @@ impl Reader {
             "no" => Restart::Never,
             "on-success" => Restart::OnSuccess,
             "on-failure" => Restart::OnFailure,
-            "on-abnormal" | "on-abort" | "on-watchdog" => Restart::OnAbnormal,
+            "on-abnormal" => Restart::OnAbnormal,
+            "on-abort" => Restart::OnAbort,
+            // Nobody watches here, so it never is.
+            "on-watchdog" => Restart::Never,
             "always" => Restart::Always,
             _ => {
                 self.note(format!("Restart={value} is not known: taken as no"));
@@ -293,6 +302,13 @@ impl Reader {
         match signal(value) {
             Some(signal) => set(&mut self.unit, signal),
             None => self.note(format!("{key}={value} is no signal")),
+        }
+    }
+
+    fn truth(&mut self, key: &str, value: &str, of: impl Fn(&mut Unit) -> &mut bool) {
+        match truth(value) {
+            Some(truth) => *of(&mut self.unit) = truth,
+            None => self.note(format!("{key}={value} is neither yes nor no")),
         }
     }
 
@@ -342,11 +358,10 @@ impl Reader {
             of(&mut self.unit).clear();
             return;
         }
-        // A semicolon of its own separates commands (`systemd.service(5)`).
-        for part in value.split(" ; ") {
-            match command(part, &self.unit.name) {
-                Some(line) => of(&mut self.unit).push(line),
-                None => self.note(format!("`{part}` is not a command line")),
+        for part in commands(value, &self.unit.name) {
+            match part {
+                Ok(line) => of(&mut self.unit).push(line),
+                Err(part) => self.note(format!("`{part}` is not a command line")),
             }
         }
     }
@@ -443,40 +458,17 @@ fn bytes(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-/// By name, with or without `SIG`, or by number.
-pub fn signal(name: &str) -> Option<Signal> {
-    const NAMES: [(&str, Signal); 16] = [
-        ("HUP", Signal::HUP),
-        ("INT", Signal::INT),
-        ("QUIT", Signal::QUIT),
-        ("ABRT", Signal::ABORT),
-        ("KILL", Signal::KILL),
-        ("SEGV", Signal::SEGV),
-        ("PIPE", Signal::PIPE),
-        ("ALRM", Signal::ALARM),
-        ("TERM", Signal::TERM),
-        ("USR1", Signal::USR1),
-        ("USR2", Signal::USR2),
-        ("CONT", Signal::CONT),
-        ("STOP", Signal::STOP),
-        ("TSTP", Signal::TSTP),
-        ("WINCH", Signal::WINCH),
-        ("PWR", Signal::POWER),
-    ];
-    let short = name.strip_prefix("SIG").unwrap_or(name);
-    let by_name = NAMES.iter().find(|(known, _)| *known == short);
-    by_name.map(|(_, signal)| *signal).or_else(|| {
-        let number: i32 = name.parse().ok()?;
-        Signal::from_named_raw(number)
-    })
-}
-
 fn some(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-fn truth(value: &str) -> bool {
-    matches!(value, "yes" | "true" | "on" | "1")
+/// systemd's words for yes and no.
+fn truth(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "1" | "yes" | "y" | "true" | "t" | "on" => Some(true),
+        "0" | "no" | "n" | "false" | "f" | "off" => Some(false),
+        _ => None,
+    }
 }
 
 fn run_path(path: PathBuf) -> PathBuf {

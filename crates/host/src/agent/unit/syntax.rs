@@ -16,7 +16,8 @@ pub fn logical_lines(text: &str) -> Vec<String> {
             continue;
         }
         let mut joined = open.take().unwrap_or_default();
-        match trimmed.strip_suffix('\\') {
+        let escapes = trimmed.len() - trimmed.trim_end_matches('\\').len();
+        match trimmed.strip_suffix('\\').filter(|_| escapes % 2 == 1) {
             Some(start) => {
                 joined.push_str(start);
                 joined.push(' ');
@@ -32,68 +33,127 @@ pub fn logical_lines(text: &str) -> Vec<String> {
     lines
 }
 
+/// A word of a line: what it means, and how it was written.
+struct Word<'a> {
+    text: String,
+    raw: &'a str,
+}
+
 /// Words, with quotes and backslashes as in a unit file. An open quote ends with the text.
 pub fn split(text: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote: Option<char> = None;
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
+    words(text).map(|word| word.text).collect()
+}
+
+fn words(text: &str) -> impl Iterator<Item = Word<'_>> {
+    let mut rest = text.trim_start();
+    std::iter::from_fn(move || {
+        let (text, end) = (!rest.is_empty()).then(|| word(rest))?;
+        let (raw, tail) = rest.split_at(end);
+        rest = tail.trim_start();
+        Some(Word { text, raw })
+    })
+}
+
+/// The first word, and where it ends.
+fn word(text: &str) -> (String, usize) {
+    let mut word = String::new();
+    let mut quote = None;
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
         match (quote, c) {
-            (_, '\\') => word.get_or_insert_default().extend(chars.next().map(unescape)),
+            (_, '\\') => match escape(chars.as_str()) {
+                Some((meant, length)) => {
+                    word.push(meant);
+                    chars.nth(length - 1);
+                }
+                // What is no escape stays as it is written: other programs have their own.
+                None => word.extend([Some(c), chars.next().map(|(_, c)| c)].into_iter().flatten()),
+            },
             (Some(open), c) if c == open => quote = None,
-            (None, '\'' | '"') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (_, c) => word.get_or_insert_default().push(c),
+            (None, '\'' | '"') => quote = Some(c),
+            (None, c) if c.is_whitespace() => return (word, at),
+            (_, c) => word.push(c),
         }
     }
-    words.extend(word);
-    words
+    (word, text.len())
 }
 
-fn unescape(c: char) -> char {
-    match c {
-        'n' => '\n',
-        't' => '\t',
-        's' => ' ',
-        c => c,
-    }
-}
-
-/// One `Exec…=` value with its prefixes. `None` when there is nothing to execute.
-pub fn command(value: &str, unit: &str) -> Option<Line> {
-    let mut line = Line {
-        arguments: Vec::new(),
-        ignore_failure: false,
-        named: false,
-        literal: false,
-        privileged: false,
+/// What the characters behind a backslash stand for, and how many they are. `None` when they are no escape.
+fn escape(rest: &str) -> Option<(char, usize)> {
+    let number = |skip: usize, digits: usize, radix: u32| {
+        let text = rest.get(skip..skip + digits)?;
+        let code = text.chars().try_fold(0_u32, |code, c| {
+            code.checked_mul(radix)?.checked_add(c.to_digit(radix)?)
+        })?;
+        let c = char::from_u32(code).filter(|c| *c != '\0')?;
+        // A byte beyond ASCII is not a character.
+        (digits > 3 || c.is_ascii()).then_some((c, skip + digits))
     };
-    let mut rest = value;
-    while let Some(prefix) = rest.chars().next() {
-        match prefix {
-            '-' => line.ignore_failure = true,
-            '@' => line.named = true,
-            ':' => line.literal = true,
-            '+' | '!' => line.privileged = true,
-            _ => break,
-        }
-        rest = &rest[1..];
-    }
-    line.arguments = split(rest).iter().map(|word| expand(word, unit)).collect();
-    (!line.arguments.is_empty() && (!line.named || line.arguments.len() > 1)).then_some(line)
+    let c = match rest.chars().next()? {
+        'a' => '\x07',
+        'b' => '\x08',
+        'f' => '\x0c',
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        'v' => '\x0b',
+        's' => ' ',
+        c @ ('\\' | '"' | '\'') => c,
+        'x' => return number(1, 2, 16),
+        'u' => return number(1, 4, 16),
+        'U' => return number(1, 8, 16),
+        '0'..='7' => return number(0, 3, 8),
+        _ => return None,
+    };
+    Some((c, 1))
 }
 
-/// Specifiers: `%n`, `%N`, `%p`, `%i`, `%I`, the usual directories, `%%`. Others stay as they are.
+/// The command lines of one `Exec…=` value, each with its prefixes: a semicolon that is a word of its own, and neither in
+/// quotes nor behind a backslash, stands between two. What cannot be executed is given as it was written.
+pub fn commands(value: &str, unit: &str) -> Vec<Result<Line, String>> {
+    let all: Vec<Word<'_>> = words(value).collect();
+    all.split(|word| word.raw == ";")
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            let raw = || part.iter().map(|word| word.raw).collect::<Vec<_>>().join(" ");
+            command(part, unit).ok_or_else(raw)
+        })
+        .collect()
+}
+
+/// `None` when there is nothing to execute.
+fn command(words: &[Word<'_>], unit: &str) -> Option<Line> {
+    let (first, rest) = words.split_first()?;
+    let program = first.text.trim_start_matches(['-', '@', ':', '+', '!']);
+    let prefixes = &first.text[..first.text.len() - program.len()];
+    let others = rest.iter().map(|word| match word.raw {
+        "\\;" => ";",
+        _ => word.text.as_str(),
+    });
+    let line = Line {
+        arguments: [program]
+            .into_iter()
+            .chain(others)
+            .map(|word| expand(word, unit))
+            .collect(),
+        ignore_failure: prefixes.contains('-'),
+        named: prefixes.contains('@'),
+        literal: prefixes.contains(':'),
+        privileged: prefixes.contains(['+', '!']),
+    };
+    (!program.is_empty() && (!line.named || line.arguments.len() > 1)).then_some(line)
+}
+
+/// Specifiers (`systemd.unit(5)`): of the unit's name, of the host, of the user that it runs for, which is root, and the
+/// usual directories. Others stay as they are.
 pub fn expand(text: &str, unit: &str) -> String {
     let stem = match kind(unit) {
         Some(_) => unit.rsplit_once('.').map_or(unit, |(stem, _)| stem),
         None => unit,
     };
     let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
+    let last = prefix.rsplit('-').next().unwrap_or(prefix);
+    let uname = rustix::system::uname;
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
@@ -106,13 +166,31 @@ pub fn expand(text: &str, unit: &str) -> String {
             Some('n') => out.extend([unit, ".service"]),
             Some('N') => out.push_str(stem),
             Some('p') => out.push_str(prefix),
+            Some('P') => out.push_str(&unescaped(prefix)),
+            Some('j') => out.push_str(last),
+            Some('J') => out.push_str(&unescaped(last)),
             Some('i') => out.push_str(instance),
             Some('I') => out.push_str(&unescaped(instance)),
+            Some('f') => {
+                let name = unescaped(if instance.is_empty() { prefix } else { instance });
+                out.extend(["/", name.trim_start_matches('/')]);
+            }
+            Some('H') => out.push_str(&uname().nodename().to_string_lossy()),
+            Some('l') => {
+                let name = uname().nodename().to_string_lossy().into_owned();
+                out.push_str(name.split('.').next().unwrap_or_default());
+            }
+            Some('v') => out.push_str(&uname().release().to_string_lossy()),
+            Some('u' | 'g') => out.push_str("root"),
+            Some('U' | 'G') => out.push('0'),
+            Some('h') => out.push_str("/root"),
             Some('t') => out.push_str("/run"),
             Some('S') => out.push_str("/var/lib"),
             Some('C') => out.push_str("/var/cache"),
             Some('L') => out.push_str("/var/log"),
             Some('E') => out.push_str("/etc"),
+            Some('T') => out.push_str("/tmp"),
+            Some('V') => out.push_str("/var/tmp"),
             Some('%') => out.push('%'),
             Some(other) => out.extend(['%', other]),
             None => out.push('%'),
@@ -249,15 +327,65 @@ mod tests {
             "OPTS" => Some("-a -b"),
             _ => None,
         };
-        let line = command("/bin/x --port=${PORT} $OPTS $NONE ${NONE} $$x a$b", "u").unwrap();
+        let words = |line: &str| expand_line(commands(line, "u")[0].as_ref().unwrap(), value);
         assert_eq!(
-            expand_line(&line, value),
+            words("/bin/x --port=${PORT} $OPTS $NONE ${NONE} $$x a$b"),
             ["/bin/x", "--port=8080", "-a", "-b", "", "$x", "a$b"]
         );
-        assert_eq!(
-            expand_line(&command(":/bin/x ${PORT}", "u").unwrap(), value)[1],
-            "${PORT}"
+        assert_eq!(words(":/bin/x ${PORT}")[1], "${PORT}");
+    }
+
+    #[test]
+    fn words_with_quotes_and_escapes() {
+        for (text, expected) in [
+            ("a  b\tc", &["a", "b", "c"][..]),
+            ("'a b' \"c 'd'\" e\"f g\"h", &["a b", "c 'd'", "ef gh"]),
+            ("'' \"\"", &["", ""]),
+            (r"a\sb \x41\u00fc\101 '\'' \n", &["a b", "A\u{fc}A", "'", "\n"]),
+            // Escapes of other programs: regular expressions, sed, the shell.
+            (
+                r"'\d+' s/\(x\)/y/ \$HOME \xzz \400 \0",
+                &[r"\d+", r"s/\(x\)/y/", r"\$HOME", r"\xzz", r"\400", r"\0"],
+            ),
+            ("'open to the end", &["open to the end"]),
+            (r"end\", &[r"end\"]),
+        ] {
+            assert_eq!(split(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_semicolon_between_commands_stands_alone() {
+        for (text, expected) in [
+            ("/bin/a x ; /bin/b", &["/bin/a x", "/bin/b"][..]),
+            ("/bin/sh -c 'a ; b' ; -/bin/c", &["/bin/sh -c a ; b", "/bin/c"]),
+            (r"/bin/find -exec x \; -print", &["/bin/find -exec x ; -print"]),
+            ("/bin/a; /bin/b", &["/bin/a; /bin/b"]),
+            ("; /bin/a ;", &["/bin/a"]),
+        ] {
+            let lines: Vec<String> = commands(text, "u")
+                .into_iter()
+                .map(|line| line.unwrap().arguments.join(" "))
+                .collect();
+            assert_eq!(lines, expected, "{text}");
+        }
+        assert!(
+            commands("/bin/sh -c 'a ; b' ; -/bin/c", "u")[1]
+                .as_ref()
+                .unwrap()
+                .ignore_failure
         );
+        let line = commands("-@!!\"/opt/my app\" name", "u").remove(0).unwrap();
+        assert_eq!(line.arguments, ["/opt/my app", "name"]);
+        assert!(line.ignore_failure && line.named && line.privileged && !line.literal);
+        for nothing in ["-", "@/bin/a", "/bin/a ; -"] {
+            assert!(commands(nothing, "u").iter().any(Result::is_err), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn a_line_goes_on_behind_a_backslash_of_its_own() {
+        assert_eq!(logical_lines("a \\\n# no\n  b\\\\\nc\n"), ["a  b\\\\", "c"]);
     }
 
     #[test]
@@ -269,6 +397,14 @@ mod tests {
         assert_eq!(expand("%I", r"a@x\x2dy"), "x-y");
         assert_eq!(expand("%n %N %i", "php8.2@a.timer"), "php8.2@a.timer php8.2@a a");
         assert_eq!(expand("%n", "php8.2"), "php8.2.service");
+        assert_eq!(
+            expand("%j %J %P %f", r"a\x2db-c\x2dd@srv-www"),
+            r"c\x2dd c-d a-b/c-d /srv/www"
+        );
+        assert_eq!(expand("%u%U %h %T %V %z%", "a"), "root0 /root /tmp /var/tmp %z%");
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        assert_eq!(expand("%H", "a"), host);
+        assert!(host.starts_with(&expand("%l", "a")) && !expand("%l", "a").contains(['.', '%']));
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub fn commands() -> Vec<Case> {
             "ExecStopPost",
             "[Service]\nExecStart=/bin/sleep 99\nExecStopPost=/bin/sh -c 'echo after $$EXIT_CODE $$EXIT_STATUS >>/dev/shm/NAME'\n",
             STOPPED,
-            "after killed 15\n",
+            "after killed TERM\n",
         ),
         other(
             case(
@@ -126,6 +126,24 @@ pub fn commands() -> Vec<Case> {
                 "did\n",
             ),
             "ExecStart=",
+        ),
+        other(
+            case(
+                "ExecStart=!!",
+                "[Service]\nType=oneshot\nUser=nobody\nExecStart=!!/bin/touch /run/NAME\n",
+                AS_ROOT,
+                "did\n",
+            ),
+            "ExecStart=",
+        ),
+        other(
+            case(
+                "Type=oneshot",
+                "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo a ; echo b' ; /bin/sh -c 'echo c >>/dev/shm/NAME'\nExecStart=/bin/sh -c 'echo d ; echo e >>/dev/shm/NAME'\n",
+                "systemctl start NAME 2>/dev/null; echo $?; cat /dev/shm/NAME; grep -c '^[ab]$' /run/vend/logs/NAME.log",
+                "0\nc\ne\n2\n",
+            ),
+            "Type=simple",
         ),
         other(
             case(
@@ -170,6 +188,51 @@ pub fn processes() -> Vec<Case> {
             "[Service]\nType=oneshot\nEnvironmentFile=/dev/shm/NAME-env\nEnvironmentFile=-/dev/shm/none\nExecStart=/bin/sh -c 'echo $$A >/dev/shm/NAME'\n",
             "echo 'A=\"from a file\"' >/dev/shm/NAME-env; systemctl start NAME; cat /dev/shm/NAME",
             "from a file\n",
+        ),
+        other(
+            case(
+                "EnvironmentFile=-",
+                "[Service]\nType=oneshot\nEnvironmentFile=-/dev/shm/none\nExecStart=/bin/touch /dev/shm/NAME\n",
+                DID,
+                "did\n",
+            ),
+            "EnvironmentFile=",
+        ),
+        other(
+            case(
+                "EnvironmentFile=/dev/shm/NAME-env",
+                "[Service]\nType=oneshot\nEnvironment=A=unit\nEnvironmentFile=/dev/shm/NAME-env\nExecStart=/bin/sh -c 'printf \"%%s\" \"$$A\" >/dev/shm/NAME'\n",
+                "echo 'A={\"b\":  \"c\"}' >/dev/shm/NAME-env; systemctl start NAME; cat /dev/shm/NAME",
+                "{\"b\":  \"c\"}",
+            ),
+            "EnvironmentFile=-/dev/shm/none",
+        ),
+        other(
+            case(
+                "User=65534",
+                "[Service]\nType=oneshot\nUser=65534\nGroup=1\nExecStart=/bin/sh -c 'id -u >/dev/shm/NAME; id -g >>/dev/shm/NAME'\n",
+                WROTE,
+                "65534\n1\n",
+            ),
+            "User=0",
+        ),
+        other(
+            case(
+                "WorkingDirectory=-",
+                "[Service]\nType=oneshot\nWorkingDirectory=-/none\nExecStart=/bin/sh -c 'pwd >/dev/shm/NAME'\n",
+                WROTE,
+                "/\n",
+            ),
+            "WorkingDirectory=",
+        ),
+        other(
+            case(
+                "%H",
+                "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo %H %i >/dev/shm/NAME'\n",
+                "systemctl start NAME; test \"$(cat /dev/shm/NAME)\" = $(uname -n) && echo same",
+                "same\n",
+            ),
+            "%%H",
         ),
         case(
             "UnsetEnvironment",
@@ -245,6 +308,13 @@ pub fn directories() -> Vec<Case> {
         ("ConfigurationDirectory", "/etc", "CONFIGURATION_DIRECTORY")
     ];
     cases.push(case(
+        "RuntimeDirectoryMode=2750",
+        "[Service]\nUser=nobody\nGroup=daemon\nRuntimeDirectoryMode=2750\nRuntimeDirectory=NAME NAME-d/deep\nExecStart=/bin/sh -c 'echo $$RUNTIME_DIRECTORY >/dev/shm/NAME; sleep 99'\n",
+        "systemctl start NAME; within 30 'test -s /dev/shm/NAME'; cat /dev/shm/NAME; cd /run; stat -c '%U %G %a' NAME NAME-d/deep; stat -c '%U' NAME-d; \
+         systemctl stop NAME; ls -d NAME NAME-d/deep 2>/dev/null",
+        "/run/NAME:/run/NAME-d/deep\nnobody daemon 2750\nnobody daemon 2750\nroot\n",
+    ));
+    cases.push(case(
         "RuntimeDirectoryPreserve",
         "[Service]\nRuntimeDirectory=NAME\nRuntimeDirectoryPreserve=yes\nExecStart=/bin/sleep 99\n",
         "systemctl start NAME; systemctl stop NAME; ls -d /run/NAME",
@@ -293,6 +363,35 @@ pub fn life() -> Vec<Case> {
             SOON,
             "once\n",
         ),
+        other(
+            case(
+                "RestartSec=1min 30s",
+                "[Service]\nRestart=always\nRestartSec=1min 30s\nExecStart=/bin/sh -c 'echo x >>/dev/shm/NAME'\n",
+                SOON,
+                "once\n",
+            ),
+            "RestartSec=10ms",
+        ),
+        // A daemon that is asked to end and has no handler for it has ended well.
+        other(
+            case(
+                "Restart=on-failure",
+                "[Service]\nRestart=on-failure\nRestartSec=10ms\nExecStart=/bin/sh -c 'echo x >>/dev/shm/NAME; exec sleep 99'\n",
+                "systemctl start NAME; within 30 'test -s /dev/shm/NAME'; systemctl kill -s TERM NAME; \
+                 within 30 'systemctl is-failed NAME | grep -qx \"inactive\\|failed\"'; systemctl is-failed NAME; wc -l </dev/shm/NAME",
+                "inactive\n1\n",
+            ),
+            "Restart=always",
+        ),
+        other(
+            case(
+                "Restart=on-abort",
+                "[Service]\nRestart=on-abort\nExecStart=/bin/sh -c 'echo x >>/dev/shm/NAME; exit 1'\n",
+                TIMES,
+                "once\n",
+            ),
+            "Restart=on-failure",
+        ),
         case(
             "RestartPreventExitStatus",
             "[Service]\nRestart=always\nRestartPreventExitStatus=3\nExecStart=/bin/sh -c 'echo x >>/dev/shm/NAME; exit 3'\n",
@@ -335,6 +434,15 @@ pub fn life() -> Vec<Case> {
             "timeout 10 systemctl start NAME 2>/dev/null; echo $?; systemctl is-failed NAME; systemctl stop NAME",
             "1\nfailed\n",
         ),
+        other(
+            case(
+                "TimeoutStartSec=infinity",
+                "[Service]\nTimeoutStartSec=infinity\nType=oneshot\nExecStart=/bin/sleep 2\n",
+                "timeout 10 systemctl start NAME 2>/dev/null; echo $?",
+                "0\n",
+            ),
+            "TimeoutStartSec=500ms",
+        ),
         case(
             "TimeoutStopSec",
             "[Service]\nTimeoutStopSec=1\nExecStart=/bin/sh -c 'trap : TERM; touch /dev/shm/NAME; while :; do sleep 0.1; done'\n",
@@ -374,6 +482,15 @@ pub fn life() -> Vec<Case> {
             "[Service]\nKillSignal=SIGINT\nExecStart=/bin/sh -c 'trap \"echo int >/dev/shm/NAME; exit 0\" INT; touch /dev/shm/NAME-ready; while :; do sleep 0.1; done'\n",
             "systemctl start NAME; within 30 'test -e /dev/shm/NAME-ready'; systemctl stop NAME; cat /dev/shm/NAME",
             "int\n",
+        ),
+        other(
+            case(
+                "KillSignal=10",
+                "[Service]\nKillSignal=10\nExecStart=/bin/sh -c 'trap \"echo usr1 >/dev/shm/NAME; exit 0\" USR1; touch /dev/shm/NAME-ready; while :; do sleep 0.1; done'\n",
+                "systemctl start NAME; within 30 'test -e /dev/shm/NAME-ready'; systemctl stop NAME; cat /dev/shm/NAME",
+                "usr1\n",
+            ),
+            "KillSignal=SIGTERM",
         ),
         case(
             "SendSIGKILL",

@@ -138,7 +138,7 @@ pub fn conditions() -> Vec<Case> {
 
 pub fn timers() -> Vec<Case> {
     const ONCE: &str = "systemctl start NAME.timer; sleep 2; test -e /dev/shm/NAME && echo ran || echo waits; systemctl stop NAME.timer";
-    const TWICE: &str = "systemctl start NAME.timer; sleep 3; n=$(wc -l </dev/shm/NAME); test $n -gt 1 && echo again || echo once; systemctl stop NAME.timer";
+    const TWICE: &str = "systemctl start NAME.timer; within 8 'test $(wc -l </dev/shm/NAME) -gt 1' && echo again || echo once; systemctl stop NAME.timer";
     macro_rules! ticks {
         ($lines:literal) => {
             concat!(

@@ -60,6 +60,69 @@ fn busybox() -> Option<PathBuf> {
     Some(program)
 }
 
+/// Libraries of Debian 11, of 2020, with modules that find names of machines, fetched once and kept beside the build.
+fn older() -> Option<PathBuf> {
+    const FETCH: &str = r##"set -e
+        mkdir -p lists/partial cache/archives/partial files
+        : >status
+        echo 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bullseye main' >list
+        cat >conf <<END
+Dir::Etc::SourceList "$PWD/list";
+Dir::Etc::SourceParts "$PWD/none";
+Dir::State::Status "$PWD/status";
+Dir::State::Lists "$PWD/lists";
+Dir::Cache "$PWD/cache";
+END
+        APT_CONFIG=$PWD/conf; export APT_CONFIG
+        apt-get update -qq
+        apt-get download -qq libc6 libnss-myhostname libcap2
+        for package in *.deb; do dpkg-deb -x "$package" files; done"##;
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian-11-names");
+    if !kept.exists() {
+        let fresh = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let mut fetch = Command::new("sh");
+        let fetched = fetch.args(["-c", FETCH]).current_dir(fresh.path()).status();
+        fetched.ok().filter(|status| status.success())?;
+        std::fs::rename(fresh.path().join("files"), &kept).unwrap();
+    }
+    Some(kept)
+}
+
+/// Its C library would load them into the program, which they end: they were made for another version of it.
+#[test]
+fn it_asks_for_names_without_the_modules_of_the_system() {
+    let (true, Some(older)) = (can_run(), older()) else {
+        println!("skipped: Debian's packages cannot be fetched");
+        return;
+    };
+    let system = tempfile::tempdir().unwrap();
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(older.join("."))
+        .arg(system.path())
+        .status();
+    assert!(copied.unwrap().success());
+    std::fs::copy(env!("CARGO_BIN_EXE_vend"), system.path().join("vend")).unwrap();
+    std::fs::create_dir_all(system.path().join("etc")).unwrap();
+    let etc = |name: &str, text: &str| std::fs::write(system.path().join("etc").join(name), text).unwrap();
+    etc("nsswitch.conf", "hosts: myhostname files dns\n");
+    etc("hosts", "127.0.0.1 vend.test\n");
+    etc(
+        "resolv.conf",
+        "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
+    );
+    let token = format!("vendjoin_{}_{}", "ab".repeat(32), "cd".repeat(32));
+    for (name, expected) in [("vend.test", "refused"), ("none.test", "name resolution")] {
+        let mut join = Command::new("chroot");
+        join.arg(system.path()).args(["/vend", "agent", "--join"]);
+        join.args([&format!("https://{name}:1"), "--token", &token]);
+        let joined = join.output().unwrap();
+        let said = String::from_utf8_lossy(&joined.stderr);
+        assert_eq!(joined.status.code(), Some(1), "{:?}: {said}", joined.status);
+        assert!(said.contains(expected), "{name}: {said}");
+    }
+}
+
 /// A system of busybox and this program, without a library, as small musl distributions are.
 fn small(busybox: &Path) -> tempfile::TempDir {
     let system = tempfile::tempdir().unwrap();
