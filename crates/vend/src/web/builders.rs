@@ -31,10 +31,7 @@ fn wire(state: &State, builder: store::Builder, running: &[store::Build]) -> Bui
         labels: builder.labels,
         tenants: builder.tenants,
         joined_at: Some(builder.joined_at),
-        seen_at: match address {
-            Some(_) => Some(state.now()),
-            None => builder.seen_at,
-        },
+        seen_at: seen.map(|_| state.now()).or(builder.seen_at),
     }
 }
 
