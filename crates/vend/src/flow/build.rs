@@ -207,7 +207,8 @@ async fn build(
         push: Some(input.event.clone().unwrap_or_default()),
         trunk: super::images::trunk(world, &input.place).await?,
     };
-    let mut built = place::build(world, &ticket, &order).await;
+    // All that a build elsewhere takes is not held by those that run here.
+    let mut built = Box::pin(place::build(world, &ticket, &order)).await;
     if let Ok(built) = &mut built
         && is_part
     {
