@@ -188,9 +188,10 @@ pub async fn layers_hold_real_ids_and_deletions(world: &World) {
 }
 
 pub async fn a_failing_script_says_why(world: &World) {
-    let script =
-        "echo \"of $VEND_COMMIT_ID: $VEND_COMMIT_MESSAGE\"\necho about to fail\nnot-a-command\nexit 42\n";
-    let order = world.bake_order(&[("infra/bad.sh", script)], &["infra/bad.sh"]);
+    let order = world.bake_order(
+        &[("infra/bad.sh", "echo about to fail\nnot-a-command\nexit 42\n")],
+        &["infra/bad.sh"],
+    );
     let ticket = world.ticket();
     let fault = world.oven.bake(&ticket, &order).await.unwrap_err();
     println!("{fault}");
@@ -202,9 +203,7 @@ pub async fn a_failing_script_says_why(world: &World) {
     assert!(fault.next.unwrap().contains("infra/bad.sh"));
     let log = fault.evidence.unwrap();
     assert_eq!(log.as_str(), format!("bake/{ticket}"));
-    let said = world.log(&log);
-    let commit = format!("of {}: {}", order.commit.id, order.commit.message);
-    assert!(said.contains("about to fail") && said.contains(&commit), "{said}");
+    assert!(world.log(&log).contains("about to fail"));
     assert!(world.oven.find(&order).await.unwrap().is_none());
 
     let fault = world

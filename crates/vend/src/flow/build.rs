@@ -207,7 +207,8 @@ async fn build(
         push: Some(input.event.clone().unwrap_or_default()),
         trunk: super::images::trunk(world, &input.place).await?,
     };
-    let mut built = place::build(world, &ticket, &order).await;
+    // With all that a build elsewhere takes it is large.
+    let mut built = Box::pin(place::build(world, &ticket, &order)).await;
     if let Ok(built) = &mut built
         && is_part
     {
