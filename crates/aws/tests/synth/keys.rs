@@ -145,7 +145,7 @@ const CASES: &[Case] = &[
     (
         "deploy.alarms.names",
         "",
-        "deploy: { alarms: { names: [errors] } }",
+        "deploy: { alarms: { names: a } }",
         Done,
     ),
     (
