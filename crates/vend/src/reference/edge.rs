@@ -50,7 +50,13 @@ fn describe(name: &str, schema: &Value, text: &mut String) {
 }
 
 fn said(schema: &Value) -> String {
-    let text = schema["description"].as_str().unwrap_or_default();
+    // What is said of a key that may be left away stands at what it is when it is there.
+    let forms = schema["oneOf"].as_array().into_iter().flatten();
+    let of_form = forms.filter(|form| form["$ref"].is_string());
+    let mut texts = std::iter::once(schema)
+        .chain(of_form)
+        .filter_map(|one| one["description"].as_str());
+    let text = texts.next().unwrap_or_default();
     text.split_whitespace()
         .collect::<Vec<_>>()
         .join(" ")

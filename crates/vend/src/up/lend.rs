@@ -133,8 +133,8 @@ pub fn lent(roles: &[Role]) -> Result<Vec<(&'static str, OwnedFd)>, Error> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_platform_that_runs_goes_on_without_what_it_cannot_bind() {
+    #[tokio::test]
+    async fn a_platform_that_runs_goes_on_without_what_it_cannot_bind() {
         let folder = tempfile::tempdir().unwrap();
         let data = Data(folder.path().to_owned().try_into().unwrap());
         std::fs::create_dir_all(data.run()).unwrap();
