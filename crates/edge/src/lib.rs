@@ -222,8 +222,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     for server in watched.servers {
         control.spawn(server.watch());
     }
-    let secure = doors.iter().chain(unbound.iter().map(|(_, door)| door));
-    let secure = secure.filter(|door| door.is_secure()).next().cloned();
+    let mut secure = doors.iter().chain(unbound.iter().map(|(_, door)| door));
+    let secure = secure.find(|door| door.is_secure()).cloned();
     let sockets = own::Sockets {
         shared: Arc::clone(&shared),
         workers: orders.clone().into(),

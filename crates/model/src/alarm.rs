@@ -107,6 +107,8 @@ impl Alarm {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ring {
     pub name: AlarmName,
+    /// Nobody has ever told how it is.
+    pub is_unknown: bool,
     /// A clause: `the alarm errors is in alarm since 12:03:04 UTC: 7 % fail`.
     pub why: String,
 }
@@ -135,6 +137,7 @@ pub fn ringing(rule: &Alarms, told: &BTreeMap<AlarmName, Alarm>, now: Timestamp)
         };
         why.map(|why| Ring {
             name: name.clone(),
+            is_unknown: !told.contains_key(name),
             why,
         })
     })

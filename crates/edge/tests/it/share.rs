@@ -14,7 +14,7 @@ use jiff::SignedDuration;
 use model::route::{Ejection, HealthProtocol, Table, TargetState};
 use tokio::net::TcpListener;
 
-use crate::world::{self, Edge, Origin, body, shop, status, until};
+use crate::world::{self, Edge, Origin, body, shop, until};
 
 /// All targets are found well, at an address of their own: what is known of them is what requests meet.
 async fn found_well(version: u64, addresses: &[SocketAddr]) -> Table {

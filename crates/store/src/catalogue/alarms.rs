@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Of a tenant.
-const MOST: usize = 1000;
+const MOST: u64 = 1000;
 
 impl Db<'_> {
     /// All of a tenant.
@@ -39,6 +39,14 @@ impl Db<'_> {
             alarm,
         )
     }
+
+    fn count_alarms(&self, tenant: &TenantName) -> Result<u64, Error> {
+        let key = self.tenant_key(tenant)?;
+        let count = self.one("SELECT count(*) FROM alarms WHERE tenant_id = ?1", [key], |row| {
+            row.get(0)
+        })?;
+        Ok(count.unwrap_or_default())
+    }
 }
 
 impl Tx<'_> {
@@ -52,7 +60,7 @@ impl Tx<'_> {
         by: &By,
     ) -> Result<Alarm, Error> {
         let before = self.find_alarm(tenant, name)?;
-        if before.is_none() && self.alarms(tenant)?.len() >= MOST {
+        if before.is_none() && self.count_alarms(tenant)? >= MOST {
             return Err(Error::refused_with(
                 format!("{tenant} has {MOST} alarms: there can be no more"),
                 format!("vend alarms remove {tenant}/NAME"),

@@ -247,11 +247,14 @@ impl Tx<'_> {
 
     /// A build is the platform's own machine's: it goes on there, whatever labels that machine has later.
     pub fn keep_build(&self, ticket: &Ticket) -> Result<(), Error> {
-        self.run(
-            "UPDATE builds SET builder = NULL, here = 1, waits = NULL WHERE ticket = ?1",
-            [ticket.as_str()],
-        )
-        .map(drop)
+        let kept = self.run(
+            "UPDATE builds SET builder = NULL, here = 1, waits = NULL WHERE ticket = ?1 AND state = ?2",
+            params![ticket.as_str(), Word(WorkState::Running)],
+        )?;
+        match kept {
+            0 => Err(Error::refused(format!("the build {ticket} does not go on"))),
+            _ => Ok(()),
+        }
     }
 
     /// What a build's builder says is in its log from there on.

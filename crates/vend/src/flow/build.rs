@@ -156,6 +156,16 @@ fn answer(revision: Digest, built: &Built, reports: &[TestReport]) -> Value {
     json!({ "revision": revision, "log": built.log, "reports": reports })
 }
 
+/// What stands for a build of a batch in its ticket: its identifier, or a digest of it where a ticket cannot have it. The
+/// user guide allows 128 characters, capitals and `_`, as a matrix has them.
+fn part(identifier: &str) -> String {
+    let may = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    match identifier.len() <= 40 && identifier.bytes().all(may) {
+        true => identifier.to_owned(),
+        false => Digest::of(identifier).short(),
+    }
+}
+
 /// One build, with its row.
 async fn build(
     world: &Arc<World>,
@@ -165,7 +175,7 @@ async fn build(
     task: Option<Task>,
 ) -> Result<Built, Fault> {
     let ticket = match &task {
-        Some(task) => attempt.steady.part(&task.identifier.to_lowercase()),
+        Some(task) => attempt.steady.part(&part(&task.identifier)),
         None => attempt.steady.clone(),
     };
     let secrets = secrets(world, &input.place, &buildspec).await?;
@@ -382,6 +392,23 @@ pub fn missing<'a>(place: &Place, names: impl IntoIterator<Item = &'a str>) -> F
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_identifier_has_a_ticket_of_its_own() {
+        let whole: Ticket = "t-0123456789abc-build".parse().unwrap();
+        let long = "a".repeat(128);
+        let names = ["unit", "Unit", "linux_small", "linux-small", &long, "a"];
+        let tickets = names.map(|name| whole.part(&part(name)).to_string());
+        for (name, ticket) in names.iter().zip(&tickets) {
+            assert_eq!(
+                ticket.parse::<Ticket>().map(|read| read.to_string()).as_ref(),
+                Ok(ticket),
+                "{name}"
+            );
+        }
+        let apart: BTreeSet<_> = tickets.iter().collect();
+        assert_eq!(apart.len(), names.len(), "{tickets:?}");
+    }
 
     #[tokio::test]
     async fn a_batch_ends_with_its_time() {

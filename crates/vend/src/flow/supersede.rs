@@ -97,7 +97,7 @@ fn cause(push: &Push, why: &str) -> String {
 }
 
 /// What the ledger says of an execution, newest first.
-fn told(db: &Db<'_>, execution: &ExecutionId) -> Result<Vec<Line>, Error> {
+pub fn told(db: &Db<'_>, execution: &ExecutionId) -> Result<Vec<Line>, Error> {
     db.ledger(&LedgerFilter {
         object: Some(execution.to_string()),
         limit: super::cancel::LINES,

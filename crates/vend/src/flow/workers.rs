@@ -184,7 +184,18 @@ async fn end_overdue(world: &World) {
 
 /// Fails what an execution does. What undoes or destroys is never stopped half way: nothing else would finish it.
 pub async fn interrupt(engine: &Handle, run: u64, error: &str, cause: &str) -> Result<(), Fault> {
-    match engine.interrupt(run, error, cause, definition::is_final).await {
+    interrupt_sparing(engine, run, error, cause, definition::is_final).await
+}
+
+/// Fails what an execution does, but what works on these resources.
+pub async fn interrupt_sparing(
+    engine: &Handle,
+    run: u64,
+    error: &str,
+    cause: &str,
+    spared: fn(&str) -> bool,
+) -> Result<(), Fault> {
+    match engine.interrupt(run, error, cause, spared).await {
         // It has ended meanwhile.
         Ok(()) | Err(engine::Error::NotOpen(_)) => Ok(()),
         Err(error) => Err(Fault::platform(format!(

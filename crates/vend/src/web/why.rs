@@ -148,7 +148,8 @@ fn of_environment(db: &Db<'_>, environment: store::Environment) -> Result<WhyEnv
         .and_then(|spec| spec.deploy.alarms.as_ref());
     if let Some(ring) = alarms::ring(db, &place.tenant, rule)? {
         why.sentence = format!("{}; no release is deployed now: {ring}", why.sentence);
-        why.next = Some(alarms::next(&place.tenant, &ring.name));
+        // What failed otherwise, or waits for people, comes first.
+        why.next.get_or_insert_with(|| alarms::next(&place.tenant, &ring));
     }
     if let Some(own) = db.find_move(&place)?.filter(|own| own.closed) {
         let until = match own.closed_until {

@@ -81,6 +81,10 @@ async fn placed(world: &World, ticket: &Ticket, order: &BuildOrder, log: &LogRef
         if let Some(built) = row.built {
             return Ok(Placed::Known(Box::new(built)));
         }
+        // One that may be tried again was opened again when it was asked for.
+        if let (WorkState::Failed, Some(fault)) = (row.state, &row.fault) {
+            return Err(fault.clone());
+        }
         match row.runs_on.clone() {
             Some(RunsOn::Own) => return Ok(Placed::Here(Box::new(row))),
             Some(RunsOn::Builder(builder)) => return Ok(Placed::There(Box::new(row), builder)),
