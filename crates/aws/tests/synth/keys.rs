@@ -26,7 +26,7 @@ use Fate::{Done, Elsewhere, Noted, Refused};
 /// one, `live`.
 type Case = (&'static str, &'static str, &'static str, Fate);
 
-const LOGIN: &str = "authenticate: { issuer: 'https://id.test', authorization_endpoint: 'https://id.test/a', token_endpoint: \
+pub const LOGIN: &str = "authenticate: { issuer: 'https://id.test', authorization_endpoint: 'https://id.test/a', token_endpoint: \
     'https://id.test/t', user_info_endpoint: 'https://id.test/u', client_id: shop, client_secret: '{{secret:oidc}}' }";
 const MANY: &str = "environments: { live: {}, preview: { branches: 'x/*' } }";
 const PORT: &str = "listeners: [{ protocol: udp, port: 5000 }]";
@@ -492,7 +492,7 @@ fn keys(schema: &Value, at: &str, found: &mut BTreeSet<String>) {
 }
 
 /// What is made: files by name, and the notes.
-fn made(text: &str) -> Result<(BTreeMap<String, String>, Vec<String>), String> {
+pub fn made(text: &str) -> Result<(BTreeMap<String, String>, Vec<String>), String> {
     let config: Config =
         toml::from_str("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n")
             .unwrap();
@@ -560,43 +560,4 @@ fn nothing_that_a_file_says_is_passed_over() {
             Elsewhere(why) => assert!(why.len() > 20, "{key}"),
         }
     }
-}
-
-/// The balancer asks who somebody is before anything of the app is reached, and the secret is in no template.
-#[test]
-fn who_must_sign_in_is_asked_first() {
-    let (stacks, _) = made(LOGIN).unwrap();
-    let text = &stacks["vend-production-shop-live"];
-    let template: Value = serde_json::from_str(text).unwrap();
-    let rules: Vec<&Value> = template["Resources"]
-        .as_object()
-        .unwrap()
-        .values()
-        .filter(|own| own["Type"] == "AWS::ElasticLoadBalancingV2::ListenerRule")
-        .collect();
-    assert!(!rules.is_empty());
-    for rule in rules {
-        let actions = rule["Properties"]["Actions"].as_array().unwrap();
-        let order: Vec<(&str, u64)> = actions
-            .iter()
-            .map(|own| (own["Type"].as_str().unwrap(), own["Order"].as_u64().unwrap()))
-            .collect();
-        assert_eq!(order, [("authenticate-oidc", 1), ("forward", 2)]);
-        let provider = &actions[0]["AuthenticateOidcConfig"];
-        assert_eq!(
-            provider["ClientSecret"],
-            "{{resolve:secretsmanager:vend/production/shop/live/oidc:SecretString}}"
-        );
-        assert_eq!(provider["SessionTimeout"], 7 * 24 * 3_600);
-    }
-    let config: Config = toml::from_str(
-        "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n[apps.shop.environments.live]\nplain_http = true\n",
-    )
-    .unwrap();
-    let yaml = format!("app: shop\n{LOGIN}\nenvironments: {{ live: {{}} }}\n");
-    let (app, _) = spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap();
-    let why = all(&config, &app, &mut Priorities::default())
-        .unwrap_err()
-        .to_string();
-    assert!(why.contains("port 80 would let everybody in"), "{why}");
 }

@@ -17,6 +17,7 @@ mod law;
 mod matrix;
 mod order;
 mod schemas;
+mod sign_in;
 mod tools;
 mod traffic;
 mod wave;

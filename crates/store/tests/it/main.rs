@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 mod alarms;
+mod attestations;
 mod branches;
 mod builders;
 mod catalogue;

@@ -148,8 +148,14 @@ fn held(db: &Db<'_>, summary: &ExecutionSummary, run: &Recovered) -> Result<Opti
             format!("{kind} {} of {place}, which {by} started, to end", other.id)
         }));
     }
-    let paused = db.open_deployment(place, id)?.and_then(|own| own.paused);
-    Ok(paused.and_then(|(who, since)| pause(at, &who, since, place)))
+    let own = match db.open_deployment(place, id) {
+        // What takes an environment away goes on for a moment without it.
+        Err(store::Error::Missing { .. }) => None,
+        own => own?,
+    };
+    Ok(own
+        .and_then(|own| own.paused)
+        .and_then(|(who, since)| pause(at, &who, since, place)))
 }
 
 /// What a pause holds up, `at` these activities.

@@ -48,6 +48,20 @@ fn shared() -> PathBuf {
     std::env::var_os("VEND_TEST_DATA").map_or(own, PathBuf::from)
 }
 
+/// By themselves two directories have the same part of the default pool once in 64 times. Another clone on this machine, where
+/// tests were killed, may have left its networks: so not the same for every clone either.
+fn pool(data: &Path, slot: u8) -> String {
+    let sum = data
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(*byte));
+    format!(
+        "[network]\npool = \"10.{}.0.0/16\"\n",
+        128 + (sum.wrapping_add(slot) % 64)
+    )
+}
+
 /// A tenant name that no earlier test has used.
 pub fn tenant(prefix: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -74,10 +88,9 @@ impl Platform {
         lock.lock().unwrap();
         // The git hosts and registries of the tests are on this machine.
         const HERE: &str = "[sources]\nallow = [\"127.0.0.0/8\"]\n[registries]\nallow = [\"127.0.0.0/8\"]\n";
-        // By themselves two directories have the same part of the default pool once in 64 times.
         let pool = match slot() {
             0 => String::new(),
-            slot => format!("[network]\npool = \"10.{}.0.0/16\"\n", 127 + slot),
+            slot => pool(&data, slot),
         };
         std::fs::write(data.join("platform.toml"), format!("{HERE}{pool}{}", more(&data))).unwrap();
         let platform = Self {
