@@ -361,8 +361,9 @@ fn a_release_that_waits_for_people_and_a_move_keep_each_other_out() {
     assert!(!late.status.success());
     copy.says("three");
     let third = platform.push(&copy, &app, "main");
-    let why = platform.vend(&["why", &app]);
-    assert!(why.contains("moved to AWS"), "{why}");
+    eventually("what waits says for what", Duration::from_secs(60), || {
+        platform.vend(&["why", &app]).contains("moved to AWS").then_some(())
+    });
     let all = platform.json(&["approvals", "list", &app]);
     let is_open = |own: &Value| own["state"] == "open";
     assert!(
