@@ -134,6 +134,7 @@ const UNIT: &str = "[Unit]
 Description=The unit
 [Service]
 ExecStart=/bin/sh -c 'exec sleep 4712'
+ExecReload=/bin/true
 ExecStop=/bin/sh -c 'echo stopped by the unit >>/said'
 ";
 
@@ -179,8 +180,11 @@ async fn a_unit_and_a_process_of_one_name_follow_each_other() {
         assert_eq!(world.counts().await, "1,0,", "after {verb}");
         assert_eq!(world.said().await, "stopped by the unit,");
         // The unit's file is still there, and says nothing of the process.
-        world.sh("systemctl restart worker").await;
-        assert_eq!(world.counts().await, "1,0,", "after {verb}");
+        for verb in ["restart", "reload-or-restart"] {
+            let asked = world.sh(&format!("systemctl {verb} worker")).await;
+            assert_eq!((asked.code, asked.stderr.as_str()), (Some(0), ""));
+            assert_eq!(world.counts().await, "1,0,", "{verb} of the process");
+        }
         world.replace_agent().await;
         world.sh("systemctl restart worker").await;
         assert_eq!(world.counts().await, "1,0,", "with another agent");
