@@ -14,6 +14,7 @@ use crate::tree;
 
 pub mod bundle;
 mod group;
+mod holders;
 pub mod hooks;
 pub mod install;
 pub mod local;

@@ -85,7 +85,7 @@ impl Deployer {
         copy.more().await;
         let log = copy.end();
         let reports = reports.map_err(|error| failed(error).evidence(log.clone()))?;
-        let events = believable(reports.events, &order.events).ok_or_else(|| {
+        let events = believable(reports.events, &order.events, &log).ok_or_else(|| {
             Fault::platform(format!(
                 "the agent of {} reported other events than ordered",
                 order.host
@@ -232,10 +232,12 @@ impl Copy {
     }
 }
 
-/// The reports, if they are about the events that were ordered, with texts of a bearable length.
+/// The reports, if they are about the events that were ordered, with texts of a bearable length, and with the log of all of
+/// them.
 pub(crate) fn believable(
     mut reports: Vec<EventReport>,
     events: &[LifecycleEvent],
+    log: &LogRef,
 ) -> Option<Vec<EventReport>> {
     let same = reports
         .iter()
@@ -244,6 +246,9 @@ pub(crate) fn believable(
     let coherent = reports
         .iter()
         .all(|report| (report.status == EventStatus::Failed) == report.failure.is_some());
+    for report in &mut reports {
+        report.log = (report.status != EventStatus::Skipped).then(|| log.clone());
+    }
     for failure in reports.iter_mut().filter_map(|report| report.failure.as_mut()) {
         for text in [&mut failure.script, &mut failure.message, &mut failure.log] {
             bound(text);
@@ -310,22 +315,28 @@ mod tests {
             started_at: Timestamp::UNIX_EPOCH,
             duration_ms: 0,
             failure: (status == EventStatus::Failed).then_some(failure),
+            log: "host/h-0000000000002/service".parse().ok(),
         }
     }
 
     #[test]
     fn a_host_cannot_report_what_was_not_ordered() {
         let events = [LifecycleEvent::Install, LifecycleEvent::AfterInstall];
+        let log: LogRef = "deploy/t-1".parse().unwrap();
         let good = vec![
             report(events[0], EventStatus::Succeeded, ""),
             report(events[1], EventStatus::Failed, &"ä".repeat(TEXT * 2)),
         ];
-        let bounded = believable(good.clone(), &events).unwrap();
+        let bounded = believable(good.clone(), &events, &log).unwrap();
         assert_eq!(bounded[1].failure.as_ref().unwrap().log.chars().count(), TEXT + 1);
-        assert_eq!(believable(good[..1].to_vec(), &events), None);
-        assert_eq!(believable(good.clone(), &events[..1]), None);
+        // Nor where its log is; and what it did nothing for has none.
+        assert!(bounded.iter().all(|report| report.log.as_ref() == Some(&log)));
+        let skipped = vec![report(events[0], EventStatus::Skipped, "")];
+        assert_eq!(believable(skipped, &events[..1], &log).unwrap()[0].log, None);
+        assert_eq!(believable(good[..1].to_vec(), &events, &log), None);
+        assert_eq!(believable(good.clone(), &events[..1], &log), None);
         let mut silent = good;
         silent[1].failure = None;
-        assert_eq!(believable(silent, &events), None);
+        assert_eq!(believable(silent, &events, &log), None);
     }
 }

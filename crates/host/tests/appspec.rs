@@ -420,7 +420,7 @@ async fn one_script(root: &Path, keys: &str, script: &str) -> (u8, String, Strin
         facts: &facts,
         current: &current,
         clock: now,
-        secrets: &[],
+        secrets: &[HIDDEN.to_owned()],
         trace: None,
         directory: None,
         unless: None,
@@ -453,12 +453,12 @@ async fn what_outlives_its_time_is_ended_and_named() {
         (
             "sleep 1000 & echo $! >PID; echo said\nexit 0\n",
             6,
-            "s.sh failed to close STDOUT",
+            "s.sh failed to close STDOUT, which pid PID (sleep 1000) left open",
         ),
         (
             "sleep 1000 >/dev/null & echo $! >PID; echo said\nexit 0\n",
             6,
-            "s.sh failed to close STDERR",
+            "s.sh failed to close STDERR, which pid PID (sleep 1000) left open",
         ),
         (
             "trap '' TERM; echo $$ >PID; echo said\nsleep 1000; sleep 1000\n",
@@ -472,12 +472,13 @@ async fn what_outlives_its_time_is_ended_and_named() {
         let script = format!("#!/bin/sh\n{}", script.replace("PID", pid.to_str().unwrap()));
         let root = scratch.path().join(number.to_string());
         let (found, message, log) = one_script(&root, "", &script).await;
+        let pid = fs::read_to_string(&pid).unwrap();
+        let told = told.replace("PID", pid.trim());
         assert_eq!(
             (found, message.as_str()),
             (code, format!("Script at specified location: {told}").as_str())
         );
         assert!(log.ends_with("[stdout]said\n"), "{log}");
-        let pid = fs::read_to_string(&pid).unwrap();
         for _ in 0..500 {
             if !lives(&pid) {
                 break;
@@ -486,6 +487,20 @@ async fn what_outlives_its_time_is_ended_and_named() {
         }
         assert!(!lives(&pid), "{script}");
     }
+}
+
+/// A secret of every script here.
+const HIDDEN: &str = "the-hidden-word";
+
+/// Words of a command may be secret.
+#[tokio::test]
+async fn what_left_an_output_open_is_named_without_secrets() {
+    let scratch = tempfile::tempdir().unwrap();
+    let script = "#!/bin/sh\nsh -c 'sleep 1000; :' the-hidden-word &\n";
+    let (code, message, _) = one_script(scratch.path(), "", script).await;
+    assert_eq!(code, 6, "{message}");
+    assert!(message.contains(" (sh -c sleep 1000; : *"), "{message}");
+    assert!(!message.contains(HIDDEN), "{message}");
 }
 
 /// Not executable, without an interpreter line, with nothing to read, in a process group of its own; `sudo` needs no

@@ -1,4 +1,4 @@
-//! The files that customers write: `vend.yaml`, `buildspec.yml`, `appspec.yml`, `checks.yml`.
+//! The files that customers write: `vend.yaml`, `buildspec.yml`, `appspec.yml`, `checks.yml`, `Procfile`.
 //!
 //! Each is read from text into typed values, with every problem at once, each with its line and column. Reading is
 //! total: any bytes give a value or problems, in bounded time and memory.
@@ -8,6 +8,7 @@ mod appspec;
 mod buildspec;
 mod checks;
 mod plain;
+mod procfile;
 mod read;
 mod report;
 mod yaml;
@@ -23,6 +24,7 @@ pub use appspec::Appspec;
 pub use buildspec::Buildspec;
 pub use checks::Checks;
 pub use plain::{place, plain};
+pub use procfile::procfile;
 pub use read::{LATER, is_later, written};
 pub use report::{
     CheckReport, Checked, Files, check_appspec, check_buildspec, check_checks, check_tree, checked,

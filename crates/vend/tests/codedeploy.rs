@@ -349,6 +349,67 @@ fn what_is_wrong_is_said_in_the_agents_words() {
     }
 }
 
+#[test]
+fn a_bundle_of_another_kind_is_told_by_its_kind() {
+    let world = World::new();
+    let bundle = world.bundle("bundle", "version: 0.0\nos: linux\n");
+    pack(&bundle, "tar cf ../app.tar . && tar czf ../app.tgz .");
+    for (location, kind, next) in [
+        (
+            "app.tar",
+            "tgz",
+            "app.tar is a tar that is not compressed: the same with --type tar",
+        ),
+        (
+            "app.tgz",
+            "zip",
+            "app.tgz is compressed by gzip: the same with --type tgz",
+        ),
+        (
+            "app.tgz",
+            "directory",
+            "app.tgz is compressed by gzip: the same with --type tgz",
+        ),
+        (
+            "bundle",
+            "zip",
+            "bundle is a directory: the same with --type directory",
+        ),
+    ] {
+        let said = world.fails(Path::new(location), kind, &[]);
+        assert!(said.ends_with(&format!("\nnext: {next}\n")), "{said}");
+    }
+    let said = world.fails(Path::new("bundle/appspec.yml"), "tar", &[]);
+    assert!(!said.contains("next: "), "{said}");
+}
+
+/// What `vend check` would have said, whether it went well or not.
+#[test]
+fn what_an_appspec_seems_to_say_is_warned_of() {
+    let world = World::new();
+    let target = world.path("target");
+    let appspec = format!(
+        "version: 0.0\nos: linux\nfiles: [{{ source: appspec.yml, destination: {0} }}]\n\
+         permissions: [{{ object: {0}, mode: 0755 }}]\n\
+         hooks: {{ AfterInstall: [{{ location: fail.sh, timeuot: 3 }}] }}\n",
+        target.display()
+    );
+    let bundle = world.bundle("bundle", &appspec);
+    for json in [&[][..], &["--json"]] {
+        let output = world.deploy(&bundle, "directory", json);
+        let said = match json {
+            [] => String::from_utf8_lossy(&output.stderr).into_owned(),
+            _ => {
+                let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+                report["warnings"].to_string()
+            }
+        };
+        for part in ["`mode: 0755` gives the mode", "`timeuot` is not a known key"] {
+            assert!(said.contains(part), "{part} is not in {said}");
+        }
+    }
+}
+
 /// Each flag, seen by what a script finds.
 #[test]
 fn scripts_see_what_the_flags_say() {

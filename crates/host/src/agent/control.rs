@@ -1,7 +1,7 @@
 //! What `systemctl` answers inside a host: the verbs that scripts and packages use.
 
 use super::{
-    api::{ControlOrder, ControlOutcome, ServiceState, ServiceStatus},
+    api::{ControlOrder, ControlOutcome, Origin, ServiceState, ServiceStatus},
     service::Wish,
     services::{Services, short},
     unit,
@@ -141,11 +141,12 @@ impl Call<'_> {
     }
 
     async fn reload_or_restart(&self, unit: &str, running: bool, out: &mut ControlOutcome) {
-        let can_reload = self
-            .services
-            .units()
-            .load(unit)
-            .is_ok_and(|parsed| parsed.unit.can_reload());
+        // A process of the Procfile cannot, whatever the file of a unit of its name says.
+        let is_unit = self
+            .state(unit)
+            .is_none_or(|status| status.origin == Origin::Unit);
+        let file = self.services.units().load(unit);
+        let can_reload = is_unit && file.is_ok_and(|parsed| parsed.unit.can_reload());
         match (self.order.verb.starts_with("try-"), running, can_reload) {
             (true, false, _) => {}
             (_, true, true) => self.wish(unit, Wish::Reload, out).await,

@@ -234,6 +234,7 @@ impl Inner {
             started_at,
             duration_ms: 0,
             failure: None,
+            log: None,
         };
         // Nothing is done for a deployment that has failed.
         if failed {

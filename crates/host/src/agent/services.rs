@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -27,6 +27,7 @@ use super::{
 };
 
 mod hold;
+mod processes;
 mod recover;
 mod start;
 mod stop;
@@ -36,9 +37,6 @@ pub use start::short;
 
 /// A unit that was started again so often in a row does not stay up.
 const CRASHES: u32 = 3;
-
-/// How long a Procfile process may take to end.
-const PROCESS_STOP: Duration = Duration::from_secs(10);
 
 struct Entry {
     handle: Handle,
@@ -209,38 +207,15 @@ impl Services {
         }
     }
 
-    /// Runs the Procfile's processes anew and stops those that are no longer in it.
-    pub async fn restart_processes(&self) -> Result<Vec<String>, String> {
-        let processes = self.lock().configuration.clone().unwrap_or_default().processes;
-        self.stop_processes(|name| !processes.contains_key(name)).await;
-        for (name, command) in &processes {
-            let handle = self.define(process(name, command, &self.layout.app)).await?;
-            self.remember(name);
-            handle
-                .ask(Wish::Restart)
-                .await
-                .map_err(|why| format!("{name}: {why}"))?;
-        }
-        Ok(processes.into_keys().collect())
-    }
-
-    /// Stops Procfile processes. Gives those that ran.
-    pub async fn stop_processes(&self, which: impl Fn(&str) -> bool) -> Vec<String> {
-        let stopping: Vec<(String, Handle)> = self
-            .lock()
-            .entries
-            .iter()
-            .filter(|(name, entry)| entry.handle.status().origin == Origin::Procfile && which(name))
-            .map(|(name, entry)| (name.clone(), entry.handle.clone()))
-            .collect();
-        let mut stopped = Vec::new();
-        for (name, handle) in stopping {
-            if handle.status().state != ServiceState::Inactive {
-                stopped.push(name);
-            }
-            let _ = handle.ask(Wish::Stop).await;
-        }
-        stopped
+    /// A service that was stopped is looked after no longer.
+    fn forget(&self, name: &str) {
+        let entry = {
+            let mut registry = self.lock();
+            registry.order.retain(|other| other != name);
+            registry.entries.remove(name)
+        };
+        // Who still asks it for something is answered; then its supervisor ends.
+        drop(entry);
     }
 
     /// Keeps a daemon running, restarting it if its definition is another than before.
@@ -294,13 +269,18 @@ impl Services {
         &self.layout
     }
 
+    /// What has the name as something else ends first, as what it is: of two with one name only one would be known.
     async fn define(&self, definition: Definition) -> Result<Handle, String> {
         self.peace().await;
-        let known = self
-            .lock()
-            .entries
-            .get(&definition.unit.name)
-            .map(|entry| entry.handle.clone());
+        let name = &definition.unit.name;
+        match self.status(name) {
+            Some(status) if status.origin != definition.origin => {
+                self.stop(&format!("{name}.service")).await?;
+                self.forget(name);
+            }
+            _ => {}
+        }
+        let known = self.lock().entries.get(name).map(|entry| entry.handle.clone());
         match known {
             Some(handle) => {
                 handle.ask(Wish::Define(Box::new(definition))).await?;
@@ -470,29 +450,6 @@ fn guessed<'a>(name: &str, value: &'a str) -> Option<&'a str> {
     let (_, rest) = value.split_once("://")?;
     let (user, _) = rest.split_once('@')?;
     hideable(user.split_once(':')?.1, SHORTEST)
-}
-
-fn process(name: &str, command: &str, directory: &Path) -> Definition {
-    let line = Line {
-        arguments: ["/bin/sh", "-c", command].map(str::to_owned).to_vec(),
-        ignore_failure: false,
-        named: false,
-        literal: true,
-        privileged: false,
-    };
-    Definition {
-        unit: Unit {
-            description: format!("{name}: {command}"),
-            start: vec![line],
-            directory: Some(directory.to_owned()),
-            restart: Restart::Always,
-            restart_delay: Duration::from_millis(500),
-            stop_timeout: PROCESS_STOP,
-            ..Unit::new(name)
-        },
-        origin: Origin::Procfile,
-        environment: Vec::new(),
-    }
 }
 
 fn daemon(order: &DaemonOrder) -> Definition {

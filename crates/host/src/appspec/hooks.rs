@@ -24,7 +24,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Deployment, ScriptLog, plan};
+use super::{Deployment, ScriptLog, holders, plan};
 use crate::{
     agent::{
         reaper::{Exit, Reaper},
@@ -195,6 +195,7 @@ impl Hooks<'_> {
     ) -> Result<(), ScriptFailure> {
         let location = script.location.as_str();
         let deadline = Instant::now() + Duration::from_secs(script.timeout.into());
+        let pipes = [&running.stdout, &running.stderr].map(|pipe| pipe.as_ref().and_then(holders::identity));
         let end = tokio::select! {
             end = self.follow(&mut running, deadline, log) => end,
             failure = self.broken() => {
@@ -202,6 +203,8 @@ impl Hooks<'_> {
                 return Err(failure);
             }
         };
+        // Before they are ended.
+        let held = self.held(&end, pipes);
         if end.exit.is_none() || end.open.is_some() {
             run::end(running.pid, &mut running.exit, end.exit.is_some()).await;
         }
@@ -212,7 +215,7 @@ impl Hooks<'_> {
             ),
             (Some(_), Some(open)) => (
                 ScriptCode::OutputsLeftOpen,
-                format!("{user} failed to close {open}"),
+                format!("{user} failed to close {open}{held}"),
             ),
             (Some(Exit::Code(0)), None) => return Ok(()),
             // The number of a process that a signal ended is empty, as in the agent.
@@ -228,6 +231,23 @@ impl Hooks<'_> {
             location,
             format!("Script at specified location: {location}{what}"),
         ))
+    }
+
+    /// Which processes have the output that a script that ended left open.
+    fn held(&self, end: &End, [stdout, stderr]: [Option<holders::Pipe>; 2]) -> String {
+        let pipe = match (&end.exit, end.open) {
+            (Some(_), Some("STDOUT")) => stdout,
+            (Some(_), Some(_)) => stderr,
+            _ => None,
+        };
+        let names = pipe.map(holders::of).unwrap_or_default();
+        match names.is_empty() {
+            true => String::new(),
+            false => {
+                let mask = Mask::new(self.secrets.iter().map(String::as_str));
+                format!(", which {} left open", mask.conceal(&names.join(", ")))
+            }
+        }
     }
 
     async fn broken(&self) -> ScriptFailure {

@@ -201,11 +201,12 @@ impl Machines {
                 "the agent of {machine} reported other events than ordered"
             ))
         };
+        let log: LogRef = format!("machine/{machine}/deploy-{ticket}")
+            .parse()
+            .expect("an id and a ticket make the name of a log");
         Ok(Deployed {
-            events: deploy::believable(reports.events, &order.events).ok_or_else(strange)?,
-            log: format!("machine/{machine}/deploy-{ticket}")
-                .parse()
-                .expect("an id and a ticket make the name of a log"),
+            events: deploy::believable(reports.events, &order.events, &log).ok_or_else(strange)?,
+            log,
         })
     }
 

@@ -58,6 +58,24 @@ pub enum Format {
     Zip,
 }
 
+impl Format {
+    /// What a file is by its first bytes; `None` when it is nothing that can be unpacked.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn of_file(path: &Path) -> io::Result<Option<Self>> {
+        // A tar's own word is in its first header (`ustar` at 257, POSIX pax).
+        let mut start = [0; 262];
+        let length = read_start(&mut File::open(path)?, &mut start)?;
+        Ok(match other_than_tar(&start[..length]) {
+            Some(GZIP) => Some(Self::Tgz),
+            Some(ZIP) => Some(Self::Zip),
+            None if start.ends_with(b"ustar") => Some(Self::Tar),
+            _ => None,
+        })
+    }
+}
+
 /// Unpacks an archive of any of these formats into an existing directory.
 pub fn unpack_file(
     mut file: File,

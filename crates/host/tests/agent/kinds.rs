@@ -55,6 +55,12 @@ impl World {
     async fn workers(&self) -> String {
         self.sh("pgrep -cxf 'sleep 4711'").await.stdout
     }
+
+    /// How many run of the Procfile's command, and of the unit's.
+    async fn counts(&self) -> String {
+        let count = "for seconds in 4711 4712; do pgrep -cxf \"sleep $seconds\"; done";
+        self.sh(count).await.stdout.replace('\n', ",")
+    }
 }
 
 const WORKER: (&str, &str) = ("worker", "exec sleep 4711");
@@ -122,4 +128,85 @@ async fn the_traffic_of_another_deployment_runs_scripts_of_the_revision_that_is_
         );
     }
     assert_eq!(world.said().await, "block 1,allow 1,");
+}
+
+const UNIT: &str = "[Unit]
+Description=The unit
+[Service]
+ExecStart=/bin/sh -c 'exec sleep 4712'
+ExecReload=/bin/true
+ExecStop=/bin/sh -c 'echo stopped by the unit >>/said'
+";
+
+/// A revision with the unit `worker`, if it has one, which is brought and asked for something.
+async fn unit(world: &World, number: u64, unit: Option<&str>, verb: &str) -> Deployed {
+    let appspec = "version: 0.0
+os: linux
+file_exists_behavior: OVERWRITE
+files: [{ source: units, destination: /etc/systemd/system }]
+hooks: { ApplicationStart: [{ location: start.sh }] }
+";
+    let start = format!("#!/bin/sh\nsystemctl daemon-reload\nsystemctl {verb} worker\n");
+    let units = unit.map(|text| ("units/worker.service", text));
+    let files = [
+        ("appspec.yml", appspec),
+        ("start.sh", &start),
+        ("units/other", ""),
+    ];
+    let files: Vec<(&str, &str)> = files.into_iter().chain(units).collect();
+    let (ticket, events) = (Ticket::from_bits(number), LifecycleEvent::BEFORE_TRAFFIC);
+    world
+        .deploy(&ticket, number, &files, Some("appspec.yml"), &events)
+        .await
+}
+
+#[tokio::test]
+async fn a_unit_and_a_process_of_one_name_follow_each_other() {
+    let world = world!();
+    world.configure(&[WORKER]).await;
+    procfile(&world, 1).await;
+    assert_eq!(world.counts().await, "1,0,");
+    for (number, verb) in [(2, "start"), (4, "restart")] {
+        world.configure(&[]).await;
+        let deployed = unit(&world, number, Some(UNIT), verb).await;
+        assert!(deployed.failure().is_none(), "{deployed:?}");
+        assert_eq!(world.counts().await, "0,1,", "{verb}");
+        let described = world.sh("systemctl show -p Description --value worker").await;
+        assert_eq!(described.stdout, "The unit\n");
+
+        // No script stops the unit: what gets its name ends it, and as the unit says.
+        world.configure(&[WORKER]).await;
+        procfile(&world, number + 1).await;
+        assert_eq!(world.counts().await, "1,0,", "after {verb}");
+        assert_eq!(world.said().await, "stopped by the unit,");
+        // The unit's file is still there, and says nothing of the process.
+        for verb in ["restart", "reload-or-restart"] {
+            let asked = world.sh(&format!("systemctl {verb} worker")).await;
+            assert_eq!((asked.code, asked.stderr.as_str()), (Some(0), ""));
+            assert_eq!(world.counts().await, "1,0,", "{verb} of the process");
+        }
+        world.replace_agent().await;
+        world.sh("systemctl restart worker").await;
+        assert_eq!(world.counts().await, "1,0,", "with another agent");
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_the_procfile_has_no_longer_cannot_be_started() {
+    let world = world!();
+    world.configure(&[WORKER]).await;
+    procfile(&world, 1).await;
+    world.configure(&[]).await;
+    // Until it is stopped it is looked after, whoever does.
+    world.replace_agent().await;
+    assert_eq!(world.counts().await, "1,0,");
+    let deployed = unit(&world, 2, None, "start").await;
+    let failure = deployed.failure().expect("there is no such unit");
+    assert_eq!(failure.event, LifecycleEvent::ApplicationStart);
+    let said = failure.failure.as_ref().map(|failure| failure.log.as_str());
+    assert!(
+        said.is_some_and(|said| said.contains("Unit worker.service not found.")),
+        "{failure:?}"
+    );
+    assert_eq!(world.counts().await, "0,0,");
 }

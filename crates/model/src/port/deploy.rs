@@ -201,6 +201,10 @@ pub struct EventReport {
     pub duration_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<ScriptFailure>,
+    /// Where all is that was said meanwhile, unless there was nothing to do. Its name is the platform's to say, not a host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub log: Option<LogRef>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -281,6 +285,7 @@ mod tests {
                 message: "no".into(),
                 log: String::new(),
             }),
+            log: None,
         };
         let mut order = DeployOrder {
             deployment: DeploymentId::from_bits(1),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::{App, Appspec, Buildspec, Checks, Environment, yaml::decode};
+use super::{App, Appspec, Buildspec, Checks, Environment, procfile, yaml::decode};
 use crate::{Problem, port::LifecycleEvent};
 
 /// A source tree, wherever it is: on disk, in a tar, in a test. Paths are relative to its root.
@@ -114,6 +114,9 @@ pub fn checked(files: &dyn Files) -> Checked {
         }
     }
     all(&app).for_each(|environment| unheard(files, environment, &mut problems));
+    if all(&app).any(|environment| environment.deploy.appspec.is_none()) {
+        processes(files, &mut problems);
+    }
     let mut seen = Vec::new();
     problems.retain(|problem| {
         !seen.contains(problem) && {
@@ -207,12 +210,7 @@ fn one(
     path: &Utf8Path,
     read: Reads,
 ) {
-    if files.is_link(path) {
-        let message =
-            "it is reached through a symbolic link: a push reads the link's own text, not where it leads";
-        let problem = Problem::error(path.as_str(), 0, 0, message);
-        problems.push(problem.help("put the file itself there"));
-    }
+    linked(files, path, problems);
     let value = match files.read(path).map(|bytes| read(path.as_str(), &bytes)) {
         Some(Ok((value, warnings))) => {
             problems.extend(warnings);
@@ -229,6 +227,24 @@ fn one(
     };
     if let Value::Object(all) = spec.entry(key).or_insert_with(|| json!({})) {
         all.insert(path.to_string(), value);
+    }
+}
+
+fn linked(files: &dyn Files, path: &Utf8Path, problems: &mut Vec<Problem>) {
+    if files.is_link(path) {
+        let message =
+            "it is reached through a symbolic link: a push reads the link's own text, not where it leads";
+        let problem = Problem::error(path.as_str(), 0, 0, message);
+        problems.push(problem.help("put the file itself there"));
+    }
+}
+
+/// What of the `Procfile` starts nothing.
+fn processes(files: &dyn Files, problems: &mut Vec<Problem>) {
+    let path = Utf8Path::new("Procfile");
+    if let Some(bytes) = files.read(path) {
+        linked(files, path, problems);
+        problems.extend(procfile(&String::from_utf8_lossy(&bytes), path.as_str()).1);
     }
 }
 

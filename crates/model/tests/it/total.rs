@@ -3,7 +3,7 @@
 use model::{
     spec::{
         App, Appspec, Buildspec, CheckReport, Checks, Files, check_appspec, check_buildspec, check_checks,
-        check_tree, decode,
+        check_tree, decode, procfile,
     },
     webhook::{Provider, explain},
 };
@@ -15,6 +15,7 @@ fn all(bytes: &[u8]) {
         let _ = Buildspec::parse(text, "f");
         let _ = Appspec::parse(text, "f");
         let _ = Checks::parse(text, "f");
+        let _ = procfile(text, "f");
     }
     for provider in [Provider::Github, Provider::Gitlab] {
         for (name, event) in [("X-GitHub-Event", "push"), ("X-Gitlab-Event", "Push Hook")] {
@@ -237,6 +238,34 @@ fn a_tree_is_checked_whole() {
         "vend.yaml: there is no `vend.yaml` (write one with at least `app: NAME`)"
     );
     assert!(!empty.ok);
+}
+
+#[test]
+fn lines_of_a_procfile_are_told_where_it_counts() {
+    let told = |more: &[(&'static str, &'static str)]| {
+        let mut files = vec![
+            ("vend.yaml", "app: shop\n"),
+            ("Procfile", "web: run\nworker run\n"),
+        ];
+        files.extend(more);
+        let report = check_tree(&Tree(files));
+        assert!(report.ok, "{report:#?}");
+        report
+            .problems
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told(&[]),
+        [
+            "Procfile:2:1: `worker run` is passed over: it has no `:` after a name \
+          (a process is a line such as `web: ./start.sh`; a comment begins with `#`)"
+        ]
+    );
+    // Nobody reads it where there is an appspec.
+    let none: [String; 0] = [];
+    assert_eq!(told(&[("appspec.yml", "version: 0.0\nos: linux\n")]), none);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use model::{
     DeploymentId, ExecutionId, HostId, Place,
-    port::{EventReport, LifecycleEvent, Verdict},
+    port::{EventReport, LifecycleEvent, LogRef, Verdict},
     spec::Strategy,
 };
 use rusqlite::{Row, params};
@@ -122,6 +122,18 @@ impl Db<'_> {
             "SELECT host, report FROM deployment_events WHERE deployment = ?1 ORDER BY host, ordinal",
             [id.as_str()],
             |row| Ok((row.parsed("host")?, row.json("report")?)),
+        )
+    }
+
+    /// Where all is that scripts of an execution's deployments said, with when that began, in this order.
+    pub fn deployment_logs(&self, execution: &ExecutionId) -> Result<Vec<(LogRef, Timestamp)>, Error> {
+        self.all(
+            "SELECT e.report ->> '$.log' AS log, min(e.report ->> '$.started_at') AS at
+             FROM deployments d JOIN deployment_events e ON e.deployment = d.id
+             WHERE d.execution = ?1 AND e.report ->> '$.log' IS NOT NULL
+             GROUP BY log ORDER BY at, log",
+            [execution.as_str()],
+            |row| Ok((row.parsed("log")?, row.parsed("at")?)),
         )
     }
 

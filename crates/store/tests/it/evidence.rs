@@ -317,6 +317,7 @@ async fn a_deployment_has_one_row_for_each_host_and_event() {
             message: "exit 1".into(),
             log: "no".into(),
         }),
+        log: failed.then(|| "deploy/t-1".parse().unwrap()),
     };
     world
         .write(move |tx| {
@@ -342,6 +343,9 @@ async fn a_deployment_has_one_row_for_each_host_and_event() {
             let events = tx.deployment_events(&id)?;
             assert_eq!(events.len(), 2);
             assert_eq!(events[1].1, reports[0], "in the order of the lifecycle");
+            let logs = [("deploy/t-1".parse().unwrap(), at(1))];
+            assert_eq!(tx.deployment_logs(&ExecutionId::from_bits(5))?, logs);
+            assert_eq!(tx.deployment_logs(&ExecutionId::from_bits(6))?, []);
             let verdict = Verdict {
                 results: vec![CheckResult {
                     kind: "port".into(),

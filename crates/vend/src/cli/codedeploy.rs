@@ -20,14 +20,17 @@ use host::{
 };
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Secret,
+    Problem, Secret,
     port::{ScriptCode, ScriptFailure},
-    spec::deploy::{AgentConfiguration, FileExists},
+    spec::{
+        self,
+        deploy::{AgentConfiguration, FileExists},
+    },
 };
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::{Global, Outcome};
+use super::{Global, Outcome, check};
 use crate::output::{clean, duration};
 
 /// Where AWS's agent keeps its configuration.
@@ -107,7 +110,10 @@ struct Report {
     failure: Option<ScriptFailure>,
     /// What gets over the failure, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<&'static str>,
+    next: Option<String>,
+    /// What of the appspec means something else than it seems to, as `vend check` says it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Problem>,
 }
 
 #[derive(Debug, Serialize)]
@@ -122,11 +128,11 @@ struct Event {
 pub async fn run(codedeploy: &Codedeploy, global: &Global) -> Outcome {
     let order = match order(codedeploy) {
         Ok(order) => order,
-        Err(why) => return Ok(refused(&why)),
+        Err(why) => return Ok(refused(&why, other_kind(codedeploy))),
     };
     let events = match order.ordered() {
         Ok(events) => events,
-        Err(why) => return Ok(refused(&why)),
+        Err(why) => return Ok(refused(&why, None)),
     };
     let folder = order.current().directory;
     if !global.json {
@@ -135,7 +141,11 @@ pub async fn run(codedeploy: &Codedeploy, global: &Global) -> Outcome {
             folder.display()
         ));
     }
-    let report = deploy(&order, &events).await;
+    let mut report = deploy(&order, &events).await;
+    if report.has_failed_in("DownloadBundle") {
+        report.next = other_kind(codedeploy);
+    }
+    report.warnings = warnings(&order);
     if global.json {
         global.output().show(&report, |_| String::new());
     } else {
@@ -149,9 +159,52 @@ pub async fn run(codedeploy: &Codedeploy, global: &Global) -> Outcome {
 }
 
 /// As AWS's tool says it.
-fn refused(why: &str) -> ExitCode {
+fn refused(why: &str, next: Option<String>) -> ExitCode {
     crate::output::aloud(format_args!("ERROR: {}", clean(why)));
+    if let Some(next) = next {
+        crate::output::aloud(format_args!("next: {next}"));
+    }
     ExitCode::FAILURE
+}
+
+impl Report {
+    fn has_failed_in(&self, event: &str) -> bool {
+        !self.ok && self.events.last().is_some_and(|last| last.event == event)
+    }
+}
+
+/// What the bundle is, where that is another kind than was said.
+fn other_kind(codedeploy: &Codedeploy) -> Option<String> {
+    let location = &codedeploy.bundle_location;
+    let path = Path::new(location.strip_prefix("file://").unwrap_or(location));
+    let (kind, what) = match path.is_dir() {
+        true => (Kind::Directory, "is a directory"),
+        false => match Format::of_file(path).ok()?? {
+            Format::Zip => (Kind::Zip, "is a zip archive"),
+            Format::Tgz => (Kind::Tgz, "is compressed by gzip"),
+            Format::Tar | Format::Any => (Kind::Tar, "is a tar that is not compressed"),
+        },
+    };
+    let value = kind.to_possible_value()?;
+    let name = value.get_name();
+    // What is said to be a tar may be compressed.
+    let fits = kind == codedeploy.kind || (kind, codedeploy.kind) == (Kind::Tgz, Kind::Tar);
+    (!fits).then(|| format!("{} {what}: the same with --type {name}", clean(location)))
+}
+
+/// What `vend check` warns of in the appspec that was brought.
+fn warnings(order: &Order) -> Vec<Problem> {
+    let archive = order.current().archive();
+    let names = order.appspec.iter().map(|name| name.as_str());
+    let names = names.chain(["appspec.yml", "appspec.yaml"]);
+    let read = |name: &str| Some((name.to_owned(), check::read(&archive.join(name)).ok()?));
+    let Some((name, bytes)) = names.filter_map(read).next() else {
+        return Vec::new();
+    };
+    let mut problems = spec::check_appspec(&name, &bytes).problems;
+    // What is wrong with it fails the deployment, in the agent's words.
+    problems.retain(|problem| !problem.is_error());
+    problems
 }
 
 async fn deploy(order: &Order, events: &[String]) -> Report {
@@ -184,6 +237,7 @@ async fn deploy(order: &Order, events: &[String]) -> Report {
         events: Vec::new(),
         failure: None,
         next: None,
+        warnings: Vec::new(),
     };
     for event in events {
         let (started_at, begun) = (local::clock(), Instant::now());
@@ -216,13 +270,12 @@ async fn deploy(order: &Order, events: &[String]) -> Report {
 }
 
 /// What gets over a file that is there already.
-fn next(failure: &str) -> Option<&'static str> {
+fn next(failure: &str) -> Option<String> {
+    let next = "the same with --file-exists-behavior OVERWRITE, or with RETAIN to keep what is there; what an earlier \
+                deployment of the same --deployment-group brought is replaced without it";
     failure
         .contains("a specified file already exists at this location")
-        .then_some(
-            "the same with --file-exists-behavior OVERWRITE, or with RETAIN to keep what is there; what an earlier \
-             deployment of the same --deployment-group brought is replaced without it",
-        )
+        .then(|| next.to_owned())
 }
 
 fn unknown(message: String) -> ScriptFailure {
@@ -235,6 +288,9 @@ fn unknown(message: String) -> ScriptFailure {
 }
 
 fn tell(report: &Report) {
+    for warning in &report.warnings {
+        eprintln!("warning: {}", clean(&warning.to_string()));
+    }
     let folder = report.folder.display();
     if let Some(failure) = &report.failure {
         if !failure.script.is_empty() {
@@ -261,7 +317,7 @@ fn tell(report: &Report) {
             crate::output::aloud(format_args!("ERROR: {event}: {}", clean(&failure.message)));
         }
     }
-    if let Some(next) = report.next {
+    if let Some(next) = &report.next {
         crate::output::aloud(format_args!("next: {next}"));
     }
 }

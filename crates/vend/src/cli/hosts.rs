@@ -1,8 +1,10 @@
 //! Hosts, deployments, and what the load balancer sees.
 
+use std::collections::BTreeSet;
+
 use clap::{Args, Subcommand};
 use model::{
-    port::{CheckResult, EventReport, EventStatus, HostState},
+    port::{CheckResult, EventReport, EventStatus, HostState, LogRef},
     route::TargetState,
     wire::{Analysis, Deployment, EdgeStatus, Host, Invitation, Machine, NewInvitation, Page, Traffic},
 };
@@ -279,11 +281,22 @@ fn deployment_text(deployment: &Deployment, output: &Output) -> String {
         for event in &host.events {
             text.push_str(&event_text(event, output));
         }
+        for log in logs(&host.events) {
+            text.push_str(&format!("  log: vend logs {}\n", clean(log.as_str())));
+        }
         for check in host.verdict.iter().flat_map(|verdict| &verdict.results) {
             text.push_str(&check_text(check, output));
         }
     }
     text
+}
+
+/// What scripts said, each log once.
+fn logs(events: &[EventReport]) -> Vec<&LogRef> {
+    let mut logs: Vec<&LogRef> = events.iter().filter_map(|event| event.log.as_ref()).collect();
+    let mut seen = BTreeSet::new();
+    logs.retain(|log| seen.insert(*log));
+    logs
 }
 
 /// `step 1 of 3, 10 %: as-good  new 120 requests, 0 failed, p99 12 ms  old …`

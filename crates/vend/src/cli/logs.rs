@@ -12,6 +12,8 @@ use super::{
 };
 use crate::output::{Output, Tone, tame};
 
+/// Logs that are looked through for the newest: those of a large fleet's deployments are many.
+const ALL: usize = 10_000;
 /// Requests that are shown.
 const REQUESTS: u32 = 500;
 
@@ -47,6 +49,7 @@ pub enum Kind {
     Console,
     Build,
     Bake,
+    /// What the scripts of the newest deployment said, host by host.
     Deploy,
     All,
 }
@@ -62,7 +65,7 @@ pub async fn run(command: &Logs, global: &Global) -> Result<(), Failure> {
     }
     let target = Target::read(&command.target)?;
     let page = client
-        .list::<LogEntry>(&format!("/v1/logs?{}", target.query()), 200)
+        .list::<LogEntry>(&format!("/v1/logs?{}", target.query()), ALL)
         .await?;
     let kind = super::releases::word_of(command.kind);
     let wanted = |entry: &&LogEntry| command.kind == Kind::All || entry.kind == kind;
@@ -78,7 +81,7 @@ pub async fn run(command: &Logs, global: &Global) -> Result<(), Failure> {
     let Some(newest) = page.items.iter().filter(wanted).max_by_key(|entry| entry.at) else {
         return Err(nothing(&target, &command.target, &kind, &client).await);
     };
-    for log in beside(&newest.log, &page.items) {
+    for log in beside(newest, &page.items) {
         if !output.json {
             eprintln!("{}", output.tone(Tone::Strong, log));
         }
@@ -87,15 +90,27 @@ pub async fn run(command: &Logs, global: &Global) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The builds of a batch have one ticket, each with a name behind it: all of them, in the order of their names' list.
-fn beside<'a>(newest: &'a str, entries: &'a [LogEntry]) -> Vec<&'a str> {
-    let Some((ticket, _)) = newest.split_once('.').filter(|_| newest.starts_with("build/")) else {
-        return vec![newest];
+/// All logs of what a newest one is a part of, in the order in which they began: builds of a batch have one ticket, each
+/// with a name behind it; so have the hosts of an execution's deployment.
+fn beside<'a>(newest: &'a LogEntry, entries: &'a [LogEntry]) -> Vec<&'a str> {
+    let Some(whole) = whole(newest) else {
+        return vec![&newest.log];
     };
-    let of_batch = |entry: &&LogEntry| entry.log.split_once('.').is_some_and(|(own, _)| own == ticket);
-    let mut all: Vec<&LogEntry> = entries.iter().filter(of_batch).collect();
+    let mut all: Vec<&LogEntry> = entries
+        .iter()
+        .filter(|entry| entry.kind == newest.kind && self::whole(entry) == Some(whole))
+        .collect();
     all.sort_by_key(|entry| (entry.at, &entry.log));
     all.into_iter().map(|entry| entry.log.as_str()).collect()
+}
+
+/// What a log is a part of: the batch's ticket, or the execution that deploys.
+fn whole(entry: &LogEntry) -> Option<&str> {
+    match entry.kind.as_str() {
+        "build" => Some(entry.log.split_once('.')?.0),
+        "deploy" => entry.log.split_once("t-")?.1.split('-').next(),
+        _ => None,
+    }
 }
 
 /// Why there is nothing to show: no such app, no such log where a log was meant, or nothing was written yet.
@@ -104,7 +119,7 @@ async fn nothing(target: &Target, typed: &str, kind: &str, client: &Client) -> F
         Ok(_) => Failure::new(Exit::NotFound, format!("{target} has no {kind} log yet"))
             .next(format!("vend logs {target} --list")),
         Err(failure) if failure.exit == Exit::NotFound && KINDS.contains(&target.tenant.as_str()) => {
-            match client.list::<LogEntry>("/v1/logs?", 1000).await {
+            match client.list::<LogEntry>("/v1/logs?", ALL).await {
                 Ok(page) => unknown(typed, &page.items),
                 Err(failure) => failure,
             }
@@ -153,7 +168,7 @@ async fn known(log: &str, client: &Client) -> Result<(), Failure> {
     if !empty {
         return Ok(());
     }
-    let page = client.list::<LogEntry>("/v1/logs?", 1000).await?;
+    let page = client.list::<LogEntry>("/v1/logs?", ALL).await?;
     match page.items.iter().any(|entry| entry.log == log) {
         true => Ok(()),
         false => Err(unknown(log, &page.items)),
@@ -300,26 +315,41 @@ mod tests {
     }
 
     #[test]
-    fn the_builds_of_a_batch_are_shown_together() {
-        let entry = |(log, second): (&str, i64)| LogEntry {
+    fn parts_of_one_thing_are_shown_together() {
+        let entry = |(log, kind, second): (&str, &str, i64)| LogEntry {
             log: log.into(),
-            kind: "build".into(),
+            kind: kind.into(),
             place: None,
             at: jiff::Timestamp::from_second(second).unwrap(),
         };
         let there = [
-            ("build/t-b-1-1.test", 4),
-            ("build/t-b-1-1.lint", 3),
-            ("build/t-a-1-1.lint", 1),
-            ("build/t-c-1-1", 9),
+            ("build/t-b-1-1.test", "build", 4),
+            ("build/t-b-1-1.lint", "build", 3),
+            ("build/t-a-1-1.lint", "build", 1),
+            ("build/t-c-1-1", "build", 9),
+            ("deploy/t-b-roll.h-1", "deploy", 6),
+            ("deploy/t-b-roll.h-2", "deploy", 5),
+            ("deploy/t-a-deploy.h-2", "deploy", 2),
+            ("machine/h-7/deploy-t-d-machines.h-7", "deploy", 7),
+            ("machine/h-8/deploy-t-d-machines.h-8", "deploy", 7),
+            ("host/h-1.x/service", "service", 8),
         ]
         .map(entry);
-        assert_eq!(
-            beside("build/t-b-1-1.test", &there),
-            ["build/t-b-1-1.lint", "build/t-b-1-1.test"]
-        );
-        assert_eq!(beside("build/t-c-1-1", &there), ["build/t-c-1-1"]);
-        assert_eq!(beside("host/h-1.x/service", &there), ["host/h-1.x/service"]);
+        for (newest, expected) in [
+            (0, vec!["build/t-b-1-1.lint", "build/t-b-1-1.test"]),
+            (3, vec!["build/t-c-1-1"]),
+            (4, vec!["deploy/t-b-roll.h-2", "deploy/t-b-roll.h-1"]),
+            (
+                8,
+                vec![
+                    "machine/h-7/deploy-t-d-machines.h-7",
+                    "machine/h-8/deploy-t-d-machines.h-8",
+                ],
+            ),
+            (9, vec!["host/h-1.x/service"]),
+        ] {
+            assert_eq!(beside(&there[newest], &there), expected);
+        }
     }
 
     #[test]

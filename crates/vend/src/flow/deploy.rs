@@ -304,6 +304,7 @@ mod tests {
                     message: "exit code 1".into(),
                     log,
                 }),
+                log: None,
             };
             let log = "host/h-0000000000001/deploy".parse();
             let log = log.unwrap_or_else(|_| panic!("a log has a name"));

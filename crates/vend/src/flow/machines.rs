@@ -25,7 +25,7 @@ use super::{
     Attempt, World, alarms, deploy, late, provision, roll,
     state::Planned,
     stored, validate, variables,
-    wave::{Standing, Wave},
+    wave::{Short, Standing, Wave},
     zone,
 };
 
@@ -271,8 +271,8 @@ impl Rollout<'_> {
                     return Ok((known, Some(finished)));
                 }
                 (at, Wave::Next(count)) => (at, count),
-                (_, Wave::Failed { needed }) => {
-                    return Err(self.failed(&known, needed, machines.len(), first));
+                (_, Wave::Failed(short)) => {
+                    return Err(self.failed(&known, short, machines.len(), first));
                 }
             };
             begun = Some(at);
@@ -363,13 +363,13 @@ impl Rollout<'_> {
     }
 
     /// Why it does not go on: what failed first is said, and whether trying again helps is that one's to say.
-    fn failed(&self, known: &Known, needed: u32, machines: usize, first: Option<Fault>) -> Fault {
+    fn failed(&self, known: &Known, short: Short, machines: usize, first: Option<Fault>) -> Fault {
         let failed = known
             .outcomes
             .values()
             .filter(|seen| **seen == Seen::Failed)
             .count();
-        let count = format!("{failed} of {machines} machines failed, and {needed} must stay healthy");
+        let count = format!("{failed} of {machines} machines failed ({short})");
         match first {
             Some(fault) if machines == 1 => fault,
             Some(fault) => Fault {

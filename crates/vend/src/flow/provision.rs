@@ -10,6 +10,7 @@ use model::{
     plan::PlanKind,
     port::{DatabaseOrder, Databases as _, Fault, HostOrder, HostRole, Hosts as _, Resources},
     release::Release,
+    spec,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -259,18 +260,5 @@ pub(super) async fn processes(
     }
     let bytes = world.repository(place).read(&release.commit.id, "Procfile").await;
     let bytes = bytes.map_err(|error| Fault::order(format!("cannot read Procfile: {}", chain(&error))))?;
-    Ok(procfile(&String::from_utf8_lossy(&bytes)))
-}
-
-/// `name: command` lines; anything else is a comment.
-pub fn procfile(text: &str) -> BTreeMap<String, String> {
-    let line = |line: &str| {
-        let (name, command) = line.split_once(':')?;
-        let is_name = !name.is_empty()
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        (is_name && !command.trim().is_empty()).then(|| (name.to_owned(), command.trim().to_owned()))
-    };
-    text.lines().filter_map(line).collect()
+    Ok(spec::procfile(&String::from_utf8_lossy(&bytes), "Procfile").0)
 }

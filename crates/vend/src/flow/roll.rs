@@ -143,13 +143,10 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     match wave(&release, standing) {
         Wave::Next(_) => Ok(json!({ "more": true, "done": standing.done, "left": standing.left })),
         Wave::Done => Ok(json!({ "more": false, "done": standing.done, "failed": standing.failed })),
-        Wave::Failed { needed } => {
+        Wave::Failed(short) => {
             let failed = standing.failed;
             let reason = after.reason.unwrap_or_else(|| "a host did not get ready".into());
-            let message = format!(
-                "{failed} of {} hosts failed, and {needed} must stay healthy: {reason}",
-                arranged.hosts
-            );
+            let message = format!("{failed} of {} hosts failed ({short}): {reason}", arranged.hosts);
             Err(Fault::customer(message).next(format!("vend deployments show {deployment}")))
         }
     }

@@ -203,6 +203,7 @@ impl Turn<'_> {
             started_at: begun,
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(0),
             failure: None,
+            log: None,
         };
         self.keep(host, &[report]).await
     }

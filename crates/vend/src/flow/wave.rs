@@ -4,6 +4,8 @@
 //! Pure. At least one host must succeed. As hosts are only taken out while more are healthy than must be, the failure of
 //! the last one alone fails nothing.
 
+use std::fmt;
+
 use model::spec::MinimumHealthy;
 
 /// Where a deployment in place is.
@@ -26,8 +28,34 @@ pub enum Wave {
     Next(u32),
     /// All that can be done is done, and it is enough.
     Done,
-    /// Too many failed: `needed` hosts must stay healthy.
-    Failed { needed: u32 },
+    /// Too many failed.
+    Failed(Short),
+}
+
+/// Why nothing more is taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Short {
+    pub healthy: u32,
+    /// So many must be.
+    pub needed: u32,
+    /// It is about one zone, and not about all hosts.
+    pub in_zone: bool,
+}
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { healthy, needed, .. } = *self;
+        let of = if self.in_zone { " in its zone" } else { "" };
+        let are = if healthy == 1 { "is" } else { "are" };
+        match healthy < needed {
+            true => write!(f, "{healthy}{of} {are} healthy, and {needed} must be"),
+            // Another one would be missed while the release is put on it.
+            false => write!(
+                f,
+                "{healthy}{of} {are} healthy, and as {needed} must be, no other is taken out"
+            ),
+        }
+    }
 }
 
 /// Can a fleet of so many hosts ever be deployed to? Gives how many had to stay healthy when not
@@ -50,7 +78,8 @@ pub fn next(rule: MinimumHealthy, standing: Standing) -> Wave {
     if left == 0 {
         return match done > 0 && done >= needed.min(total) {
             true => Wave::Done,
-            false => Wave::Failed { needed },
+            // Whatever the rule: at least one must succeed.
+            false => short(done, needed.max(1)),
         };
     }
     if ill > 0 {
@@ -58,7 +87,7 @@ pub fn next(rule: MinimumHealthy, standing: Standing) -> Wave {
     }
     let healthy = left + done;
     if failed > 0 && healthy <= needed {
-        return Wave::Failed { needed };
+        return short(healthy, needed);
     }
     let at_once = match rule {
         MinimumHealthy::OneAtATime => 1,
@@ -68,6 +97,14 @@ pub fn next(rule: MinimumHealthy, standing: Standing) -> Wave {
     };
     // Hosts may have died by themselves: with one at a time it still comes to an end.
     Wave::Next(at_once.clamp(1, left))
+}
+
+fn short(healthy: u32, needed: u32) -> Wave {
+    Wave::Failed(Short {
+        healthy,
+        needed,
+        in_zone: false,
+    })
 }
 
 /// How many hosts must be healthy at any time and in the end.
@@ -112,22 +149,22 @@ pub(super) mod tests {
     fn waves() {
         for (rule, at, expected) in [
             (OneAtATime, standing(4, 0, 0, 0), Wave::Next(1)),
-            (OneAtATime, standing(3, 0, 0, 1), Wave::Failed { needed: 3 }),
+            (OneAtATime, standing(3, 0, 0, 1), short(3, 3)),
             (OneAtATime, standing(0, 0, 3, 1), Wave::Done),
-            (OneAtATime, standing(0, 0, 2, 2), Wave::Failed { needed: 3 }),
+            (OneAtATime, standing(0, 0, 2, 2), short(2, 3)),
             (OneAtATime, standing(1, 0, 0, 0), Wave::Next(1)),
-            (OneAtATime, standing(0, 0, 0, 1), Wave::Failed { needed: 1 }),
+            (OneAtATime, standing(0, 0, 0, 1), short(0, 1)),
             (HalfAtATime, standing(5, 0, 0, 0), Wave::Next(2)),
             (HalfAtATime, standing(3, 0, 1, 1), Wave::Next(2)),
-            (HalfAtATime, standing(3, 0, 0, 2), Wave::Failed { needed: 3 }),
+            (HalfAtATime, standing(3, 0, 0, 2), short(3, 3)),
             (HalfAtATime, standing(1, 0, 0, 0), Wave::Next(1)),
             (AllAtOnce, standing(9, 0, 0, 0), Wave::Next(9)),
             (AllAtOnce, standing(0, 0, 1, 8), Wave::Done),
-            (AllAtOnce, standing(0, 0, 0, 9), Wave::Failed { needed: 0 }),
+            (AllAtOnce, standing(0, 0, 0, 9), short(0, 1)),
             (Percent(75), standing(4, 0, 0, 0), Wave::Next(1)),
             (Percent(50), standing(10, 0, 0, 0), Wave::Next(5)),
             (Percent(50), standing(5, 0, 4, 1), Wave::Next(4)),
-            (Count(2), standing(2, 0, 0, 1), Wave::Failed { needed: 2 }),
+            (Count(2), standing(2, 0, 0, 1), short(2, 2)),
             (Count(0), standing(3, 0, 0, 0), Wave::Next(3)),
         ] {
             assert_eq!(next(rule, at), expected, "{rule:?} {at:?}");
@@ -142,6 +179,27 @@ pub(super) mod tests {
         assert_eq!(impossible(Count(3), 3), Some(3));
         assert_eq!(impossible(Percent(75), 4), None);
         assert_eq!(impossible(OneAtATime, 1), None);
+    }
+
+    #[test]
+    fn what_is_short_is_said_in_numbers() {
+        for (healthy, needed, in_zone, expected) in [
+            (
+                1,
+                1,
+                false,
+                "1 is healthy, and as 1 must be, no other is taken out",
+            ),
+            (1, 2, false, "1 is healthy, and 2 must be"),
+            (0, 1, true, "0 in its zone are healthy, and 1 must be"),
+        ] {
+            let short = Short {
+                healthy,
+                needed,
+                in_zone,
+            };
+            assert_eq!(short.to_string(), expected);
+        }
     }
 
     pub fn rules() -> impl Strategy<Value = MinimumHealthy> {
@@ -176,7 +234,7 @@ pub(super) mod tests {
                         prop_assert!(at.done > 0 && at.left == 0);
                         return Ok(());
                     }
-                    Wave::Failed { .. } => {
+                    Wave::Failed(_) => {
                         prop_assert!(at.failed > 0);
                         return Ok(());
                     }

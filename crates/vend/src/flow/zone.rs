@@ -5,7 +5,7 @@
 
 use model::spec::MinimumHealthy;
 
-use super::wave::{self, Standing, Wave};
+use super::wave::{self, Short, Standing, Wave};
 
 /// The zone of hosts that nobody gave one.
 pub const NOWHERE: &str = "-";
@@ -33,12 +33,7 @@ pub fn next(fleet: MinimumHealthy, each: Option<MinimumHealthy>, zones: &[Standi
     // A zone that ended below its minimum ends the deployment, wherever that has come to.
     let short = |zone: &Standing| zone.failed > 0 && zone.left == 0 && zone.done < floor(zone);
     if let Some(at) = zones.iter().position(short) {
-        return (
-            at,
-            Wave::Failed {
-                needed: floor(&zones[at]),
-            },
-        );
+        return (at, lacking(zones[at].done, floor(&zones[at])));
     }
     let Some(at) = zones.iter().position(|zone| zone.left > 0) else {
         return (0, wave::next(fleet, sum(zones, None)));
@@ -52,11 +47,19 @@ pub fn next(fleet: MinimumHealthy, each: Option<MinimumHealthy>, zones: &[Standi
     let wave = match healthy.saturating_sub(floor) {
         // Those that are not healthy are missed by nobody.
         _ if zone.ill > 0 => Wave::Next(count),
-        0 if zone.failed > 0 => Wave::Failed { needed: floor },
+        0 if zone.failed > 0 => lacking(healthy, floor),
         // As for a fleet: hosts may have died by themselves, and it still comes to an end.
         room => Wave::Next(count.min(room.max(1))),
     };
     (at, wave)
+}
+
+fn lacking(healthy: u32, needed: u32) -> Wave {
+    Wave::Failed(Short {
+        healthy,
+        needed,
+        in_zone: true,
+    })
 }
 
 /// The whole fleet. Of zones that are not `current`, hosts that are not healthy are not there to be counted on, nor to be
@@ -85,6 +88,13 @@ mod tests {
     #[test]
     fn one_zone_after_the_other() {
         use Wave::{Done, Failed, Next};
+        let fleet_has = |healthy, needed| {
+            Failed(Short {
+                healthy,
+                needed,
+                in_zone: false,
+            })
+        };
         type Case<'a> = (
             MinimumHealthy,
             Option<MinimumHealthy>,
@@ -121,7 +131,7 @@ mod tests {
                 AllAtOnce,
                 Some(Count(2)),
                 &[(2, 0, 0, 1), (3, 0, 0, 0)],
-                (0, Failed { needed: 2 }),
+                (0, lacking(2, 2)),
             ),
             (
                 AllAtOnce,
@@ -133,7 +143,7 @@ mod tests {
                 Percent(80),
                 Some(Count(0)),
                 &[(0, 0, 3, 1), (1, 0, 0, 0)],
-                (1, Failed { needed: 4 }),
+                (1, fleet_has(4, 4)),
             ),
             // The exception for the last host of all is one for the last of a zone, too.
             (
@@ -146,7 +156,7 @@ mod tests {
                 AllAtOnce,
                 Some(Count(2)),
                 &[(0, 0, 1, 2), (3, 0, 0, 0)],
-                (0, Failed { needed: 2 }),
+                (0, lacking(1, 2)),
             ),
             // Ill ones first, of the zone whose turn it is; others' are no help.
             (
@@ -172,7 +182,7 @@ mod tests {
                 AllAtOnce,
                 None,
                 &[(0, 0, 0, 3), (0, 0, 0, 3)],
-                (0, Failed { needed: 0 }),
+                (0, fleet_has(0, 1)),
             ),
         ];
         for (fleet, each, zones, expected) in cases {

@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use model::{
-    HostId, Ticket,
+    DeploymentId, HostId, Ticket,
     port::{DeployOrder, Fault, LifecycleEvent},
 };
 use store::{By, Machine};
@@ -197,16 +197,16 @@ async fn leave(world: &World, machine: &Machine) -> Result<(), Fault> {
 }
 
 async fn stop(world: &World, machine: &Machine, ticket: &Ticket) -> Result<(), Fault> {
-    let (Some(place), Some(number), Some(deployment)) =
-        (machine.place.clone(), machine.release, machine.deployment.clone())
-    else {
+    let (Some(place), Some(number)) = (machine.place.clone(), machine.release) else {
         return Ok(());
     };
     let own = place.clone();
     let read = world.store.read(move |db| db.release(&own, number));
     let release = read.await.map_err(stored)?.content;
     let order = DeployOrder {
-        deployment,
+        // One of its own: the last may have failed, and nothing more is done for it. What stops the app is what was
+        // installed last, whatever was brought after it.
+        deployment: DeploymentId::from_bits(crate::clock::bits()),
         place,
         host: machine.id.clone(),
         revision: release.revision,

@@ -46,7 +46,10 @@ pub fn among(
         .chain(bakes)
         .filter_map(|(log, place, at)| Some(entry(&log?, place, at)))
         .collect();
-    // What tasks say they wrote, such as the log of a deployment.
+    for (log, at) in db.deployment_logs(id)? {
+        entries.extend(execution.place.clone().map(|place| entry(&log, place, at)));
+    }
+    // What tasks say they wrote, such as the log of a migration.
     for event in events.iter().take(HISTORY) {
         let Some(place) = execution.place.clone() else {
             break;
@@ -73,8 +76,14 @@ fn entry(log: &LogRef, place: Place, at: jiff::Timestamp) -> LogEntry {
     let name = log.as_str();
     let first = name.split('/').next().unwrap_or_default();
     let last = name.rsplit('/').next().unwrap_or_default();
+    let kind = match first {
+        "host" => last,
+        // Of a machine nothing else is on record.
+        "machine" => "deploy",
+        first => first,
+    };
     LogEntry {
-        kind: if first == "host" { last } else { first }.to_owned(),
+        kind: kind.to_owned(),
         log: name.to_owned(),
         place: Some(place.into()),
         at,

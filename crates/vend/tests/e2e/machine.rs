@@ -301,6 +301,13 @@ fn a_machine_joins_is_deployed_to_changes_its_key_and_is_removed() {
     let deployment = deployments["items"][0]["id"].as_str().unwrap();
     let shown = platform.json(&["deployments", "show", deployment]);
     assert_eq!(shown["hosts"][0]["host"], id.as_str(), "{shown:#}");
+    // What its scripts said is read although all went well.
+    let said = platform.vend(&["logs", &dev, "--kind", "deploy"]);
+    assert!(said.contains("hello from box"), "{said}");
+    let started = shown["hosts"][0]["events"].as_array().unwrap().iter();
+    let started = started.filter(|event| event["event"] == "ApplicationStart");
+    let logs: Vec<&str> = started.filter_map(|event| event["log"].as_str()).collect();
+    assert!(logs[0].starts_with(&format!("machine/{id}/deploy-")), "{shown:#}");
 
     // Another tenant gets no machine by naming its labels, and does not see it.
     let theirs = platform.push(&copy(), &other, "dev");

@@ -44,6 +44,16 @@ setsid perl /srv/shop/server.pl >/dev/null 2>&1 </dev/null &
 echo $! > /run/shop.pid
 ";
 
+const UNIT_APPSPEC: &str = "version: 0.0
+os: linux
+files:
+  - { source: server.pl, destination: /srv/shop }
+  - { source: web.service, destination: /etc/systemd/system }
+hooks:
+  ApplicationStart: [{ location: unit.sh, timeout: 20 }]
+  ValidateService: [{ location: validate.sh, timeout: 20 }]
+";
+
 /// What runs is finished before it ends.
 const STOP: &str = "#!/bin/sh
 [ -f /run/shop.pid ] && kill \"$(cat /run/shop.pid)\"
@@ -381,6 +391,33 @@ fn in_place_an_app_changes_between_a_procfile_and_an_appspec() {
     app.says("moved");
     platform.release(&app.copy, &stage.app, "dev");
     stage.serves("moved");
+
+    // A unit that is called like the process, which no script stops, and the process again.
+    std::fs::remove_file(path("deploy/appspec.yml")).unwrap();
+    app.copy.write("vend.yaml", &app.vend_yaml);
+    for (kind, name, text) in [
+        ("process", "Procfile", "web: exec perl server.pl\n"),
+        ("unit", "appspec.yml", UNIT_APPSPEC),
+        ("again", "Procfile", "web: exec perl server.pl\n"),
+    ] {
+        app.copy.write(name, text);
+        app.copy.write(
+            "web.service",
+            "[Service]\nExecStart=/usr/bin/perl /srv/shop/server.pl\n",
+        );
+        app.copy.write(
+            "unit.sh",
+            "#!/bin/sh\nsystemctl daemon-reload && systemctl start web\n",
+        );
+        app.says(kind);
+        platform.release(&app.copy, &stage.app, "dev");
+        stage.serves(kind);
+        // What the scripts of both hosts said can be read, though all went well.
+        let said = platform.vend(&["logs", &stage.dev, "--kind", "deploy"]);
+        let scripts = if kind == "unit" { 2 } else { 0 };
+        assert_eq!(said.matches("Script - unit.sh").count(), scripts, "{said}");
+        std::fs::remove_file(path(name)).unwrap();
+    }
     assert_eq!(hosts(), before, "they are those that were there");
     nothing_was_lost(load);
     stage.end();

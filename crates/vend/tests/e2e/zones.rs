@@ -120,7 +120,7 @@ fn zones_of_machines_are_deployed_to_one_after_the_other() {
     assert_eq!(failed["state"], "failed", "{failed:#}");
     let reason = failed["reason"].as_str().unwrap();
     assert!(
-        reason.contains("machines failed, and 2 must stay healthy"),
+        reason.contains("machines failed (") && reason.contains(" healthy, and 2 must be): "),
         "{reason}"
     );
     assert_eq!(has("three"), [false, true, true]);

@@ -79,6 +79,7 @@ impl Record {
                 message: format!("The agent ended while {event} ran"),
                 log: String::new(),
             }),
+            log: None,
         });
         self.skip_rest()
     }
@@ -95,6 +96,7 @@ impl Record {
                 started_at,
                 duration_ms: 0,
                 failure: None,
+                log: None,
             }));
         true
     }

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Services, daemon, process};
+use super::{Services, daemon, processes::process};
 use crate::agent::{
     api::{Configuration, DaemonOrder, Origin},
     service::{Definition, Handle, Held, Left},
@@ -200,11 +200,12 @@ impl Services {
         match held.origin {
             Origin::Unit => self.read_definition(&format!("{}.service", held.name)),
             Origin::Procfile => {
-                let Some(configuration) = self.lock().configuration.clone() else {
-                    return Ok(self.unconfigured(&held.name));
-                };
-                let command = configuration.processes.get(&held.name).ok_or_else(gone)?;
-                Ok(process(&held.name, command, &self.layout.app))
+                let configuration = self.lock().configuration.clone().unwrap_or_default();
+                // One that is in the Procfile no longer goes on until it is stopped.
+                Ok(match configuration.processes.get(&held.name) {
+                    Some(command) => process(&held.name, command, &self.layout.app),
+                    None => self.unconfigured(&held.name),
+                })
             }
             Origin::Daemon => self.lock().daemons.get(&held.name).map(daemon).ok_or_else(gone),
         }

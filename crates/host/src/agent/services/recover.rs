@@ -1,8 +1,7 @@
 //! What an agent left that was killed while it ran something. On a machine of somebody's own all of it goes on without it.
 
-use super::{Services, process};
+use super::{Services, processes::process};
 use crate::agent::{
-    api::{Origin, ServiceState},
     service::{Definition, Handle, Left, Wish},
     trace::Trace,
     unit::Restart,
@@ -33,22 +32,6 @@ impl Services {
         name.clone_into(&mut definition.unit.description);
         definition.unit.restart = Restart::Never;
         definition
-    }
-
-    /// Runs the Procfile's processes once their environment is known. Those that another agent left go on as they are.
-    pub async fn begin_processes(&self) -> Result<(), String> {
-        let processes = self.lock().configuration.clone().unwrap_or_default().processes;
-        for (name, command) in &processes {
-            let runs = self.status(name).is_some_and(|status| {
-                status.origin == Origin::Procfile && status.state == ServiceState::Active
-            });
-            let handle = self.define(process(name, command, &self.layout.app)).await?;
-            self.remember(name);
-            // One that has ended since is started.
-            let wish = if runs { Wish::Start } else { Wish::Restart };
-            handle.ask(wish).await.map_err(|why| format!("{name}: {why}"))?;
-        }
-        Ok(())
     }
 
     /// Reads what the processes write that another agent left: what must not be seen in logs is known.

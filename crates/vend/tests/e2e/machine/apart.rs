@@ -38,3 +38,36 @@ fn a_machine_whose_script_hangs_keeps_no_other_waiting() {
     machine(&platform, &one, "leaving", &hangs);
     assert_eq!(stops(), "stops\n", "it was asked once");
 }
+
+/// What a failed deployment brought is not what runs: what was installed before it is stopped, by its own script.
+#[test]
+fn a_machine_whose_last_deployment_failed_goes_after_its_app() {
+    if !can_run() {
+        return;
+    }
+    let platform = for_machines("");
+    let (owner, app) = platform.tenant_with_app("fails");
+    let (on, ..) = Machine::joins(&platform, &owner, &["role=web"]);
+    let id = machine(&platform, &owner, "connected", &on)["id"].clone();
+    let work = copy();
+    work.write("stop.sh", "#!/bin/sh\necho one stops >>/srv/stops\n");
+    work.commit("One");
+    platform.release(&work, &app, "dev");
+
+    work.write("stop.sh", "#!/bin/sh\necho two stops >>/srv/stops\n");
+    work.write("refuse.sh", "#!/bin/sh\nexit 3\n");
+    let refuses = APPSPEC.replace("hooks:\n", "hooks:\n  BeforeInstall: [{ location: refuse.sh }]\n");
+    work.write("appspec.yml", refuses);
+    work.commit("Two");
+    let failed = platform.ended(&app, platform.push(&work, &app, "dev"));
+    assert_eq!(failed["state"], "failed", "{failed:#}");
+    let stops = || text(&on.file("srv/stops"));
+    assert_eq!(stops(), "one stops\n", "before two was to be installed");
+
+    platform.vend(&["hosts", "remove", id.as_str().unwrap()]);
+    eventually("it is removed", Duration::from_secs(40), || {
+        let hosts = platform.json(&["hosts", "list", &owner]);
+        (hosts["machines"] == serde_json::json!([])).then_some(())
+    });
+    assert_eq!(stops(), "one stops\none stops\n", "{}", platform.log());
+}

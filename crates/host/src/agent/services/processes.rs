@@ -1,0 +1,99 @@
+//! Processes of a `Procfile`, which have their names as long as it has them: no unit file says what such a service is.
+
+use std::{path::Path, time::Duration};
+
+use super::Services;
+use crate::agent::{
+    api::{Origin, ServiceState},
+    service::{Definition, Handle, Wish},
+    unit::{Line, Restart, Unit},
+};
+
+/// How long one may take to end.
+const STOP: Duration = Duration::from_secs(10);
+
+impl Services {
+    /// Runs the Procfile's processes once their environment is known. Those that another agent left go on as they are.
+    pub async fn begin_processes(&self) -> Result<(), String> {
+        let processes = self.lock().configuration.clone().unwrap_or_default().processes;
+        for (name, command) in &processes {
+            let runs = self.status(name).is_some_and(|status| {
+                status.origin == Origin::Procfile && status.state == ServiceState::Active
+            });
+            let handle = self.define(process(name, command, &self.layout.app)).await?;
+            self.remember(name);
+            // One that has ended since is started.
+            let wish = if runs { Wish::Start } else { Wish::Restart };
+            handle.ask(wish).await.map_err(|why| format!("{name}: {why}"))?;
+        }
+        Ok(())
+    }
+
+    /// Runs the Procfile's processes anew and stops those that are no longer in it.
+    pub async fn restart_processes(&self) -> Result<Vec<String>, String> {
+        let processes = self.lock().configuration.clone().unwrap_or_default().processes;
+        self.stop_processes(|name| !processes.contains_key(name)).await;
+        for (name, command) in &processes {
+            let handle = self.define(process(name, command, &self.layout.app)).await?;
+            self.remember(name);
+            handle
+                .ask(Wish::Restart)
+                .await
+                .map_err(|why| format!("{name}: {why}"))?;
+        }
+        Ok(processes.into_keys().collect())
+    }
+
+    /// Stops Procfile processes. Gives those that ran. One that is in the Procfile no longer is known no longer, either: from
+    /// then on its name is a unit's, where there is one.
+    pub async fn stop_processes(&self, which: impl Fn(&str) -> bool) -> Vec<String> {
+        let stopping: Vec<(String, Handle)> = self
+            .lock()
+            .entries
+            .iter()
+            .filter(|(name, entry)| entry.handle.status().origin == Origin::Procfile && which(name))
+            .map(|(name, entry)| (name.clone(), entry.handle.clone()))
+            .collect();
+        let mut stopped = Vec::new();
+        for (name, handle) in stopping {
+            if handle.status().state != ServiceState::Inactive {
+                stopped.push(name.clone());
+            }
+            let _ = handle.ask(Wish::Stop).await;
+            if !self.is_process(&name) {
+                self.forget(&name);
+            }
+        }
+        stopped
+    }
+
+    /// Is it in the Procfile?
+    fn is_process(&self, name: &str) -> bool {
+        let registry = self.lock();
+        let configuration = registry.configuration.as_ref();
+        configuration.is_some_and(|own| own.processes.contains_key(name))
+    }
+}
+
+pub(super) fn process(name: &str, command: &str, directory: &Path) -> Definition {
+    let line = Line {
+        arguments: ["/bin/sh", "-c", command].map(str::to_owned).to_vec(),
+        ignore_failure: false,
+        named: false,
+        literal: true,
+        privileged: false,
+    };
+    Definition {
+        unit: Unit {
+            description: format!("{name}: {command}"),
+            start: vec![line],
+            directory: Some(directory.to_owned()),
+            restart: Restart::Always,
+            restart_delay: Duration::from_millis(500),
+            stop_timeout: STOP,
+            ..Unit::new(name)
+        },
+        origin: Origin::Procfile,
+        environment: Vec::new(),
+    }
+}
