@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn what_has_the_same_name_is_replaced_and_the_rest_stays() {
         let work = tempfile::tempdir().unwrap();
-        let [from, to, elsewhere] = ["from", "to", "elsewhere"].map(|name| {
+        let [from, again, to, elsewhere] = ["from", "again", "to", "elsewhere"].map(|name| {
             let path = work.path().join(name);
             fs::create_dir(&path).unwrap();
             path
@@ -81,8 +81,8 @@ mod tests {
         );
         assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
 
-        write(from.join("lib"), "a file");
-        let refused = over(&from, &to).unwrap_err();
+        write(again.join("lib"), "a file");
+        let refused = over(&again, &to).unwrap_err();
         assert!(
             matches!(&refused, Error::Directory(path) if path.ends_with("lib")),
             "{refused}"

@@ -118,8 +118,8 @@ fn an_image_that_is_taken_in_says_which_commit_it_was_made_for() {
     fs::create_dir(&to).unwrap();
     images.export(&image, &to, Packing::Plain, None).unwrap();
     let (elsewhere, _) = open(&other);
-    elsewhere.import(&Layout::open(&to).unwrap(), None).unwrap();
-    let told = elsewhere.describe(&image).unwrap().0.commit.unwrap();
+    let taken = elsewhere.import(&Layout::open(&to).unwrap(), None).unwrap();
+    let told = elsewhere.describe(&taken).unwrap().0.commit.unwrap();
     assert_eq!(
         (told.id, told.message, told.author),
         (commit.id, commit.message, commit.author)
