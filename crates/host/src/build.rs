@@ -17,6 +17,7 @@ mod error;
 pub mod key;
 mod left;
 pub mod local;
+mod over;
 pub mod protocol;
 mod queue;
 mod record;

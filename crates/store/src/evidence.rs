@@ -9,7 +9,7 @@ mod origins;
 
 pub use attestations::{Attestation, Predicate};
 pub use bakes::{Bake, Image, NewBake};
-pub use builds::{Build, NewBuild, Ran, RunsOn};
+pub use builds::{Build, NewBuild, Ran, RunsOn, Waits};
 pub use deployments::{Deployment, DeploymentState, JudgedHost, NewDeployment};
 pub use migrations::{Migration, MigrationState, NewMigration};
 pub use origins::Origin;

@@ -41,7 +41,7 @@ pub use db::{By, Db, Tx};
 pub use error::Error;
 pub use evidence::{
     Attestation, Bake, Build, Deployment, DeploymentState, Image, JudgedHost, Migration, MigrationState,
-    NewBake, NewBuild, NewDeployment, NewMigration, Of, Origin, Predicate, Ran, RunsOn, WorkState,
+    NewBake, NewBuild, NewDeployment, NewMigration, Of, Origin, Predicate, Ran, RunsOn, Waits, WorkState,
 };
 pub use inbox::{Delivery, DeliveryVerdict, NewDelivery, Received};
 pub use journal::{

@@ -5,7 +5,7 @@ mod balancer;
 use std::{error::Error, process::ExitCode};
 
 use clap::Args;
-use host::machine::{builder, hold};
+use host::machine::{self, builder, hold};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -68,13 +68,17 @@ pub async fn down(data: Data) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let builder = builder::again(data.0.as_std_path());
-    if let Some((who, end)) = runs(&data, builder.is_some()) {
-        eprintln!(
-            "error: {who} in {} runs, and would start again what is taken down\nnext: {end}, then vend down --data {0}",
-            data.0
-        );
-        return ExitCode::FAILURE;
-    }
+    // Nobody begins again in it before all is down.
+    let _hold = match alone(&data, builder.is_some()) {
+        Ok(hold) => hold,
+        Err(Runs { who, end }) => {
+            eprintln!(
+                "error: {who} in {} runs, and would start again what is taken down\nnext: {end}, then vend down --data {0}",
+                data.0
+            );
+            return ExitCode::FAILURE;
+        }
+    };
     if let Err(error) = host::container::enter_private_mounts() {
         return failed(&error);
     }
@@ -92,13 +96,34 @@ pub async fn down(data: Data) -> ExitCode {
 }
 
 /// What runs in a directory, and what ends it.
-fn runs(data: &Data, is_builder: bool) -> Option<(String, String)> {
+#[derive(Debug)]
+struct Runs {
+    who: String,
+    end: String,
+}
+
+/// Makes sure that nothing runs in a directory; a builder's is this process's for as long as what this gives is there.
+fn alone(data: &Data, is_builder: bool) -> Result<Option<hold::Hold>, Runs> {
     if crate::up::is_running(data) {
-        let end = "stop `vend up` first (Ctrl-C, or SIGTERM)".to_owned();
-        return Some(("the platform".to_owned(), end));
+        return Err(Runs {
+            who: "the platform".to_owned(),
+            end: "stop `vend up` first (Ctrl-C, or SIGTERM)".to_owned(),
+        });
     }
-    let holder = hold::holder(data.0.as_std_path()).filter(|_| is_builder)?;
-    Some((format!("the builder ({holder})"), holder.end()))
+    if !is_builder {
+        return Ok(None);
+    }
+    match hold::take(data.0.as_std_path()) {
+        Ok(hold) => Ok(Some(hold)),
+        Err(machine::Error::Held { holder, .. }) => Err(Runs {
+            who: format!("the builder ({holder})"),
+            end: holder.end(),
+        }),
+        Err(error) => Err(Runs {
+            who: format!("a builder, as far as can be told ({}),", chain(&error)),
+            end: "see whether the directory can be written to".to_owned(),
+        }),
+    }
 }
 
 /// Until this process is told to stop.
@@ -109,4 +134,24 @@ pub async fn ended() {
         return std::future::pending().await;
     };
     tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_begins_in_a_builder_s_directory_while_it_is_taken_down() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = Data(directory.path().to_owned().try_into().unwrap());
+        assert!(alone(&data, false).unwrap().is_none());
+        let agent = hold::take(directory.path()).unwrap();
+        let runs = alone(&data, true).unwrap_err();
+        assert!(runs.end.contains(&std::process::id().to_string()), "{runs:?}");
+        drop(agent);
+        let held = alone(&data, true).unwrap();
+        assert!(hold::take(directory.path()).is_err(), "it is being taken down");
+        drop(held);
+        hold::take(directory.path()).unwrap();
+    }
 }

@@ -45,6 +45,7 @@ mod webhooks;
 mod why;
 
 pub use commands::{Commands, Moving, Pushed, Sight};
+pub use images::STATEMENTS;
 pub use listen::{tcp, unix};
 pub use moves::COUNTED;
 pub use router::{openapi, router};

@@ -120,7 +120,20 @@ fn a_working_tree_is_built() {
     // A second time the directory is in the way, and nothing is built.
     let output = vend(tree.path(), &given);
     assert_eq!(output.status.code(), Some(1));
-    has(&said(&output), &["is not empty"]);
+    has(&said(&output), &["is not empty", "--force"]);
+    fs::write(to.join("app.txt"), "older").unwrap();
+    fs::write(to.join("mine.txt"), "mine").unwrap();
+    let output = vend(tree.path(), &[&given[..], &["--force"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(fs::read_to_string(to.join("app.txt")).unwrap(), "hello");
+    assert_eq!(fs::read_to_string(to.join("mine.txt")).unwrap(), "mine");
+    let mut names: Vec<_> = to
+        .read_dir()
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["app.txt", "mine.txt", "reports"], "nothing else is left");
 
     let output = vend(tree.path(), &["--env", "TOKEN=tigers-in-the-night", "--json"]);
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

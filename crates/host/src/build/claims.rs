@@ -83,6 +83,7 @@ fn changes(mut changes: TestChanges) -> TestChanges {
     }
     TestChanges {
         new_failures: names(changes.new_failures),
+        broke: names(changes.broke),
         fixed: names(changes.fixed),
         flaky: names(changes.flaky),
         ..changes

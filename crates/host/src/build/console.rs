@@ -267,7 +267,7 @@ impl Console {
                 self.ended(status, message);
             }
             Event::Note { text } => self.line(&text),
-            Event::Report(report) => self.report(report),
+            Event::Report(report) => self.report(*report),
             Event::Cases { group, cases } => self.cases(group, cases),
             // Follows its own frames.
             Event::Artifact { .. } => {}

@@ -45,7 +45,7 @@ pub(super) fn labels(order: &BuildOrder, have: &BTreeMap<String, String>) -> Res
         labels: have.clone(),
         ..Offer::here(BTreeMap::new())
     };
-    one_has(&wanted(order), &[here])
+    one_has(&wanted(order), &[here]).map_err(|error| Error::Misplaced(Box::new(error)))
 }
 
 /// What a build asks of its machine.
@@ -113,20 +113,23 @@ pub fn one_has(wanted: &BTreeMap<String, String>, offers: &[Offer]) -> Result<()
         None => format!("all of the labels `{}`", told(wanted)),
     };
     // What a machine is, nobody can give it.
-    let own = OWN.iter().any(|name| labels.contains(&format!("`{name}: ")));
+    let own = OWN
+        .iter()
+        .find(|(name, _)| labels.contains(&format!("`{name}: ")));
     let invite = invite(wanted);
-    Err(match offers {
-        [only] if own => Error::NoMachine {
+    Err(match (offers, own) {
+        ([only], Some((_, asked_by))) => Error::NoMachine {
+            labels,
+            have: told(&only.labels),
+            asked_by,
+            invite,
+        },
+        ([only], None) => Error::NoBuilder {
             labels,
             have: told(&only.labels),
             invite,
         },
-        [only] => Error::NoBuilder {
-            labels,
-            have: told(&only.labels),
-            invite,
-        },
-        several => Error::NoneOf {
+        (several, _) => Error::NoneOf {
             labels,
             have: several
                 .iter()
@@ -140,7 +143,7 @@ pub fn one_has(wanted: &BTreeMap<String, String>, offers: &[Offer]) -> Result<()
 
 /// What has a machine join that has all of these labels, where there can be one.
 fn invite(wanted: &BTreeMap<String, String>) -> Option<String> {
-    let is_own = |name: &str| OWN.contains(&name);
+    let is_own = |name: &str| OWN.iter().any(|(own, _)| *own == name);
     let can_be = |(name, value): (&String, &String)| match name.as_str() {
         // No other system can build.
         "os" => value == "linux",
@@ -169,8 +172,14 @@ fn told(labels: &BTreeMap<String, String>) -> String {
     pairs.collect::<Vec<_>>().join(", ")
 }
 
-/// Labels that say what a machine is.
-const OWN: [&str; 2] = ["arch", "os"];
+/// Labels that say what a machine is, and where a buildspec can ask for them.
+const OWN: [(&str, &str); 2] = [
+    ("arch", "the `env.type` or `env.labels` of the build"),
+    (
+        "os",
+        "`env.shell`, or the `env.type` or `env.labels` of the build",
+    ),
+];
 
 /// What the machine is, and what its operator says of it.
 pub fn own_labels(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
@@ -208,6 +217,8 @@ pub(super) fn secrets(order: &BuildOrder) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use model::port::Blame;
+
     use super::*;
 
     #[test]
@@ -216,17 +227,20 @@ mod tests {
             super::super::choice::tests::order(spec()),
             own_labels(BTreeMap::new()),
         );
-        for (label, next) in [
-            ("arch", "`type`"),
-            ("os", "`env.shell`"),
-            ("fleet", "platform.toml"),
+        for (label, next, never) in [
+            ("arch", "`env.type`", "env.shell"),
+            ("os", "`env.shell`", "fleet"),
+            ("fleet", "platform.toml", "env.type"),
         ] {
             order.labels = BTreeMap::from([(label.to_owned(), "s390x".to_owned())]);
             let fault = Fault::from(labels(&order, &have).unwrap_err());
             assert!(fault.message.contains(&format!("`{label}: s390x`")), "{fault}");
+            assert_eq!(fault.blame, Blame::Platform, "it was placed wrong");
             let told = fault.next.unwrap();
             assert!(
-                told.contains(next) && (label == "fleet" || !told.contains("platform.toml")),
+                told.contains(next)
+                    && !told.contains(never)
+                    && (label == "fleet" || !told.contains("platform.toml")),
                 "{told}"
             );
         }

@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use model::port::{Fault, PhaseStatus};
+use model::port::{Blame, Fault, PhaseStatus};
 
 use crate::{container, layer, logs, objects, tree, work};
 
@@ -14,6 +14,8 @@ pub enum Error {
     NoMachine {
         labels: String,
         have: String,
+        /// Where a buildspec can ask for it.
+        asked_by: &'static str,
         /// What has such a machine join, where there can be one.
         invite: Option<String>,
     },
@@ -78,6 +80,9 @@ pub enum Error {
         /// What has such a machine join, where there can be one.
         invite: Option<String>,
     },
+    /// This machine is not what the build asks for: whoever placed it here is to find another place.
+    #[error(transparent)]
+    Misplaced(Box<Error>),
     #[error("the build ended without an artifact")]
     NoArtifact,
     #[error("the build's artifact has more than {0} bytes")]
@@ -142,8 +147,8 @@ impl From<Error> for Fault {
             | Error::NoArtifact
             | Error::Artifact(_)
             | Error::Disturbed(_) => Self::customer(text).next("correct the build and push again"),
-            Error::NoMachine { invite, .. } => Self::customer(text).next(format!(
-                "take what asks for another machine out of the buildspec: its `type` or its `env.shell`{}",
+            Error::NoMachine { asked_by, invite, .. } => Self::customer(text).next(format!(
+                "take what asks for another machine out of the buildspec: {asked_by}{}",
                 joins(invite)
             )),
             Error::NoBuilder { invite, .. } => Self::customer(text).next(format!(
@@ -153,6 +158,10 @@ impl From<Error> for Fault {
             Error::NoneOf { invite, .. } => {
                 Self::customer(text).next(format!("take the label out of the buildspec{}", joins(invite)))
             }
+            Error::Misplaced(why) => Self {
+                blame: Blame::Platform,
+                ..Self::from(*why)
+            },
             Error::Queued(_) => Self::order(text)
                 .next("push again, or have more builds run at a time: `at_once` of `[builds]` in platform.toml, or \
                        `--at-once` of the builder that its log names"),

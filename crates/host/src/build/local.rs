@@ -16,6 +16,7 @@ use model::{
 use super::{
     Site, Yard,
     combine::{self, combine},
+    over,
 };
 use crate::{
     bake::{self, Kitchen, Oven},
@@ -71,6 +72,8 @@ pub enum Error {
     Tree(#[from] tree::Error),
     #[error(transparent)]
     Combine(#[from] combine::Error),
+    #[error(transparent)]
+    Over(#[from] over::Error),
 }
 
 fn io_error(doing: &'static str, path: &Utf8Path) -> impl FnOnce(io::Error) -> Error {
@@ -171,8 +174,19 @@ impl Workshop {
         Ok(self.objects.keep(file, directory)?)
     }
 
-    /// Unpacks what a build left: the artifact into `directory`, each secondary one into a directory of its name in there.
+    /// Unpacks what a build left: the artifact into `directory`, each secondary one into a directory of its name in there. With
+    /// `force` what is there of the same names is replaced.
     pub fn unpack(
+        &self,
+        artifact: Option<Digest>,
+        secondary: &BTreeMap<String, Digest>,
+        directory: &Utf8Path,
+        force: bool,
+    ) -> Result<(), Error> {
+        placed(directory, force, |to| self.unpack_to(artifact, secondary, to))
+    }
+
+    fn unpack_to(
         &self,
         artifact: Option<Digest>,
         secondary: &BTreeMap<String, Digest>,
@@ -191,8 +205,13 @@ impl Workshop {
         Ok(())
     }
 
-    /// Unpacks what all builds of a batch left, side by side.
-    pub fn unpack_combined(&self, built: &[(String, Built)], directory: &Utf8Path) -> Result<(), Error> {
+    /// Unpacks what all builds of a batch left, side by side. `force` as in [`Workshop::unpack`].
+    pub fn unpack_combined(
+        &self,
+        built: &[(String, Built)],
+        directory: &Utf8Path,
+        force: bool,
+    ) -> Result<(), Error> {
         combine::fits(built.iter().map(|(_, built)| built.size_bytes))?;
         let mut parts = Vec::new();
         for (name, built) in built {
@@ -207,9 +226,10 @@ impl Workshop {
         whole
             .seek(SeekFrom::Start(0))
             .map_err(io_error("combine", directory))?;
-        fs::create_dir_all(directory).map_err(io_error("create", directory))?;
-        tree::unpack(whole, directory, &tree::Limits::SOURCE)?;
-        Ok(())
+        placed(directory, force, |to| {
+            fs::create_dir_all(to).map_err(io_error("create", to))?;
+            Ok(tree::unpack(whole, to, &tree::Limits::SOURCE).map(drop)?)
+        })
     }
 
     /// The next piece of a log.
@@ -226,6 +246,23 @@ impl Workshop {
     pub async fn close(self) -> Result<(), Error> {
         Ok(self.containers.teardown_all().await?)
     }
+}
+
+/// Has `unpack` write into a directory; with `force` beside what is in it, over which all is put when it is whole.
+fn placed(
+    directory: &Utf8Path,
+    force: bool,
+    unpack: impl FnOnce(&Utf8Path) -> Result<(), Error>,
+) -> Result<(), Error> {
+    if !force {
+        return unpack(directory);
+    }
+    fs::create_dir_all(directory).map_err(io_error("create", directory))?;
+    let beside = tempfile::Builder::new().prefix(".vend-").tempdir_in(directory);
+    let beside = beside.map_err(io_error("write to", directory))?;
+    let own = Utf8Path::from_path(beside.path()).expect("below a path that is UTF-8, by a name that is");
+    unpack(own)?;
+    Ok(over::over(own.as_std_path(), directory.as_std_path())?)
 }
 
 /// A directory that is not there, or has nothing in it.

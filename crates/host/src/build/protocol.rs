@@ -62,7 +62,7 @@ pub enum Event {
     Note {
         text: String,
     },
-    Report(TestReport),
+    Report(Box<TestReport>),
     /// Tests of a report group, before its report.
     Cases {
         group: String,

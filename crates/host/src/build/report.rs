@@ -154,6 +154,7 @@ pub fn merge(reports: impl IntoIterator<Item = TestReport>) -> Vec<TestReport> {
             let all = own.changes.get_or_insert_default();
             for (names, more) in [
                 (&mut all.new_failures, changes.new_failures),
+                (&mut all.broke, changes.broke),
                 (&mut all.fixed, changes.fixed),
                 (&mut all.flaky, changes.flaky),
             ] {

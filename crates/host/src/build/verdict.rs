@@ -131,19 +131,17 @@ fn failures(reports: &[TestReport]) -> String {
     const QUOTED: usize = 5;
     const NAMED: usize = 25;
     let (_, failed) = counted(reports);
-    let new: BTreeSet<&String> = reports
-        .iter()
-        .filter_map(|report| report.changes.as_ref())
-        .flat_map(|changes| &changes.new_failures)
-        .collect();
+    let changes = || reports.iter().filter_map(|report| report.changes.as_ref());
+    let new: BTreeSet<&String> = changes().flat_map(|changes| &changes.new_failures).collect();
+    let broke: BTreeSet<&String> = changes().flat_map(|changes| &changes.broke).collect();
     let all = reports.iter().flat_map(|report| &report.failures);
     let mut text = String::new();
     let mut named = 0;
     for (number, (name, message)) in all.take(NAMED).enumerate() {
-        let before = if new.contains(name) {
-            " (passed before)"
-        } else {
-            ""
+        let before = match (new.contains(name), broke.contains(name)) {
+            (_, true) => " (passed before)",
+            (true, false) => " (new)",
+            (false, false) => "",
         };
         text.push_str(&match number < QUOTED && !message.is_empty() {
             true => format!("\n{name}{before}: {message}"),
@@ -184,13 +182,15 @@ fn check_coverage(limits: &BuildLimits, reports: &[TestReport]) -> Result<(), Er
 mod unit {
     use super::*;
 
-    fn report(failed: u32, told: u32, new: &[&str]) -> TestReport {
+    fn report(failed: u32, told: u32, new: &[&str], broke: &[&str]) -> TestReport {
         let mut report = report::empty("unit");
         (report.total, report.passed, report.failed) = (failed + 2, 2, failed);
         let failures = (0..told).map(|number| (format!("shop.t{number}"), "broke".to_owned()));
         report.failures = failures.collect();
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         report.changes = Some(model::port::TestChanges {
-            new_failures: new.iter().map(|name| (*name).to_owned()).collect(),
+            new_failures: names(new),
+            broke: names(broke),
             ..model::port::TestChanges::default()
         });
         report
@@ -198,12 +198,12 @@ mod unit {
 
     #[test]
     fn tests_that_failed_are_named() {
-        assert_eq!(tests(&[report(0, 0, &[])]), "");
+        assert_eq!(tests(&[report(0, 0, &[], &[])]), "");
         assert_eq!(
-            tests(&[report(2, 2, &["shop.t1"])]),
-            "\n2 of 4 tests failed:\nshop.t0: broke\nshop.t1 (passed before): broke"
+            tests(&[report(3, 3, &["shop.t1", "shop.t2"], &["shop.t1"])]),
+            "\n3 of 5 tests failed:\nshop.t0: broke\nshop.t1 (passed before): broke\nshop.t2 (new): broke"
         );
-        let many = tests(&[report(60, 50, &[])]);
+        let many = tests(&[report(60, 50, &[], &[])]);
         assert!(
             many.starts_with("\n60 of 62 tests failed:\nshop.t0: broke\n"),
             "{many}"

@@ -40,15 +40,6 @@ pub fn take(state: &Path) -> Result<Hold, Error> {
     Ok(Hold(file))
 }
 
-/// The process that has the directory. `None`: nobody has it.
-pub fn holder(state: &Path) -> Option<Holder> {
-    let file = File::open(path(state)).ok()?;
-    match file.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => Some(said(state)),
-        Ok(()) | Err(TryLockError::Error(_)) => None,
-    }
-}
-
 /// Whoever has a directory: its process's id, once it has said it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holder(pub Option<u32>);
@@ -89,10 +80,8 @@ mod tests {
     fn the_second_agent_of_a_directory_is_told_who_has_it() {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("builder");
-        assert_eq!(holder(&state), None);
         let first = take(&state).unwrap();
         let own = Holder(Some(std::process::id()));
-        assert_eq!(holder(&state), Some(own));
         let refused = take(&state).unwrap_err();
         assert!(
             matches!(&refused, Error::Held { holder, .. } if *holder == own),
@@ -101,7 +90,6 @@ mod tests {
         let said = refused.to_string();
         assert!(said.contains(&std::process::id().to_string()), "{said}");
         drop(first);
-        assert_eq!(holder(&state), None);
         take(&state).unwrap();
     }
 }

@@ -151,7 +151,8 @@ pub async fn layers_hold_real_ids_and_deletions(world: &World) {
         world.salt
     );
     let two = "set -e\nrm /usr/share/doc/adduser/copyright /opt/full/a\nrm -r /opt/full; mkdir /opt/full; touch /opt/full/c\n\
-               stat -c '%U %a' /usr/local/bin/as-deploy; [ ! -e /opt/full/b ]\n";
+               stat -c '%U %a' /usr/local/bin/as-deploy; [ ! -e /opt/full/b ]\n\
+               echo \"<$VEND_COMMIT_MESSAGE> of $VEND_COMMIT_ID\"\n";
     let order = world.bake_order(
         &[("infra/one.sh", &one), ("infra/two.sh", two)],
         &["infra/one.sh", "infra/two.sh"],
@@ -167,6 +168,8 @@ pub async fn layers_hold_real_ids_and_deletions(world: &World) {
     assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
     let log = world.log(baked.log.as_ref().unwrap());
     assert!(log.contains("deploy 4755"), "{log}");
+    let commit = format!("<{}> of {}", order.commit.message, order.commit.id);
+    assert!(log.contains(&commit), "{log}");
 
     let check = "set -e\n[ ! -e /usr/share/doc/adduser/copyright ]; [ \"$(ls /opt/full)\" = c ]\n\
                  [ \"$(stat -c '%U %a' /usr/local/bin/as-deploy)\" = 'deploy 4755' ]; rm -r /opt/full\n";

@@ -197,8 +197,11 @@ impl Share {
 /// What a run of tests says against the runs before, on the same branch. Names, the first 50 of each kind.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TestChanges {
-    /// Failed, and did not before.
+    /// Failed, and did not before: it passed, or never ran.
     pub new_failures: Vec<String>,
+    /// Those of them that passed before.
+    #[serde(default)]
+    pub broke: Vec<String>,
     /// Passed, and did not before.
     pub fixed: Vec<String>,
     /// Passed and failed in turns in the last ten runs.

@@ -245,7 +245,7 @@ impl Tx<'_> {
         self.note(by, "build.give", Some(&place.tenant), &place, detail)
     }
 
-    /// A build is the platform's own machine's: it goes on there, whatever labels that machine has later.
+    /// A build is the platform's own machine's: once that has begun it, it goes on there, whatever labels it has later.
     pub fn keep_build(&self, ticket: &Ticket) -> Result<(), Error> {
         let kept = self.run(
             "UPDATE builds SET builder = NULL, here = 1, waits = NULL WHERE ticket = ?1 AND state = ?2",

@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use model::{
     AppName, Digest, ExecutionId, Place, TenantName, Ticket,
-    port::{Baked, Fault, LogRef},
+    port::{Baked, Commit, Fault, LogRef},
 };
 use rusqlite::{Row, params};
 use serde_json::json;
@@ -32,6 +32,9 @@ pub struct NewBake {
     pub ticket: Ticket,
     pub place: Place,
     pub execution: Option<ExecutionId>,
+    pub commit: Commit,
+    /// As the app's `vend.yaml` names it.
+    pub base: String,
     /// Where its log will be.
     pub log: Option<LogRef>,
 }
@@ -92,8 +95,8 @@ impl Tx<'_> {
             return again.ok_or_else(|| Error::missing("bake", &new.ticket));
         }
         self.run(
-            "INSERT INTO bakes (ticket, app_id, environment, execution, state, log, started_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO bakes (ticket, app_id, environment, execution, state, log, started_at, commit_json, base)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
                 new.ticket.as_str(),
                 self.app_key(&new.place.tenant, &new.place.app)?,
@@ -101,7 +104,9 @@ impl Tx<'_> {
                 new.execution.as_ref().map(ExecutionId::as_str),
                 Word(WorkState::Running),
                 new.log.as_ref().map(LogRef::as_str),
-                At(by.at)
+                At(by.at),
+                Json(&new.commit),
+                new.base
             ],
         )?;
         self.note(

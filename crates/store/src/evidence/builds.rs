@@ -98,6 +98,17 @@ pub struct Ran {
     pub ended_at: Option<Timestamp>,
 }
 
+/// A build that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waits {
+    /// From 1 in its app.
+    pub number: u64,
+    /// Which build of its batch it is; `None`: of no batch.
+    pub identifier: Option<String>,
+    /// Why it does not go on yet, for people; `None`: it does.
+    pub why: Option<String>,
+}
+
 /// A build to be numbered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewBuild {
@@ -164,6 +175,21 @@ impl Db<'_> {
         Ok(counted?.into_iter().collect())
     }
 
+    /// The builds of an execution that have not ended, and why they do not go on: whoever lists executions reads nothing else.
+    pub fn waits_in_execution(&self, execution: &ExecutionId) -> Result<Vec<Waits>, Error> {
+        self.all(
+            "SELECT number, identifier, waits FROM builds WHERE execution = ?1 AND ended_at IS NULL ORDER BY number",
+            [execution.as_str()],
+            |row| {
+                Ok(Waits {
+                    number: row.get("number")?,
+                    identifier: row.get("identifier")?,
+                    why: row.get("waits")?,
+                })
+            },
+        )
+    }
+
     /// What the builds of an execution went through: whoever looks every second reads no reports and no lists of files.
     pub fn ran_in_execution(&self, execution: &ExecutionId) -> Result<Vec<Ran>, Error> {
         self.all(
@@ -204,13 +230,15 @@ impl Db<'_> {
 }
 
 impl Tx<'_> {
-    /// Numbers a build. A repeated ticket gets the same one.
+    /// Numbers a build. A repeated ticket gets the same one. One that is tried again has no place until it is given one: until
+    /// then it is on record where it failed.
     pub fn begin_build(&self, new: &NewBuild, by: &By) -> Result<Build, Error> {
         if let Some(found) = self.build_of_ticket(&new.ticket)? {
             if !is_tried_again(found.state, found.fault.as_ref()) {
                 return Ok(found);
             }
             self.run_again("builds", &new.ticket)?;
+            self.take_build(&new.ticket)?;
             let detail = json!({ "ticket": new.ticket, "again": true });
             self.note(by, "build.start", Some(&new.place.tenant), &new.place, detail)?;
             let again = self.build_of_ticket(&new.ticket)?;

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::Finish;
 use crate::{
     By, Db, Error, Tx,
+    catalogue::KEPT,
     sql::{At, Columns as _, Word},
 };
 
@@ -232,13 +233,16 @@ impl Tx<'_> {
     }
 
     /// Forgets executions that ended before `ended_before`, the oldest first and `limit` at most, with their
-    /// histories. Gives how many.
+    /// histories. What made a release that can be gone back to stays with it: by its execution its artifacts are got. Gives how
+    /// many.
     pub fn prune_executions(&self, ended_before: Timestamp, limit: u32) -> Result<usize, Error> {
-        let pruned = self.run(
-            "DELETE FROM state_executions WHERE key IN (SELECT run FROM executions
-             WHERE ended_at IS NOT NULL AND ended_at < ?1 ORDER BY ended_at LIMIT ?2)",
-            params![At(ended_before), limit],
-        )?;
+        let old = format!(
+            "{KEPT} DELETE FROM state_executions WHERE key IN (SELECT x.run FROM executions x
+             WHERE x.ended_at IS NOT NULL AND x.ended_at < ?1
+                 AND NOT EXISTS (SELECT 1 FROM kept k WHERE k.execution = x.id)
+             ORDER BY x.ended_at LIMIT ?2)"
+        );
+        let pruned = self.run(&old, params![At(ended_before), limit])?;
         if pruned > 0 {
             self.prune_definitions()?;
         }

@@ -5,7 +5,7 @@ use store::{Error, NewBake, NewRelease};
 
 use crate::{
     evidence::{baked, ticket},
-    world::{World, app, by, release, tenant},
+    world::{World, app, by, commit, release, tenant},
 };
 
 #[tokio::test]
@@ -83,6 +83,8 @@ async fn an_image_of_several_is_each_one_s_own() {
             ticket: ticket(100 + task as u64),
             place: place.clone(),
             execution: None,
+            commit: commit(&format!("{text} 1")),
+            base: "debian-12".to_owned(),
             log: None,
         };
         let of = serde_json::json!({ "subject": [{ "digest": { "sha256": image.hex() } }], "of": text });
@@ -131,7 +133,7 @@ async fn an_image_of_several_is_each_one_s_own() {
                 );
                 assert_eq!(content.layers[1].made_by, own);
                 assert!(
-                    content.commit.message.ends_with("/dev 3"),
+                    content.commit.message.ends_with("/dev 1"),
                     "{}",
                     content.commit.message
                 );
@@ -167,6 +169,8 @@ async fn what_was_signed_of_an_image_before_it_was_each_one_s_counts_for_those_w
             ticket: ticket(200 + task as u64),
             place: place.clone(),
             execution: None,
+            commit: commit(text),
+            base: "debian-12".to_owned(),
             log: None,
         };
         world
@@ -234,4 +238,54 @@ async fn what_was_signed_of_an_image_before_it_was_each_one_s_counts_for_those_w
         (vec![0, 1, 0], vec![0, 1, 0]),
         "changed, it is nobody's word"
     );
+}
+
+#[tokio::test]
+async fn an_image_is_of_the_apps_that_have_baked_it_before_one_has_released_it() {
+    let world = World::new();
+    let image = Digest::of("image");
+    for (task, text) in ["acme/shop/dev", "rival/shop/dev", "late/shop/dev"]
+        .into_iter()
+        .enumerate()
+    {
+        let place = world.environment(text).await;
+        let second = task as i64;
+        let new = NewBake {
+            ticket: ticket(300 + task as u64),
+            place,
+            execution: None,
+            commit: commit(text),
+            base: "debian-13".to_owned(),
+            log: None,
+        };
+        world
+            .write(move |tx| {
+                tx.begin_bake(&new, &by(second))?;
+                let failed = model::port::Fault::customer("its script failed");
+                let baked = Baked { image, ..baked() };
+                let outcome = match new.place.tenant == tenant("late") {
+                    true => Err(&failed),
+                    false => Ok(&baked),
+                };
+                tx.finish_bake(&new.ticket, outcome, &by(second + 1))
+            })
+            .await;
+    }
+    for (of, expected) in [
+        (None, &["acme/shop/dev", "rival/shop/dev"][..]),
+        (Some("rival"), &["rival/shop/dev"]),
+        (Some("late"), &[]),
+    ] {
+        let read = move |db: &store::Db<'_>| {
+            let tenant = of.map(tenant);
+            db.image_origins(&image, tenant.as_ref().map(|tenant| (tenant, None)))
+        };
+        let origins = world.store.read(read).await.unwrap();
+        assert!(origins.iter().all(|origin| origin.content.base == "debian-13"));
+        let commits: Vec<&str> = origins
+            .iter()
+            .map(|origin| origin.content.commit.message.as_str())
+            .collect();
+        assert_eq!(commits, expected, "{of:?}");
+    }
 }

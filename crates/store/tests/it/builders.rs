@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
-use model::{Digest, ExecutionId, HostId, Secret, TenantName, Ticket};
+use model::{Digest, ExecutionId, HostId, Secret, TenantName, Ticket, port::Fault};
 use store::{Builder, Error, NewBuild, NewBuilder, RunsOn, Tx};
 
 use crate::world::{self, World, at, by, tenant};
@@ -261,6 +261,18 @@ async fn where_a_build_is_and_why_it_waits_is_told_until_it_has_another_place() 
                 ("waits".to_owned(), None, None, waits.clone()),
             ]
         );
+        let open = |tx: &Tx<'_>| -> Result<Vec<_>, Error> {
+            let all = tx.waits_in_execution(&execution)?.into_iter();
+            Ok(all
+                .map(|one| (one.number, one.identifier.unwrap(), one.why))
+                .collect())
+        };
+        let expected = [
+            (1, "here".to_owned(), None),
+            (2, "there".to_owned(), None),
+            (3, "waits".to_owned(), waits),
+        ];
+        assert_eq!(open(tx)?, expected);
         assert_eq!(tx.busy_builders()?, BTreeMap::from([(busy.clone(), 1)]));
         let own = |id| {
             tx.running_builds_of(id)
@@ -273,6 +285,48 @@ async fn where_a_build_is_and_why_it_waits_is_told_until_it_has_another_place() 
         tx.keep_build(&tickets[1])?;
         assert_eq!(told(tx)?[1], ("there".to_owned(), Some(RunsOn::Own), None, None));
         assert_eq!(tx.busy_builders()?, BTreeMap::new());
+        tx.finish_build(&tickets[1], Err(&Fault::customer("it broke")), &by(3))?;
+        assert_eq!(open(tx)?, [expected[0].clone(), expected[2].clone()]);
+        Ok::<_, Error>(())
+    });
+    done.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_the_platform_failed_at_is_on_record_where_it_was_until_it_is_tried_again() {
+    let world = World::new();
+    world.environment("acme/shop/dev").await;
+    let builder = join(&world, 1, &[]).await.id;
+    let execution = ExecutionId::from_bits(7);
+    let new = NewBuild {
+        ticket: "t-1".parse().unwrap(),
+        place: "acme/shop/dev".parse().unwrap(),
+        execution: Some(execution.clone()),
+        commit: world::commit("a"),
+        source: Digest::of("source"),
+        identifier: None,
+        log: None,
+    };
+    let done = world.store.write(move |tx| {
+        let place = |tx: &Tx<'_>| -> Result<_, Error> {
+            let ran = tx.ran_in_execution(&execution)?.remove(0);
+            Ok((ran.runs_on, ran.waits))
+        };
+        tx.begin_build(&new, &by(1))?;
+        tx.give_build(&new.ticket, &builder, &by(2))?;
+        tx.finish_build(&new.ticket, Err(&Fault::platform("it is silent")), &by(3))?;
+        assert_eq!(place(tx)?, (Some(RunsOn::Builder(builder.clone())), None));
+        assert_eq!(tx.busy_builders()?, BTreeMap::new());
+        tx.begin_build(&new, &by(4))?;
+        assert_eq!(place(tx)?, (None, None), "it may go elsewhere");
+        tx.keep_build(&new.ticket)?;
+        tx.finish_build(&new.ticket, Err(&Fault::customer("it broke")), &by(5))?;
+        tx.begin_build(&new, &by(6))?;
+        assert_eq!(
+            place(tx)?,
+            (Some(RunsOn::Own), None),
+            "what is known is not tried again"
+        );
         Ok::<_, Error>(())
     });
     done.await.unwrap();

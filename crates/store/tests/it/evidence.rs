@@ -140,6 +140,8 @@ async fn what_the_platform_failed_at_is_tried_again_under_its_ticket() {
                 ticket: ticket(2),
                 place: dev.clone(),
                 execution: Some(id.clone()),
+                commit: commit("x"),
+                base: "debian-12".to_owned(),
                 log: None,
             };
             let away = Fault::platform("the node is away");
@@ -177,6 +179,8 @@ async fn what_nobody_waits_for_is_stopped_on_record() {
                 ticket: ticket(number),
                 place: dev.clone(),
                 execution: Some(execution.clone()),
+                commit: commit("x"),
+                base: "debian-12".to_owned(),
                 log: Some(format!("bake/t-{number}").parse().unwrap()),
             };
             tx.begin_build(&new_build(&dev, 1), &by(1))?;
@@ -228,6 +232,8 @@ async fn what_an_execution_under_way_has_made_is_kept_until_it_ends() {
                 ticket: ticket(3),
                 place: dev.clone(),
                 execution: Some(ExecutionId::from_bits(1)),
+                commit: commit("x"),
+                base: "debian-12".to_owned(),
                 log: None,
             };
             start(tx, 1, Some(&dev), "{}", &by(0))?;
@@ -286,6 +292,11 @@ async fn what_all_builds_of_a_batch_left_stays_with_its_release() {
         end(tx, 1, Status::Succeeded, 5)?;
         let left = ["code and rest", "code", "rest", "docs of code", "docs of rest"].map(Digest::of);
         assert_eq!(tx.keepers()?.revisions, left.into());
+        // By its execution they are got, however old that is.
+        start(tx, 2, Some(&dev), "{}", &by(0))?;
+        end(tx, 2, Status::Failed, 5)?;
+        assert_eq!(tx.prune_executions(at(100), 10)?, 1);
+        assert!(tx.execution_summary(&ExecutionId::from_bits(1)).is_ok());
         for n in 2..=7 {
             tx.create_release(&dev, &release(&format!("r{n}")), &by(n))?;
             tx.set_live(&dev, n as u64, at(n), &by(n))?;
@@ -293,6 +304,8 @@ async fn what_all_builds_of_a_batch_left_stays_with_its_release() {
         // Six later nobody goes back to it.
         let kept = tx.keepers()?.revisions;
         assert!(kept.len() == 6 && left.iter().all(|one| !kept.contains(one)));
+        assert_eq!(tx.prune_executions(at(100), 10)?, 1);
+        assert!(tx.execution_summary(&ExecutionId::from_bits(1)).is_err());
         Ok(())
     });
     done.await;

@@ -90,7 +90,7 @@ fn lines_text(lines: &[Line], output: &Output) -> String {
 }
 
 async fn export(file: Option<&Path>, global: &Global) -> Result<(), Failure> {
-    let mut body = global.client()?.stream("/v1/audit/export").await?;
+    let (_, mut body) = global.client()?.stream("/v1/audit/export").await?;
     let named = file.unwrap_or_else(|| Path::new("standard output"));
     let failed = |error: io::Error| Failure::file(named, &error);
     let mut out: Box<dyn io::Write> = match file {

@@ -2,6 +2,7 @@
 
 mod advice;
 mod given;
+mod limits;
 mod outcome;
 mod tree;
 pub mod warden;
@@ -20,7 +21,7 @@ use host::build::{
 use jiff::SignedDuration;
 use model::{
     Problem, Ticket,
-    port::{BuildLimits, BuildOrder, Built, Commit, Fault, LogRef, Resources},
+    port::{BuildLimits, BuildOrder, Built, Commit, Fault, LogRef},
     spec::{
         self, Buildspec,
         build::{Batch, Task},
@@ -29,6 +30,7 @@ use model::{
 
 use self::{
     given::{Variables, again},
+    limits::{at_once, limits, resources, time},
     outcome::{Ends, Telling},
     warden::Warden,
 };
@@ -40,10 +42,6 @@ use crate::{
 
 /// Where images and caches of local builds stay. It is none of a platform's.
 const HOME: &str = "/var/cache/vend/builds";
-
-/// With less a build's own runner cannot work.
-const MEMORY_MIB: u64 = 64;
-const DISK_MIB: u64 = 64;
 
 /// Needs root: a build runs in a container with a network of its own.
 #[derive(Debug, Args)]
@@ -61,6 +59,9 @@ pub struct BuildArgs {
     /// Put the artifacts here; the directory must be empty or not there.
     #[arg(long, value_name = "DIR")]
     artifacts: Option<Utf8PathBuf>,
+    /// Put the artifacts into a directory that is not empty, too: what is there of the same names is replaced, the rest stays.
+    #[arg(long, requires = "artifacts")]
+    force: bool,
     /// A variable of the build. One that the buildspec takes from a secret is kept out of the log.
     #[arg(long = "env", value_name = "NAME=VALUE")]
     variables: Vec<String>,
@@ -91,16 +92,6 @@ pub struct BuildArgs {
     home: Option<Utf8PathBuf>,
 }
 
-fn at_once(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| "it is a number from 1 on".to_owned())
-}
-
-fn time(text: &str) -> Result<SignedDuration, String> {
-    let time: Option<SignedDuration> = text.parse().ok().filter(SignedDuration::is_positive);
-    time.ok_or_else(|| "it is a time such as 90s, 15m or 1h".to_owned())
-}
-
 /// What is built: the whole, or the builds of a batch.
 struct Work {
     spec: Buildspec,
@@ -117,6 +108,8 @@ struct Order {
     limits: BuildLimits,
     image: Option<String>,
     place: model::Place,
+    /// Artifacts replace what is there of the same names.
+    force: bool,
     ends: Ends,
 }
 
@@ -152,7 +145,7 @@ async fn build(arguments: &BuildArgs, output: &Output) -> Outcome {
         })
         .map_err(|fault| advice::told(&fault, arguments))?;
     }
-    if let Some(to) = &arguments.artifacts {
+    if let Some(to) = arguments.artifacts.as_ref().filter(|_| !arguments.force) {
         local::is_free(to).map_err(|error| failed(&error))?;
     }
     let home = arguments.home.clone().unwrap_or_else(|| HOME.into());
@@ -222,7 +215,7 @@ fn failed(error: &local::Error) -> Failure {
     match error {
         local::Error::Container(_) => failure.next("vend doctor"),
         local::Error::NotEmpty(path) => failure.next(format!(
-            "name another directory with --artifacts, or empty this one: {path}"
+            "name another directory with --artifacts, empty this one ({path}), or have what is of the same names replaced: --force"
         )),
         _ => failure,
     }
@@ -279,48 +272,6 @@ fn wrong(problems: &[Problem]) -> Failure {
     Failure::usage("the buildspec is not valid").cause(all.join("\n"))
 }
 
-/// What a build may use: all processors, and otherwise what a platform gives that was told nothing.
-fn limits(arguments: &BuildArgs) -> Result<BuildLimits, Failure> {
-    if arguments.memory < MEMORY_MIB {
-        return Err(Failure::usage(format!(
-            "--memory must be {MEMORY_MIB} MiB or more"
-        )));
-    }
-    if arguments.disk < DISK_MIB {
-        return Err(Failure::usage(format!("--disk must be {DISK_MIB} MiB or more")));
-    }
-    let pass_rate = arguments.pass_rate.unwrap_or(100.0);
-    if !(0.0..=100.0).contains(&pass_rate) {
-        return Err(Failure::usage("--pass-rate must be from 0 to 100"));
-    }
-    if !arguments.timeout.is_positive() {
-        return Err(Failure::usage("--timeout must be a time such as 90s or 1h"));
-    }
-    Ok(BuildLimits {
-        cpu: resources().cpu,
-        memory_mib: arguments.memory,
-        disk_mib: arguments.disk,
-        pids: Builds::default().pids,
-        timeout: arguments.timeout,
-        pass_rate_percent: pass_rate,
-        tests_asked: arguments.pass_rate.is_some(),
-        coverage_percent: None,
-    })
-}
-
-/// All processors, and most of the memory: for the images that builds run in.
-fn resources() -> Resources {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let memory = rustix::system::sysinfo();
-    let total_mib = (memory.totalram as u64).saturating_mul(memory.mem_unit.into()) >> 20;
-    Resources {
-        cpu: cores as f64,
-        memory_mib: (total_mib / 4 * 3).max(512),
-        disk_mib: 20 * 1024,
-        pids: 4096,
-    }
-}
-
 fn order(
     arguments: &BuildArgs,
     tree: &Utf8Path,
@@ -340,6 +291,7 @@ fn order(
         variables,
         image: arguments.image.clone(),
         limits,
+        force: arguments.force,
         ends: Ends::default(),
     })
 }
@@ -365,8 +317,8 @@ async fn one(
     all.ends.note(&name, |one| one.log = Some(log));
     // What one made is there whatever becomes of the others.
     let put = match (&built, &left) {
-        (Ok(built), _) => unpack(shop, built, to),
-        (Err(_), Some(left)) => remains(shop, left, &name, to, output),
+        (Ok(built), _) => unpack(shop, built, to, all.force),
+        (Err(_), Some(left)) => remains(shop, left, &name, (to, all.force), output),
         (Err(_), None) => Ok(None),
     };
     all.ends.note(&name, |one| {
@@ -423,7 +375,7 @@ fn remains(
     shop: &Workshop,
     left: &Left,
     name: &str,
-    to: Option<&Utf8Path>,
+    (to, force): (Option<&Utf8Path>, bool),
     output: &Output,
 ) -> Result<Option<Utf8PathBuf>, Fault> {
     let text = watch::parts(name, &left.phases, &left.reports, output);
@@ -434,7 +386,7 @@ fn remains(
     let Some(to) = to.filter(|_| left.artifact.is_some() || !left.secondary.is_empty()) else {
         return Ok(None);
     };
-    let unpacked = shop.unpack(left.artifact, &left.secondary, to);
+    let unpacked = shop.unpack(left.artifact, &left.secondary, to, force);
     unpacked.map_err(|error| Fault::platform(host::container::chain(&error)))?;
     eprintln!("artifacts of the failed build  {}", clean(to.as_str()));
     Ok(Some(to.to_owned()))
@@ -483,7 +435,7 @@ async fn all(
     };
     let built = batch::run(batch, arguments.at_once, build, ended).await?;
     if let (true, Some(to)) = (arguments.combine_artifacts, &arguments.artifacts) {
-        let combined = shop.unpack_combined(&built, to);
+        let combined = shop.unpack_combined(&built, to, order.force);
         combined.map_err(|error| Fault::customer(host::container::chain(&error)))?;
         for (name, _) in &built {
             order.ends.note(name, |one| one.artifacts = Some(to.clone()));
@@ -505,9 +457,14 @@ fn varied(task: &Task) -> String {
     }
 }
 
-fn unpack(shop: &Workshop, built: &Built, to: Option<&Utf8Path>) -> Result<Option<Utf8PathBuf>, Fault> {
+fn unpack(
+    shop: &Workshop,
+    built: &Built,
+    to: Option<&Utf8Path>,
+    force: bool,
+) -> Result<Option<Utf8PathBuf>, Fault> {
     let Some(to) = to else { return Ok(None) };
-    let unpacked = shop.unpack(Some(built.artifact), &built.secondary, to);
+    let unpacked = shop.unpack(Some(built.artifact), &built.secondary, to, force);
     unpacked.map_err(|error| Fault::platform(host::container::chain(&error)))?;
     Ok(Some(to.to_owned()))
 }
@@ -561,15 +518,5 @@ mod tests {
     pub struct One {
         #[command(flatten)]
         pub build: BuildArgs,
-    }
-
-    #[test]
-    fn numbers_and_times_that_mean_nothing_are_refused() {
-        assert_eq!(at_once("3"), Ok(3));
-        assert!(at_once("0").is_err() && at_once("x").is_err());
-        assert_eq!(time("90s"), Ok(SignedDuration::from_secs(90)));
-        for bad in ["abc", "0s", "-1h", ""] {
-            assert!(time(bad).unwrap_err().contains("90s"), "{bad}");
-        }
     }
 }

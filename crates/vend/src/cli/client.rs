@@ -8,7 +8,7 @@ use std::{
 
 use axum::body::{Body, Bytes};
 use http_body_util::BodyExt as _;
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, header};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, body::Incoming, header};
 use hyper_util::rt::TokioIo;
 use model::{
     Secret,
@@ -123,10 +123,11 @@ impl Client {
         }
     }
 
-    /// An answer that may be long, piece by piece.
-    pub async fn stream(&self, path: &str) -> Result<Incoming, Failure> {
+    /// An answer that may be long, piece by piece, with its headers.
+    pub async fn stream(&self, path: &str) -> Result<(HeaderMap, Incoming), Failure> {
         let request = self.request(&Method::GET, path, None)?;
-        Ok(self.send(request, BULK).await?.into_body())
+        let (head, body) = self.send(request, BULK).await?.into_parts();
+        Ok((head.headers, body))
     }
 
     /// Sends a file as it is.

@@ -5,6 +5,7 @@ use std::{
     io::{self, Write as _},
 };
 
+use axum::http::HeaderMap;
 use camino::{Utf8Path, Utf8PathBuf};
 use host::tree::Limits;
 use http_body_util::BodyExt as _;
@@ -22,20 +23,21 @@ pub struct Parcel<'a> {
 }
 
 impl Parcel<'_> {
-    /// Streams what is at a path of the platform.
-    pub async fn take(&self, path: &str, client: &Client) -> Result<(), Failure> {
+    /// Streams what is at a path of the platform. Gives what is said about it.
+    pub async fn take(&self, path: &str, client: &Client) -> Result<HeaderMap, Failure> {
         let to = self.to;
         if is_archive(to) {
             // A file that is to be replaced stays until there is another.
             let part = Utf8PathBuf::from(format!("{to}.part"));
-            fetch(path, &part, client).await?;
-            return fs::rename(&part, to).map_err(|error| local("write", to, &error));
+            let said = fetch(path, &part, client).await?;
+            fs::rename(&part, to).map_err(|error| local("write", to, &error))?;
+            return Ok(said);
         }
         or_nothing(to, self.unpacked(path, client)).await
     }
 
     /// Through an archive in the directory itself, which has the room.
-    async fn unpacked(&self, path: &str, client: &Client) -> Result<(), Failure> {
+    async fn unpacked(&self, path: &str, client: &Client) -> Result<HeaderMap, Failure> {
         let to = self.to;
         fs::create_dir_all(to).map_err(|error| local("create", to, &error))?;
         // A name that nothing in it can have: whoever made it could not know it.
@@ -49,8 +51,9 @@ impl Parcel<'_> {
         let path_of =
             |path| Utf8Path::from_path(path).ok_or_else(|| Failure::failed("its path is not UTF-8"));
         let file = path_of(&archive)?;
-        fetch(path, file, client).await?;
-        unpack(file, to, self.limits).inspect_err(|_| empty(to, file))
+        let said = fetch(path, file, client).await?;
+        unpack(file, to, self.limits).inspect_err(|_| empty(to, file))?;
+        Ok(said)
     }
 
     /// Refuses to write over what is there.
@@ -95,10 +98,10 @@ impl Parcel<'_> {
 }
 
 /// What makes a directory, and directories for it: when that fails, those that it made go again.
-async fn or_nothing(
+async fn or_nothing<T>(
     directory: &Utf8Path,
-    work: impl Future<Output = Result<(), Failure>>,
-) -> Result<(), Failure> {
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     let absent: Vec<&Utf8Path> = directory.ancestors().take_while(|path| !path.exists()).collect();
     let done = work.await;
     if done.is_err() {
@@ -124,9 +127,9 @@ fn is_archive(to: &Utf8Path) -> bool {
     to.extension() == Some("tar")
 }
 
-/// Streams what is at a path of the platform into a file.
-pub async fn fetch(path: &str, to: &Utf8Path, client: &Client) -> Result<(), Failure> {
-    let mut body = client.stream(path).await?;
+/// Streams what is at a path of the platform into a file. Gives what is said about it.
+pub async fn fetch(path: &str, to: &Utf8Path, client: &Client) -> Result<HeaderMap, Failure> {
+    let (said, mut body) = client.stream(path).await?;
     let mut file = io::BufWriter::new(fs::File::create(to).map_err(|error| local("create", to, &error))?);
     let written = async {
         while let Some(frame) = body.frame().await {
@@ -143,7 +146,7 @@ pub async fn fetch(path: &str, to: &Utf8Path, client: &Client) -> Result<(), Fai
         // Half of it is nothing.
         let _ = fs::remove_file(to);
     }
-    written
+    written.map(|()| said)
 }
 
 pub fn unpack(archive: &Utf8Path, into: &Utf8Path, limits: &Limits) -> Result<(), Failure> {
@@ -182,7 +185,7 @@ mod tests {
         ] {
             let failing = async {
                 fs::create_dir_all(&directory).unwrap();
-                Err(Failure::failed("there is no such artifact"))
+                Err::<(), _>(Failure::failed("there is no such artifact"))
             };
             or_nothing(&directory, failing).await.unwrap_err();
             assert!(there.exists() && !root.join("new").exists(), "{directory}");

@@ -52,6 +52,8 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         ticket: attempt.steady.clone(),
         place: input.place,
         execution: Some(attempt.execution.clone()),
+        commit: order.commit.clone(),
+        base: order.base.clone(),
         log: format!("bake/{}", attempt.steady).parse().ok(),
     };
     let by = By::platform(crate::clock::now());

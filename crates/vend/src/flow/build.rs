@@ -13,7 +13,7 @@ use host::build::{batch, fits, gate, report};
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Digest, Place, Secret, Ticket,
-    port::{BuildOrder, Built, Commit, Fault, GIT_CREDENTIALS, PushEvent, TestReport},
+    port::{BuildLimits, BuildOrder, Built, Commit, Fault, GIT_CREDENTIALS, PushEvent, TestReport},
     spec::{
         self,
         build::{Batch, Env, SecretRef, Task},
@@ -22,7 +22,7 @@ use model::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use store::{By, NewBuild};
+use store::{By, NewBuild, Store};
 
 use super::{Attempt, World, chain, state::Sourced, stored, variables};
 
@@ -55,10 +55,11 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     // What is known of all of them is said before one runs.
     let specs = specs(world, &input, &buildspec, &batch).await?;
     let offers = place::offers(world, &input.place.tenant).await?;
-    fits(&batch, &offers, |task| specs.get(&task.identifier))?;
+    let before = before(world, attempt).await?;
+    fits(&before.rest(&batch), &offers, |task| specs.get(&task.identifier))?;
     let counts = batch.tasks.iter().filter(|task| !task.ignore_failure);
     let counts = counts.filter_map(|task| specs.get(&task.identifier));
-    lacks(world, &input.place, counts).await?;
+    lacks(&world.store, &input.place, counts).await?;
     // As many as the queue of each machine takes at a time, and those that wait there in its order.
     let one = |task: Task| {
         let own = specs.get(&task.identifier).unwrap_or(&buildspec).clone();
@@ -66,22 +67,20 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         async move { build(world, attempt, input, own, Some(task)).await }
     };
     let most = input.spec.build.batch_timeout;
-    let begun = begun(world, attempt).await?;
-    let built = within(most, begun, batch::run(&batch, batch.tasks.len(), one, |_| ())).await?;
+    let built = within(
+        most,
+        before.since,
+        batch::run(&batch, batch.tasks.len(), one, |_| ()),
+    )
+    .await?;
     let Some((_, last)) = built.last() else {
         return Err(Fault::customer("no build of the batch succeeded"));
     };
     let reports = built.iter().flat_map(|(_, built)| built.reports.clone());
-    let reports: Vec<TestReport> = match batch.tasks.iter().any(Task::is_part) {
-        true => {
-            let reports = report::merge(reports);
-            let mut limits = world.platform.build_limits(&input.spec.build);
-            limits.coverage_percent = None;
-            gate(&limits, &reports).map_err(|error| Fault::from(error).evidence(last.log.clone()))?;
-            reports
-        }
-        false => reports.collect(),
-    };
+    let limits = world.platform.build_limits(&input.spec.build);
+    let is_fan_out = batch.tasks.iter().any(Task::is_part);
+    let reports = whole_reports(limits, is_fan_out, reports.collect())
+        .map_err(|fault| fault.evidence(last.log.clone()))?;
     let revision = match input.spec.build.combine_artifacts {
         true => {
             let tmp = world.data.serve().join("tmp");
@@ -118,12 +117,31 @@ async fn specs(
     Ok(specs)
 }
 
-/// When the batch began, before any restart of serve and any retry: with its first build. `None`: it begins now.
-async fn begun(world: &World, attempt: &Attempt) -> Result<Option<Timestamp>, Fault> {
+/// What a batch had begun before a restart of serve, or a retry.
+struct Before {
+    /// When its first build began. `None`: it begins now.
+    since: Option<Timestamp>,
+    /// Its builds that have begun, by their identifiers.
+    builds: BTreeSet<String>,
+}
+
+impl Before {
+    /// What is yet to begin of a batch. What has begun goes on where it is, also when that has other labels now.
+    fn rest(&self, batch: &Batch) -> Batch {
+        let mut rest = batch.clone();
+        rest.tasks.retain(|task| !self.builds.contains(&task.identifier));
+        rest
+    }
+}
+
+async fn before(world: &World, attempt: &Attempt) -> Result<Before, Fault> {
     let execution = attempt.execution.clone();
     let builds = world.store.read(move |db| db.builds_of_execution(&execution));
     let builds = builds.await.map_err(stored)?;
-    Ok(builds.iter().map(|build| build.started_at).min())
+    Ok(Before {
+        since: builds.iter().map(|build| build.started_at).min(),
+        builds: builds.into_iter().filter_map(|build| build.identifier).collect(),
+    })
 }
 
 /// What is left of the time of a batch that began then.
@@ -152,6 +170,39 @@ async fn within<T>(
     })
 }
 
+/// What is asked of one build. The rest is asked of its batch: see [`whole_reports`].
+fn own_limits(mut limits: BuildLimits, task: Option<&Task>) -> BuildLimits {
+    if task.is_some() {
+        // Not every build of a batch has to tell of lines.
+        limits.coverage_percent = None;
+    }
+    if task.is_some_and(Task::is_part) {
+        (limits.pass_rate_percent, limits.tests_asked) = (0.0, false);
+    }
+    limits
+}
+
+/// What the builds of a batch said of their tests, if that is what is asked of all of them together: of a fan-out how many passed,
+/// of others how many lines their tests reach. The rest was asked of each build.
+fn whole_reports(
+    mut limits: BuildLimits,
+    is_fan_out: bool,
+    reports: Vec<TestReport>,
+) -> Result<Vec<TestReport>, Fault> {
+    let reports = match is_fan_out {
+        true => {
+            limits.coverage_percent = None;
+            report::merge(reports)
+        }
+        false => {
+            (limits.pass_rate_percent, limits.tests_asked) = (0.0, false);
+            reports
+        }
+    };
+    gate(&limits, &reports)?;
+    Ok(reports)
+}
+
 fn answer(revision: Digest, built: &Built, reports: &[TestReport]) -> Value {
     json!({ "revision": revision, "log": built.log, "reports": reports })
 }
@@ -178,7 +229,7 @@ async fn build(
         Some(task) => attempt.steady.part(&part(&task.identifier)),
         None => attempt.steady.clone(),
     };
-    let secrets = secrets(world, &input.place, &buildspec).await?;
+    let secrets = secrets(&world.store, &input.place, &buildspec).await?;
     let new = NewBuild {
         ticket: ticket.clone(),
         place: input.place.clone(),
@@ -194,13 +245,8 @@ async fn build(
         .write(move |tx| tx.begin_build(&new, &by))
         .await
         .map_err(stored)?;
-    let mut limits = world.platform.build_limits(&input.spec.build);
     let is_part = task.as_ref().is_some_and(Task::is_part);
-    if is_part {
-        // What is asked of tests is asked of all parts together; of their coverage nothing can be.
-        (limits.pass_rate_percent, limits.tests_asked) = (0.0, false);
-        limits.coverage_percent = None;
-    }
+    let limits = own_limits(world.platform.build_limits(&input.spec.build), task.as_ref());
     let order = BuildOrder {
         place: input.place.clone(),
         source: input.source.digest,
@@ -263,12 +309,12 @@ fn named(env: &Env) -> impl Iterator<Item = &str> {
 
 /// Refuses builds whose secrets are not all there, and names all that are not.
 async fn lacks<'s>(
-    world: &World,
+    store: &Store,
     place: &Place,
     specs: impl Iterator<Item = &'s spec::Buildspec>,
 ) -> Result<(), Fault> {
     let own = place.clone();
-    let known = world.store.read(move |db| db.current_secrets(&own)).await;
+    let known = store.read(move |db| db.current_secrets(&own)).await;
     let known = known.map_err(stored)?;
     let wanted = specs.flat_map(|spec| named(&spec.env));
     let lacking: BTreeSet<&str> = wanted.filter(|name| !known.contains_key(*name)).collect();
@@ -280,23 +326,23 @@ async fn lacks<'s>(
 
 /// Values of the buildspec's `secrets-manager` and `parameter-store` variables, from the vault.
 async fn secrets(
-    world: &World,
+    store: &Store,
     place: &Place,
     buildspec: &spec::Buildspec,
 ) -> Result<BTreeMap<String, Secret>, Fault> {
     let env = &buildspec.env;
-    lacks(world, place, std::iter::once(buildspec)).await?;
+    lacks(store, place, std::iter::once(buildspec)).await?;
     let mut secrets = BTreeMap::new();
     for (variable, name) in &env.parameter_store {
         let name = name.trim_start_matches('/');
-        let value = variables::reveal(world, place, name, None).await?;
+        let value = variables::reveal(store, place, name, None).await?;
         secrets.insert(variable.clone(), value.ok_or_else(|| missing(place, [name]))?);
     }
     for (variable, wanted) in &env.secrets_manager {
-        secrets.insert(variable.clone(), secret(world, place, wanted).await?);
+        secrets.insert(variable.clone(), secret(store, place, wanted).await?);
     }
     if env.git_credential_helper {
-        let value = variables::reveal(world, place, GIT_SECRET, None).await?;
+        let value = variables::reveal(store, place, GIT_SECRET, None).await?;
         secrets.insert(
             GIT_CREDENTIALS.to_owned(),
             value.ok_or_else(|| missing(place, [GIT_SECRET]))?,
@@ -313,10 +359,10 @@ async fn login(world: &World, place: &Place, build: &spec::Build) -> Result<Opti
     }
 }
 
-async fn secret(world: &World, place: &Place, wanted: &SecretRef) -> Result<Secret, Fault> {
+async fn secret(store: &Store, place: &Place, wanted: &SecretRef) -> Result<Secret, Fault> {
     let name = wanted.name();
-    let version = version(world, place, wanted).await?;
-    let value = variables::reveal(world, place, name, version)
+    let version = version(store, place, wanted).await?;
+    let value = variables::reveal(store, place, name, version)
         .await?
         .ok_or_else(|| missing(place, [name]))?;
     match &wanted.json_key {
@@ -334,7 +380,7 @@ async fn secret(world: &World, place: &Place, wanted: &SecretRef) -> Result<Secr
 }
 
 /// The number of the version that is wanted; `None` is the newest. Versions here are numbered from 1.
-async fn version(world: &World, place: &Place, wanted: &SecretRef) -> Result<Option<u64>, Fault> {
+async fn version(store: &Store, place: &Place, wanted: &SecretRef) -> Result<Option<u64>, Fault> {
     if let Some(id) = &wanted.version {
         let number = id.trim_start_matches('v').parse().ok();
         let name = wanted.name();
@@ -348,11 +394,8 @@ async fn version(world: &World, place: &Place, wanted: &SecretRef) -> Result<Opt
         None | Some("AWSCURRENT") => Ok(None),
         Some("AWSPREVIOUS") => {
             let own = place.clone();
-            let current = world
-                .store
-                .read(move |db| db.current_secrets(&own))
-                .await
-                .map_err(stored)?;
+            let current = store.read(move |db| db.current_secrets(&own)).await;
+            let current = current.map_err(stored)?;
             let number = current.get(wanted.name()).copied().unwrap_or(0);
             number
                 .checked_sub(1)
@@ -390,61 +433,4 @@ pub fn missing<'a>(place: &Place, names: impl IntoIterator<Item = &'a str>) -> F
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_identifier_has_a_ticket_of_its_own() {
-        let whole: Ticket = "t-0123456789abc-build".parse().unwrap();
-        let long = "a".repeat(128);
-        let names = ["unit", "Unit", "linux_small", "linux-small", &long, "a"];
-        let tickets = names.map(|name| whole.part(&part(name)).to_string());
-        for (name, ticket) in names.iter().zip(&tickets) {
-            assert_eq!(
-                ticket.parse::<Ticket>().map(|read| read.to_string()).as_ref(),
-                Ok(ticket),
-                "{name}"
-            );
-        }
-        let apart: BTreeSet<_> = tickets.iter().collect();
-        assert_eq!(apart.len(), names.len(), "{tickets:?}");
-    }
-
-    #[tokio::test]
-    async fn a_batch_ends_with_its_time() {
-        let most = SignedDuration::from_millis(10);
-        assert_eq!(within(most, None, async { Ok(1) }).await, Ok(1));
-        let late = within::<()>(most, None, std::future::pending())
-            .await
-            .unwrap_err();
-        assert!(late.message.contains("did not end within 10ms"), "{late}");
-    }
-
-    #[test]
-    fn all_secrets_that_are_not_there_are_named_at_once() {
-        let text = "version: 0.2\nenv:\n  git-credential-helper: yes\n  parameter-store: { A: /shop/a }\n  \
-                    secrets-manager: { B: 'b:key' }\nphases: { build: { commands: ['true'] } }\n";
-        let (buildspec, _) = spec::Buildspec::parse(text, "buildspec.yml").unwrap();
-        let names: BTreeSet<&str> = named(&buildspec.env).collect();
-        assert_eq!(names, BTreeSet::from(["b", GIT_SECRET, "shop/a"]));
-        let fault = missing(&"acme/shop/dev".parse().unwrap(), ["b", "shop/a"]);
-        assert_eq!(fault.message, "there are no secrets `b`, `shop/a`");
-        let next = "vend secrets set acme/shop b, vend secrets set acme/shop shop/a, then vend push again";
-        assert_eq!(fault.next.as_deref(), Some(next));
-    }
-
-    #[test]
-    fn a_batch_has_its_time_once_also_over_restarts() {
-        let now = crate::clock::now();
-        let hours = SignedDuration::from_hours;
-        let left =
-            |most, gone: Option<SignedDuration>| left(most, gone.map(|gone| now - gone), now).as_secs();
-        assert_eq!(left(hours(8), None), 8 * 3600);
-        assert_eq!(left(hours(8), Some(hours(6))), 2 * 3600);
-        // The clock went back.
-        assert_eq!(left(hours(8), Some(hours(-1))), 8 * 3600);
-        // Answers that are there already still come.
-        assert_eq!(left(hours(8), Some(hours(9))), 60);
-        assert_eq!(left(SignedDuration::from_secs(15), Some(hours(9))), 15);
-    }
-}
+mod tests;

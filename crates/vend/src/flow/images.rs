@@ -32,7 +32,7 @@ pub async fn login(world: &World, place: &Place, image: &spec::Image) -> Result<
 
 /// A secret that must be there.
 pub async fn secret(world: &World, place: &Place, name: &str) -> Result<Secret, Fault> {
-    let secret = variables::reveal(world, place, name, None).await?;
+    let secret = variables::reveal(&world.store, place, name, None).await?;
     secret.ok_or_else(|| build::missing(place, [name]))
 }
 

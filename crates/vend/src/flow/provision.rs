@@ -196,7 +196,13 @@ async fn database(
         return Ok(());
     };
     let host = database_host(world, environment).await?;
-    let password = variables::reveal(world, &environment.place, variables::DATABASE_PASSWORD, None).await?;
+    let password = variables::reveal(
+        &world.store,
+        &environment.place,
+        variables::DATABASE_PASSWORD,
+        None,
+    )
+    .await?;
     let order = DatabaseOrder {
         host: host.id,
         place: environment.place.clone(),

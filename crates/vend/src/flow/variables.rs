@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Place, Secret, port::Fault, release::Release, spec::Variable};
 
+use store::Store;
+
 use super::{World, build::missing, stored};
 
 /// The generated secret that holds the password of an environment's database.
@@ -42,7 +44,7 @@ pub async fn of(
             Variable::Secret(secret) => {
                 secrets.insert(name.clone());
                 let version = release.secrets.get(secret).copied();
-                reveal(world, place, secret, version)
+                reveal(&world.store, place, secret, version)
                     .await?
                     .ok_or_else(|| missing(place, [secret.as_str()]))?
             }
@@ -52,7 +54,7 @@ pub async fn of(
     if let (Some(host), Some(_)) = (&environment.database_host, &release.spec.database) {
         let host = host.clone();
         let database = world.store.read(move |db| db.host(&host)).await.map_err(stored)?;
-        let password = reveal(world, place, DATABASE_PASSWORD, None).await?;
+        let password = reveal(&world.store, place, DATABASE_PASSWORD, None).await?;
         let password =
             password.ok_or_else(|| Fault::platform("the database's password is not in the vault"))?;
         all.extend(database_variables(&database.address.to_string(), &password));
@@ -93,7 +95,7 @@ fn database_variables(address: &str, password: &Secret) -> [(String, Secret); 6]
 /// Whether the vault has what the load balancer needs for the release.
 pub async fn check_edge(world: &World, place: &Place, release: &Release) -> Result<(), Fault> {
     for secret in release.spec.secrets_of_the_edge() {
-        if reveal(world, place, secret, None).await?.is_none() {
+        if reveal(&world.store, place, secret, None).await?.is_none() {
             return Err(missing(place, [secret]));
         }
     }
@@ -101,17 +103,13 @@ pub async fn check_edge(world: &World, place: &Place, release: &Release) -> Resu
 }
 
 pub async fn reveal(
-    world: &World,
+    store: &Store,
     place: &Place,
     name: &str,
     version: Option<u64>,
 ) -> Result<Option<Secret>, Fault> {
     let (place, name) = (place.clone(), name.to_owned());
-    match world
-        .store
-        .read(move |db| db.reveal(&place, &name, version))
-        .await
-    {
+    match store.read(move |db| db.reveal(&place, &name, version)).await {
         Ok(secret) => Ok(Some(secret)),
         Err(store::Error::Missing { .. }) => Ok(None),
         Err(error) => Err(stored(error)),

@@ -24,7 +24,8 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(60);
 /// Between two sweeps, and from the start to the first: what was cut short by a restart is done again before it.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
-/// Executions stay on record this long after their end; the ledger keeps what they did for ever.
+/// Executions stay on record this long after their end, and those that made a release for as long as it can be gone back to; the
+/// ledger keeps what they did for ever.
 const EXECUTIONS: SignedDuration = SignedDuration::from_hours(90 * 24);
 const AT_ONCE: u32 = 200;
 /// So many executions of one state machine stay on record, the newest.
@@ -181,6 +182,8 @@ mod tests {
             ticket: ticket.clone(),
             place: place(),
             execution: Some(execution.clone()),
+            commit: fixtures::commit("dev", at(0).at),
+            base: "debian-12".to_owned(),
             log: format!("bake/{ticket}").parse().ok(),
         };
         tx.begin_bake(&new, &at(1))?;

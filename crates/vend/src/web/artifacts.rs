@@ -1,5 +1,7 @@
 //! What builds left, for whoever wants it elsewhere: tars, streamed from the machine that keeps them.
 
+use std::collections::HashSet;
+
 use axum::{
     extract::State as Held,
     http::header,
@@ -64,23 +66,39 @@ pub async fn revision(
         .store
         .read(move |db| runs::history(db, found.run, executions::HISTORY))
         .await?;
-    let digest = events.iter().find_map(built).ok_or_else(|| {
+    let digest = built(&events).ok_or_else(|| {
         Refusal::conflict("nothing that the execution has built has become a revision")
             .next(format!("vend executions show {execution}"))
     })?;
     given(&state, digest).await
 }
 
-/// The revision that a stage has answered with: the build alone does.
-fn built(event: &asl::HistoryEvent) -> Option<Digest> {
+/// The revision that the build stage has answered with. Whatever else is run may answer with anything.
+fn built(events: &[asl::HistoryEvent]) -> Option<Digest> {
     #[derive(Deserialize)]
     struct Answer {
         revision: Digest,
     }
-    let answers = event.kind.as_str().ends_with("Succeeded");
-    let output = event.details["output"].as_str().filter(|_| answers)?;
-    let answer: Answer = serde_json::from_str(output).ok()?;
-    Some(answer.revision)
+    // Those of an activity name the one before, and so in the end the one that says which activity it is.
+    let mut of_build: HashSet<u64> = HashSet::new();
+    for event in events {
+        let resource = || executions::activity(event.details["resource"].as_str().unwrap_or_default());
+        let own = match event.kind.as_str() {
+            "ActivityScheduled" => resource() == "build",
+            "ActivityStarted" | "ActivitySucceeded" => of_build.contains(&event.previous),
+            _ => false,
+        };
+        if !own {
+            continue;
+        }
+        of_build.insert(event.id);
+        let output = event.details["output"].as_str();
+        let answer = output.and_then(|output| serde_json::from_str::<Answer>(output).ok());
+        if let Some(answer) = answer {
+            return Some(answer.revision);
+        }
+    }
+    None
 }
 
 async fn given(state: &State, digest: Digest) -> Result<Response, Refusal> {
@@ -126,19 +144,45 @@ mod tests {
 
     #[test]
     fn the_revision_is_what_the_build_answered() {
-        let event = |kind: &str, output: serde_json::Value| -> asl::HistoryEvent {
-            let details = serde_json::json!({ "output": output.to_string() });
+        let event = |id: u64, kind: &str, details: serde_json::Value| -> asl::HistoryEvent {
             let event = serde_json::json!({
-                "id": 1, "previous": 0, "at": "1970-01-01T00:00:00Z", "kind": kind, "details": details,
+                "id": id, "previous": id - 1, "at": "1970-01-01T00:00:00Z", "kind": kind, "details": details,
             });
             serde_json::from_value(event).unwrap()
         };
         let revision = Digest::of("whole");
-        let answer = serde_json::json!({ "revision": revision, "log": null, "reports": [] });
-        assert_eq!(built(&event("ActivitySucceeded", answer.clone())), Some(revision));
-        // What a state hands on may be anybody's words.
-        assert_eq!(built(&event("TaskStateExited", answer)), None);
-        let image = serde_json::json!({ "image": revision });
-        assert_eq!(built(&event("ActivitySucceeded", image)), None);
+        let output = serde_json::json!({ "revision": revision, "log": null, "reports": [] }).to_string();
+        let task = |family: &str, resource: &str, output: &str| {
+            built(&[
+                event(1, "TaskStateEntered", serde_json::json!({ "name": "Build" })),
+                event(
+                    2,
+                    &format!("{family}Scheduled"),
+                    serde_json::json!({ "resource": resource }),
+                ),
+                event(3, &format!("{family}Started"), serde_json::json!({})),
+                event(
+                    4,
+                    &format!("{family}Succeeded"),
+                    serde_json::json!({ "output": output }),
+                ),
+                event(5, "TaskStateExited", serde_json::json!({ "output": output })),
+            ])
+        };
+        let build = "arn:aws:states:local:0:activity:build";
+        assert_eq!(task("Activity", build, &output), Some(revision));
+        assert_eq!(
+            task("Activity", build, "{}"),
+            None,
+            "a state hands on anybody's words"
+        );
+        // What others answer is no revision, whatever it looks like.
+        for (family, resource) in [
+            ("Task", "build"),
+            ("LambdaFunction", build),
+            ("Activity", "arn:aws:states:local:0:activity:bake"),
+        ] {
+            assert_eq!(task(family, resource, &output), None, "{family} {resource}");
+        }
     }
 }

@@ -62,7 +62,7 @@ pub fn wire(db: &Db<'_>, summary: ExecutionSummary) -> Result<Execution, store::
 }
 
 /// `build` of `arn:…:activity:build`.
-fn activity(resource: &str) -> &str {
+pub(super) fn activity(resource: &str) -> &str {
     resource.rsplit(':').next().unwrap_or(resource)
 }
 
@@ -111,7 +111,7 @@ fn waiting(db: &Db<'_>, summary: &ExecutionSummary, run: &Recovered) -> Result<O
     if let Some(why) = bakes.find_map(|bake| bake.waits) {
         return Ok(Some(format!("room: {why} ({MORE_ROOM})")));
     }
-    if let Some(why) = builds::queued(db.ran_in_execution(&summary.id)?) {
+    if let Some(why) = builds::queued(db.waits_in_execution(&summary.id)?) {
         return Ok(Some(why));
     }
     if let Some(held) = held(db, summary, run)? {

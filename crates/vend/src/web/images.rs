@@ -1,13 +1,13 @@
 //! Images: what they hold, what was signed about them, and in and out.
 //!
-//! An image belongs to the tenants whose releases stand on it; to everybody else it is not there. It is what it holds: two
+//! An image belongs to the tenants whose apps have baked it or have a release on it; to everybody else it is not there. It is what it holds: two
 //! tenants may have made the same, and each sees it by its own names.
 
 use axum::{
     Json,
     body::Body,
     extract::{Path, State as Held},
-    http::header,
+    http::{HeaderName, header},
     response::{IntoResponse, Response},
 };
 use host::oci::attached;
@@ -31,16 +31,22 @@ use super::{
     state::State,
 };
 
-/// Refuses an image of which nothing in the caller's scope knows.
-async fn seen(state: &State, caller: &Caller, image: Digest) -> Result<(), Refusal> {
+/// What an image came from in the apps of the caller's scope, which each know it by their own names. Without a tenant there may
+/// be none: it was taken in, or is the platform's own.
+///
+/// # Errors
+///
+/// No app of the caller's tenant has made it.
+async fn seen(state: &State, caller: &Caller, image: Digest) -> Result<Vec<Origin>, Refusal> {
     let scope = Scope::default().within(caller)?;
-    if scope.tenant.is_none() {
-        return Ok(());
-    }
-    let images = state.store.read(move |db| images_of(db, &scope)).await?;
-    match images.iter().any(|own| own.digest == image) {
-        true => Ok(()),
-        false => Err(Refusal::not_found(format_args!("image {image}")).next("vend images list")),
+    let of_tenant = scope.tenant.is_some();
+    let read = state
+        .store
+        .read(move |db| db.image_origins(&image, scope.of_app()));
+    let origins = read.await?;
+    match origins.is_empty() && of_tenant {
+        true => Err(Refusal::not_found(format_args!("image {image}")).next("vend images list")),
+        false => Ok(origins),
     }
 }
 
@@ -64,10 +70,9 @@ pub async fn show(
     caller: Caller,
     Path(image): Path<Digest>,
 ) -> Result<Json<ImageShown>, Refusal> {
-    seen(&state, &caller, image).await?;
+    let origins = seen(&state, &caller, image).await?;
     let about = state.sight.image(image).await.map_err(missing)?;
     let scope = Scope::default().within(&caller)?;
-    let origins = origins(&state, &scope, image).await?;
     let signed = state
         .store
         .read(move |db| db.attestations(&image, scope.of_app()))
@@ -87,20 +92,6 @@ pub async fn show(
         apps,
         attestations: signed.into_iter().map(|one| one.envelope).collect(),
     }))
-}
-
-/// What an image came from in the apps of a scope: each knows it by its own names.
-async fn origins(state: &State, scope: &Scope, image: Digest) -> Result<Vec<Origin>, Refusal> {
-    let (scope, of_tenant) = (scope.clone(), scope.tenant.is_some());
-    let origins = state
-        .store
-        .read(move |db| db.image_origins(&image, scope.of_app()))
-        .await?;
-    match origins.is_empty() && of_tenant {
-        // Its last release is just going.
-        true => Err(Refusal::not_found(format_args!("image {image}")).next("vend images list")),
-        false => Ok(origins),
-    }
 }
 
 /// The bill of materials of an image, as SPDX 2.3.
@@ -186,7 +177,7 @@ pub async fn export(
     Path(image): Path<Digest>,
     Query(how): Query<Exporting>,
 ) -> Result<Response, Refusal> {
-    seen(&state, &caller, image).await?;
+    let origin = seen(&state, &caller, image).await?.into_iter().next();
     let plain = |text: &String| {
         text.len() <= 128
             && text
@@ -200,12 +191,11 @@ pub async fn export(
     if !how.tag.as_ref().is_none_or(plain) {
         return Err(Refusal::invalid("a tag is letters, digits and `._-`"));
     }
-    let scope = Scope::default().within(&caller)?;
-    let origin = origins(&state, &scope, image).await?.into_iter().next();
     let told = match how.alone {
         Some(true) => None,
-        _ => Some(told(&state, &scope, image, origin.as_ref()).await?),
+        _ => Some(told(&state, image, origin.as_ref()).await?),
     };
+    let statements = told.as_ref().map_or(0, Vec::len);
     let how = ImageExport {
         compression,
         tag: how.tag,
@@ -213,32 +203,29 @@ pub async fn export(
         told,
     };
     let body = state.sight.export(image, how).await.map_err(missing)?;
-    Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
+    let headers = [
+        (header::CONTENT_TYPE, "application/x-tar".to_owned()),
+        (STATEMENTS, statements.to_string()),
+    ];
+    Ok((headers, body).into_response())
 }
 
-/// What was signed about an image for the app whose names it has, and for no other that has the same files: before its first
-/// release, for the one that has made it.
+/// How many signed statements an export has.
+pub const STATEMENTS: HeaderName = HeaderName::from_static("vend-statements");
+
+/// What was signed about an image for the app whose names it has, and for no other that has the same files. What no app has
+/// made nobody has said anything of.
 async fn told(
     state: &State,
-    scope: &Scope,
     image: Digest,
     origin: Option<&Origin>,
 ) -> Result<Vec<serde_json::Value>, Refusal> {
-    let (scope, of) = (
-        scope.clone(),
-        origin.map(|of| (of.tenant.clone(), of.app.clone())),
-    );
-    let signed = state.store.read(move |db| {
-        let of = match of {
-            Some(of) => Some(of),
-            None => db.image_maker(&image, scope.of_app())?,
-        };
-        match of {
-            Some((tenant, app)) => db.attestations(&image, Some((&tenant, Some(&app)))),
-            // Taken in, or the platform's own.
-            None => Ok(Vec::new()),
-        }
-    });
+    let Some((tenant, app)) = origin.map(|of| (of.tenant.clone(), of.app.clone())) else {
+        return Ok(Vec::new());
+    };
+    let signed = state
+        .store
+        .read(move |db| db.attestations(&image, Some((&tenant, Some(&app)))));
     Ok(newest(signed.await?))
 }
 

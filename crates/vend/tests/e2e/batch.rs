@@ -1,6 +1,8 @@
 //! A release of what several builds leave.
 
-use crate::platform::{Copy, Platform, can_run};
+use std::time::Duration;
+
+use crate::platform::{Copy, Platform, can_run, eventually};
 
 const VEND_YAML: &str = "app: shop
 build: { batch: true, combine_artifacts: true, image: debian-12 }
@@ -96,21 +98,30 @@ fn a_batch_ends_with_its_own_time() {
     let copy = Copy::new("never made", VEND_YAML);
     copy.write(
         "vend.yaml",
-        VEND_YAML.replace("combine_artifacts: true", "timeout: 1h, batch_timeout: 15s"),
+        VEND_YAML.replace("combine_artifacts: true", "timeout: 1h, batch_timeout: 20s"),
     );
     let spec = BUILDSPEC.replace(
         "- { identifier: rest",
-        "- { identifier: idle, buildspec: idle.yml }\n    - { identifier: rest",
+        "- { identifier: idle, buildspec: idle.yml }\n    - { identifier: idle2, buildspec: idle.yml }\n    \
+         - { identifier: idle3, buildspec: idle.yml }\n    - { identifier: rest",
     );
     copy.write("buildspec.yml", spec);
     copy.write("rest.yml", REST);
     copy.write("idle.yml", REST.replace("'true'", "sleep 7654322"));
     copy.commit("a slow batch");
     let number = platform.push(&copy, &app, "dev");
+    // Two run at a time, and whoever looks meanwhile is told for what another one waits.
+    eventually("a build says why it waits", Duration::from_secs(120), || {
+        let executions = platform.json(&["executions", "list", &app]);
+        let shown = platform.vend(&["executions", "show", executions["items"][0]["id"].as_str()?]);
+        shown
+            .contains("waits for its turn on this machine, which builds as many as it may at a time")
+            .then_some(())
+    });
     let push = platform.ended(&app, number);
     let reason = push["reason"].as_str().unwrap();
     assert!(
-        reason.contains("the batch did not end within 15s") && reason.contains("build.batch_timeout"),
+        reason.contains("the batch did not end within 20s") && reason.contains("build.batch_timeout"),
         "{push:#}"
     );
     // Nothing of it goes on.
@@ -123,7 +134,7 @@ fn a_batch_ends_with_its_own_time() {
     };
     let gone = (0..300).any(|_| {
         sleeps() == 0 || {
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(100));
             false
         }
     });

@@ -115,6 +115,9 @@ impl Past {
             }
         };
         let failed_before = self.outcomes.ends_with('F');
+        if now.failed && self.outcomes.ends_with('P') {
+            told(&mut changes.broke);
+        }
         match now.failed {
             true if !failed_before => told(&mut changes.new_failures),
             false if failed_before => told(&mut changes.fixed),

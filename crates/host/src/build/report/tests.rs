@@ -273,6 +273,7 @@ fn runs_are_compared_with_those_before() {
         (changes.new_failures, changes.fixed),
         (vec!["a".to_owned(), "d".to_owned()], vec!["b".to_owned()])
     );
+    assert_eq!(changes.broke, ["a"], "the other one never ran before");
     assert_eq!((changes.flaky, changes.slower.len()), (Vec::<String>::new(), 1));
     assert_eq!(
         (changes.slower[0].name.as_str(), changes.slower[0].before_ms),
@@ -316,7 +317,10 @@ fn coverage_and_parameters_are_compared() {
         history.add("unit", &run(&[("q", 'P', 1)]), None);
     }
     let changes = history.add("unit", &run(&[("p", 'F', 1)]), None).unwrap();
-    assert_eq!(changes.new_failures, ["p"]);
+    assert_eq!(
+        (changes.new_failures, changes.broke),
+        (vec!["p".to_owned()], Vec::new())
+    );
 }
 
 #[test]

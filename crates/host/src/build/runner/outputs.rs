@@ -186,7 +186,7 @@ impl<W: Write> Runner<W> {
                 }
             }
         }
-        self.frames.event(&Event::Report(report))
+        self.frames.event(&Event::Report(Box::new(report)))
     }
 
     /// Tells tests one by one, in frames that are not too large.

@@ -1,8 +1,11 @@
 //! A build's log as it comes: each line with its time and its phase.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use host::build::local::Workshop;
+use host::{build::local::Workshop, logs};
 use indicatif::{ProgressBar, ProgressStyle};
 use model::port::{Built, LogRef, PhaseReport, PhaseStatus, TestReport};
 
@@ -13,6 +16,8 @@ use crate::{
 
 /// How often the log is looked at.
 const LOOK: Duration = Duration::from_millis(40);
+/// How often what is no terminal hears how far a long wait is.
+const WORD: Duration = Duration::from_secs(10);
 
 /// Writes a log to the terminal while it grows. It goes to standard error when standard output is for a program.
 pub struct Watch {
@@ -23,9 +28,52 @@ pub struct Watch {
     name: Option<String>,
     output: Output,
     lines: Lines,
-    /// The log of the image that the build waits for, and how far it was read.
-    image: Option<(LogRef, u64)>,
+    /// What the build waits for.
+    image: Option<Image>,
     bar: Option<ProgressBar>,
+}
+
+/// An image that is being made.
+struct Image {
+    log: LogRef,
+    /// How far its log was read, and its last line.
+    offset: u64,
+    line: String,
+    since: Instant,
+    told: Instant,
+}
+
+impl Image {
+    fn new(log: LogRef, now: Instant) -> Self {
+        Self {
+            log,
+            offset: 0,
+            line: String::new(),
+            since: now,
+            told: now,
+        }
+    }
+
+    /// What is said of it now and then, where nothing moves.
+    fn word(&mut self, now: Instant) -> Option<String> {
+        if now.duration_since(self.told) < WORD {
+            return None;
+        }
+        self.told = now;
+        let seconds = now.duration_since(self.since).as_secs();
+        Some(format!(
+            "still waiting for the build image after {seconds} s: {}",
+            clean(&self.line)
+        ))
+    }
+}
+
+/// The log of an image in a line that says it, and that line with where the log is on this machine: there is nobody to ask for it.
+fn image(text: &str, logs: &logs::Directory) -> Option<(LogRef, String)> {
+    let (before, rest) = text.split_once("(its log is ")?;
+    let log: LogRef = rest.strip_suffix(')')?.parse().ok()?;
+    let text = format!("{before}(its log is {})", logs.told(&log));
+    Some((log, text))
 }
 
 impl Watch {
@@ -70,17 +118,12 @@ impl Watch {
 
     fn write(&mut self, lines: &[Line]) {
         for line in lines {
-            if let Some(log) = line
-                .text
-                .split_once("(its log is ")
-                .and_then(|(_, rest)| rest.strip_suffix(')'))
-            {
-                self.image = log.parse().ok().map(|log| (log, 0));
-            } else if self.image.is_some() {
-                self.image = None;
+            let (log, said) = image(&line.text, self.shop.logs()).unzip();
+            self.image = log.map(|log| Image::new(log, Instant::now()));
+            if self.image.is_none() {
                 self.bar = None;
             }
-            let text = self.shown(line);
+            let text = self.shown(line, said.as_deref().unwrap_or(&line.text));
             match (&self.bar, self.output.json) {
                 (Some(bar), _) => bar.suspend(|| eprintln!("{text}")),
                 (None, true) => eprintln!("{text}"),
@@ -89,7 +132,7 @@ impl Watch {
         }
     }
 
-    fn shown(&self, line: &Line) -> String {
+    fn shown(&self, line: &Line, text: &str) -> String {
         let name = self
             .name
             .as_ref()
@@ -106,32 +149,35 @@ impl Watch {
         format!(
             "{} {}",
             self.output.tone(Tone::Faint, &head),
-            self.output.tone(tone, &clean(&line.text))
+            self.output.tone(tone, &clean(text))
         )
     }
 
-    /// The last line of the log of an image that is being made.
+    /// The last line of the log of an image that is being made: on a terminal all the time, elsewhere now and then.
     fn progress(&mut self) {
-        let Some((log, offset)) = &mut self.image else {
+        let Some(image) = &mut self.image else {
             return;
         };
-        let Ok(chunk) = self.shop.read(log, *offset) else {
-            return;
-        };
-        *offset = chunk.next;
-        let Some(line) = chunk.text.lines().rfind(|line| !line.trim().is_empty()) else {
-            return;
-        };
-        if self.output.terminal {
-            let bar = self.bar.get_or_insert_with(|| {
-                let style = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}")
-                    .expect("the template is one of indicatif's");
-                let bar = ProgressBar::new_spinner().with_style(style);
-                bar.enable_steady_tick(Duration::from_millis(100));
-                bar
-            });
-            bar.set_message(clean(line));
+        if let Ok(chunk) = self.shop.read(&image.log, image.offset) {
+            image.offset = chunk.next;
+            if let Some(line) = chunk.text.lines().rfind(|line| !line.trim().is_empty()) {
+                line.clone_into(&mut image.line);
+            }
         }
+        if !self.output.terminal {
+            if let Some(word) = image.word(Instant::now()) {
+                eprintln!("{word}");
+            }
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}")
+                .expect("the template is one of indicatif's");
+            let bar = ProgressBar::new_spinner().with_style(style);
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        bar.set_message(clean(&image.line));
     }
 }
 
@@ -222,6 +268,38 @@ pub fn summary(name: &str, built: &Built, output: &Output) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_that_is_made_is_named_by_a_file_and_told_of_now_and_then() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = camino::Utf8Path::from_path(directory.path()).unwrap();
+        let logs = logs::Directory::open(home).unwrap();
+        let line = "Waiting for the build image with standard, which is made once (its log is bake/platform-standard)";
+        let (log, text) = image(line, &logs).unwrap();
+        assert!(text.starts_with("Waiting") && text.ends_with(')'), "{text}");
+        let path = text
+            .split_once("(its log is ")
+            .unwrap()
+            .1
+            .split(',')
+            .next()
+            .unwrap();
+        let mut writer = logs.append(&log, logs::Mask::default(), 99).unwrap();
+        writer.line("x").unwrap();
+        assert!(std::path::Path::new(path).is_file(), "{text}");
+        assert_eq!(image("Running command true", &logs), None);
+
+        let now = Instant::now();
+        let mut image = Image::new(log, now);
+        image.line = "Setting up git".to_owned();
+        assert_eq!(image.word(now + WORD / 2), None);
+        let word = image.word(now + WORD * 2).unwrap();
+        assert!(
+            word.contains("after 20 s") && word.ends_with("Setting up git"),
+            "{word}"
+        );
+        assert_eq!(image.word(now + WORD * 2), None, "once");
+    }
 
     #[test]
     fn a_record_is_shown_with_its_ends() {

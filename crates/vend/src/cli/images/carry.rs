@@ -5,6 +5,7 @@ use std::{
     io::{self, Read as _},
 };
 
+use axum::http::HeaderMap;
 use camino::Utf8Path;
 use host::oci::{
     self, Reach, Source as _, export,
@@ -14,16 +15,16 @@ use host::oci::{
 use model::{
     Digest, Secret,
     spec::{Base, Reference},
-    wire::{ImageShown, Imported},
+    wire::Imported,
 };
 use serde::Serialize;
 
 use super::{Global, name::Name};
 use crate::cli::{
-    Client, Failure,
+    Failure,
     parcel::{Parcel, fetch, local, unpack},
 };
-use crate::output::clean;
+use crate::{output::clean, web::STATEMENTS};
 
 /// An archive of a layout: a few large files.
 static ARCHIVE: host::tree::Limits = host::tree::Limits {
@@ -45,8 +46,11 @@ pub async fn exported(
     parcel.is_free()?;
     let client = global.client()?;
     let image = image.resolve(&client).await?;
-    parcel.take(&path(&image, query, alone), &client).await?;
-    let statements = statements(&image, alone, &client).await?;
+    let said = parcel.take(&path(&image, query, alone), &client).await?;
+    let statements = (!alone).then(|| statements(&said));
+    if let Some(warning) = statements.and_then(warning) {
+        eprintln!("{warning}");
+    }
     let exported = Exported {
         image,
         to,
@@ -63,24 +67,23 @@ pub async fn exported(
 struct Exported<'a> {
     image: Digest,
     to: &'a Utf8Path,
-    /// How many signed statements about it the platform has, of which the newest are with it. Absent: it went alone.
+    /// How many signed statements about it are with it. Absent: it went alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     statements: Option<usize>,
 }
 
-/// How many signed statements there are that go with an image; says that there are none.
-async fn statements(image: &Digest, alone: bool, client: &Client) -> Result<Option<usize>, Failure> {
-    if alone {
-        return Ok(None);
-    }
-    let shown: ImageShown = client.get(&format!("/v1/images/{image}")).await?;
-    let statements = shown.attestations.len();
-    if statements == 0 {
-        eprintln!(
-            "warning: the platform has signed nothing about this image, which no app of it has made: its bill of materials goes with it, and no statement"
-        );
-    }
-    Ok(Some(statements))
+/// How many signed statements an export has, as the platform says with it.
+fn statements(said: &HeaderMap) -> usize {
+    let count = said.get(STATEMENTS).and_then(|count| count.to_str().ok());
+    count.and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// Said of an image with which no statement goes.
+fn warning(statements: usize) -> Option<&'static str> {
+    (statements == 0).then_some(
+        "warning: the platform has signed nothing about this image for the app whose names it has: its bill of materials goes \
+         with it, and no statement",
+    )
 }
 
 fn path(image: &Digest, query: &str, alone: bool) -> String {
@@ -267,8 +270,10 @@ pub async fn push(image: &Name, to: &Reference, alone: bool, global: &Global) ->
     let work =
         Utf8Path::from_path(work.path()).ok_or_else(|| Failure::failed("the path of TMPDIR is not UTF-8"))?;
     let (archive, layout) = (work.join("layout.tar"), work.join("layout"));
-    fetch(&path(&image, "compression=gzip", alone), &archive, &client).await?;
-    statements(&image, alone, &client).await?;
+    let said = fetch(&path(&image, "compression=gzip", alone), &archive, &client).await?;
+    if let Some(warning) = warning(statements(&said)).filter(|_| !alone) {
+        eprintln!("{warning}");
+    }
     fs::create_dir(&layout).map_err(|error| local("create", &layout, &error))?;
     unpack(&archive, &layout, &ARCHIVE)?;
     let reference = to.clone();
@@ -322,6 +327,19 @@ fn refused(error: &oci::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_with_an_image_is_counted_by_who_sends_it() {
+        let said = |count: &str| HeaderMap::from_iter([(STATEMENTS, count.parse().unwrap())]);
+        for (said, count, warns) in [
+            (said("3"), 3, false),
+            (said("0"), 0, true),
+            (HeaderMap::new(), 0, true),
+        ] {
+            assert_eq!(statements(&said), count);
+            assert_eq!(warning(count).is_some(), warns, "{said:?}");
+        }
+    }
 
     #[test]
     fn what_is_no_layout_is_refused_and_not_shown() {

@@ -2,7 +2,7 @@
 
 mod choice;
 
-use std::{convert::Infallible, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
 use host::{
     build::{Offer, wanted},
@@ -13,7 +13,7 @@ use model::{
     HostId, TenantName, Ticket,
     port::{Blame, BuildOrder, Builder as _, Built, Fault, LogRef, Work as _},
 };
-use store::{Build, RunsOn, WorkState};
+use store::{Build, RunsOn, Store, WorkState};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -50,7 +50,11 @@ pub(super) async fn build(world: &World, ticket: &Ticket, order: &BuildOrder) ->
         .map_err(|_| Fault::order("the ticket cannot name a log"))?;
     loop {
         match placed(world, ticket, order, &log).await {
-            Ok(Placed::Here(row)) => return here(world, &row, order).await,
+            Ok(Placed::Here(row)) => {
+                if let Some(built) = here(world, &row, order).await? {
+                    return Ok(built);
+                }
+            }
             Ok(Placed::Known(built)) => return Ok(*built),
             Ok(Placed::Stopped) => return Err(Fault::order("the build was stopped")),
             Ok(Placed::There(row, builder)) => {
@@ -129,50 +133,83 @@ async fn end(world: &World, log: &LogRef, line: &str) {
     }
 }
 
-async fn here(world: &World, row: &Build, order: &BuildOrder) -> Result<Built, Fault> {
+/// Nothing when the machine is not any more what the build asks for, and has not begun it: it is to be placed anew.
+async fn here(world: &World, row: &Build, order: &BuildOrder) -> Result<Option<Built>, Fault> {
+    let machine = Waiting {
+        name: Offer::HERE,
+        node: &world.node,
+        own: &row.ticket,
+        is_away: &|| false,
+    };
     let built = tokio::select! {
         built = world.node.build(&row.ticket, order) => built,
-        never = note_turn(world, row, &world.node, &row.ticket, Offer::HERE) => match never {},
+        never = machine.note(&world.store, row) => match never {},
     };
-    given_up(world, &row.ticket, &built).await?;
-    built
-}
-
-/// A build that failed by no fault of its own has no place any more: the next try finds another one, or waits for this one.
-async fn given_up(world: &World, ticket: &Ticket, built: &Result<Built, Fault>) -> Result<(), Fault> {
-    if !built.as_ref().is_err_and(|fault| fault.blame == Blame::Platform) {
-        return Ok(());
+    let own = Offer::here(world.platform.builds.labels.clone());
+    if !is_misplaced(&built, &wanted(order), &own) {
+        return built.map(Some);
     }
-    let ticket = ticket.clone();
+    let ticket = row.ticket.clone();
     let taken = world.store.write(move |tx| tx.take_build(&ticket));
-    taken.await.map_err(stored)
+    taken.await.map_err(stored)?;
+    Ok(None)
 }
 
-/// Notes that a build waits for its turn on its machine, and that it does not any more, whenever that changes. `own`: its
-/// ticket there.
-async fn note_turn(world: &World, row: &Build, node: &Client, own: &Ticket, name: &str) -> Infallible {
-    let (mut noted, mut pause) = (row.waits.is_some(), LOOK);
-    loop {
-        tokio::time::sleep(pause).await;
-        // What cannot be asked now is asked again.
-        let Ok(waits) = node.waits(own).await else {
-            continue;
-        };
-        if waits != noted {
-            let why = waits.then(|| format!("its turn on {name}, which builds as many as it may at a time"));
-            let ticket = row.ticket.clone();
-            let written = world
-                .store
-                .write(move |tx| tx.build_waits(&ticket, why.as_deref()));
-            match written.await {
-                Ok(()) => noted = waits,
+/// A build that this machine had when it had other labels. One that it has begun ends there all the same; what it refuses as
+/// none of its own has no answer, as all that is the platform's fault.
+fn is_misplaced(built: &Result<Built, Fault>, wanted: &BTreeMap<String, String>, own: &Offer) -> bool {
+    built.as_ref().is_err_and(|fault| fault.blame == Blame::Platform) && !own.has(wanted)
+}
+
+/// A machine that has a build, for whoever notes why that does not go on.
+struct Waiting<'a> {
+    /// What people call it.
+    name: &'a str,
+    node: &'a Client,
+    /// The build's ticket there.
+    own: &'a Ticket,
+    /// It cannot be asked: it has to come back.
+    is_away: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Waiting<'_> {
+    /// Notes why a build does not go on, and that it does, whenever that changes.
+    async fn note(&self, store: &Store, row: &Build) -> Infallible {
+        let (mut noted, mut pause, mut due) = (row.waits.clone(), LOOK, Instant::now());
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let why = match (self.is_away)() {
+                true => Some(format!("{} to come back", self.name)),
+                false if Instant::now() < due && noted.is_none() => continue,
+                // What cannot be asked now is asked again.
+                false => match self.node.waits(self.own).await {
+                    Ok(waits) => waits.then(|| {
+                        format!(
+                            "its turn on {}, which builds as many as it may at a time",
+                            self.name
+                        )
+                    }),
+                    Err(_) => continue,
+                },
+            };
+            // It is asked less and less often while it goes on.
+            pause = match why {
+                Some(_) => LOOK,
+                None => (pause * 2).min(SELDOM),
+            };
+            due = Instant::now() + pause;
+            if why == noted {
+                continue;
+            }
+            let (ticket, new) = (row.ticket.clone(), why.clone());
+            match store
+                .write(move |tx| tx.build_waits(&ticket, new.as_deref()))
+                .await
+            {
+                Ok(()) => noted = why,
                 Err(error) => warn!(ticket = %row.ticket, "a wait was not noted: {}", stored(error)),
             }
         }
-        pause = match waits {
-            true => LOOK,
-            false => (pause * 2).min(SELDOM),
-        };
     }
 }
 
@@ -199,19 +236,22 @@ async fn there(
         }
     };
     let (there, own) = (away(world, builder, &name, log, log_from), row.ticket_there());
-    let node = world.machines.live.node(builder);
-    let called = format!("the builder {name}");
-    let built = tokio::select! {
-        built = there.build(&own, order) => built,
-        never = note_turn(world, row, &node, &own, &called) => match never {},
+    let live = &world.machines.live;
+    let machine = Waiting {
+        name: &format!("the builder {name}"),
+        node: &live.node(builder),
+        own: &own,
+        is_away: &|| live.address(builder).is_none(),
+    };
+    tokio::select! {
+        built = there.build(&own, order) => built.map(Some),
+        never = machine.note(&world.store, row) => match never {},
         () = taken(world, &row.ticket, builder) => {
             let line = format!("The builder {name} was removed while it had the build");
             world.node.say(log, &line).await?;
-            return Ok(None);
+            Ok(None)
         }
-    };
-    given_up(world, &row.ticket, &built).await?;
-    built.map(Some)
+    }
 }
 
 /// Ends when the build is not this builder's any more. One that is connected is not removed.
@@ -309,3 +349,6 @@ async fn name(world: &World, builder: &HostId) -> Result<String, Fault> {
         Err(error) => Err(stored(error)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use host::build::Offer;
 use model::{port::PhaseReport, wire::BuildRun};
-use store::{Ran, RunsOn};
+use store::{Ran, RunsOn, Waits};
 
 /// Of what went wrong in a phase, so much is told in a list of phases, in characters; its log has the rest.
 const MESSAGE: usize = 500;
@@ -39,16 +39,16 @@ fn brief(mut phase: PhaseReport) -> PhaseReport {
     phase
 }
 
-/// What an execution waits for of whose builds none goes on.
-pub(super) fn queued(builds: Vec<Ran>) -> Option<String> {
-    let mut open = builds.into_iter().filter(|build| build.ended_at.is_none());
-    let first = open.next()?;
-    let all_wait = open.all(|build| build.waits.is_some());
+/// What an execution waits for of whose builds that have not ended none goes on.
+pub(super) fn queued(builds: Vec<Waits>) -> Option<String> {
+    let mut builds = builds.into_iter();
+    let first = builds.next()?;
+    let all_wait = builds.all(|build| build.why.is_some());
     let name = first
         .identifier
         .map(|name| format!(" ({name})"))
         .unwrap_or_default();
-    let why = first.waits.filter(|_| all_wait)?;
+    let why = first.why.filter(|_| all_wait)?;
     Some(format!("{why}; for its build {}{name}", first.number))
 }
 
@@ -117,20 +117,30 @@ mod tests {
 
     #[test]
     fn an_execution_waits_for_what_its_builds_do_while_none_goes_on() {
-        let waits = |number| Ran {
+        let build = |number, why: Option<&str>| Waits {
+            number,
             identifier: Some("unit".to_owned()),
-            waits: Some("its turn".to_owned()),
-            ..ran(number)
+            why: why.map(str::to_owned),
         };
-        let ended = |build| Ran {
-            ended_at: Some(Timestamp::UNIX_EPOCH),
-            ..build
-        };
+        let waits = |number| build(number, Some("its turn"));
         let told = Some("its turn; for its build 2 (unit)".to_owned());
-        assert_eq!(queued(vec![ended(ran(1)), waits(2), waits(3)]), told);
-        assert_eq!(queued(vec![waits(1), ran(2)]), None);
-        assert_eq!(queued(vec![ran(1), waits(2)]), None);
-        assert_eq!(queued(vec![ended(waits(1))]), None);
-        assert_eq!(shown(ended(waits(1))).waiting, None);
+        assert_eq!(queued(vec![waits(2), waits(3)]), told);
+        assert_eq!(queued(vec![waits(1), build(2, None)]), None);
+        assert_eq!(queued(vec![build(1, None), waits(2)]), None);
+        assert_eq!(queued(Vec::new()), None);
+    }
+
+    #[test]
+    fn a_build_that_has_ended_waits_for_nothing() {
+        let waits = Ran {
+            waits: Some("its turn".to_owned()),
+            ..ran(1)
+        };
+        assert_eq!(shown(waits.clone()).waiting.as_deref(), Some("its turn"));
+        let ended = Ran {
+            ended_at: Some(Timestamp::UNIX_EPOCH),
+            ..waits
+        };
+        assert_eq!(shown(ended).waiting, None);
     }
 }

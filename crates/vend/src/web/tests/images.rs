@@ -1,9 +1,13 @@
 //! Images: what goes out with one is of the app whose names it has; of what came in with one, the signature alone is believed.
 
-use axum::http::{Method, StatusCode};
+use axum::{
+    body::Body,
+    http::{Method, Request, StatusCode},
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use jiff::SignedDuration;
 use model::{
-    Digest, Place, Ticket,
+    Digest, Place,
     policy::Role::{Developer, Operator},
     port::{Baked, ImageTaken},
     spec,
@@ -12,6 +16,7 @@ use serde_json::{Value, json};
 use store::{By, Predicate};
 
 use super::world::{Who, World, commit, now};
+use crate::web;
 
 /// The one of the release of acme/shop.
 fn image() -> Digest {
@@ -62,14 +67,21 @@ async fn told(world: &World, who: &Who, query: &str) -> Option<Vec<String>> {
 
 async fn told_of(image: Digest, world: &World, who: &Who, query: &str) -> Option<Vec<String>> {
     let uri = format!("/v1/images/{image}/export{query}");
-    let (status, how) = world.ask(who, Method::GET, &uri, None).await;
+    let request = Request::builder().uri(uri).body(Body::empty()).unwrap();
+    let (status, headers, how) = world.answer(who, request).await;
     assert_eq!(status, StatusCode::OK, "{how}");
+    let told = how["told"].as_array();
+    assert_eq!(
+        headers[web::STATEMENTS],
+        told.map_or(0, Vec::len).to_string(),
+        "what goes is counted"
+    );
     let of = |envelope: &Value| {
         let payload = STANDARD.decode(envelope["payload"].as_str().unwrap()).unwrap();
         let statement: Value = serde_json::from_slice(&payload).unwrap();
         statement["of"].as_str().unwrap().to_owned()
     };
-    Some(how["told"].as_array()?.iter().map(of).collect())
+    Some(told?.iter().map(of).collect())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,7 +105,6 @@ async fn an_export_has_what_was_signed_for_the_app_whose_names_it_has() {
 async fn an_export_before_the_first_release_has_what_was_signed_at_the_bake() {
     let world = World::new().await;
     let image = Digest::of("just made");
-    let ticket: Ticket = "t-1".parse().unwrap();
     let baked = Baked {
         image,
         layers: Vec::new(),
@@ -101,21 +112,45 @@ async fn an_export_before_the_first_release_has_what_was_signed_at_the_bake() {
         duration_ms: 1,
         log: None,
     };
-    let new = store::NewBake {
-        ticket: ticket.clone(),
-        place: "acme/shop/dev".parse().unwrap(),
-        execution: None,
-        log: None,
-    };
+    // The other one made the same before, and neither has released it.
     let write = world.state.store.write(move |tx| {
         let by = By::platform(now());
-        tx.begin_bake(&new, &by)?;
-        tx.finish_bake(&ticket, Ok(&baked), &by)
+        tx.create_app(&"other".parse().unwrap(), &"site".parse().unwrap(), None, &by)?;
+        for (second, place) in ["other/site/dev", "acme/shop/dev"].into_iter().enumerate() {
+            let by = By::platform(now() + SignedDuration::from_secs(second as i64));
+            let new = store::NewBake {
+                ticket: format!("t-{second}").parse().unwrap(),
+                place: place.parse().unwrap(),
+                execution: None,
+                commit: commit(),
+                base: "debian-12".to_owned(),
+                log: None,
+            };
+            tx.begin_bake(&new, &by)?;
+            tx.finish_bake(&new.ticket, Ok(&baked), &by)?;
+        }
+        Ok::<_, store::Error>(())
     });
     write.await.unwrap();
-    sign(&world, image, "acme/shop/dev", Predicate::Provenance, 1).await;
-    let told = told_of(image, &world, &Who::User(0), "").await.unwrap();
-    assert_eq!(told, ["acme/shop/dev 1"]);
+    for place in ["acme/shop/dev", "other/site/dev"] {
+        sign(&world, image, place, Predicate::Provenance, 1).await;
+    }
+    for (who, expected) in [
+        (Who::User(0), "other/site/dev 1"),
+        (world.bearer(Developer, Some("acme")).await, "acme/shop/dev 1"),
+        (world.bearer(Developer, Some("other")).await, "other/site/dev 1"),
+    ] {
+        assert_eq!(
+            told_of(image, &world, &who, "").await.unwrap(),
+            [expected],
+            "{who:?}"
+        );
+    }
+    // Whose names it has is shown.
+    let (_, shown) = world
+        .ask(&Who::User(0), Method::GET, &format!("/v1/images/{image}"), None)
+        .await;
+    assert_eq!(shown["apps"][0]["tenant"], "other", "{shown:#}");
     // One that was taken in is nobody's.
     let foreign = Digest::of("taken in");
     let told = told_of(foreign, &world, &Who::User(0), "").await.unwrap();

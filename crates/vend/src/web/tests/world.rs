@@ -13,7 +13,7 @@ use std::{
 use axum::{
     Extension,
     body::{Body, to_bytes},
-    http::{Method, Request, StatusCode},
+    http::{HeaderMap, Method, Request, StatusCode},
 };
 use camino::Utf8PathBuf;
 use futures_util::future::BoxFuture;
@@ -235,7 +235,13 @@ impl World {
         .await
     }
 
-    pub async fn send(&self, who: &Who, mut request: Request<Body>) -> (StatusCode, Value) {
+    pub async fn send(&self, who: &Who, request: Request<Body>) -> (StatusCode, Value) {
+        let (status, _, answer) = self.answer(who, request).await;
+        (status, answer)
+    }
+
+    /// The same with the answer's headers.
+    pub async fn answer(&self, who: &Who, mut request: Request<Body>) -> (StatusCode, HeaderMap, Value) {
         let peer = match who {
             Who::User(uid) => Peer::Local { uid: *uid },
             _ => Peer::Remote(([127, 0, 0, 1], 9).into()),
@@ -246,12 +252,19 @@ impl World {
         }
         let router = web::router(self.state.clone()).layer(Extension(peer));
         let response = TowerToHyperService::new(router).call(request).await.unwrap();
-        let (status, kind) = (response.status(), response.headers().get("content-type").cloned());
+        let (status, headers) = (response.status(), response.headers().clone());
         let bytes = to_bytes(response.into_body(), 10 << 20).await.unwrap();
         if status.is_client_error() || status.is_server_error() {
-            assert_eq!(kind.unwrap(), "application/problem+json", "{status} {bytes:?}");
+            assert_eq!(
+                headers["content-type"], "application/problem+json",
+                "{status} {bytes:?}"
+            );
         }
-        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+        (
+            status,
+            headers,
+            serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        )
     }
 }
 

@@ -1,0 +1,187 @@
+use super::*;
+
+fn layer(layers: &Layers, name: &str, parent: Option<Digest>) -> Digest {
+    let key = Digest::of(name);
+    let staging = layers.stage().unwrap();
+    fs::write(staging.files().join(name), name).unwrap();
+    let record = Record {
+        key,
+        parent,
+        made_by: name.to_owned(),
+        size_bytes: 1,
+        commit: None,
+        created_at: Timestamp::UNIX_EPOCH,
+        content: None,
+        source: None,
+        epoch: 0,
+    };
+    layers.publish(staging, &record).unwrap();
+    assert_eq!(layers.get(&key).unwrap(), Some(record));
+    key
+}
+
+/// Later than anything that these tests make.
+fn far() -> Timestamp {
+    "2200-01-01T00:00:00Z".parse().unwrap()
+}
+
+#[test]
+fn several_keep_one_image_at_a_time() {
+    let temporary = tempfile::tempdir().unwrap();
+    let node = Utf8Path::from_path(temporary.path()).unwrap();
+    let layers = Layers::open(node).unwrap();
+    let images = Images::open(node, layers.clone()).unwrap();
+    for round in 0..20 {
+        let base = layer(&layers, &format!("base {round}"), None);
+        let keep = || images.keep(&[base], Timestamp::UNIX_EPOCH).unwrap();
+        let kept: Vec<Digest> = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(keep)).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert!(kept.iter().all(|digest| *digest == kept[0]));
+    }
+}
+
+#[test]
+fn a_bill_that_came_along_is_compared_and_fails_nothing() {
+    let temporary = tempfile::tempdir().unwrap();
+    let node = Utf8Path::from_path(temporary.path()).unwrap();
+    let layers = Layers::open(node).unwrap();
+    let images = Images::open(node, layers.clone()).unwrap();
+    let key = layer(&layers, "base", None);
+    let image = images.keep(&[key], Timestamp::UNIX_EPOCH).unwrap();
+    let to = node.join("layout");
+    fs::create_dir(&to).unwrap();
+    let how = ImageExport {
+        compression: String::new(),
+        tag: None,
+        origin: None,
+        told: Some(Vec::new()),
+    };
+    let manifest = images.export_of(&image, &to, Packing::Plain, &how).unwrap();
+    let told = || images.told(&Layout::open(&to).unwrap(), None, &image);
+    assert_eq!((told().bill, told().warning), (Some(true), None));
+    // As whoever gives it away writes it anew.
+    let index = to.join("index.json");
+    let entries: serde_json::Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    let path = |digest: &str| to.join("blobs/sha256").join(digest.trim_start_matches("sha256:"));
+    let about = entries["manifests"][1]["digest"].as_str().unwrap();
+    let text = fs::read_to_string(path(about)).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let old = document["layers"][0]["digest"].as_str().unwrap();
+    let bill = fs::read_to_string(path(old))
+        .unwrap()
+        .replace("SPDX-2.3", "SPDX-9.9");
+    let new = Digest::of(&bill).to_string();
+    let text = text.replace(old, &new);
+    let changed = Digest::of(&text).to_string();
+    fs::write(path(&new), bill).unwrap();
+    fs::write(path(&changed), text).unwrap();
+    fs::write(&index, entries.to_string().replace(about, &changed)).unwrap();
+    assert_eq!((told().bill, told().warning), (Some(false), None));
+    fs::remove_file(path(&new)).unwrap();
+    assert_eq!(told().bill, None);
+    assert!(told().warning.unwrap().contains("there is no file"));
+    assert_eq!(Layout::open(&to).unwrap().find(None).unwrap().digest, manifest);
+}
+
+#[test]
+fn an_image_that_is_taken_in_says_which_commit_it_was_made_for() {
+    let temporary = tempfile::tempdir().unwrap();
+    let root = Utf8Path::from_path(temporary.path()).unwrap();
+    let [own, other, to] = ["own", "other", "layout"].map(|name| root.join(name));
+    let open = |node: &Utf8Path| {
+        let layers = Layers::open(node).unwrap();
+        (Images::open(node, layers.clone()).unwrap(), layers)
+    };
+    let (images, layers) = open(&own);
+    let commit = model::port::Commit {
+        id: "0123456789abcdef0123456789abcdef01234567".to_owned(),
+        author: "Ada <ada@acme.example>".to_owned(),
+        message: "one line".to_owned(),
+        branch: "dev".to_owned(),
+        repository: "http://git.example/acme/shop".to_owned(),
+        committed_at: Timestamp::UNIX_EPOCH,
+    };
+    let (base, key) = (layer(&layers, "base", None), Digest::of("top"));
+    let staging = layers.stage().unwrap();
+    fs::write(staging.files().join("top"), "top").unwrap();
+    let record = Record {
+        key,
+        parent: Some(base),
+        made_by: "install.sh".to_owned(),
+        commit: Some(commit.clone()),
+        ..layers.get(&base).unwrap().unwrap()
+    };
+    layers.publish(staging, &record).unwrap();
+    let image = images.keep(&[base, key], Timestamp::UNIX_EPOCH).unwrap();
+    fs::create_dir(&to).unwrap();
+    images.export(&image, &to, Packing::Plain, None).unwrap();
+    let (elsewhere, _) = open(&other);
+    let taken = elsewhere.import(&Layout::open(&to).unwrap(), None).unwrap();
+    let told = elsewhere.describe(&taken).unwrap().0.commit.unwrap();
+    assert_eq!(
+        (told.id, told.message, told.author),
+        (commit.id, commit.message, commit.author)
+    );
+}
+
+#[test]
+fn images_stack_layers_and_keep_what_they_need() {
+    let temporary = tempfile::tempdir().unwrap();
+    let node = Utf8Path::from_path(temporary.path()).unwrap();
+    let layers = Layers::open(node).unwrap();
+    let images = Images::open(node, layers.clone()).unwrap();
+    let base = layer(&layers, "base", None);
+    let one = layer(&layers, "one", Some(base));
+    let two = layer(&layers, "two", Some(base));
+    let first = images.keep(&[base, one], Timestamp::UNIX_EPOCH).unwrap();
+    let second = images.keep(&[base, two], Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!(images.keep(&[base, one], Timestamp::UNIX_EPOCH).unwrap(), first);
+    assert_eq!(
+        images.lowers(&first).unwrap(),
+        [layers.files(&one), layers.files(&base)]
+    );
+    assert!(matches!(images.lowers(&base), Err(Error::Missing(_))));
+    drop(layers.stage().unwrap());
+    let (keep, none) = (BTreeSet::from([first]), BTreeSet::new());
+    let lately = images.sweep(&keep, &none, Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!(lately, Swept::default(), "what was used lately stays");
+    let used = images.keep(&[base, two], far()).unwrap();
+    assert_eq!(images.sweep(&keep, &none, far()).unwrap(), Swept::default());
+    images.keep(&[base, two], Timestamp::UNIX_EPOCH).unwrap();
+    let swept = images.sweep(&keep, &none, far()).unwrap();
+    assert_eq!(
+        (used, swept.images, swept.layers, swept.bytes),
+        (second, vec![second], 1, 1)
+    );
+    assert!(layers.get(&two).unwrap().is_none() && !layers.files(&two).exists());
+    let aside = || {
+        let entries = node.join("layers").read_dir_utf8().unwrap().flatten();
+        entries
+            .filter(|entry| entry.file_name().starts_with(".old-"))
+            .count()
+    };
+    assert_eq!(aside(), 1, "a sweep takes no time, however much goes");
+    layers.remove_old().unwrap();
+    assert_eq!(aside(), 0);
+    assert!(images.lowers(&first).is_ok());
+    let left: Vec<_> = fs::read_dir(node.join("layers")).unwrap().collect();
+    assert_eq!(left.len(), 2, "a layer that was not finished is gone: {left:?}");
+}
+
+#[test]
+fn no_layer_of_an_image_that_is_there_goes_whatever_was_chosen() {
+    let temporary = tempfile::tempdir().unwrap();
+    let node = Utf8Path::from_path(temporary.path()).unwrap();
+    let layers = Layers::open(node).unwrap();
+    let images = Images::open(node, layers.clone()).unwrap();
+    let base = layer(&layers, "base", None);
+    let [one, two, held] = ["one", "two", "held"].map(|name| layer(&layers, name, Some(base)));
+    let image = images.keep(&[base, one], Timestamp::UNIX_EPOCH).unwrap();
+    // Nobody names the image, which has not been used for long.
+    let gone = images.sweep_layers(&BTreeSet::from([held]), far()).unwrap();
+    let gone: Vec<Digest> = gone.into_iter().map(|record| record.key).collect();
+    assert_eq!(gone, [two]);
+    assert!(images.lowers(&image).is_ok() && layers.get(&held).unwrap().is_some());
+}
