@@ -362,7 +362,10 @@ fn a_release_that_waits_for_people_and_a_move_keep_each_other_out() {
     copy.says("three");
     let third = platform.push(&copy, &app, "main");
     eventually("what waits says for what", Duration::from_secs(60), || {
-        platform.vend(&["why", &app]).contains("moved to AWS").then_some(())
+        platform
+            .vend(&["why", &app])
+            .contains("moved to AWS")
+            .then_some(())
     });
     let all = platform.json(&["approvals", "list", &app]);
     let is_open = |own: &Value| own["state"] == "open";

@@ -67,9 +67,11 @@ fn a_new_version_takes_over_the_agents_and_no_app_is_restarted() {
     drop(file);
     let load = Load::on(&platform.http(), &name);
     platform.upgrade(&another);
-    eventually("the agent is of the new version", Duration::from_secs(60), || {
-        (std::fs::read_to_string(&noted).ok()? != before).then_some(())
-    });
+    eventually(
+        "the agent is of the new version",
+        Duration::from_secs(180),
+        || (std::fs::read_to_string(&noted).ok()? != before).then_some(()),
+    );
     assert_eq!(server_of(&host), Some(server), "the app goes on");
 
     // What it says is still read, and what ends is still started again.
