@@ -75,9 +75,10 @@ mod tests {
     #[test]
     fn a_watch_says_what_it_watches_and_until_when() {
         let look = json!({ "new": null, "old": null });
+        let place: Place = "acme/shop/dev".parse().unwrap();
         let input = |analysis: Value| -> Input {
             let own = json!({
-                "place": "acme/shop/dev", "deployment": DeploymentId::from_bits(4),
+                "place": place, "deployment": DeploymentId::from_bits(4),
                 "plan": { "release": 3, "from": 2, "rolls": false, "steps": true },
                 "stepped": { "step": 1, "steps": 4, "share": 10, "at": "2026-01-01T12:00:00Z", "since": look },
                 "analysis": analysis,
