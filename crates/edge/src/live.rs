@@ -26,7 +26,6 @@ use crate::{
     quota::Quota,
     snapshot::{self, Log},
     table::Rules,
-    target::Target,
     tls::Failures,
     udp, wake,
     worker::Order,
@@ -157,15 +156,23 @@ impl Keeper {
         let mut probed = Vec::new();
         self.log.read(|delta| {
             book.check(&delta)?;
-            probed.extend(book.apply(&delta, 0).probed);
+            let turn = book.apply(&delta, 0);
+            for target in turn.probed.iter().filter(|target| target.is_leaving()) {
+                target.rejoin();
+            }
+            // Nothing of theirs is under way in this process.
+            for (target, _) in turn.left {
+                target.leave(1);
+            }
+            probed.extend(turn.probed);
             Ok(())
         })?;
         let live = Live {
             version: book.version,
             rules: book.index(),
         };
-        // What came and went again before the last line is not asked.
-        probed.retain(|target| Target::holders(target) > 1);
+        // What came and went again before the last line is not asked: nobody is there any more.
+        probed.retain(|target| !target.is_leaving());
         *self.shared.book() = book;
         self.shared.live.store(Arc::new(live));
         let _ = self.prober.send(probed);
@@ -319,4 +326,56 @@ impl Keeper {
 
 fn stale(got: u64, have: u64) -> Error {
     Invalid::Stale { got, have }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use model::route;
+
+    use super::*;
+
+    fn change(version: u64, ports: &[u16]) -> Delta {
+        let target = |port: &u16| route::Target {
+            id: format!("h-{port}"),
+            address: ([127, 0, 0, 1], *port).into(),
+        };
+        let group = route::TargetGroup {
+            targets: ports.iter().map(target).collect(),
+            ..route::TargetGroup::default()
+        };
+        Delta {
+            from: Some(version - 1),
+            version,
+            target_groups: [("shop".to_owned(), group)].into(),
+            ..Delta::default()
+        }
+    }
+
+    #[test]
+    fn a_start_asks_no_target_that_has_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = camino::Utf8Path::from_path(folder.path())
+            .unwrap()
+            .join("table.log");
+        let mut log = Log::new(path);
+        // The second went, came back and went; the third went and came back.
+        let tables: [&[u16]; 5] = [&[1, 2, 3], &[1], &[1, 2], &[1], &[1, 3]];
+        for (version, ports) in (1..).zip(tables) {
+            log.append(&change(version, ports)).unwrap();
+        }
+        let (prober, mut admissions) = mpsc::unbounded_channel();
+        let mut keeper = Keeper {
+            shared: Arc::default(),
+            log,
+            workers: Vec::new(),
+            prober,
+            tidy: || (),
+        };
+        keeper.start().unwrap();
+        let asked = admissions.try_recv().unwrap();
+        let mut asked: Vec<u16> = asked.iter().map(|target| target.address().port()).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        assert_eq!(asked, [1, 3]);
+    }
 }

@@ -26,10 +26,6 @@ impl<T> Thin<T> {
     pub fn same(this: &Self, other: &Self) -> bool {
         std::ptr::eq(&raw const **this, &raw const **other)
     }
-
-    pub fn holders(this: &Self) -> usize {
-        ThinArc::strong_count(&this.0)
-    }
 }
 
 impl<T> Clone for Thin<T> {
@@ -66,7 +62,6 @@ mod tests {
         let thin = Thin::of(7, "näme".as_bytes());
         let other = thin.clone();
         assert_eq!((*other, Thin::<i32>::text(Thin::bytes(&other))), (7, "näme"));
-        assert_eq!(Thin::holders(&thin), 2);
         assert!(Thin::same(&thin, &other) && !Thin::same(&thin, &Thin::of(7, b"")));
     }
 }

@@ -18,7 +18,7 @@ pub use access::{
     CreatedToken, Health, NewSecret, NewToken, RoleHealth, SecretInfo, Session, Token, Version,
     WebhookSecret, Whoami,
 };
-pub use alarms::{Alarm, Alert, AlertStatus, Alerts, Ignoring, NewAlarm};
+pub use alarms::{Alarm, Alert, AlertList, AlertStatus, Alerts, AlertsTaken, Ignoring, NewAlarm};
 pub use builders::{Builder, Building, NewBuilder};
 pub use catalogue::{
     App, Environment, EnvironmentState, NewApp, NewTenant, Place, Preview, Scale, Split, Started, Tenant,

@@ -15,6 +15,7 @@ mod pushes;
 mod releases;
 mod tenants;
 
+pub use alarms::{Heard, Told};
 pub use apps::App;
 pub use branches::{Gone, Preview};
 pub use builders::{Builder, NewBuilder};

@@ -32,9 +32,9 @@ mod writer;
 
 pub use approvals::{Approval, ApprovalState, Decision, NewApproval};
 pub use catalogue::{
-    App, Arriving, Builder, Closure, Door, Environment, Gone, Host, HostState, Keepers, Machine, Move,
+    App, Arriving, Builder, Closure, Door, Environment, Gone, Heard, Host, HostState, Keepers, Machine, Move,
     NewBuilder, NewHost, NewInvitation, NewPush, NewRelease, Preview, Push, PushState, Release, Subnets,
-    Tenant,
+    Tenant, Told,
 };
 pub use commands::Command;
 pub use db::{By, Db, Tx};

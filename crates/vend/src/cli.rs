@@ -38,7 +38,11 @@ mod status;
 mod target;
 mod webhooks;
 
-use std::{ffi::OsStr, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Subcommand};
 use model::wire::Page;
@@ -53,12 +57,13 @@ use crate::output::Output;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = failure::EXIT_CODES)]
 pub struct Global {
-    /// Data directory of a platform on this machine [default: /var/lib/vend; of the demo: ./vend-demo].
-    #[arg(long, global = true, env = "VEND_DATA", value_name = "DIR")]
+    /// Data directory of a platform on this machine [env: VEND_DATA] [default: /var/lib/vend; of the demo: ./vend-demo].
+    // By clap's own `env` what the environment says would stand in each usage as if it had to be given.
+    #[arg(long, global = true, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// URL of a platform elsewhere; the token comes from VEND_TOKEN or `vend login`.
-    #[arg(long, global = true, env = "VEND_URL")]
-    pub url: Option<String>,
+    /// URL of a platform elsewhere; the token comes from VEND_TOKEN or `vend login` [env: VEND_URL].
+    #[arg(long, global = true)]
+    url: Option<String>,
     /// Answer in JSON, as the platform says it.
     #[arg(long, global = true)]
     pub json: bool,
@@ -99,11 +104,18 @@ impl Global {
 
     /// The data directory, where a command has another default.
     pub fn data_or(&self, default: &str) -> PathBuf {
-        self.data.clone().unwrap_or_else(|| default.into())
+        let said = self.data.clone().or_else(|| said("VEND_DATA").map(PathBuf::from));
+        said.unwrap_or_else(|| default.into())
+    }
+
+    /// Of a platform elsewhere, if one is meant.
+    pub fn url(&self) -> Option<String> {
+        let said = || said("VEND_URL").map(|url| url.to_string_lossy().into_owned());
+        self.url.clone().or_else(said)
     }
 
     pub fn client(&self) -> Result<Client, Failure> {
-        Client::new(self.url.as_deref(), Some(&self.data()))
+        Client::new(self.url().as_deref(), Some(&self.data()))
     }
 
     pub fn output(&self) -> Output {
@@ -112,7 +124,7 @@ impl Global {
 
     /// What a suggested command must repeat. What stands in the shell's environment holds for the next command too.
     fn again(&self) -> String {
-        let given = |name: &str, value: &OsStr| std::env::var_os(name).is_none_or(|own| own != value);
+        let given = |name: &str, value: &OsStr| said(name).is_none_or(|own| own != value);
         let url = self.url.as_deref().filter(|url| given("VEND_URL", url.as_ref()));
         let data = self
             .data
@@ -124,6 +136,11 @@ impl Global {
             (None, None) => String::new(),
         }
     }
+}
+
+/// What the shell's environment says, if it says anything.
+fn said(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// A word as a shell takes it.

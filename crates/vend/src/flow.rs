@@ -22,6 +22,7 @@ pub mod start;
 pub mod unreadable;
 pub mod unwind;
 pub mod variables;
+pub mod watch;
 pub mod workers;
 
 mod analyse;
@@ -49,7 +50,6 @@ pub mod supersede;
 pub mod target;
 mod turn;
 mod validate;
-mod watch;
 mod wave;
 mod way;
 mod words;
@@ -57,9 +57,10 @@ mod zone;
 
 pub use deploy::{fault as lifecycle_fault, said};
 pub use judge::quantile_ms;
-pub use migrate::refuse_crossing;
+
 pub use model::stage::shares;
 pub use provision::desired;
+pub use start::refuse_rollback;
 
 use std::sync::Arc;
 

@@ -68,3 +68,37 @@ fn describe(command: &clap::Command, text: &mut String) {
         describe(sub, text);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn every_command_says_what_it_does() {
+        fn silent(command: &clap::Command, found: &mut Vec<String>) {
+            for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+                if sub.get_about().is_none_or(|about| about.to_string().is_empty()) {
+                    found.push(format!("{} {}", command.get_name(), sub.get_name()));
+                }
+                silent(sub, found);
+            }
+        }
+        let mut found = Vec::new();
+        silent(&crate::Arguments::command(), &mut found);
+        assert!(found.is_empty(), "{found:?}");
+    }
+
+    #[test]
+    fn no_variable_of_the_environment_stands_in_a_usage() {
+        let command = crate::Arguments::command();
+        let global = |name: &str| {
+            command
+                .get_arguments()
+                .any(|own| own.get_id() == name && own.get_env().is_some())
+        };
+        assert!(
+            !global("data") && !global("url"),
+            "what is set there is shown as if it had to be given"
+        );
+    }
+}

@@ -38,6 +38,7 @@ pub struct Live {
 pub const VEND_YAML: &str = "app: perl
 host: { health: { path: /, interval: 1s, timeout: 1s } }
 deploy: { keep_old: 5s }
+scaling: { min: 1, max: 100 }
 environments:
   dev: { branch: dev }
   production: { branch: main, approval: { required: 1, author_may_approve: true } }

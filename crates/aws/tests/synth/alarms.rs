@@ -3,6 +3,7 @@
 use crate::{
     deployed,
     flow::{LIVE, World, failure, release_of},
+    keys::made,
 };
 
 #[test]
@@ -22,4 +23,30 @@ fn alarms_that_vend_yaml_names_are_asked_at_each_step() {
     let mut alone = World::new(&LIVE);
     assert_eq!(release_of(&linear(""), "", &mut alone).as_str(), "SUCCEEDED");
     assert_eq!(world.alarms, 2 * alone.alarms);
+}
+
+#[test]
+fn more_alarms_than_codedeploy_takes_are_refused_with_how_many_it_takes() {
+    let named = |count: usize| {
+        let names: Vec<String> = (0..count).map(|number| format!("a{number}")).collect();
+        made(&format!(
+            "deploy: {{ alarms: {{ names: [{}] }} }}",
+            names.join(", ")
+        ))
+    };
+    let (_, notes) = named(7).unwrap();
+    assert!(
+        notes.iter().any(|note| note.contains("CloudWatch does not know")),
+        "{notes:?}"
+    );
+    let why = named(8).unwrap_err();
+    for part in [
+        "deploy.alarms.names",
+        "takes 10 alarms",
+        "3 are made here",
+        "8 are named",
+        "name 7 at most",
+    ] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use model::{
-    AlarmName, TenantName,
+    AlarmName, Digest, TenantName,
     alarm::{Alarm, AlarmState},
 };
 use rusqlite::{Row, params};
@@ -10,11 +10,35 @@ use serde_json::json;
 
 use crate::{
     By, Db, Error, Tx,
-    sql::{At, Columns as _, Word},
+    sql::{At, Columns as _, Hash, Word},
 };
 
 /// Of a tenant.
 const MOST: u64 = 1000;
+/// Of a tenant: tellers that say that an alarm rings. Of one more it is not known who it was.
+const MOST_RINGS: u64 = 10_000;
+
+/// What one teller says of alarms.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// What it is called, such as the key of a group of Alertmanager's. Empty: nobody in particular, as by hand.
+    pub teller: String,
+    /// Of alarms that are not named it says that they do not ring.
+    pub is_all: bool,
+    /// How each is, and why.
+    pub alarms: BTreeMap<AlarmName, (AlarmState, Option<String>)>,
+}
+
+/// What became of it.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// Those of which something was told, as they are now.
+    pub alarms: Vec<Alarm>,
+    /// Those that there is no room for.
+    pub passed_over: Vec<AlarmName>,
+    /// Those that ring until somebody says by hand that they are well: too many say that alarms ring.
+    pub uncounted: Vec<AlarmName>,
+}
 
 impl Db<'_> {
     /// All of a tenant.
@@ -40,17 +64,33 @@ impl Db<'_> {
         )
     }
 
-    fn count_alarms(&self, tenant: &TenantName) -> Result<u64, Error> {
-        let key = self.tenant_key(tenant)?;
-        let count = self.one("SELECT count(*) FROM alarms WHERE tenant_id = ?1", [key], |row| {
-            row.get(0)
-        })?;
+    fn count_of(&self, table: &str, tenant: &TenantName) -> Result<u64, Error> {
+        let query = format!("SELECT count(*) FROM {table} WHERE tenant_id = ?1");
+        let count = self.one(&query, [self.tenant_key(tenant)?], |row| row.get(0))?;
         Ok(count.unwrap_or_default())
+    }
+
+    /// Why an alarm rings, as one of those says who say so; the outer `None`: nobody does.
+    fn ring_of(&self, tenant: &TenantName, name: &AlarmName) -> Result<Option<Option<String>>, Error> {
+        self.one(
+            "SELECT reason FROM alarm_rings WHERE tenant_id = ?1 AND name = ?2 LIMIT 1",
+            params![self.tenant_key(tenant)?, name.as_str()],
+            |row| row.get(0),
+        )
+    }
+
+    /// The alarms of which one teller says that they ring.
+    fn rung_by(&self, tenant: &TenantName, teller: Digest) -> Result<Vec<AlarmName>, Error> {
+        self.all(
+            "SELECT name FROM alarm_rings WHERE tenant_id = ?1 AND teller = ?2",
+            params![self.tenant_key(tenant)?, Hash(teller)],
+            |row| row.parsed("name"),
+        )
     }
 }
 
 impl Tx<'_> {
-    /// Keeps how an alarm is. That it is as it was is not in the ledger: whoever measures says it every minute.
+    /// Keeps how an alarm is, as somebody says by hand: that it is well holds for all who said otherwise.
     pub fn set_alarm(
         &self,
         tenant: &TenantName,
@@ -59,13 +99,109 @@ impl Tx<'_> {
         reason: Option<&str>,
         by: &By,
     ) -> Result<Alarm, Error> {
-        let before = self.find_alarm(tenant, name)?;
-        if before.is_none() && self.count_alarms(tenant)? >= MOST {
+        if self.find_alarm(tenant, name)?.is_none() && self.count_of("alarms", tenant)? >= MOST {
             return Err(Error::refused_with(
                 format!("{tenant} has {MOST} alarms: there can be no more"),
                 format!("vend alarms remove {tenant}/NAME"),
             ));
         }
+        let written = self.write_alarm(tenant, name, state, reason, by)?;
+        match state {
+            AlarmState::Alarm => self.ring(tenant, name, Digest::of(""), reason)?,
+            AlarmState::Ok => {
+                self.run(
+                    "DELETE FROM alarm_rings WHERE tenant_id = ?1 AND name = ?2",
+                    params![self.tenant_key(tenant)?, name.as_str()],
+                )?;
+            }
+        }
+        Ok(written)
+    }
+
+    /// Keeps what one teller says of several. An alarm rings while anybody says so, and is well when the last of them says
+    /// that it is.
+    pub fn hear_alarms(&self, tenant: &TenantName, told: &Told, by: &By) -> Result<Heard, Error> {
+        let teller = Digest::of(&told.teller);
+        let mut alarms = told.alarms.clone();
+        if told.is_all {
+            for name in self.rung_by(tenant, teller)? {
+                alarms.entry(name).or_insert((AlarmState::Ok, None));
+            }
+        }
+        let mut room = MOST.saturating_sub(self.count_of("alarms", tenant)?);
+        let mut ringers = MOST_RINGS.saturating_sub(self.count_of("alarm_rings", tenant)?);
+        let mut heard = Heard::default();
+        for (name, (state, reason)) in alarms {
+            if self.find_alarm(tenant, &name)?.is_none() {
+                if room == 0 {
+                    heard.passed_over.push(name);
+                    continue;
+                }
+                room -= 1;
+            }
+            let reason = reason.as_deref();
+            heard.alarms.push(match state {
+                AlarmState::Ok => self.unring(tenant, &name, teller, reason, by)?,
+                AlarmState::Alarm => {
+                    let rings = self.write_alarm(tenant, &name, state, reason, by)?;
+                    let counted = if ringers > 0 { teller } else { Digest::of("") };
+                    ringers = ringers.saturating_sub(1);
+                    self.ring(tenant, &name, counted, reason)?;
+                    if counted != teller {
+                        heard.uncounted.push(name);
+                    }
+                    rings
+                }
+            });
+        }
+        Ok(heard)
+    }
+
+    /// A teller says that an alarm rings.
+    fn ring(
+        &self,
+        tenant: &TenantName,
+        name: &AlarmName,
+        teller: Digest,
+        reason: Option<&str>,
+    ) -> Result<(), Error> {
+        self.run(
+            "INSERT INTO alarm_rings (tenant_id, name, teller, reason) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (tenant_id, name, teller) DO UPDATE SET reason = excluded.reason",
+            params![self.tenant_key(tenant)?, name.as_str(), Hash(teller), reason],
+        )
+        .map(drop)
+    }
+
+    /// A teller says that it does not.
+    fn unring(
+        &self,
+        tenant: &TenantName,
+        name: &AlarmName,
+        teller: Digest,
+        reason: Option<&str>,
+        by: &By,
+    ) -> Result<Alarm, Error> {
+        self.run(
+            "DELETE FROM alarm_rings WHERE tenant_id = ?1 AND name = ?2 AND teller = ?3",
+            params![self.tenant_key(tenant)?, name.as_str(), Hash(teller)],
+        )?;
+        match self.ring_of(tenant, name)? {
+            Some(other) => self.write_alarm(tenant, name, AlarmState::Alarm, other.as_deref(), by),
+            None => self.write_alarm(tenant, name, AlarmState::Ok, reason, by),
+        }
+    }
+
+    /// That it is as it was is not in the ledger: whoever measures says it every minute.
+    fn write_alarm(
+        &self,
+        tenant: &TenantName,
+        name: &AlarmName,
+        state: AlarmState,
+        reason: Option<&str>,
+        by: &By,
+    ) -> Result<Alarm, Error> {
+        let before = self.find_alarm(tenant, name)?;
         let changes = before.as_ref().is_none_or(|before| before.state != state);
         let since = before
             .filter(|before| before.state == state)

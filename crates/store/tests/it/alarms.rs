@@ -1,7 +1,7 @@
 //! What is told of alarms, and what of it is on record.
 
-use model::alarm::AlarmState::{Alarm, Ok};
-use store::Error;
+use model::alarm::AlarmState::{self, Alarm, Ok};
+use store::{Error, Told};
 
 use crate::world::{World, by};
 
@@ -99,4 +99,108 @@ async fn alarms_are_a_tenants_own_and_go_with_it() {
     assert!(left.is_empty());
     let missing = world.store.write(move |tx| tx.alarm(&other, &name)).await;
     assert!(matches!(missing, Err(Error::Missing { what: "alarm", .. })));
+}
+
+fn told(teller: &str, alarms: &[(&str, AlarmState)]) -> Told {
+    let reason = |state| (state == Alarm).then(|| format!("says {teller}"));
+    let one = |(name, state): &(&str, AlarmState)| (name.parse().unwrap(), (*state, reason(*state)));
+    Told {
+        teller: teller.to_owned(),
+        is_all: !teller.is_empty(),
+        alarms: alarms.iter().map(one).collect(),
+    }
+}
+
+#[tokio::test]
+async fn an_alarm_rings_until_the_last_who_said_so_says_that_it_is_well() {
+    let (world, dev) = World::dev().await;
+    let own = dev.tenant.clone();
+    let steps: [(Told, AlarmState, Option<&str>); 7] = [
+        (told("east", &[("errors", Alarm)]), Alarm, Some("says east")),
+        (told("west", &[("errors", Alarm)]), Alarm, Some("says west")),
+        // One of them is well, and why it rings is what the other one says.
+        (told("west", &[("errors", Ok)]), Alarm, Some("says east")),
+        // Who never said that it rings ends nothing.
+        (told("north", &[("errors", Ok)]), Alarm, Some("says east")),
+        // What a teller does not name any more is well for it.
+        (told("east", &[("latency", Ok)]), Ok, None),
+        (told("", &[("errors", Alarm)]), Alarm, Some("says ")),
+        (told("east", &[("errors", Ok)]), Alarm, Some("says ")),
+    ];
+    for (second, (told, state, reason)) in (1..).zip(steps) {
+        let (tenant, what) = (own.clone(), format!("{told:?}"));
+        let found = world
+            .write(move |tx| {
+                tx.hear_alarms(&tenant, &told, &by(second))?;
+                tx.alarm(&tenant, &"errors".parse().unwrap())
+            })
+            .await;
+        assert_eq!((found.state, found.reason.as_deref()), (state, reason), "{what}");
+    }
+    // By hand it is well for all of them.
+    let tenant = own.clone();
+    let found = world
+        .write(move |tx| {
+            tx.hear_alarms(&tenant, &told("east", &[("errors", Alarm)]), &by(20))?;
+            tx.set_alarm(&tenant, &"errors".parse().unwrap(), Ok, None, &by(21))?;
+            tx.hear_alarms(&tenant, &told("west", &[("errors", Ok)]), &by(22))?;
+            tx.alarm(&tenant, &"errors".parse().unwrap())
+        })
+        .await;
+    assert_eq!((found.state, found.since), (Ok, by(21).at));
+    let lines = world.store.read(|db| db.ledger_from(1, 1000)).await.unwrap();
+    let errors = lines
+        .iter()
+        .filter(|line| line.object == "errors" && line.action == "alarm.set");
+    assert_eq!(errors.count(), 4, "only what changed is on record");
+}
+
+#[tokio::test]
+async fn what_there_is_no_room_for_is_passed_over_and_the_rest_is_kept() {
+    let (world, dev) = World::dev().await;
+    let own = dev.tenant.clone();
+    let names: Vec<String> = (0..1001).map(|number| format!("a{number:04}")).collect();
+    let all: Vec<(&str, AlarmState)> = names.iter().map(|name| (name.as_str(), Alarm)).collect();
+    let (tenant, first) = (own.clone(), told("first", &all));
+    let heard = world
+        .write(move |tx| tx.hear_alarms(&tenant, &first, &by(1)))
+        .await;
+    assert_eq!(heard.alarms.len(), 1000);
+    assert_eq!(heard.passed_over, ["a1000".parse().unwrap()]);
+    assert!(heard.uncounted.is_empty());
+    // More say so than are remembered: it rings until somebody says otherwise by hand.
+    let tenant = own.clone();
+    let (uncounted, state) = world
+        .write(move |tx| {
+            let mut uncounted = Vec::new();
+            for teller in 2..=10 {
+                let heard = tx.hear_alarms(&tenant, &told(&format!("g{teller}"), &all_of(&names)), &by(2))?;
+                uncounted.extend(heard.uncounted);
+            }
+            uncounted.extend(
+                tx.hear_alarms(&tenant, &told("last", &[("a0000", Alarm)]), &by(3))?
+                    .uncounted,
+            );
+            for teller in ["first", "last"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain((2..=10).map(|n| format!("g{n}")))
+            {
+                tx.hear_alarms(&tenant, &told(&teller, &[]), &by(4))?;
+            }
+            let states = tx.alarms(&tenant)?;
+            let of = |name: &str| states[&name.parse().unwrap()].state;
+            Result::Ok::<_, Error>((uncounted, (of("a0000"), of("a0001"))))
+        })
+        .await;
+    assert_eq!(uncounted, ["a0000".parse().unwrap()]);
+    assert_eq!(state, (Alarm, Ok));
+}
+
+fn all_of(names: &[String]) -> Vec<(&str, AlarmState)> {
+    names
+        .iter()
+        .take(1000)
+        .map(|name| (name.as_str(), Alarm))
+        .collect()
 }

@@ -27,10 +27,12 @@ pub enum Secrets {
         target: String,
         name: String,
     },
+    /// List the names of an app's secrets, without their values.
     List {
         /// TENANT/APP
         target: String,
     },
+    /// Remove a secret of an app, or of one of its environments.
     Unset {
         /// TENANT/APP, or TENANT/APP/ENVIRONMENT
         target: String,
@@ -56,17 +58,17 @@ pub enum Tokens {
         name: String,
         #[arg(long, value_enum)]
         role: RoleName,
-        /// The tenant that it works in; the whole platform when absent.
+        /// The tenant that it works in; the whole platform when absent. A monitor has one.
         #[arg(long)]
         tenant: Option<String>,
         /// When it ends, such as 30d or 12h; never when absent.
         #[arg(long, value_parser = seconds)]
         expires: Option<u64>,
     },
+    /// List tokens that you may revoke, without their texts.
     List,
-    Revoke {
-        name: String,
-    },
+    /// Revoke a token, at once.
+    Revoke { name: String },
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -274,7 +276,7 @@ impl Drop for Quiet {
 }
 
 pub async fn login(_: &Login, global: &Global) -> Result<(), Failure> {
-    let Some(url) = &global.url else {
+    let Some(url) = &global.url() else {
         return Err(Failure::usage("which platform?")
             .cause("the platform on this machine needs no token")
             .next("vend login --url URL"));

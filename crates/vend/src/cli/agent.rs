@@ -1,6 +1,12 @@
 //! `vend agent`: this machine as one of somebody's platform, on which releases are deployed, or which builds.
 
-use std::{num::NonZeroUsize, path::PathBuf, process::ExitCode};
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader, Read as _},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use camino::Utf8PathBuf;
 use clap::Args;
@@ -32,9 +38,13 @@ pub struct Agent {
     /// A private network that builds reach, such as `10.1.2.0/24`.
     #[arg(long, value_name = "NETWORK", requires = "builder", value_parser = network)]
     allow: Vec<Network>,
-    /// What `vend hosts invite` or `vend builders invite` gave. Only the first time.
-    #[arg(long, env = "VEND_JOIN_TOKEN", hide_env_values = true)]
+    /// What `vend hosts invite` or `vend builders invite` gave. Only the first time. Other users of the machine see command
+    /// lines: rather set VEND_JOIN_TOKEN, or say --token-file.
+    #[arg(long, env = "VEND_JOIN_TOKEN", hide_env = true)]
     token: Option<String>,
+    /// The first line of this file is the token; `-` is standard input.
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    token_file: Option<PathBuf>,
     /// What the machine is called in lists. Default: its host name.
     #[arg(long)]
     name: Option<String>,
@@ -83,7 +93,10 @@ fn next(error: &Error, invite: &str) -> String {
 async fn serve(agent: Agent) -> Result<(), Error> {
     let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let name = agent.name.unwrap_or(own);
-    let token = agent.token.map(Secret::new);
+    let token = match &agent.token_file {
+        Some(path) => Some(first_line(path)?),
+        None => agent.token.map(Secret::new),
+    };
     let default = || match agent.builder {
         true => PathBuf::from("/var/lib/vend-builder"),
         false => PathBuf::from("/var/lib/vend-machine"),
@@ -125,9 +138,47 @@ async fn serve(agent: Agent) -> Result<(), Error> {
     }
 }
 
+/// No token is longer.
+const MAX_TOKEN_BYTES: u64 = 512;
+
+/// What stands in the first line of a file; `-` is standard input, of which no more is waited for.
+fn first_line(path: &Path) -> Result<Secret, Error> {
+    let mut line = String::new();
+    match path == Path::new("-") {
+        true => std::io::stdin()
+            .lock()
+            .take(MAX_TOKEN_BYTES)
+            .read_line(&mut line)?,
+        false => BufReader::new(File::open(path)?.take(MAX_TOKEN_BYTES)).read_line(&mut line)?,
+    };
+    match line.trim() {
+        "" => Err(Error::Told(format!(
+            "{} has no token in its first line",
+            path.display()
+        ))),
+        token => Ok(Secret::new(token.to_owned())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_the_first_line_of_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        for (text, token) in [
+            ("vendjoin_a\n", Some("vendjoin_a")),
+            ("b\nc\n", Some("b")),
+            (" \nc\n", None),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let read = first_line(&path).ok();
+            assert_eq!(read.as_ref().map(Secret::expose), token, "{text:?}");
+        }
+        assert!(first_line(&directory.path().join("none")).is_err());
+    }
 
     #[test]
     fn whoever_is_told_what_to_do_next_is_told_what_helps() {

@@ -12,13 +12,11 @@ use crate::output::{Output, Table, Tone, ago, cell, clean, maybe};
 #[derive(Debug, Subcommand)]
 pub enum Tenants {
     /// Take in a customer.
-    Create {
-        name: String,
-    },
+    Create { name: String },
+    /// List all tenants that you may see.
     List,
-    Show {
-        name: String,
-    },
+    /// Show a tenant: since when it is there, and who may visit its apps.
+    Show { name: String },
     /// Delete a tenant with its apps, environments, hosts, databases, images and secrets.
     Delete {
         name: String,
@@ -39,6 +37,7 @@ pub enum Apps {
     },
     /// List the apps of a tenant, or of all tenants that you may see.
     List { tenant: Option<String> },
+    /// Show an app: where to push, what it is built from, its webhooks.
     Show {
         /// TENANT/APP
         target: String,
@@ -54,10 +53,12 @@ pub enum Apps {
 
 #[derive(Debug, Subcommand)]
 pub enum Environments {
+    /// List the environments of an app, with what is live in them.
     List {
         /// TENANT/APP
         target: String,
     },
+    /// Show an environment: its branch, what is live, its hosts and URLs.
     Show {
         /// TENANT/APP/ENVIRONMENT
         target: String,
@@ -74,6 +75,7 @@ pub enum Environments {
         /// TENANT/APP/ENVIRONMENT
         target: String,
     },
+    /// Allow its destruction again.
     Unprotect {
         /// TENANT/APP/ENVIRONMENT
         target: String,
@@ -84,7 +86,7 @@ pub enum Environments {
 pub struct Scale {
     /// TENANT/APP/ENVIRONMENT
     target: String,
-    /// Hosts that it shall have.
+    /// Hosts that it shall have: between `scaling.min` and `scaling.max` of vend.yaml.
     hosts: u32,
 }
 

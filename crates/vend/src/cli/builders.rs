@@ -3,7 +3,12 @@
 use clap::Subcommand;
 use model::wire::{Builder, Invitation, NewBuilder};
 
-use super::{Failure, Global, client::escape, hosts::label, now};
+use super::{
+    Failure, Global,
+    client::escape,
+    hosts::{joining, label},
+    now,
+};
 use crate::output::{Output, Table, Tone, ago, cell, clean, headline, maybe};
 
 #[derive(Debug, Subcommand)]
@@ -54,12 +59,7 @@ pub async fn run(command: &Builders, global: &Global) -> Result<(), Failure> {
             };
             let invitation: Invitation = client.post("/v1/builders/invitations", &new).await?;
             output.show(&invitation, |invitation| {
-                let Invitation { token, url, .. } = invitation;
-                format!(
-                    "run on the machine, as root, until {}:\nvend agent --builder --join {url} --token {}\n",
-                    invitation.expires_at,
-                    token.expose()
-                )
+                joining(invitation, "vend agent --builder")
             });
         }
         Builders::Remove { id, now } => {

@@ -22,7 +22,7 @@ pub enum Deploy {
         /// TENANT/APP/ENVIRONMENT, or a deployment's id.
         target: String,
     },
-    /// End a deployment: the release before gets its hosts and all traffic back.
+    /// End a deployment: the release before gets its hosts and all traffic back; registered machines keep what they have.
     Abort {
         /// TENANT/APP/ENVIRONMENT, or a deployment's id.
         target: String,

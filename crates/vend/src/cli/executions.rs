@@ -19,6 +19,7 @@ pub const POLL: Duration = Duration::from_millis(400);
 
 #[derive(Debug, Subcommand)]
 pub enum Executions {
+    /// List what runs and what ran, newest first.
     List {
         /// TENANT, TENANT/APP or TENANT/APP/ENVIRONMENT
         target: Option<String>,

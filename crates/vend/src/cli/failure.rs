@@ -20,7 +20,7 @@ pub enum Exit {
 
 pub const EXIT_CODES: &str = "Exit codes:
   0  done
-  1  failed
+  1  failed, or not possible as things are now
   2  the command line or the request is not valid
   3  refused: who you are is not known, or you may not do it
   4  there is no such thing

@@ -20,6 +20,7 @@ use crate::output::{Output, Table, Tone, ago, cell, clean, duration, headline, m
 
 #[derive(Debug, Subcommand)]
 pub enum Hosts {
+    /// List hosts of the platform and registered machines, with what they use.
     List {
         /// TENANT, TENANT/APP or TENANT/APP/ENVIRONMENT
         target: Option<String>,
@@ -45,13 +46,13 @@ pub fn label(text: &str) -> Result<(String, String), String> {
 
 #[derive(Debug, Subcommand)]
 pub enum Deployments {
+    /// List the deployments of an environment, newest first.
     List {
         /// TENANT/APP/ENVIRONMENT
         target: String,
     },
-    Show {
-        id: String,
-    },
+    /// Show a deployment: each host's lifecycle events, and what failed.
+    Show { id: String },
 }
 
 #[derive(Debug, Args)]
@@ -74,14 +75,9 @@ pub async fn hosts(command: &Hosts, global: &Global) -> Result<(), Failure> {
             };
             let path = format!("/v1/tenants/{}/machines/invitations", escape(tenant));
             let invitation: Invitation = global.client()?.post(&path, &new).await?;
-            global.output().show(&invitation, |invitation| {
-                let Invitation { token, url, .. } = invitation;
-                format!(
-                    "run on the machine, as root, until {}:\nvend agent --join {url} --token {}\n",
-                    invitation.expires_at,
-                    token.expose()
-                )
-            });
+            global
+                .output()
+                .show(&invitation, |invitation| joining(invitation, "vend agent"));
             Ok(())
         }
         Hosts::Remove { id } => {
@@ -97,6 +93,19 @@ pub async fn hosts(command: &Hosts, global: &Global) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// What is typed on the machine that an invitation is for. A command line is seen by all users of a machine, and kept.
+pub fn joining(invitation: &Invitation, agent: &str) -> String {
+    let Invitation {
+        token,
+        url,
+        expires_at,
+    } = invitation;
+    format!(
+        "run on the machine, as root, until {expires_at}:\n{agent} --join {url} --token-file -\nand give it this token:\n{}\n",
+        token.expose()
+    )
 }
 
 /// Hosts of the platform, and machines of customers where there are any.

@@ -106,7 +106,7 @@ fn push(url: &str, branch: &str, force: bool, global: &Global) -> Result<(), Fai
         .arg(format!("HEAD:refs/heads/{branch}"))
         .env("VEND_DATA", global.data())
         .env("GIT_TERMINAL_PROMPT", "0");
-    if let Some(url) = &global.url {
+    if let Some(url) = &global.url() {
         git.env("VEND_URL", url);
     }
     let status = git

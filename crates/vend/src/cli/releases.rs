@@ -11,6 +11,7 @@ use crate::output::{Output, Table, Tone, ago, cell, clean, duration, headline, m
 
 #[derive(Debug, Subcommand)]
 pub enum Pushes {
+    /// List what was pushed to an app, newest first, and what became of it.
     List {
         /// TENANT/APP
         target: String,
@@ -21,12 +22,14 @@ pub enum Pushes {
 
 #[derive(Debug, Subcommand)]
 pub enum Releases {
+    /// List the releases of an environment, newest first.
     List {
         /// TENANT/APP/ENVIRONMENT
         target: String,
         #[command(flatten)]
         most: Most,
     },
+    /// Show a release: its commit, image and revision, and its migration.
     Show {
         /// TENANT/APP/ENVIRONMENT
         target: String,

@@ -21,19 +21,17 @@ use crate::output::{Output, Table, Tone, ago, cell, clean, headline, maybe, size
 
 #[derive(Debug, Subcommand)]
 pub enum Webhooks {
+    /// List what git hosts delivered, newest first, and what became of it.
     List {
         /// TENANT or TENANT/APP
         target: Option<String>,
         #[command(flatten)]
         most: Most,
     },
-    Show {
-        id: String,
-    },
+    /// Show a delivery as it came, with its headers.
+    Show { id: String },
     /// Handle a stored delivery again.
-    Replay {
-        id: String,
-    },
+    Replay { id: String },
     /// Set what a git host and the platform both know. It is read from standard input.
     Secret {
         /// TENANT/APP

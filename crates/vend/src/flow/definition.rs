@@ -7,6 +7,8 @@
 
 mod tail;
 
+pub use tail::MONITOR;
+
 use model::{
     spec,
     stage::{self, Stage as Known},

@@ -12,7 +12,7 @@ use model::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::{By, DeploymentState, HostState, NewRelease};
+use store::{Arriving, By, DeploymentState, HostState, NewRelease};
 
 use super::{
     Attempt, Outcome, World, chain, commands, compare, migrate, provision, roll, spread, start,
@@ -181,7 +181,10 @@ async fn with_way(world: &World, place: &Place, kind: PlanKind, release: u64) ->
         .read(move |db| Ok((db.standing_hosts(Some(&own))?, spread::of(db, &own)?)));
     let (hosts, spread) = read.await.map_err(stored)?;
     let apps = || hosts.iter().filter(|host| host.role == HostRole::App);
-    let serving = apps().filter(|host| host.state == HostState::Serving).count() as u32;
+    let serving = apps().filter(|host| host.state == HostState::Serving);
+    let serving = serving
+        .filter(|host| !is_second(environment.arriving, host.release))
+        .count() as u32;
     let kept = apps()
         .filter(|host| host.state == HostState::Kept && host.release == Some(release))
         .count() as u32;
@@ -255,6 +258,12 @@ async fn with_way(world: &World, place: &Place, kind: PlanKind, release: u64) ->
     Ok((plan, way))
 }
 
+/// Is a host of this release one of a second fleet, which has a share of the traffic beside the live one? In place there is
+/// one fleet of two releases.
+fn is_second(arriving: Option<Arriving>, release: Option<u64>) -> bool {
+    arriving.is_some_and(|arriving| arriving.share.is_some() && release == Some(arriving.release))
+}
+
 fn wrong(error: crate::git::Error) -> Fault {
     Fault::platform(format!("cannot compare commits: {}", chain(&error)))
 }
@@ -294,4 +303,27 @@ async fn history(
         commits.push(commit);
     }
     Ok((files, commits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_that_share_the_traffic_for_a_while_are_no_part_of_the_fleet() {
+        let arriving = |share| Some(Arriving { release: 2, share });
+        for (arriving, release, second) in [
+            (None, 1, false),
+            (arriving(Some(10)), 1, false),
+            (arriving(Some(10)), 2, true),
+            // In place.
+            (arriving(None), 2, false),
+        ] {
+            assert_eq!(
+                is_second(arriving, Some(release)),
+                second,
+                "{arriving:?} {release}"
+            );
+        }
+    }
 }

@@ -186,14 +186,16 @@ pub async fn rollback(
         }),
         by,
     };
-    runs::begin(world, new, move |tx| {
-        if !across {
-            migrate::refuse_crossing(tx, &place, to)?;
-        }
-        refuse_on_the_way(tx, &place)?;
-        refuse_moving(tx, &place)
-    })
-    .await
+    runs::begin(world, new, move |tx| refuse_rollback(tx, &place, to, across)).await
+}
+
+/// Refuses to go back to a release as things are now. Its plan asks the same.
+pub fn refuse_rollback(db: &Db<'_>, place: &Place, to: u64, across: bool) -> Result<(), Error> {
+    if !across {
+        migrate::refuse_crossing(db, place, to)?;
+    }
+    refuse_on_the_way(db, place)?;
+    refuse_moving(db, place)
 }
 
 /// Brings the live release to machines that have missed it, unless something is under way or about to be there. Says
@@ -267,6 +269,7 @@ pub async fn scale(world: &World, place: Place, hosts: u32, by: By) -> Result<Ex
         let moving = runs::moving(tx, &own)?.filter(|moving| moving.kind != DESTROY);
         refuse_gone(tx, &own)?;
         if moving.is_some() {
+            refuse_number(tx, &own, hosts, true)?;
             tx.set_desired(&own, Some(hosts), &actor)?;
         }
         Ok::<_, Error>(moving.map(|moving| moving.id))
@@ -278,9 +281,44 @@ pub async fn scale(world: &World, place: Place, hosts: u32, by: By) -> Result<Ex
     let (own, actor) = (place.clone(), by.clone());
     bring(world, &place, "scale", by, move |tx| {
         refuse_gone(tx, &own)?;
+        refuse_number(tx, &own, hosts, false)?;
         tx.set_desired(&own, Some(hosts), &actor)
     })
     .await
+}
+
+/// Refuses a number of hosts that `scaling` does not allow: of the live release, or of the one that is about to be.
+fn refuse_number(db: &Db<'_>, place: &Place, hosts: u32, moves: bool) -> Result<(), Error> {
+    let live = db.live_release(place)?.map(|live| live.content.spec.scaling);
+    let arriving = match moves {
+        true => db.environment(place)?.spec.map(|spec| spec.scaling),
+        false => None,
+    };
+    match outside(place, hosts, live.into_iter().chain(arriving)) {
+        Some((message, next)) => Err(refusal(message, Some(next))),
+        None => Ok(()),
+    }
+}
+
+/// Why none of these allows so many hosts, and what does.
+fn outside(
+    place: &Place,
+    hosts: u32,
+    allowed: impl Iterator<Item = spec::Scaling>,
+) -> Option<(String, String)> {
+    let allowed: Vec<spec::Scaling> = allowed.collect();
+    let spec::Scaling { min, max } = *allowed.last()?;
+    if allowed.iter().any(|own| (own.min..=own.max).contains(&hosts)) {
+        return None;
+    }
+    let (bound, key, word) = match hosts > max {
+        true => (max, "max", "at most"),
+        false => (min, "min", "at least"),
+    };
+    Some((
+        format!("{place} has {bound} hosts {word}, and {hosts} were asked for: `scaling.{key}` says so"),
+        format!("vend scale {place} {bound}, or change `scaling.{key}` in vend.yaml and push"),
+    ))
 }
 
 /// Begins an execution of the live release's fleet, with `change` in the same transaction.
@@ -441,4 +479,49 @@ async fn take_down(
         }
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_hosts_as_vend_yaml_allows() {
+        let place: Place = "acme/shop/dev".parse().unwrap();
+        let of = |min, max| spec::Scaling { min, max };
+        for (hosts, allowed, said) in [
+            (2, vec![of(2, 4)], None),
+            (4, vec![of(2, 4)], None),
+            (
+                5,
+                vec![of(2, 4)],
+                Some((
+                    "has 4 hosts at most, and 5 were asked for",
+                    "vend scale acme/shop/dev 4, or",
+                )),
+            ),
+            (
+                1,
+                vec![of(2, 4)],
+                Some(("has 2 hosts at least, and 1 were asked for", "`scaling.min`")),
+            ),
+            // The one that is about to be live allows more, or less.
+            (5, vec![of(2, 4), of(2, 6)], None),
+            (4, vec![of(2, 4), of(2, 2)], None),
+            (
+                5,
+                vec![of(2, 4), of(2, 2)],
+                Some(("has 2 hosts at most", "scale acme/shop/dev 2")),
+            ),
+            (9, vec![], None),
+        ] {
+            let found = outside(&place, hosts, allowed.into_iter());
+            match (&found, said) {
+                (Some((message, next)), Some((what, how))) => {
+                    assert!(message.contains(what) && next.contains(how), "{hosts}: {found:?}");
+                }
+                _ => assert_eq!(found.is_some(), said.is_some(), "{hosts}: {found:?}"),
+            }
+        }
+    }
 }

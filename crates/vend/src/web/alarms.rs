@@ -1,15 +1,20 @@
 //! How alarms are, told by whoever measures. What they end is decided elsewhere.
 
-use std::collections::BTreeMap;
+mod alerts;
+mod pace;
 
-use axum::{Json, extract::State as Held};
+use axum::{
+    Json,
+    extract::{FromRequest as _, Request, State as Held},
+};
 use jiff::SignedDuration;
 use model::{
-    AlarmName, TenantName,
-    alarm::AlarmState,
-    policy::Action,
-    wire::{Alarm, AlertStatus, Alerts, Ignoring, NewAlarm, Page},
+    AlarmName, TenantName, alarm,
+    policy::{self, Action},
+    wire::{Alarm, Alerts, AlertsTaken, Ignoring, NewAlarm, Page},
 };
+
+pub use pace::Pace;
 
 use super::{
     auth::Caller,
@@ -22,6 +27,8 @@ use super::{
 /// Characters of a reason that are kept.
 const REASON: usize = 500;
 const WEEK_S: u32 = 7 * 24 * 3600;
+/// Of a post of alerts: a group of Alertmanager's may have thousands.
+pub const MAX_ALERTS_BYTES: usize = 4 * 1024 * 1024;
 
 /// The tenant and the alarm, if the caller may do `action` there.
 fn named(
@@ -32,8 +39,16 @@ fn named(
     caller.may(action, Some(&tenant), &format!("tenant `{tenant}`"))?;
     let name = name
         .parse()
-        .map_err(|error: model::alarm::NotAnAlarm| Refusal::invalid(error.to_string()))?;
+        .map_err(|error: alarm::NotAnAlarm| Refusal::invalid(error.to_string()))?;
     Ok((tenant, name))
+}
+
+/// An alarm as the caller may see it: who tells only is not told what others decided of it.
+fn shown(caller: &Caller, tenant: &TenantName, alarm: alarm::Alarm) -> Alarm {
+    let ignored = alarm
+        .ignored
+        .filter(|_| policy::decide(&caller.0, Action::View, Some(tenant)));
+    Alarm::from(alarm::Alarm { ignored, ..alarm })
 }
 
 /// One line that a terminal may show.
@@ -72,60 +87,53 @@ pub async fn set(
 ) -> Result<Json<Alarm>, Refusal> {
     let (tenant, name) = named(&caller, Action::Alarm, path)?;
     let by = state.by(&caller.0);
+    state.pace.admit(&caller.0, by.at)?;
     let reason = new.reason.as_deref().and_then(tidy);
+    let (own, teller) = (tenant.clone(), by.clone());
     let written = state
         .store
-        .write(move |tx| tx.set_alarm(&tenant, &name, new.state, reason.as_deref(), &by));
-    Ok(Json(written.await?.into()))
+        .write(move |tx| tx.set_alarm(&own, &name, new.state, reason.as_deref(), &teller))
+        .await?;
+    state.pace.pay(&caller.0, by.at, std::slice::from_ref(&written));
+    Ok(Json(shown(&caller, &tenant, written)))
 }
 
-/// Takes what Prometheus' Alertmanager posts to a webhook. An alarm of which several alerts come at once is in alarm while
-/// one of them fires.
+/// Takes what Prometheus' Alertmanager posts to a webhook: 4 MiB at most. An alarm is in alarm while an alert of any group
+/// fires that has its name. What cannot be taken of a post is passed over, and said.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/alarms", operation_id = "alarms.receive", tag = "alarms",
     params(("tenant" = String, Path)),
-    request_body = Alerts, responses((status = 200, body = Page<Alarm>), Refusal))]
+    request_body = Alerts, responses((status = 200, body = AlertsTaken), Refusal))]
 pub async fn receive(
     Held(state): Held<State>,
     caller: Caller,
     Path(tenant): Path<TenantName>,
-    input::Json(told): input::Json<Alerts>,
-) -> Result<Json<Page<Alarm>>, Refusal> {
+    request: Request,
+) -> Result<Json<AlertsTaken>, Refusal> {
     caller.may(Action::Alarm, Some(&tenant), &format!("tenant `{tenant}`"))?;
     let by = state.by(&caller.0);
-    let states = states(told)?;
-    let written = state.store.write(move |tx| {
-        let set = |(name, (state, reason)): (AlarmName, (AlarmState, Option<String>))| {
-            tx.set_alarm(&tenant, &name, state, reason.as_deref(), &by)
-        };
-        states
-            .into_iter()
-            .map(set)
-            .collect::<Result<Vec<_>, store::Error>>()
-    });
-    let items = written.await?.into_iter().map(Alarm::from).collect();
-    Ok(Json(Page { items, next: None }))
-}
-
-/// How each alarm is that alerts tell of, and why.
-fn states(told: Alerts) -> Result<BTreeMap<AlarmName, (AlarmState, Option<String>)>, Refusal> {
-    let mut states = BTreeMap::new();
-    for alert in told.alerts {
-        let name = alert.labels.get("alertname").map_or("", String::as_str);
-        let name: AlarmName = name
-            .parse()
-            .map_err(|error: model::alarm::NotAnAlarm| Refusal::invalid(format!("alertname: {error}")))?;
-        let text = |name: &str| alert.annotations.get(name).and_then(|text| tidy(text));
-        let reason = text("summary").or_else(|| text("description"));
-        let state = match alert.status {
-            AlertStatus::Firing => AlarmState::Alarm,
-            AlertStatus::Resolved => AlarmState::Ok,
-        };
-        let known = states.entry(name).or_insert((state, reason.clone()));
-        if state == AlarmState::Alarm && known.0 == AlarmState::Ok {
-            *known = (state, reason);
-        }
+    state.pace.admit(&caller.0, by.at)?;
+    let (told, mut passed_over) = {
+        let _turn = state.alert_calls.acquire().await.expect("nobody closes it");
+        let input::Json(told) = input::Json::<Alerts>::from_request(request, &()).await?;
+        alerts::read(told)
+    };
+    if let (true, Some(why)) = (told.alarms.is_empty(), passed_over.first()) {
+        return Err(Refusal::invalid(why.clone()));
     }
-    Ok(states)
+    let (own, teller) = (tenant.clone(), by.clone());
+    let written = state.store.write(move |tx| tx.hear_alarms(&own, &told, &teller));
+    let heard = written.await?;
+    state.pace.pay(&caller.0, by.at, &heard.alarms);
+    passed_over.extend(alerts::left(&tenant, &heard));
+    passed_over.truncate(alerts::SAID);
+    if let Some(first) = passed_over.first() {
+        tracing::info!(%tenant, by.actor, "of a post of alerts of {tenant} something is passed over: {first}");
+    }
+    let items = heard.alarms.into_iter();
+    Ok(Json(AlertsTaken {
+        items: items.map(|alarm| shown(&caller, &tenant, alarm)).collect(),
+        passed_over,
+    }))
 }
 
 /// Deployments do not mind an alarm for a while: the fix must go out while it rings.
@@ -167,32 +175,10 @@ pub async fn remove(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
-    fn an_alarm_rings_while_one_of_its_alerts_fires() {
-        let alert = |status: &str, name: &str, annotations: serde_json::Value| {
-            json!({ "status": status, "labels": { "alertname": name, "instance": "a" },
-                "annotations": annotations, "startsAt": "2026-01-01T00:00:00Z", "fingerprint": "f" })
-        };
-        let told = |alerts: Vec<serde_json::Value>| {
-            let body = json!({ "version": "4", "groupKey": "{}", "status": "firing", "alerts": alerts });
-            states(serde_json::from_value(body).unwrap())
-        };
-        let all = told(vec![
-            alert("resolved", "Errors", json!({ "summary": "well" })),
-            alert("firing", "Errors", json!({ "description": "7 %\n fail" })),
-            alert("resolved", "Errors", json!({})),
-            alert("resolved", "Slow", json!({})),
-        ]);
-        let all = all.unwrap();
-        let of = |name: &str| all[&name.parse::<AlarmName>().unwrap()].clone();
-        assert_eq!(of("Errors"), (AlarmState::Alarm, Some("7 %  fail".into())));
-        assert_eq!(of("Slow"), (AlarmState::Ok, None));
-        assert_eq!(all.len(), 2);
-        assert!(told(vec![alert("firing", "", json!({}))]).is_err());
+    fn a_reason_is_one_line_that_a_terminal_may_show() {
         assert_eq!(tidy(&"x".repeat(9000)).unwrap().len(), REASON);
         assert_eq!(tidy(" \u{1b}[2J "), Some("[2J".into()));
         assert_eq!(tidy("\n"), None);

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use model::{
     DeploymentId, HostId,
     policy::Action,
+    spec::Strategy,
     wire::{Analysis, DeployedHost, Deployment, Page, Started},
 };
 use serde_json::{Value, json};
@@ -146,7 +147,7 @@ pub async fn resume(
     hold(state, caller, &id, false).await
 }
 
-/// Ends a deployment. The release before gets its hosts and all traffic back. Refused in the middle of a migration, unless
+/// Ends a deployment. The release before gets its hosts and all traffic back; registered machines keep what they have. Refused in the middle of a migration, unless
 /// told so.
 #[utoipa::path(post, path = "/v1/deployments/{deployment}/abort", operation_id = "deployments.abort",
     tag = "executions", params(("deployment" = String, Path), Ending),
@@ -158,11 +159,91 @@ pub async fn abort(
     Query(ending): Query<Ending>,
 ) -> Result<(StatusCode, Json<Started>), Refusal> {
     let id = own(&state, &caller, &id).await?;
+    let own = id.clone();
+    let read = state.store.read(move |db| {
+        let found = db.deployment(&own)?;
+        let release = db.release(&found.place, found.release)?.content;
+        let live = db.environment(&found.place)?.live;
+        let placed = release.spec.placement.is_some();
+        Ok::<_, store::Error>(stopping(
+            &found,
+            live.filter(|live| *live != found.release),
+            placed,
+        ))
+    });
+    let summary = read.await?;
     let by = state.by(&caller.0);
-    let execution = state.commands.abort(id.clone(), ending.in_migration, by).await?;
+    let execution = state.commands.abort(id, ending.in_migration, by).await?;
     let started = Started {
         executions: vec![execution],
-        summary: format!("{id} is being stopped, and what it did undone"),
+        summary,
     };
     Ok((StatusCode::ACCEPTED, Json(started)))
+}
+
+/// What becomes of what a deployment did that is ended. `live`: the release that serves beside it. `placed`: it goes to
+/// registered machines.
+fn stopping(own: &store::Deployment, live: Option<u64>, placed: bool) -> String {
+    let (id, place, release) = (&own.id, &own.place, own.release);
+    let what = match (placed, live, own.strategy) {
+        (true, Some(live), _) => {
+            format!("machines that have v{release} keep it, until: vend rollback {place} --to v{live}")
+        }
+        (true, None, _) => format!("machines that have v{release} keep it"),
+        (false, Some(live), Strategy::InPlace) => {
+            format!("hosts that have v{release} get v{live} again, and all traffic goes to it")
+        }
+        (false, Some(live), _) => format!("the hosts of v{release} go, and all traffic is v{live}'s"),
+        (false, None, _) => format!("what it did is undone: v{release} goes"),
+    };
+    format!("{id} is being stopped; {what}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_becomes_of_a_deployment_that_is_ended_is_its_strategys() {
+        let own = |strategy| store::Deployment {
+            id: DeploymentId::from_bits(7),
+            place: "acme/shop/dev".parse().unwrap(),
+            release: 4,
+            execution: None,
+            strategy,
+            cause: None,
+            state: store::DeploymentState::InProgress,
+            reason: None,
+            code: None,
+            paused: None,
+            started_at: Timestamp::UNIX_EPOCH,
+            ended_at: None,
+        };
+        use Strategy::{BlueGreen, Canary, InPlace};
+        for (strategy, live, placed, said) in [
+            (
+                InPlace,
+                Some(3),
+                true,
+                "machines that have v4 keep it, until: vend rollback acme/shop/dev --to v3",
+            ),
+            (BlueGreen, None, true, "machines that have v4 keep it"),
+            (
+                InPlace,
+                Some(3),
+                false,
+                "hosts that have v4 get v3 again, and all traffic goes to it",
+            ),
+            (
+                Canary,
+                Some(3),
+                false,
+                "the hosts of v4 go, and all traffic is v3's",
+            ),
+            (BlueGreen, None, false, "what it did is undone: v4 goes"),
+        ] {
+            let told = stopping(&own(strategy), live, placed);
+            assert!(told.ends_with(&format!(" is being stopped; {said}")), "{told}");
+        }
+    }
 }

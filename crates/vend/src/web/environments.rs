@@ -352,7 +352,7 @@ pub async fn rollback(
     Ok(started(format!("{place} goes back to {to}"), execution))
 }
 
-/// What going back would change. Changes nothing.
+/// What going back would change, and why it would be refused. Changes nothing.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/apps/{app}/environments/{environment}/rollback/plan",
     operation_id = "environments.rollback.plan", tag = "releases",
     params(("tenant" = String, Path), ("app" = String, Path), ("environment" = String, Path)),
@@ -367,17 +367,24 @@ pub async fn plan_rollback(
     of_place(&state, place.clone()).await?;
     let plan = state.commands.plan_rollback(place.clone(), order.to).await?;
     let (to, across) = (plan.to, order.across_migrations);
-    let crossing = state.store.read(move |db| {
-        let crossing = match across {
-            true => Ok(()),
-            false => flow::refuse_crossing(db, &place, to),
-        };
-        match crossing {
-            Err(store::Error::Refused { message, next }) => Ok((Some(message), next)),
-            other => other.map(|()| (None, None)),
+    let may = caller.may(
+        Action::Develop,
+        Some(&place.tenant),
+        &format!("environment `{place}`"),
+    );
+    // As the rollback itself would be: who may not, and then what is in its way.
+    let (refused, next) = match may {
+        Err(refusal) => (Some(refusal.detail), refusal.next),
+        Ok(()) => {
+            let asked = state
+                .store
+                .read(move |db| match flow::refuse_rollback(db, &place, to, across) {
+                    Err(store::Error::Refused { message, next }) => Ok((Some(message), next)),
+                    other => other.map(|()| (None, None)),
+                });
+            asked.await?
         }
-    });
-    let (refused, next) = crossing.await?;
+    };
     Ok(Json(PlanAnswer {
         digest: plan.digest(),
         plan,

@@ -25,7 +25,7 @@ use super::{
     scope::{Scope, numbered},
     state::State,
 };
-use crate::flow::{images::MORE_ROOM, runs};
+use crate::flow::{definition::MONITOR, images::MORE_ROOM, runs, watch};
 
 /// Events of a history that are shown.
 pub const HISTORY: usize = 5_000;
@@ -117,6 +117,12 @@ fn waiting(db: &Db<'_>, summary: &ExecutionSummary, run: &Recovered) -> Result<O
     if let Some(held) = held(db, summary, run)? {
         return Ok(Some(held));
     }
+    let at_watch = |order: &&engine::Order| activity(&order.resource) == "watch";
+    if let Some(order) = run.orders.values().find(at_watch)
+        && let Some(watched) = watch::told(db, &order.input)?
+    {
+        return Ok(Some(watched));
+    }
     let idle = run.orders.values().filter(|order| !order.started);
     let mut reasons: Vec<String> = idle
         .map(|order| format!("{} has no worker yet", activity(&order.resource)))
@@ -128,6 +134,10 @@ fn waiting(db: &Db<'_>, summary: &ExecutionSummary, run: &Recovered) -> Result<O
     {
         reasons.push(match timer.purpose {
             Purpose::Backoff => again(&timer, &history(&runs::history(db, summary.run, HISTORY)?)),
+            _ if timer.state == MONITOR => format!(
+                "the machines of a zone to be watched before the next one is begun, until {}",
+                timer.at.strftime("%Y-%m-%d %H:%M:%S UTC")
+            ),
             _ => format!("the clock, until {}", timer.at),
         });
     }

@@ -30,6 +30,7 @@ pub enum Kind {
     Unprocessable,
     Internal,
     Unavailable,
+    Busy,
 }
 
 impl Kind {
@@ -72,6 +73,11 @@ impl Kind {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "unavailable",
                 "A part of the platform cannot be reached",
+            ),
+            Self::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "Too much is asked at once",
             ),
         }
     }

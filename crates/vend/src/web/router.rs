@@ -13,7 +13,10 @@ use axum::{
 };
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi as _;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt as _},
+    routes,
+};
 
 use super::{
     alarms, approvals, apps, artifacts, audit, builders, console, deployments, doors, drawings, environments,
@@ -85,7 +88,7 @@ fn operations() -> OpenApiRouter<State> {
         .routes(routes!(deployments::pause))
         .routes(routes!(deployments::resume))
         .routes(routes!(deployments::abort))
-        .routes(routes!(alarms::list, alarms::receive))
+        .routes(routes!(alarms::list, alarms::receive).layer(DefaultBodyLimit::max(alarms::MAX_ALERTS_BYTES)))
         .routes(routes!(alarms::set, alarms::remove))
         .routes(routes!(alarms::ignore))
         .routes(routes!(hosts::list))

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    alarms::Pace,
     auth::Sessions,
     commands::{Commands, Sight},
     console::Seats,
@@ -22,6 +23,8 @@ use crate::git::remote::Remotes;
 const GIT_CALLS: usize = 16;
 /// Deliveries that are read at once: each may have 25 MiB in memory.
 const HOOK_CALLS: usize = 4;
+/// Posts of alerts that are read at once: each may have 4 MiB in memory, and several times that when it is read.
+const ALERT_CALLS: usize = 8;
 /// Histories that are read whole at once: each holds one of the store's readers for as long as it takes.
 const DRAWINGS: usize = 2;
 /// States that are tested at once: each computes for as long as its budgets let it.
@@ -70,6 +73,8 @@ pub struct Inner {
     pub tasks: TaskTracker,
     pub git_calls: Semaphore,
     pub hook_calls: Semaphore,
+    pub alert_calls: Semaphore,
+    pub pace: Pace,
     pub seats: Arc<Seats>,
     pub drawings: Semaphore,
     /// Shared with tests that go on though nobody waits for them any more.
@@ -104,6 +109,8 @@ impl State {
             tasks,
             git_calls: Semaphore::new(GIT_CALLS),
             hook_calls: Semaphore::new(HOOK_CALLS),
+            alert_calls: Semaphore::new(ALERT_CALLS),
+            pace: Pace::default(),
             seats: Arc::default(),
             drawings: Semaphore::new(DRAWINGS),
             tests: Arc::new(Semaphore::new(TESTS)),

@@ -1,6 +1,7 @@
 //! The room as its callers see it: a real store, real git, real sockets; only the engine behind [`super::Commands`]
 //! is one that writes down what it was asked.
 
+mod alarms;
 mod artifacts;
 mod authorization;
 mod client;

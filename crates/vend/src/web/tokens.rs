@@ -8,7 +8,7 @@ use axum::{
 use jiff::SignedDuration;
 use model::{
     Secret, TenantName,
-    policy::{Action, Principal, decide},
+    policy::{Action, Principal, Role, decide},
     wire::{CreatedToken, NewToken, Page, Session, Token, Whoami},
 };
 
@@ -70,6 +70,14 @@ pub async fn create(
 ) -> Result<(StatusCode, Json<CreatedToken>), Refusal> {
     let tenant = new.tenant.as_ref();
     caller.may(needed(tenant), tenant, "tenant")?;
+    if new.role == Role::Monitor && tenant.is_none() {
+        return Err(
+            Refusal::invalid("a monitor tells the alarms of one tenant, and none was named").next(format!(
+                "vend tokens create {} --role monitor --tenant TENANT",
+                new.name
+            )),
+        );
+    }
     let actor = actor(&new.name)?;
     let by = state.by(&caller.0);
     let expires_at = match new

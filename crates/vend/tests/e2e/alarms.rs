@@ -62,6 +62,13 @@ fn an_alarm_takes_a_release_back_and_lets_none_begin_until_it_is_well() {
     let number = platform.push(&app.copy, &stage.app, "dev");
     stage.at_step(1);
     stage.meets(&["one", "two"]);
+    let shown = platform.json(&["executions", "list", &stage.dev]);
+    let waits = shown["items"][0]["waiting"].as_str().unwrap_or_default();
+    assert!(
+        waits.contains("v3 to be watched with 30 % of the traffic, until ")
+            && waits.ends_with("(step 1 of 1)"),
+        "{shown:#}"
+    );
     stage.alarm("alarm");
     let push = platform.ended(&stage.app, number);
     stage.is_stopped(

@@ -5,6 +5,7 @@ use crate::platform::{Copy, Platform, can_run};
 const VEND_YAML: &str = "app: shop
 host: { health: { path: /, interval: 1s, timeout: 1s } }
 deploy: { keep_old: 10m }
+scaling: { min: 1, max: 3 }
 environments:
   dev: { branch: dev }
   production:
@@ -36,6 +37,14 @@ fn a_push_goes_live_is_changed_rolled_back_scaled_and_destroyed() {
     platform.succeeds(&["rollback", &dev]);
     assert_eq!(platform.get(&host, "/"), (200, "one\n".into()));
 
+    let refused = platform.try_vend(&["scale", &dev, "4"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success()
+            && said.contains("has 3 hosts at most, and 4 were asked for")
+            && said.contains(&format!("vend scale {dev} 3")),
+        "{said}"
+    );
     platform.succeeds(&["scale", &dev, "3"]);
     let hosts = platform.json(&["hosts", "list", &dev]);
     let serving = hosts["items"]

@@ -99,8 +99,9 @@ pub struct App {
 impl App {
     pub fn new(deploy: &str, hosts: u32) -> Self {
         let vend_yaml = format!(
-            "app: shop\n{HOST}\ndeploy: {{ keep_old: 2s, drain: 5s, {deploy} }}\nscaling: {{ min: {hosts} }}\n\
-             environments:\n  dev: {{ branch: dev }}\n"
+            "app: shop\n{HOST}\ndeploy: {{ keep_old: 2s, drain: 5s, {deploy} }}\nscaling: {{ min: {hosts}, max: {most} }}\n\
+             environments:\n  dev: {{ branch: dev }}\n",
+            most = hosts.max(3)
         );
         let copy = Copy::new("none", &vend_yaml);
         std::fs::remove_file(copy.directory.path().join("Procfile")).unwrap();
@@ -444,10 +445,7 @@ fn in_place_on_the_only_host_lets_requests_wait() {
     let impossible = app
         .vend_yaml
         .replace("strategy: in-place", "strategy: in-place, minimum_healthy: 1");
-    app.copy.write(
-        "vend.yaml",
-        impossible.replace("{ min: 1 }", "{ min: 1, max: 2 }"),
-    );
+    app.copy.write("vend.yaml", impossible);
     app.says("three");
     let number = platform.push(&app.copy, &stage.app, "dev");
     let push = platform.ended(&stage.app, number);

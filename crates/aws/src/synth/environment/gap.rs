@@ -13,6 +13,10 @@ use crate::synth::Error;
 /// Source: "Health check settings" of the Application Load Balancer guide, matcher.
 const CODES: std::ops::RangeInclusive<u16> = 200..=499;
 
+/// Alarms that CodeDeploy takes for a deployment group.
+/// <https://docs.aws.amazon.com/codedeploy/latest/APIReference/API_AlarmConfiguration.html>
+const ALARMS: usize = 10;
+
 /// Refuses what would be believed to be done and is not.
 pub(super) fn refuse(scope: &Scope<'_>) -> Result<(), Error> {
     let said = |key: &str, why: &str| {
@@ -37,6 +41,16 @@ pub(super) fn refuse(scope: &Scope<'_>) -> Result<(), Error> {
             "build.image",
             "builds run in AWS's standard image: say `image: standard` for this environment",
         );
+    }
+    let named = deploy.alarms.as_ref().map_or(0, |alarms| alarms.names.len());
+    let made = super::alarm::of_deployments(scope).len();
+    if !scope.is_container() && named + made > ALARMS {
+        let most = ALARMS - made;
+        let why = format!(
+            "CodeDeploy takes {ALARMS} alarms for a deployment group, of which {made} are made here, and {named} are named: name {most} \
+             at most, one of them composite if need be"
+        );
+        return said("deploy.alarms.names", &why);
     }
     let is_found = |path: &camino::Utf8PathBuf| path == "appspec.yml";
     if !scope.is_container() && !deploy.appspec.as_ref().is_some_and(is_found) {
@@ -98,6 +112,10 @@ pub(super) fn notes(scope: &Scope<'_>) -> Vec<String> {
     note(
         alarms.is_some_and(|alarms| alarms.stale_after.is_some()),
         "`deploy.alarms.stale_after`: CloudWatch measures by itself, and its alarms say what becomes of missing data",
+    );
+    note(
+        alarms.is_some(),
+        "`deploy.alarms.names`: one that CloudWatch does not know in this region and account hinders nothing there, and nobody says so",
     );
     note(
         alarms.is_some() && scope.is_container(),

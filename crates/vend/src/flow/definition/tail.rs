@@ -10,6 +10,9 @@ use serde_json::{Map, Value, json};
 
 use super::{HOUR, Stage, add as put, retry, task};
 
+/// The wait after a zone.
+pub const MONITOR: &str = "Monitor";
+
 /// Nobody holds a deployment longer; then it goes back.
 const HELD: i64 = 7 * 24 * HOUR;
 
@@ -69,9 +72,9 @@ fn by_zones(states: &mut Map<String, Value>, environment: &Environment) {
         return;
     }
     chain(states, &[MACHINES], "Zones");
-    choose(states, "Zones", &[("$.deployed.more", "Monitor")], RECORD.name);
+    choose(states, "Zones", &[("$.deployed.more", MONITOR)], RECORD.name);
     states.insert(
-        "Monitor".into(),
+        MONITOR.into(),
         json!({ "Type": "Wait", "SecondsPath": "$.deployed.monitor_s", "Next": HOLD.name }),
     );
     chain(states, &[HOLD], MACHINES.name);

@@ -162,7 +162,7 @@ async fn what_begins_is_said_to_begin() {
         (
             format!("/v1/deployments/{id}/abort"),
             json!({}),
-            format!("{id} is being stopped, and what it did undone"),
+            format!("{id} is being stopped; what it did is undone: v1 goes"),
         ),
         (
             format!("{environment}/scale"),

@@ -1,0 +1,143 @@
+//! How often somebody may tell of alarms: each token by itself, so that one that goes wild fills neither the ledger nor
+//! the one writer of the store.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use model::{TenantName, alarm::Alarm, policy::Principal};
+
+use crate::web::refusal::{Kind, Refusal};
+
+/// What is told, and each change that goes on record for it, is worth so much time.
+const EACH: SignedDuration = SignedDuration::from_secs(1);
+/// So much of it may be spent at once: Alertmanager tells of all groups in the same moment.
+const AT_ONCE: SignedDuration = SignedDuration::from_secs(600);
+/// Tokens that are remembered although they have nothing to wait for.
+const REMEMBERED: usize = 1000;
+
+/// Tokens of two tenants may have the same name.
+type Teller = (Option<TenantName>, String);
+
+/// Until when each has spent its time.
+#[derive(Debug, Default)]
+pub struct Pace(Mutex<HashMap<Teller, Timestamp>>);
+
+impl Pace {
+    /// Refuses when too much was told of late. As a failure of the platform, after which Alertmanager tries again: it takes
+    /// 429 for the last word.
+    pub fn admit(&self, who: &Principal, now: Timestamp) -> Result<(), Refusal> {
+        let ahead = self.spend(who, now, 1, AT_ONCE);
+        ahead.map_err(|wait| {
+            let seconds = wait.as_secs().saturating_add(1);
+            Refusal::new(
+                Kind::Busy,
+                format!(
+                    "{} tells of alarms too often: nothing of it is taken for {seconds} s",
+                    who.actor
+                ),
+            )
+            .next("tell what changes, and repeat the rest every few minutes")
+        })
+    }
+
+    /// Counts what was changed, of all that was written at that time.
+    pub fn pay(&self, who: &Principal, at: Timestamp, written: &[Alarm]) {
+        let changes = written.iter().filter(|alarm| alarm.since == at).count();
+        let changes = i32::try_from(changes).unwrap_or(i32::MAX);
+        let _ = self.spend(who, at, changes, SignedDuration::MAX);
+    }
+
+    /// How long it has to wait, when it has spent more than `most`.
+    fn spend(
+        &self,
+        who: &Principal,
+        now: Timestamp,
+        parts: i32,
+        most: SignedDuration,
+    ) -> Result<(), SignedDuration> {
+        let mut spent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if spent.len() > REMEMBERED {
+            spent.retain(|_, until| *until > now);
+        }
+        let teller = (who.tenant.clone(), who.actor.clone());
+        let until = spent.get(&teller).map_or(now, |until| (*until).max(now));
+        let over = until.duration_since(now).saturating_sub(most);
+        if over >= SignedDuration::ZERO {
+            return Err(over);
+        }
+        let after = until.saturating_add(EACH.saturating_mul(parts));
+        spent.insert(teller, after.unwrap_or(until));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{alarm::AlarmState, policy::Role};
+
+    use super::*;
+
+    fn who(actor: &str, tenant: &str) -> Principal {
+        Principal {
+            actor: actor.to_owned(),
+            role: Role::Monitor,
+            tenant: Some(tenant.parse().unwrap()),
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn one_that_tells_all_the_time_waits_and_others_do_not() {
+        let (pace, wild) = (Pace::default(), who("token:wild", "acme"));
+        for _ in 0..600 {
+            assert!(pace.admit(&wild, at(1000)).is_ok());
+        }
+        let refused = pace.admit(&wild, at(1000)).unwrap_err();
+        assert_eq!(refused.kind, Kind::Busy);
+        for other in [who("token:other", "acme"), who("token:wild", "other")] {
+            assert!(pace.admit(&other, at(1000)).is_ok());
+        }
+        // A second gives one back.
+        assert!(pace.admit(&wild, at(1001)).is_ok());
+        assert!(pace.admit(&wild, at(1001)).is_err());
+    }
+
+    #[test]
+    fn what_goes_on_record_counts_too() {
+        let (pace, flaps) = (Pace::default(), who("token:flaps", "acme"));
+        let changed = Alarm {
+            name: "errors".parse().unwrap(),
+            state: AlarmState::Ok,
+            reason: None,
+            since: at(1000),
+            told_at: at(1000),
+            told_by: flaps.actor.clone(),
+            ignored: None,
+        };
+        let same = Alarm {
+            since: at(0),
+            ..changed.clone()
+        };
+        pace.pay(&flaps, at(1000), &vec![same; 599]);
+        assert!(pace.admit(&flaps, at(1000)).is_ok());
+        pace.pay(&flaps, at(1000), &vec![changed; 599]);
+        assert!(pace.admit(&flaps, at(1000)).is_err());
+        assert!(pace.admit(&flaps, at(1001)).is_ok());
+    }
+
+    #[test]
+    fn those_that_wait_for_nothing_are_forgotten() {
+        let pace = Pace::default();
+        for number in 0..5000 {
+            let one = who(&format!("token:{number}"), "acme");
+            pace.admit(&one, at(number * 10)).unwrap();
+        }
+        assert!(pace.0.lock().unwrap().len() <= REMEMBERED + 1);
+    }
+}
