@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use model::{
@@ -80,12 +80,13 @@ impl Db<'_> {
     }
 
     /// The alarms of which one teller says that they ring.
-    fn rung_by(&self, tenant: &TenantName, teller: Digest) -> Result<Vec<AlarmName>, Error> {
-        self.all(
+    fn rung_by(&self, tenant: &TenantName, teller: Digest) -> Result<BTreeSet<AlarmName>, Error> {
+        let names = self.all(
             "SELECT name FROM alarm_rings WHERE tenant_id = ?1 AND teller = ?2",
             params![self.tenant_key(tenant)?, Hash(teller)],
             |row| row.parsed("name"),
-        )
+        )?;
+        Ok(names.into_iter().collect())
     }
 }
 
@@ -122,10 +123,11 @@ impl Tx<'_> {
     /// that it is.
     pub fn hear_alarms(&self, tenant: &TenantName, told: &Told, by: &By) -> Result<Heard, Error> {
         let teller = Digest::of(&told.teller);
+        let rung = self.rung_by(tenant, teller)?;
         let mut alarms = told.alarms.clone();
         if told.is_all {
-            for name in self.rung_by(tenant, teller)? {
-                alarms.entry(name).or_insert((AlarmState::Ok, None));
+            for name in &rung {
+                alarms.entry(name.clone()).or_insert((AlarmState::Ok, None));
             }
         }
         let mut room = MOST.saturating_sub(self.count_of("alarms", tenant)?);
@@ -144,8 +146,13 @@ impl Tx<'_> {
                 AlarmState::Ok => self.unring(tenant, &name, teller, reason, by)?,
                 AlarmState::Alarm => {
                     let rings = self.write_alarm(tenant, &name, state, reason, by)?;
-                    let counted = if ringers > 0 { teller } else { Digest::of("") };
-                    ringers = ringers.saturating_sub(1);
+                    let is_new = !rung.contains(&name);
+                    let counted = if is_new && ringers == 0 {
+                        Digest::of("")
+                    } else {
+                        teller
+                    };
+                    ringers = ringers.saturating_sub(u64::from(is_new));
                     self.ring(tenant, &name, counted, reason)?;
                     if counted != teller {
                         heard.uncounted.push(name);

@@ -1,10 +1,12 @@
 //! Alarms of somebody's monitoring: one that rings ends a deployment in the middle, and lets none begin.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::{
     load::Load,
-    platform::{Platform, can_run},
+    platform::{Platform, can_run, eventually},
     strategies::{App, Stage, nothing_was_lost},
 };
 
@@ -62,13 +64,12 @@ fn an_alarm_takes_a_release_back_and_lets_none_begin_until_it_is_well() {
     let number = platform.push(&app.copy, &stage.app, "dev");
     stage.at_step(1);
     stage.meets(&["one", "two"]);
-    let shown = platform.json(&["executions", "list", &stage.dev]);
-    let waits = shown["items"][0]["waiting"].as_str().unwrap_or_default();
-    assert!(
-        waits.contains("v3 to be watched with 30 % of the traffic, until ")
-            && waits.ends_with("(step 1 of 1)"),
-        "{shown:#}"
-    );
+    eventually("it says what it waits for", Duration::from_secs(30), || {
+        let shown = platform.json(&["executions", "list", &stage.dev]);
+        let waits = shown["items"][0]["waiting"].as_str()?;
+        let what = "v3 to be watched with 30 % of the traffic, until ";
+        (waits.starts_with(what) && waits.ends_with("(step 1 of 1)")).then_some(())
+    });
     stage.alarm("alarm");
     let push = platform.ended(&stage.app, number);
     stage.is_stopped(

@@ -42,7 +42,7 @@ fn a_push_goes_live_is_changed_rolled_back_scaled_and_destroyed() {
     assert!(
         !refused.status.success()
             && said.contains("has 3 hosts at most, and 4 were asked for")
-            && said.contains(&format!("vend scale {dev} 3")),
+            && said.contains(&format!("scale {dev} 3")),
         "{said}"
     );
     platform.succeeds(&["scale", &dev, "3"]);

@@ -171,7 +171,10 @@ fn fits(spot: &Spot<'_>, group: &Group<'_>, hosts: u32) -> Result<(), Failure> {
     if (least..=most).contains(&hosts) {
         return Ok(());
     }
-    let what = format!("{} has between {least} and {most} hosts", spot.name());
+    let what = format!(
+        "{} has between {least} and {most} hosts, and {hosts} were asked for",
+        spot.name()
+    );
     Err(Failure::usage(what)
         .cause("`scaling` of vend.yaml says so")
         .next("change it there, then vend aws apply"))
