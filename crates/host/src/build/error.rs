@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn what_is_too_large_has_a_next_step() {
         let fault = Fault::from(Error::Tree(tree::Error::TooLarge("`a` has 9 bytes".to_owned())));
-        assert_eq!(fault.blame, model::port::Blame::Customer);
+        assert_eq!(fault.blame, Blame::Customer);
         assert!(fault.message.contains("`a` has 9 bytes"), "{}", fault.message);
         assert!(fault.next.is_some_and(|next| next.contains("pack them in parts")));
     }
