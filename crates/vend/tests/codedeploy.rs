@@ -388,24 +388,40 @@ fn a_bundle_of_another_kind_is_told_by_its_kind() {
 fn what_an_appspec_seems_to_say_is_warned_of() {
     let world = World::new();
     let target = world.path("target");
-    let appspec = format!(
-        "version: 0.0\nos: linux\nfiles: [{{ source: appspec.yml, destination: {0} }}]\n\
-         permissions: [{{ object: {0}, mode: 0755 }}]\n\
-         hooks: {{ AfterInstall: [{{ location: fail.sh, timeuot: 3 }}] }}\n",
-        target.display()
-    );
-    let bundle = world.bundle("bundle", &appspec);
-    for json in [&[][..], &["--json"]] {
-        let output = world.deploy(&bundle, "directory", json);
-        let said = match json {
-            [] => String::from_utf8_lossy(&output.stderr).into_owned(),
-            _ => {
-                let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-                report["warnings"].to_string()
+    let appspec = |mode: &str| {
+        format!(
+            "version: 0.0\nos: linux\nfiles: [{{ source: appspec.yml, destination: {0} }}]\n\
+             permissions: [{{ object: {0}, mode: {mode} }}]\n\
+             hooks: {{ AfterInstall: [{{ location: fail.sh, timeuot: 3 }}] }}\n",
+            target.display()
+        )
+    };
+    for (mode, parts) in [
+        (
+            "0644",
+            &["`mode: 0644` gives the mode", "`timeuot` is not a known key"][..],
+        ),
+        // 493 in decimal is no mode at all: the deployment fails in the agent's words, which do not say why.
+        ("0755", &["write `mode: \"0755\"`"]),
+    ] {
+        let bundle = world.bundle("bundle", &appspec(mode));
+        for json in [&[][..], &["--json"]] {
+            let output = world.deploy(&bundle, "directory", json);
+            let said = match json {
+                [] => [output.stderr, output.stdout]
+                    .map(|text| String::from_utf8(text).unwrap())
+                    .concat(),
+                _ => {
+                    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+                    let warnings = report["warnings"].as_array().into_iter().flatten();
+                    let messages = warnings.map(|warning| &warning["message"]);
+                    let all = messages.chain([&report["next"]]).filter_map(|text| text.as_str());
+                    all.collect::<Vec<_>>().join("\n")
+                }
+            };
+            for part in parts {
+                assert!(said.contains(part), "{part} is not in {said}");
             }
-        };
-        for part in ["`mode: 0755` gives the mode", "`timeuot` is not a known key"] {
-            assert!(said.contains(part), "{part} is not in {said}");
         }
     }
 }

@@ -145,7 +145,12 @@ pub async fn run(codedeploy: &Codedeploy, global: &Global) -> Outcome {
     if report.has_failed_in("DownloadBundle") {
         report.next = other_kind(codedeploy);
     }
-    report.warnings = warnings(&order);
+    let (errors, warnings): (Vec<_>, _) = problems(&order).into_iter().partition(Problem::is_error);
+    report.warnings = warnings;
+    if let Some(failure) = &report.failure {
+        let same = errors.into_iter().find(|error| error.message == failure.message);
+        report.next = report.next.or(same.and_then(|error| error.help));
+    }
     if global.json {
         global.output().show(&report, |_| String::new());
     } else {
@@ -192,19 +197,15 @@ fn other_kind(codedeploy: &Codedeploy) -> Option<String> {
     (!fits).then(|| format!("{} {what}: the same with --type {name}", clean(location)))
 }
 
-/// What `vend check` warns of in the appspec that was brought.
-fn warnings(order: &Order) -> Vec<Problem> {
+/// What `vend check` says of the appspec that was brought.
+fn problems(order: &Order) -> Vec<Problem> {
     let archive = order.current().archive();
     let names = order.appspec.iter().map(|name| name.as_str());
-    let names = names.chain(["appspec.yml", "appspec.yaml"]);
-    let read = |name: &str| Some((name.to_owned(), check::read(&archive.join(name)).ok()?));
-    let Some((name, bytes)) = names.filter_map(read).next() else {
-        return Vec::new();
-    };
-    let mut problems = spec::check_appspec(&name, &bytes).problems;
-    // What is wrong with it fails the deployment, in the agent's words.
-    problems.retain(|problem| !problem.is_error());
-    problems
+    let mut names = names.chain(["appspec.yml", "appspec.yaml"]);
+    let found = names.find_map(|name| Some((name, check::read(&archive.join(name)).ok()?)));
+    found.map_or_else(Vec::new, |(name, bytes)| {
+        spec::check_appspec(name, &bytes).problems
+    })
 }
 
 async fn deploy(order: &Order, events: &[String]) -> Report {
