@@ -6,12 +6,7 @@
 #[path = "codedeploy/world.rs"]
 mod world;
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::{Command, Output},
-};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use world::{World, pack, packed};
 

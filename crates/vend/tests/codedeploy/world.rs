@@ -8,7 +8,7 @@ use std::{
 };
 
 pub struct World {
-    directory: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
 }
 
 impl World {
