@@ -22,7 +22,7 @@ use super::{
     log::Log,
     reaper::{Exit, Reaper},
     sockets::Lent,
-    unit::{Restart, Unit},
+    unit::{KillMode, Restart, Unit},
 };
 
 use crate::now;
@@ -35,6 +35,9 @@ mod start;
 
 use launch::Main;
 pub use launch::{Collectors, Held, Left};
+
+/// Within which a service has to end whose name something else gets.
+const YIELD: Duration = Duration::from_secs(90);
 
 /// A service that runs this long has recovered from its crashes.
 const PEACE: Duration = Duration::from_secs(60);
@@ -108,6 +111,8 @@ pub enum Wish {
     /// That start cannot be, for this reason.
     Missed(String),
     Stop,
+    /// Its next stop ends all of it and within [`YIELD`], whatever its unit says: something else gets its name.
+    Yield,
     Restart,
     Reload,
     /// A signal for all of its processes, or for the main one alone.
@@ -343,6 +348,12 @@ impl Supervisor {
             }
             Wish::Stop => {
                 self.stop().await;
+                Ok(())
+            }
+            Wish::Yield => {
+                let unit = &mut self.definition.unit;
+                (unit.kill_mode, unit.kills) = (KillMode::All, true);
+                unit.stop_timeout = unit.stop_timeout.min(YIELD);
                 Ok(())
             }
             Wish::Restart => {

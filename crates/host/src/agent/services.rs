@@ -208,14 +208,16 @@ impl Services {
     }
 
     /// A service that was stopped is looked after no longer.
-    fn forget(&self, name: &str) {
+    async fn forget(&self, name: &str) {
         let entry = {
             let mut registry = self.lock();
             registry.order.retain(|other| other != name);
             registry.entries.remove(name)
         };
-        // Who still asks it for something is answered; then its supervisor ends.
-        drop(entry);
+        // Somebody may have started it since. Who still asks it for something is answered; then its supervisor ends.
+        if let Some(entry) = entry {
+            let _ = entry.handle.ask(Wish::Stop).await;
+        }
     }
 
     /// Keeps a daemon running, restarting it if its definition is another than before.
@@ -269,17 +271,10 @@ impl Services {
         &self.layout
     }
 
-    /// What has the name as something else ends first, as what it is: of two with one name only one would be known.
     async fn define(&self, definition: Definition) -> Result<Handle, String> {
         self.peace().await;
+        self.make_way(&definition).await?;
         let name = &definition.unit.name;
-        match self.status(name) {
-            Some(status) if status.origin != definition.origin => {
-                self.stop(&format!("{name}.service")).await?;
-                self.forget(name);
-            }
-            _ => {}
-        }
         let known = self.lock().entries.get(name).map(|entry| entry.handle.clone());
         match known {
             Some(handle) => {
@@ -288,6 +283,22 @@ impl Services {
             }
             None => Ok(self.adopt(definition, None)),
         }
+    }
+
+    /// What has the name as something else, or runs under it as an alias, ends first, as what it is: of two with one name only
+    /// one would be known.
+    async fn make_way(&self, definition: &Definition) -> Result<(), String> {
+        let name = &definition.unit.name;
+        let alias = self.units.canonical(&format!("{name}.service"));
+        for other in [name, short(&alias)] {
+            let known = self.lock().entries.get(other).map(|entry| entry.handle.clone());
+            if let Some(handle) = known.filter(|handle| handle.status().origin != definition.origin) {
+                handle.ask(Wish::Yield).await?;
+                self.stop(&format!("{other}.service")).await?;
+                self.forget(other).await;
+            }
+        }
+        Ok(())
     }
 
     fn adopt(&self, definition: Definition, left: Option<Left>) -> Handle {

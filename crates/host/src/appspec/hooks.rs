@@ -240,13 +240,11 @@ impl Hooks<'_> {
             (Some(_), Some(_)) => stderr,
             _ => None,
         };
-        let names = pipe.map(holders::of).unwrap_or_default();
+        let mask = Mask::new(self.secrets.iter().map(String::as_str));
+        let names = pipe.map(|pipe| holders::of(&pipe, &mask)).unwrap_or_default();
         match names.is_empty() {
             true => String::new(),
-            false => {
-                let mask = Mask::new(self.secrets.iter().map(String::as_str));
-                format!(", which {} left open", mask.conceal(&names.join(", ")))
-            }
+            false => format!(", which {} left open", names.join(", ")),
         }
     }
 

@@ -135,6 +135,8 @@ Description=The unit
 [Service]
 ExecStart=/bin/sh -c 'exec sleep 4712'
 ExecReload=/bin/true
+KillMode=none
+SendSIGKILL=no
 ExecStop=/bin/sh -c 'echo stopped by the unit >>/said'
 ";
 
@@ -174,7 +176,7 @@ async fn a_unit_and_a_process_of_one_name_follow_each_other() {
         let described = world.sh("systemctl show -p Description --value worker").await;
         assert_eq!(described.stdout, "The unit\n");
 
-        // No script stops the unit: what gets its name ends it, and as the unit says.
+        // No script stops the unit: what gets its name ends it, by its own words, and also where these leave something.
         world.configure(&[WORKER]).await;
         procfile(&world, number + 1).await;
         assert_eq!(world.counts().await, "1,0,", "after {verb}");

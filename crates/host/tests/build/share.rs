@@ -57,8 +57,9 @@ pub async fn ten_apps_share_their_base_on_disk_and_in_memory(world: &World) {
         assert_eq!(resident(&file), 0, "nobody has it in memory");
         let baked = world.oven.bake(&world.ticket(), &order).await.unwrap();
         assert!(!baked.reused && baked.layers[0].key == base.key);
-        // Read through this app's own mounts, the pages are those of the one file that all have.
-        assert!(resident(&file) >= fs::metadata(&file).unwrap().len());
+        // Read through this app's own mounts, the pages are those of the one file that all have. Not of all of it: a machine may
+        // take pages back that it thinks cold (DAMON does at once, where others of the same region are).
+        assert!(resident(&file) > 0);
         let seen = fs::read_to_string(world.layers.files(&baked.layers[1].key).join("inode")).unwrap();
         assert_eq!(seen.trim(), inode.to_string());
     }

@@ -21,7 +21,7 @@ const MOST_RINGS: u64 = 10_000;
 /// What one teller says of alarms.
 #[derive(Debug, Clone)]
 pub struct Told {
-    /// What it is called, such as the key of a group of Alertmanager's. Empty: nobody in particular, as by hand.
+    /// What of all that this one tells of it is about, such as the key of a group of Alertmanager's.
     pub teller: String,
     /// Of alarms that are not named it says that they do not ring.
     pub is_all: bool,
@@ -90,6 +90,11 @@ impl Db<'_> {
     }
 }
 
+/// Who tells by hand, as a teller: no text has this digest.
+fn by_hand() -> Digest {
+    Digest::from_bytes([0; 32])
+}
+
 impl Tx<'_> {
     /// Keeps how an alarm is, as somebody says by hand: that it is well holds for all who said otherwise.
     pub fn set_alarm(
@@ -108,7 +113,7 @@ impl Tx<'_> {
         }
         let written = self.write_alarm(tenant, name, state, reason, by)?;
         match state {
-            AlarmState::Alarm => self.ring(tenant, name, Digest::of(""), reason)?,
+            AlarmState::Alarm => self.ring(tenant, name, by_hand(), reason)?,
             AlarmState::Ok => {
                 self.run(
                     "DELETE FROM alarm_rings WHERE tenant_id = ?1 AND name = ?2",
@@ -122,7 +127,8 @@ impl Tx<'_> {
     /// Keeps what one teller says of several. An alarm rings while anybody says so, and is well when the last of them says
     /// that it is.
     pub fn hear_alarms(&self, tenant: &TenantName, told: &Told, by: &By) -> Result<Heard, Error> {
-        let teller = Digest::of(&told.teller);
+        // Two that measure may call their groups the same.
+        let teller = Digest::of_parts([by.actor.as_str(), told.teller.as_str()]);
         let rung = self.rung_by(tenant, teller)?;
         let mut alarms = told.alarms.clone();
         if told.is_all {
@@ -147,11 +153,7 @@ impl Tx<'_> {
                 AlarmState::Alarm => {
                     let rings = self.write_alarm(tenant, &name, state, reason, by)?;
                     let is_new = !rung.contains(&name);
-                    let counted = if is_new && ringers == 0 {
-                        Digest::of("")
-                    } else {
-                        teller
-                    };
+                    let counted = if is_new && ringers == 0 { by_hand() } else { teller };
                     ringers = ringers.saturating_sub(u64::from(is_new));
                     self.ring(tenant, &name, counted, reason)?;
                     if counted != teller {

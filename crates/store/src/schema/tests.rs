@@ -68,10 +68,10 @@ fn baked(image: Digest) -> Baked {
     }
 }
 
-/// The database as that version made it.
-fn before(dir: &Utf8Path, keys: &Keys) -> Connection {
+/// The database as the version before this migration made it.
+fn before(step: &str, dir: &Utf8Path, keys: &Keys) -> Connection {
     let mut connection = open(&dir.join(FILE)).unwrap();
-    let first = STEPS.iter().position(|step| *step == FIRST).unwrap();
+    let first = STEPS.iter().position(|own| *own == step).unwrap();
     let steps = STEPS[..first].iter().map(|step| M::up(step));
     Migrations::from_iter(steps).to_latest(&mut connection).unwrap();
     crate::vault::prepare(&connection, keys).unwrap();
@@ -191,7 +191,7 @@ async fn a_filled_database_means_the_same_after_the_newest_migrations() {
     let directory = tempfile::tempdir().unwrap();
     let dir = Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap();
     let keys = Keys::open(&dir, true).unwrap();
-    let connection = before(&dir, &keys);
+    let connection = before(FIRST, &dir, &keys);
     fill(&connection, &keys);
     drop(connection);
     let store = Store::open(&dir).unwrap();
@@ -268,4 +268,35 @@ fn images(db: &Db<'_>, own: &Place, other: &Place) {
         );
     }
     assert_eq!(db.image_origins(&shared, None).unwrap().len(), 2);
+}
+
+/// Who said that an alarm rings was not kept once: nobody who tells of it for the first time silences it.
+#[tokio::test]
+async fn what_rang_before_it_was_known_by_whom_rings_until_somebody_says_by_hand_that_it_is_well() {
+    use model::alarm::AlarmState;
+    const TELLERS: &str = include_str!("../../migrations/37-alarms-by-teller.sql");
+
+    let directory = tempfile::tempdir().unwrap();
+    let dir = Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap();
+    let keys = Keys::open(&dir, true).unwrap();
+    let connection = before(TELLERS, &dir, &keys);
+    let tenant = "INSERT INTO tenants VALUES (1, 'acme', 0, 'person:op')";
+    connection.execute(tenant, []).unwrap();
+    let alarm = "INSERT INTO alarms VALUES (1, 'errors', 'alarm', '7 %', 0, 0, 'token:east', NULL, NULL)";
+    connection.execute(alarm, []).unwrap();
+    drop(connection);
+    let store = Store::open(&dir).unwrap();
+    let write = store.write(|tx| {
+        let (tenant, name) = ("acme".parse().unwrap(), "errors".parse().unwrap());
+        let by = crate::By::new("token:west", at(1));
+        let west = crate::Told {
+            teller: "west".into(),
+            is_all: true,
+            alarms: [("errors".parse().unwrap(), (AlarmState::Ok, None))].into(),
+        };
+        tx.hear_alarms(&tenant, &west, &by)?;
+        assert_eq!(tx.alarm(&tenant, &name)?.state, AlarmState::Alarm);
+        tx.set_alarm(&tenant, &name, AlarmState::Ok, None, &by)
+    });
+    assert_eq!(write.await.unwrap().state, AlarmState::Ok);
 }

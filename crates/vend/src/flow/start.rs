@@ -294,21 +294,25 @@ fn refuse_number(db: &Db<'_>, place: &Place, hosts: u32, moves: bool) -> Result<
         true => db.environment(place)?.spec.map(|spec| spec.scaling),
         false => None,
     };
-    match outside(place, hosts, live.into_iter().chain(arriving)) {
+    let has = db.environment(place)?.desired;
+    match outside(place, hosts, has, live.into_iter().chain(arriving)) {
         Some((message, next)) => Err(refusal(message, Some(next))),
         None => Ok(()),
     }
 }
 
-/// Why none of these allows so many hosts, and what does.
+/// Why none of these allows so many hosts, and what does. `has`: those that were asked for before, perhaps when more were
+/// allowed; they may stay, or become fewer.
 fn outside(
     place: &Place,
     hosts: u32,
+    has: Option<u32>,
     allowed: impl Iterator<Item = spec::Scaling>,
 ) -> Option<(String, String)> {
     let allowed: Vec<spec::Scaling> = allowed.collect();
     let spec::Scaling { min, max } = *allowed.last()?;
-    if allowed.iter().any(|own| (own.min..=own.max).contains(&hosts)) {
+    let most = |own: &spec::Scaling| own.max.max(has.unwrap_or_default());
+    if allowed.iter().any(|own| (own.min..=most(own)).contains(&hosts)) {
         return None;
     }
     let (bound, key, word) = match hosts > max {
@@ -515,13 +519,18 @@ mod tests {
             ),
             (9, vec![], None),
         ] {
-            let found = outside(&place, hosts, allowed.into_iter());
+            let found = outside(&place, hosts, None, allowed.into_iter());
             match (&found, said) {
                 (Some((message, next)), Some((what, how))) => {
                     assert!(message.contains(what) && next.contains(how), "{hosts}: {found:?}");
                 }
                 _ => assert_eq!(found.is_some(), said.is_some(), "{hosts}: {found:?}"),
             }
+        }
+        // As many as before, when more were allowed, or fewer.
+        for (hosts, is_refused) in [(1, true), (2, false), (7, false), (8, true)] {
+            let found = outside(&place, hosts, Some(7), [of(2, 4)].into_iter());
+            assert_eq!(found.is_some(), is_refused, "{hosts}: {found:?}");
         }
     }
 }

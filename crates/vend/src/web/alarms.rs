@@ -3,8 +3,11 @@
 mod alerts;
 mod pace;
 
+use std::time::Duration;
+
 use axum::{
     Json,
+    body::{Body, to_bytes},
     extract::{FromRequest as _, Request, State as Held},
 };
 use jiff::SignedDuration;
@@ -13,13 +16,14 @@ use model::{
     policy::{self, Action},
     wire::{Alarm, Alerts, AlertsTaken, Ignoring, NewAlarm, Page},
 };
+use tokio::time::timeout;
 
 pub use pace::Pace;
 
 use super::{
     auth::Caller,
     input::{self, Paging, Path, Query},
-    refusal::Refusal,
+    refusal::{Kind, Refusal},
     scope::keyed,
     state::State,
 };
@@ -29,6 +33,8 @@ const REASON: usize = 500;
 const WEEK_S: u32 = 7 * 24 * 3600;
 /// Of a post of alerts: a group of Alertmanager's may have thousands.
 pub const MAX_ALERTS_BYTES: usize = 4 * 1024 * 1024;
+/// Within which it must be here, the wait for others of the tenant included.
+const READ: Duration = Duration::from_secs(10);
 
 /// The tenant and the alarm, if the caller may do `action` there.
 fn named(
@@ -112,8 +118,23 @@ pub async fn receive(
     caller.may(Action::Alarm, Some(&tenant), &format!("tenant `{tenant}`"))?;
     let by = state.by(&caller.0);
     state.pace.admit(&caller.0, by.at)?;
+    let (parts, body) = request.into_parts();
+    let turns = state.pace.readers(&tenant);
+    let reading = async {
+        let _turn = turns.acquire().await.expect("nobody closes it");
+        to_bytes(body, MAX_ALERTS_BYTES).await
+    };
+    let late = |_| {
+        Refusal::new(
+            Kind::Busy,
+            format!("the post was not here within {} s", READ.as_secs()),
+        )
+    };
+    let broken = |_| Refusal::new(Kind::TooLarge, "the post is over 4 MiB, or it broke off");
+    let bytes = timeout(READ, reading).await.map_err(late)?.map_err(broken)?;
     let (told, mut passed_over) = {
         let _turn = state.alert_calls.acquire().await.expect("nobody closes it");
+        let request = Request::from_parts(parts, Body::from(bytes));
         let input::Json(told) = input::Json::<Alerts>::from_request(request, &()).await?;
         alerts::read(told)
     };

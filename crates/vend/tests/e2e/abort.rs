@@ -254,6 +254,9 @@ fn in_place_a_deployment_is_ended_when_some_hosts_have_it() {
     stage.end();
 }
 
+/// What the script that hangs runs.
+const HANGS: &str = "sleep\x004711\x00";
+
 /// The script that hangs is that of the release before, on its hosts, where the new one takes the traffic from.
 #[test]
 fn a_deployment_is_ended_while_a_hook_of_the_old_hosts_hangs() {
@@ -284,11 +287,11 @@ fn a_deployment_is_ended_while_a_hook_of_the_old_hosts_hangs() {
     }
     app.says("two");
     let number = platform.push(&app.copy, &stage.app, "dev");
-    eventually("it hangs on an old host", MINUTE, || hung().then_some(()));
+    eventually("it hangs on an old host", MINUTE, || runs(HANGS).then_some(()));
     platform.vend(&["deploy", "abort", &stage.dev]);
     let push = platform.ended(&stage.app, number);
     assert_eq!(push["state"], "failed", "{push:#}");
-    eventually("no script goes on", MINUTE, || (!hung()).then_some(()));
+    eventually("no script goes on", MINUTE, || (!runs(HANGS)).then_some(()));
     for host in &old {
         std::fs::remove_file(inside(host).join("run/hang")).unwrap();
     }
@@ -317,11 +320,10 @@ pub fn inside(host: &str) -> std::path::PathBuf {
     .into()
 }
 
-/// Does a process run that the hook of the test starts, in whatever host?
-fn hung() -> bool {
-    let found = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
-        let line = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
-        (line == b"sleep\x004711\x00").then_some(())
-    });
-    found.count() > 0
+/// Does a process with this command line run, in whatever host?
+pub fn runs(line: &str) -> bool {
+    std::fs::read_dir("/proc").unwrap().any(|entry| {
+        let own = entry.map(|entry| std::fs::read(entry.path().join("cmdline")));
+        own.is_ok_and(|own| own.is_ok_and(|own| own == line.as_bytes()))
+    })
 }

@@ -1,6 +1,10 @@
 //! What comes in the middle of a deployment: a newer push, more hosts, a host that dies, somebody else who wants to go.
 
-use std::time::Duration;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -22,6 +26,21 @@ impl Stage<'_> {
             (self.deployment()["state"] == "Ready").then_some(())
         });
         number
+    }
+
+    /// Is a visitor given a cookie that leads back to the same host?
+    fn binds_visitors(&self) -> bool {
+        let mut stream = TcpStream::connect(self.platform.http()).unwrap();
+        let host = &self.host;
+        write!(
+            stream,
+            "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        answer.to_ascii_lowercase().contains("\r\nset-cookie: ")
     }
 
     /// The first deployment of a release, with what happened on its hosts.
@@ -244,24 +263,28 @@ fn going_back_restores_configuration_secrets_and_health_check() {
         std::io::Write::write_all(child.stdin.as_mut().unwrap(), value.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success());
     };
-    let with_secret = app
-        .vend_yaml
-        .replace("port: 8080,", "port: 8080, env: { LEVEL: \"{{secret:level}}\" },");
+    let with_secret = app.vend_yaml.replace(
+        "port: 8080,",
+        "port: 8080, traffic: { stickiness: { duration: 1d } }, env: { LEVEL: \"{{secret:level}}\" },",
+    );
     app.copy.write("vend.yaml", &with_secret);
     set("low");
     app.says("one");
     platform.release(&app.copy, &stage.app, "dev");
     assert_eq!(platform.get(&stage.host, "/").1, "one low\n");
+    assert!(stage.binds_visitors());
     set("high");
     app.copy.write(
         "vend.yaml",
         with_secret
             .replace("path: /health", "path: /")
-            .replace("drain: 5s", "drain: 3s"),
+            .replace("drain: 5s", "drain: 3s")
+            .replace("traffic: { stickiness: { duration: 1d } }, ", ""),
     );
     app.says("two");
     platform.release(&app.copy, &stage.app, "dev");
     assert_eq!(platform.get(&stage.host, "/").1, "two high\n");
+    assert!(!stage.binds_visitors());
 
     let plan = platform.json(&["rollback", &stage.dev, "--plan"]);
     let change = |name: &str| {
@@ -283,6 +306,7 @@ fn going_back_restores_configuration_secrets_and_health_check() {
 
     platform.succeeds(&["rollback", &stage.dev]);
     assert_eq!(platform.get(&stage.host, "/").1, "one low\n");
+    assert!(stage.binds_visitors());
     stage.end();
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::{
+    abort::runs,
     guestbook::Guestbook,
     load::Load,
     platform::{Copy, Platform, can_run, eventually},
@@ -84,6 +85,18 @@ fn a_migration_runs_once_whoever_dies_and_a_failing_one_keeps_the_release_away()
     assert_eq!(platform.get(&host, "/"), (200, "node died\n".to_owned()));
     assert_eq!(migration(&platform, &dev, 3)["state"], "failed");
 
+    // It has a time of its own, and nothing of it goes on after that.
+    copy.write("vend.yaml", VEND_YAML.replace("timeout: 2m", "timeout: 2s"));
+    copy.write("migrate.sh", "#!/bin/sh\nsleep 4712\n");
+    copy.says("four");
+    let push = platform.push(&copy, &app, "dev");
+    let push = platform.ended(&app, push);
+    let reason = push["reason"].as_str().unwrap_or_default();
+    assert_eq!(push["state"], "failed", "{push:#}");
+    assert!(reason.contains("failed to complete in 2 seconds"), "{push:#}");
+    assert!(!runs("sleep\x004712\x00"), "it goes on");
+    assert_eq!(platform.get(&host, "/"), (200, "node died\n".to_owned()));
+
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ledger.ndjson");
     platform.vend(&["audit", "export", file.to_str().unwrap()]);
@@ -95,7 +108,7 @@ fn a_migration_runs_once_whoever_dies_and_a_failing_one_keeps_the_release_away()
         lines.filter(|line| line.contains(&dev)).count()
     };
     let actions = ["migration.start", "migration.succeed", "migration.fail"];
-    assert_eq!(actions.map(own), [3, 2, 1]);
+    assert_eq!(actions.map(own), [4, 2, 2]);
     platform.vend(&["tenants", "delete", &tenant, "--yes"]);
 }
 

@@ -70,6 +70,8 @@ impl Server {
             ])
             .arg("--auth-root-socket-user=root")
             .arg(format!("--datadir={}", home.display()))
+            // Servers that are made at once do not meet in /tmp.
+            .env("TMPDIR", folder.path())
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -79,6 +81,7 @@ impl Server {
             .unwrap()
             .port();
         let child = Command::new(program)
+            .env("TMPDIR", folder.path())
             .args([
                 "--no-defaults",
                 "--user=root",

@@ -65,7 +65,7 @@ impl Supervisor {
                 match letter {
                     Some(Letter::Ask(ask)) => match ask.wish {
                         Wish::Start | Wish::Wake | Wish::Again => starters.push(ask.answer),
-                        Wish::Stop | Wish::Restart => break Err(Some(ask)),
+                        Wish::Stop | Wish::Yield | Wish::Restart => break Err(Some(ask)),
                         Wish::Define(definition) => {
                             defined = Some(*definition);
                             let _ = ask.answer.send(Ok(()));

@@ -198,7 +198,14 @@ impl Services {
     fn definition_of(&self, held: &Held) -> Result<Definition, String> {
         let gone = || "its definition is gone".to_owned();
         match held.origin {
-            Origin::Unit => self.read_definition(&format!("{}.service", held.name)),
+            // One whose file is gone goes on until it is stopped, too.
+            Origin::Unit => {
+                let file = self.read_definition(&format!("{}.service", held.name));
+                Ok(file.unwrap_or_else(|_| Definition {
+                    origin: Origin::Unit,
+                    ..self.unconfigured(&held.name)
+                }))
+            }
             Origin::Procfile => {
                 let configuration = self.lock().configuration.clone().unwrap_or_default();
                 // One that is in the Procfile no longer goes on until it is stopped.

@@ -61,7 +61,7 @@ impl Services {
             }
             let _ = handle.ask(Wish::Stop).await;
             if !self.is_process(&name) {
-                self.forget(&name);
+                self.forget(&name).await;
             }
         }
         stopped

@@ -149,6 +149,8 @@ async fn here(world: &World, row: &Build, order: &BuildOrder) -> Result<Option<B
     if !is_misplaced(&built, &wanted(order), &own) {
         return built.map(Some);
     }
+    // It may have begun there, and only its answer be lost.
+    world.node.stop_work(&row.ticket, "it is placed anew").await?;
     let ticket = row.ticket.clone();
     let taken = world.store.write(move |tx| tx.take_build(&ticket));
     taken.await.map_err(stored)?;

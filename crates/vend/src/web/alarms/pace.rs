@@ -3,11 +3,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use jiff::{SignedDuration, Timestamp};
 use model::{TenantName, alarm::Alarm, policy::Principal};
+use tokio::sync::Semaphore;
 
 use crate::web::refusal::{Kind, Refusal};
 
@@ -15,15 +16,24 @@ use crate::web::refusal::{Kind, Refusal};
 const EACH: SignedDuration = SignedDuration::from_secs(1);
 /// So much of it may be spent at once: Alertmanager tells of all groups in the same moment.
 const AT_ONCE: SignedDuration = SignedDuration::from_secs(600);
+/// So many that stay as they are cost as much as one that changes.
+const SAME: usize = 50;
+/// After the largest storm something is taken again within this time: what begins to fire then matters.
+const LONGEST: SignedDuration = SignedDuration::from_secs(60);
+/// Posts of one tenant that are read at once: who sends slowly keeps nobody else waiting.
+const READING: usize = 2;
 /// Tokens that are remembered although they have nothing to wait for.
 const REMEMBERED: usize = 1000;
 
 /// Tokens of two tenants may have the same name.
 type Teller = (Option<TenantName>, String);
 
-/// Until when each has spent its time.
 #[derive(Debug, Default)]
-pub struct Pace(Mutex<HashMap<Teller, Timestamp>>);
+pub struct Pace {
+    /// Until when each has spent its time.
+    spent: Mutex<HashMap<Teller, Timestamp>>,
+    readers: Mutex<HashMap<TenantName, Arc<Semaphore>>>,
+}
 
 impl Pace {
     /// Refuses when too much was told of late. As a failure of the platform, after which Alertmanager tries again: it takes
@@ -43,11 +53,25 @@ impl Pace {
         })
     }
 
+    /// Turns for a tenant's posts to be read.
+    pub fn readers(&self, tenant: &TenantName) -> Arc<Semaphore> {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those of tenants that are gone, too, when nobody has one.
+        readers.retain(|_, turns| Arc::strong_count(turns) > 1);
+        let own = readers.entry(tenant.clone());
+        Arc::clone(own.or_insert_with(|| Arc::new(Semaphore::new(READING))))
+    }
+
     /// Counts what was changed, of all that was written at that time.
     pub fn pay(&self, who: &Principal, at: Timestamp, written: &[Alarm]) {
         let changes = written.iter().filter(|alarm| alarm.since == at).count();
-        let changes = i32::try_from(changes).unwrap_or(i32::MAX);
-        let _ = self.spend(who, at, changes, SignedDuration::MAX);
+        let parts = changes + (written.len() - changes) / SAME;
+        let _ = self.spend(
+            who,
+            at,
+            i32::try_from(parts).unwrap_or(i32::MAX),
+            SignedDuration::MAX,
+        );
     }
 
     /// How long it has to wait, when it has spent more than `most`.
@@ -58,7 +82,7 @@ impl Pace {
         parts: i32,
         most: SignedDuration,
     ) -> Result<(), SignedDuration> {
-        let mut spent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         if spent.len() > REMEMBERED {
             spent.retain(|_, until| *until > now);
         }
@@ -69,7 +93,10 @@ impl Pace {
             return Err(over);
         }
         let after = until.saturating_add(EACH.saturating_mul(parts));
-        spent.insert(teller, after.unwrap_or(until));
+        let longest = now
+            .saturating_add(AT_ONCE)
+            .and_then(|until| until.saturating_add(LONGEST));
+        spent.insert(teller, after.unwrap_or(until).min(longest.unwrap_or(until)));
         Ok(())
     }
 }
@@ -124,11 +151,30 @@ mod tests {
             since: at(0),
             ..changed.clone()
         };
-        pace.pay(&flaps, at(1000), &vec![same; 599]);
+        pace.pay(&flaps, at(1000), &vec![same.clone(); 49]);
         assert!(pace.admit(&flaps, at(1000)).is_ok());
-        pace.pay(&flaps, at(1000), &vec![changed; 599]);
+        pace.pay(&flaps, at(1000), &vec![changed.clone(); 599]);
         assert!(pace.admit(&flaps, at(1000)).is_err());
         assert!(pace.admit(&flaps, at(1001)).is_ok());
+        // What stays as it is costs less, and is not for nothing. However much it was, a minute later something is taken.
+        let repeats = who("token:repeats", "acme");
+        pace.pay(&repeats, at(1000), &vec![same; 600 * SAME]);
+        assert!(pace.admit(&repeats, at(1000)).is_err());
+        pace.pay(&flaps, at(1000), &vec![changed; 9000]);
+        assert!(pace.admit(&flaps, at(1060)).is_err());
+        assert!(pace.admit(&flaps, at(1061)).is_ok());
+    }
+
+    #[test]
+    fn a_tenant_s_posts_wait_for_each_other_and_for_nobody_else_s() {
+        let pace = Pace::default();
+        let [acme, other] = ["acme", "other"].map(|name| name.parse().unwrap());
+        let turns = pace.readers(&acme);
+        let taken: Vec<_> = (0..READING).map(|_| turns.try_acquire().unwrap()).collect();
+        assert!(pace.readers(&acme).try_acquire().is_err());
+        assert!(pace.readers(&other).try_acquire().is_ok());
+        drop(taken);
+        assert!(pace.readers(&acme).try_acquire().is_ok());
     }
 
     #[test]
@@ -138,6 +184,6 @@ mod tests {
             let one = who(&format!("token:{number}"), "acme");
             pace.admit(&one, at(number * 10)).unwrap();
         }
-        assert!(pace.0.lock().unwrap().len() <= REMEMBERED + 1);
+        assert!(pace.spent.lock().unwrap().len() <= REMEMBERED + 1);
     }
 }
