@@ -280,7 +280,7 @@ async fn what_rang_before_it_was_known_by_whom_rings_until_somebody_says_by_hand
     let dir = Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap();
     let keys = Keys::open(&dir, true).unwrap();
     let connection = before(TELLERS, &dir, &keys);
-    let tenant = "INSERT INTO tenants VALUES (1, 'acme', 0, 'person:op')";
+    let tenant = "INSERT INTO tenants (id, name, created_at, created_by) VALUES (1, 'acme', 0, 'person:op')";
     connection.execute(tenant, []).unwrap();
     let alarm = "INSERT INTO alarms VALUES (1, 'errors', 'alarm', '7 %', 0, 0, 'token:east', NULL, NULL)";
     connection.execute(alarm, []).unwrap();
