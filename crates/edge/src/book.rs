@@ -50,6 +50,12 @@ impl Turn {
         self.left.extend(next.left);
         self.probed.extend(next.probed);
     }
+
+    /// Targets that were on their way out and are asked again stay.
+    pub fn rejoin(&self) {
+        let leaving = self.probed.iter().filter(|target| target.is_leaving());
+        leaving.for_each(|target| target.rejoin());
+    }
 }
 
 impl Book {

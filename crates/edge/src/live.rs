@@ -157,9 +157,7 @@ impl Keeper {
         self.log.read(|delta| {
             book.check(&delta)?;
             let turn = book.apply(&delta, 0);
-            for target in turn.probed.iter().filter(|target| target.is_leaving()) {
-                target.rejoin();
-            }
+            turn.rejoin();
             // Nothing of theirs is under way in this process.
             for (target, _) in turn.left {
                 target.leave(1);
@@ -288,9 +286,7 @@ impl Keeper {
             let version = book.version;
             (turn, Live { version, rules })
         };
-        for target in turn.probed.iter().filter(|target| target.is_leaving()) {
-            target.rejoin();
-        }
+        turn.rejoin();
         self.shared.live.store(Arc::new(live));
         self.shared.wanted.stir();
         // Only now: a worker that finds a target leaving looks again, and must then find the new table.

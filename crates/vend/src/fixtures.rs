@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 use model::{
-    HostId,
+    Digest, HostId, Ticket,
     port::{Commit, HostRole},
 };
-use store::{Host, HostState};
+use store::{Host, HostState, NewBuild};
 
 /// A commit of a branch of which only the branch matters.
 pub fn commit(branch: &str, at: Timestamp) -> Commit {
@@ -16,6 +16,19 @@ pub fn commit(branch: &str, at: Timestamp) -> Commit {
         branch: branch.into(),
         repository: String::new(),
         committed_at: at,
+    }
+}
+
+/// A build of `acme/shop/dev` that begins.
+pub fn new_build(ticket: &Ticket) -> NewBuild {
+    NewBuild {
+        ticket: ticket.clone(),
+        place: "acme/shop/dev".parse().expect("a place"),
+        execution: None,
+        commit: commit("dev", Timestamp::UNIX_EPOCH),
+        source: Digest::of("source"),
+        identifier: None,
+        log: None,
     }
 }
 

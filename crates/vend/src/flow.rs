@@ -57,7 +57,6 @@ mod zone;
 
 pub use deploy::{fault as lifecycle_fault, said};
 pub use judge::quantile_ms;
-
 pub use model::stage::shares;
 pub use provision::desired;
 pub use start::refuse_rollback;

@@ -195,14 +195,18 @@ impl Services {
         self.lock().entries.get(name).map(|entry| entry.handle.status())
     }
 
-    /// Waits until a service neither runs nor is about to.
-    pub async fn ended(&self, unit: &str) {
-        let handle = self
-            .lock()
+    /// How one that is known is reached, by its name or its unit's.
+    fn handle(&self, unit: &str) -> Option<Handle> {
+        let registry = self.lock();
+        registry
             .entries
             .get(short(unit))
-            .map(|entry| entry.handle.clone());
-        if let Some(handle) = handle {
+            .map(|entry| entry.handle.clone())
+    }
+
+    /// Waits until a service neither runs nor is about to.
+    pub async fn ended(&self, unit: &str) {
+        if let Some(handle) = self.handle(unit) {
             handle.ended().await;
         }
     }
@@ -275,8 +279,7 @@ impl Services {
         self.peace().await;
         self.make_way(&definition).await?;
         let name = &definition.unit.name;
-        let known = self.lock().entries.get(name).map(|entry| entry.handle.clone());
-        match known {
+        match self.handle(name) {
             Some(handle) => {
                 handle.ask(Wish::Define(Box::new(definition))).await?;
                 Ok(handle)
@@ -291,8 +294,10 @@ impl Services {
         let name = &definition.unit.name;
         let alias = self.units.canonical(&format!("{name}.service"));
         for other in [name, short(&alias)] {
-            let known = self.lock().entries.get(other).map(|entry| entry.handle.clone());
-            if let Some(handle) = known.filter(|handle| handle.status().origin != definition.origin) {
+            if let Some(handle) = self
+                .handle(other)
+                .filter(|handle| handle.status().origin != definition.origin)
+            {
                 handle.ask(Wish::Yield).await?;
                 self.stop(&format!("{other}.service")).await?;
                 self.forget(other).await;
@@ -464,16 +469,9 @@ fn guessed<'a>(name: &str, value: &'a str) -> Option<&'a str> {
 }
 
 fn daemon(order: &DaemonOrder) -> Definition {
-    let line = Line {
-        arguments: order.command.clone(),
-        ignore_failure: false,
-        named: false,
-        literal: true,
-        privileged: false,
-    };
     Definition {
         unit: Unit {
-            start: vec![line],
+            start: vec![Line::literal(order.command.clone())],
             user: order.user.clone(),
             directory: order.directory.as_ref().map(PathBuf::from),
             restart: Restart::Always,

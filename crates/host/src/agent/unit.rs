@@ -115,6 +115,19 @@ pub struct Line {
     pub privileged: bool,
 }
 
+impl Line {
+    /// A command as it is, which no unit file says: no variables are put in.
+    pub fn literal(arguments: Vec<String>) -> Self {
+        Self {
+            arguments,
+            ignore_failure: false,
+            named: false,
+            literal: true,
+            privileged: false,
+        }
+    }
+}
+
 /// A service unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {

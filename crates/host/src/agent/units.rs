@@ -209,13 +209,7 @@ fn owners(name: &str) -> Vec<String> {
 
 /// What systemd makes of a script: it is started and stopped by it, and nobody knows its processes.
 fn of_script(name: &str, script: &Path) -> Unit {
-    let line = |verb: &str| Line {
-        arguments: vec![script.to_string_lossy().into_owned(), verb.to_owned()],
-        ignore_failure: false,
-        named: false,
-        literal: true,
-        privileged: false,
-    };
+    let line = |verb: &str| Line::literal(vec![script.to_string_lossy().into_owned(), verb.to_owned()]);
     let text = bounded(script);
     let described = text
         .lines()

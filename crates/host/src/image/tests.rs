@@ -1,6 +1,19 @@
+use model::port::Commit;
+
 use super::*;
 
+/// The images of a node, and their layers.
+fn open(node: &Utf8Path) -> (Images, Layers) {
+    let layers = Layers::open(node).unwrap();
+    (Images::open(node, layers.clone()).unwrap(), layers)
+}
+
 fn layer(layers: &Layers, name: &str, parent: Option<Digest>) -> Digest {
+    layer_of(layers, name, parent, None)
+}
+
+/// One that was made for a commit.
+fn layer_of(layers: &Layers, name: &str, parent: Option<Digest>, commit: Option<Commit>) -> Digest {
     let key = Digest::of(name);
     let staging = layers.stage().unwrap();
     fs::write(staging.files().join(name), name).unwrap();
@@ -9,7 +22,7 @@ fn layer(layers: &Layers, name: &str, parent: Option<Digest>) -> Digest {
         parent,
         made_by: name.to_owned(),
         size_bytes: 1,
-        commit: None,
+        commit,
         created_at: Timestamp::UNIX_EPOCH,
         content: None,
         source: None,
@@ -29,8 +42,7 @@ fn far() -> Timestamp {
 fn several_keep_one_image_at_a_time() {
     let temporary = tempfile::tempdir().unwrap();
     let node = Utf8Path::from_path(temporary.path()).unwrap();
-    let layers = Layers::open(node).unwrap();
-    let images = Images::open(node, layers.clone()).unwrap();
+    let (images, layers) = open(node);
     for round in 0..20 {
         let base = layer(&layers, &format!("base {round}"), None);
         let keep = || images.keep(&[base], Timestamp::UNIX_EPOCH).unwrap();
@@ -46,8 +58,7 @@ fn several_keep_one_image_at_a_time() {
 fn a_bill_that_came_along_is_compared_and_fails_nothing() {
     let temporary = tempfile::tempdir().unwrap();
     let node = Utf8Path::from_path(temporary.path()).unwrap();
-    let layers = Layers::open(node).unwrap();
-    let images = Images::open(node, layers.clone()).unwrap();
+    let (images, layers) = open(node);
     let key = layer(&layers, "base", None);
     let image = images.keep(&[key], Timestamp::UNIX_EPOCH).unwrap();
     let to = node.join("layout");
@@ -90,12 +101,8 @@ fn an_image_that_is_taken_in_says_which_commit_it_was_made_for() {
     let temporary = tempfile::tempdir().unwrap();
     let root = Utf8Path::from_path(temporary.path()).unwrap();
     let [own, other, to] = ["own", "other", "layout"].map(|name| root.join(name));
-    let open = |node: &Utf8Path| {
-        let layers = Layers::open(node).unwrap();
-        (Images::open(node, layers.clone()).unwrap(), layers)
-    };
     let (images, layers) = open(&own);
-    let commit = model::port::Commit {
+    let commit = Commit {
         id: "0123456789abcdef0123456789abcdef01234567".to_owned(),
         author: "Ada <ada@acme.example>".to_owned(),
         message: "one line".to_owned(),
@@ -103,17 +110,8 @@ fn an_image_that_is_taken_in_says_which_commit_it_was_made_for() {
         repository: "http://git.example/acme/shop".to_owned(),
         committed_at: Timestamp::UNIX_EPOCH,
     };
-    let (base, key) = (layer(&layers, "base", None), Digest::of("top"));
-    let staging = layers.stage().unwrap();
-    fs::write(staging.files().join("top"), "top").unwrap();
-    let record = Record {
-        key,
-        parent: Some(base),
-        made_by: "install.sh".to_owned(),
-        commit: Some(commit.clone()),
-        ..layers.get(&base).unwrap().unwrap()
-    };
-    layers.publish(staging, &record).unwrap();
+    let base = layer(&layers, "base", None);
+    let key = layer_of(&layers, "top", Some(base), Some(commit.clone()));
     let image = images.keep(&[base, key], Timestamp::UNIX_EPOCH).unwrap();
     fs::create_dir(&to).unwrap();
     images.export(&image, &to, Packing::Plain, None).unwrap();
@@ -130,8 +128,7 @@ fn an_image_that_is_taken_in_says_which_commit_it_was_made_for() {
 fn images_stack_layers_and_keep_what_they_need() {
     let temporary = tempfile::tempdir().unwrap();
     let node = Utf8Path::from_path(temporary.path()).unwrap();
-    let layers = Layers::open(node).unwrap();
-    let images = Images::open(node, layers.clone()).unwrap();
+    let (images, layers) = open(node);
     let base = layer(&layers, "base", None);
     let one = layer(&layers, "one", Some(base));
     let two = layer(&layers, "two", Some(base));
@@ -174,8 +171,7 @@ fn images_stack_layers_and_keep_what_they_need() {
 fn no_layer_of_an_image_that_is_there_goes_whatever_was_chosen() {
     let temporary = tempfile::tempdir().unwrap();
     let node = Utf8Path::from_path(temporary.path()).unwrap();
-    let layers = Layers::open(node).unwrap();
-    let images = Images::open(node, layers.clone()).unwrap();
+    let (images, layers) = open(node);
     let base = layer(&layers, "base", None);
     let [one, two, held] = ["one", "two", "held"].map(|name| layer(&layers, name, Some(base)));
     let image = images.keep(&[base, one], Timestamp::UNIX_EPOCH).unwrap();

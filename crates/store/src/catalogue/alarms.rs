@@ -105,13 +105,14 @@ impl Tx<'_> {
         reason: Option<&str>,
         by: &By,
     ) -> Result<Alarm, Error> {
-        if self.find_alarm(tenant, name)?.is_none() && self.count_of("alarms", tenant)? >= MOST {
+        let before = self.find_alarm(tenant, name)?;
+        if before.is_none() && self.count_of("alarms", tenant)? >= MOST {
             return Err(Error::refused_with(
                 format!("{tenant} has {MOST} alarms: there can be no more"),
                 format!("vend alarms remove {tenant}/NAME"),
             ));
         }
-        let written = self.write_alarm(tenant, name, state, reason, by)?;
+        let written = self.write_alarm(tenant, name, before.as_ref(), (state, reason), by)?;
         match state {
             AlarmState::Alarm => self.ring(tenant, name, by_hand(), reason)?,
             AlarmState::Ok => {
@@ -136,11 +137,13 @@ impl Tx<'_> {
                 alarms.entry(name.clone()).or_insert((AlarmState::Ok, None));
             }
         }
-        let mut room = MOST.saturating_sub(self.count_of("alarms", tenant)?);
+        let known = self.alarms(tenant)?;
+        let mut room = MOST.saturating_sub(known.len() as u64);
         let mut ringers = MOST_RINGS.saturating_sub(self.count_of("alarm_rings", tenant)?);
         let mut heard = Heard::default();
         for (name, (state, reason)) in alarms {
-            if self.find_alarm(tenant, &name)?.is_none() {
+            let before = known.get(&name);
+            if before.is_none() {
                 if room == 0 {
                     heard.passed_over.push(name);
                     continue;
@@ -149,9 +152,16 @@ impl Tx<'_> {
             }
             let reason = reason.as_deref();
             heard.alarms.push(match state {
-                AlarmState::Ok => self.unring(tenant, &name, teller, reason, by)?,
+                AlarmState::Ok => {
+                    self.unring(tenant, &name, teller)?;
+                    let now = match self.ring_of(tenant, &name)? {
+                        Some(other) => (AlarmState::Alarm, other),
+                        None => (state, reason.map(str::to_owned)),
+                    };
+                    self.write_alarm(tenant, &name, before, (now.0, now.1.as_deref()), by)?
+                }
                 AlarmState::Alarm => {
-                    let rings = self.write_alarm(tenant, &name, state, reason, by)?;
+                    let rings = self.write_alarm(tenant, &name, before, (state, reason), by)?;
                     let is_new = !rung.contains(&name);
                     let counted = if is_new && ringers == 0 { by_hand() } else { teller };
                     ringers = ringers.saturating_sub(u64::from(is_new));
@@ -183,22 +193,12 @@ impl Tx<'_> {
     }
 
     /// A teller says that it does not.
-    fn unring(
-        &self,
-        tenant: &TenantName,
-        name: &AlarmName,
-        teller: Digest,
-        reason: Option<&str>,
-        by: &By,
-    ) -> Result<Alarm, Error> {
+    fn unring(&self, tenant: &TenantName, name: &AlarmName, teller: Digest) -> Result<(), Error> {
         self.run(
             "DELETE FROM alarm_rings WHERE tenant_id = ?1 AND name = ?2 AND teller = ?3",
             params![self.tenant_key(tenant)?, name.as_str(), Hash(teller)],
-        )?;
-        match self.ring_of(tenant, name)? {
-            Some(other) => self.write_alarm(tenant, name, AlarmState::Alarm, other.as_deref(), by),
-            None => self.write_alarm(tenant, name, AlarmState::Ok, reason, by),
-        }
+        )
+        .map(drop)
     }
 
     /// That it is as it was is not in the ledger: whoever measures says it every minute.
@@ -206,12 +206,11 @@ impl Tx<'_> {
         &self,
         tenant: &TenantName,
         name: &AlarmName,
-        state: AlarmState,
-        reason: Option<&str>,
+        before: Option<&Alarm>,
+        (state, reason): (AlarmState, Option<&str>),
         by: &By,
     ) -> Result<Alarm, Error> {
-        let before = self.find_alarm(tenant, name)?;
-        let changes = before.as_ref().is_none_or(|before| before.state != state);
+        let changes = before.is_none_or(|before| before.state != state);
         let since = before
             .filter(|before| before.state == state)
             .map_or(by.at, |before| before.since);

@@ -290,12 +290,14 @@ pub async fn scale(world: &World, place: Place, hosts: u32, by: By) -> Result<Ex
 /// Refuses a number of hosts that `scaling` does not allow: of the live release, or of the one that is about to be.
 fn refuse_number(db: &Db<'_>, place: &Place, hosts: u32, moves: bool) -> Result<(), Error> {
     let live = db.live_release(place)?.map(|live| live.content.spec.scaling);
-    let arriving = match moves {
-        true => db.environment(place)?.spec.map(|spec| spec.scaling),
-        false => None,
-    };
-    let has = db.environment(place)?.desired;
-    match outside(place, hosts, has, live.into_iter().chain(arriving)) {
+    let environment = db.environment(place)?;
+    let arriving = environment.spec.filter(|_| moves).map(|spec| spec.scaling);
+    match outside(
+        place,
+        hosts,
+        environment.desired,
+        live.into_iter().chain(arriving),
+    ) {
         Some((message, next)) => Err(refusal(message, Some(next))),
         None => Ok(()),
     }

@@ -99,7 +99,7 @@ pub fn next(rule: MinimumHealthy, standing: Standing) -> Wave {
     Wave::Next(at_once.clamp(1, left))
 }
 
-fn short(healthy: u32, needed: u32) -> Wave {
+pub(super) fn short(healthy: u32, needed: u32) -> Wave {
     Wave::Failed(Short {
         healthy,
         needed,

@@ -87,14 +87,7 @@ mod tests {
 
     #[test]
     fn one_zone_after_the_other() {
-        use Wave::{Done, Failed, Next};
-        let fleet_has = |healthy, needed| {
-            Failed(Short {
-                healthy,
-                needed,
-                in_zone: false,
-            })
-        };
+        use Wave::{Done, Next};
         type Case<'a> = (
             MinimumHealthy,
             Option<MinimumHealthy>,
@@ -143,7 +136,7 @@ mod tests {
                 Percent(80),
                 Some(Count(0)),
                 &[(0, 0, 3, 1), (1, 0, 0, 0)],
-                (1, fleet_has(4, 4)),
+                (1, wave::short(4, 4)),
             ),
             // The exception for the last host of all is one for the last of a zone, too.
             (
@@ -182,7 +175,7 @@ mod tests {
                 AllAtOnce,
                 None,
                 &[(0, 0, 0, 3), (0, 0, 0, 3)],
-                (0, fleet_has(0, 1)),
+                (0, wave::short(0, 1)),
             ),
         ];
         for (fleet, each, zones, expected) in cases {

@@ -207,9 +207,8 @@ impl Services {
                 }))
             }
             Origin::Procfile => {
-                let configuration = self.lock().configuration.clone().unwrap_or_default();
                 // One that is in the Procfile no longer goes on until it is stopped.
-                Ok(match configuration.processes.get(&held.name) {
+                Ok(match self.processes().get(&held.name) {
                     Some(command) => process(&held.name, command, &self.layout.app),
                     None => self.unconfigured(&held.name),
                 })

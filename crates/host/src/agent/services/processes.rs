@@ -1,6 +1,6 @@
 //! Processes of a `Procfile`, which have their names as long as it has them: no unit file says what such a service is.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use super::Services;
 use crate::agent::{
@@ -15,33 +15,31 @@ const STOP: Duration = Duration::from_secs(10);
 impl Services {
     /// Runs the Procfile's processes once their environment is known. Those that another agent left go on as they are.
     pub async fn begin_processes(&self) -> Result<(), String> {
-        let processes = self.lock().configuration.clone().unwrap_or_default().processes;
-        for (name, command) in &processes {
+        for (name, command) in &self.processes() {
             let runs = self.status(name).is_some_and(|status| {
                 status.origin == Origin::Procfile && status.state == ServiceState::Active
             });
-            let handle = self.define(process(name, command, &self.layout.app)).await?;
-            self.remember(name);
             // One that has ended since is started.
             let wish = if runs { Wish::Start } else { Wish::Restart };
-            handle.ask(wish).await.map_err(|why| format!("{name}: {why}"))?;
+            self.run_process(name, command, wish).await?;
         }
         Ok(())
     }
 
     /// Runs the Procfile's processes anew and stops those that are no longer in it.
     pub async fn restart_processes(&self) -> Result<Vec<String>, String> {
-        let processes = self.lock().configuration.clone().unwrap_or_default().processes;
+        let processes = self.processes();
         self.stop_processes(|name| !processes.contains_key(name)).await;
         for (name, command) in &processes {
-            let handle = self.define(process(name, command, &self.layout.app)).await?;
-            self.remember(name);
-            handle
-                .ask(Wish::Restart)
-                .await
-                .map_err(|why| format!("{name}: {why}"))?;
+            self.run_process(name, command, Wish::Restart).await?;
         }
         Ok(processes.into_keys().collect())
+    }
+
+    async fn run_process(&self, name: &str, command: &str, wish: Wish) -> Result<(), String> {
+        let handle = self.define(process(name, command, &self.layout.app)).await?;
+        self.remember(name);
+        handle.ask(wish).await.map_err(|why| format!("{name}: {why}"))
     }
 
     /// Stops Procfile processes. Gives those that ran. One that is in the Procfile no longer is known no longer, either: from
@@ -60,33 +58,27 @@ impl Services {
                 stopped.push(name.clone());
             }
             let _ = handle.ask(Wish::Stop).await;
-            if !self.is_process(&name) {
+            if !self.processes().contains_key(&name) {
                 self.forget(&name).await;
             }
         }
         stopped
     }
 
-    /// Is it in the Procfile?
-    fn is_process(&self, name: &str) -> bool {
+    /// The Procfile's, with their commands.
+    pub(super) fn processes(&self) -> BTreeMap<String, String> {
         let registry = self.lock();
         let configuration = registry.configuration.as_ref();
-        configuration.is_some_and(|own| own.processes.contains_key(name))
+        configuration.map_or_else(BTreeMap::new, |own| own.processes.clone())
     }
 }
 
 pub(super) fn process(name: &str, command: &str, directory: &Path) -> Definition {
-    let line = Line {
-        arguments: ["/bin/sh", "-c", command].map(str::to_owned).to_vec(),
-        ignore_failure: false,
-        named: false,
-        literal: true,
-        privileged: false,
-    };
+    let arguments = ["/bin/sh", "-c", command].map(str::to_owned);
     Definition {
         unit: Unit {
             description: format!("{name}: {command}"),
-            start: vec![line],
+            start: vec![Line::literal(arguments.to_vec())],
             directory: Some(directory.to_owned()),
             restart: Restart::Always,
             restart_delay: Duration::from_millis(500),

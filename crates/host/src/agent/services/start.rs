@@ -383,8 +383,8 @@ impl Services {
     }
 
     pub(super) fn find(&self, unit: &str) -> Result<Handle, String> {
-        if let Some(entry) = self.lock().entries.get(short(unit)) {
-            return Ok(entry.handle.clone());
+        if let Some(handle) = self.handle(unit) {
+            return Ok(handle);
         }
         // Whoever starts it reads it anew, and says then what was not understood.
         let (definition, _) = self.read_quietly(unit)?;

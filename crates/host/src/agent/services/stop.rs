@@ -166,12 +166,7 @@ impl Services {
         let Err(why) = self.anew(unit, || Wish::Again, || Wish::Wake).await else {
             return;
         };
-        let handle = self
-            .lock()
-            .entries
-            .get(short(unit))
-            .map(|entry| entry.handle.clone());
-        if let Some(handle) = handle {
+        if let Some(handle) = self.handle(unit) {
             // One that is not looked after any more is not started again.
             let _ = handle.ask(Wish::Missed(why)).await;
         }

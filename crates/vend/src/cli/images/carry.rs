@@ -47,10 +47,7 @@ pub async fn exported(
     let client = global.client()?;
     let image = image.resolve(&client).await?;
     let said = parcel.take(&path(&image, query, alone), &client).await?;
-    let statements = (!alone).then(|| statements(&said));
-    if let Some(warning) = statements.and_then(warning) {
-        eprintln!("{warning}");
-    }
+    let statements = gone_with(&said, alone);
     let exported = Exported {
         image,
         to,
@@ -70,6 +67,15 @@ struct Exported<'a> {
     /// How many signed statements about it are with it. Absent: it went alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     statements: Option<usize>,
+}
+
+/// How many signed statements went with an image that was not to go alone; warns when it was none.
+fn gone_with(said: &HeaderMap, alone: bool) -> Option<usize> {
+    let statements = (!alone).then(|| statements(said))?;
+    if let Some(warning) = warning(statements) {
+        eprintln!("{warning}");
+    }
+    Some(statements)
 }
 
 /// How many signed statements an export has, as the platform says with it.
@@ -271,9 +277,7 @@ pub async fn push(image: &Name, to: &Reference, alone: bool, global: &Global) ->
         Utf8Path::from_path(work.path()).ok_or_else(|| Failure::failed("the path of TMPDIR is not UTF-8"))?;
     let (archive, layout) = (work.join("layout.tar"), work.join("layout"));
     let said = fetch(&path(&image, "compression=gzip", alone), &archive, &client).await?;
-    if let Some(warning) = warning(statements(&said)).filter(|_| !alone) {
-        eprintln!("{warning}");
-    }
+    gone_with(&said, alone);
     fs::create_dir(&layout).map_err(|error| local("create", &layout, &error))?;
     unpack(&archive, &layout, &ARCHIVE)?;
     let reference = to.clone();

@@ -18,8 +18,8 @@ const EACH: SignedDuration = SignedDuration::from_secs(1);
 const AT_ONCE: SignedDuration = SignedDuration::from_secs(600);
 /// So many that stay as they are cost as much as one that changes.
 const SAME: usize = 50;
-/// After the largest storm something is taken again within this time: what begins to fire then matters.
-const LONGEST: SignedDuration = SignedDuration::from_secs(60);
+/// So much is spent at most: a minute after the largest storm something is taken again, because what begins to fire then matters.
+const MOST: SignedDuration = SignedDuration::from_secs(660);
 /// Posts of one tenant that are read at once: who sends slowly keeps nobody else waiting.
 const READING: usize = 2;
 /// Tokens that are remembered although they have nothing to wait for.
@@ -39,7 +39,14 @@ impl Pace {
     /// Refuses when too much was told of late. As a failure of the platform, after which Alertmanager tries again: it takes
     /// 429 for the last word.
     pub fn admit(&self, who: &Principal, now: Timestamp) -> Result<(), Refusal> {
-        let ahead = self.spend(who, now, 1, AT_ONCE);
+        let ahead = self.spent(who, now, |until| {
+            let over = until.duration_since(now).saturating_sub(AT_ONCE);
+            if over < SignedDuration::ZERO {
+                *until = until.saturating_add(EACH).unwrap_or(*until);
+                return Ok(());
+            }
+            Err(over)
+        });
         ahead.map_err(|wait| {
             let seconds = wait.as_secs().saturating_add(1);
             Refusal::new(
@@ -66,38 +73,23 @@ impl Pace {
     pub fn pay(&self, who: &Principal, at: Timestamp, written: &[Alarm]) {
         let changes = written.iter().filter(|alarm| alarm.since == at).count();
         let parts = changes + (written.len() - changes) / SAME;
-        let _ = self.spend(
-            who,
-            at,
-            i32::try_from(parts).unwrap_or(i32::MAX),
-            SignedDuration::MAX,
-        );
+        let cost = EACH.saturating_mul(i32::try_from(parts).unwrap_or(i32::MAX));
+        self.spent(who, at, |until| {
+            let after = until.saturating_add(cost).unwrap_or(*until);
+            *until = after.min(at.saturating_add(MOST).unwrap_or(after));
+        });
     }
 
-    /// How long it has to wait, when it has spent more than `most`.
-    fn spend(
-        &self,
-        who: &Principal,
-        now: Timestamp,
-        parts: i32,
-        most: SignedDuration,
-    ) -> Result<(), SignedDuration> {
+    /// Looks at, and changes, until when somebody has spent its time: now, at the least.
+    fn spent<T>(&self, who: &Principal, now: Timestamp, look: impl FnOnce(&mut Timestamp) -> T) -> T {
         let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         if spent.len() > REMEMBERED {
             spent.retain(|_, until| *until > now);
         }
         let teller = (who.tenant.clone(), who.actor.clone());
-        let until = spent.get(&teller).map_or(now, |until| (*until).max(now));
-        let over = until.duration_since(now).saturating_sub(most);
-        if over >= SignedDuration::ZERO {
-            return Err(over);
-        }
-        let after = until.saturating_add(EACH.saturating_mul(parts));
-        let longest = now
-            .saturating_add(AT_ONCE)
-            .and_then(|until| until.saturating_add(LONGEST));
-        spent.insert(teller, after.unwrap_or(until).min(longest.unwrap_or(until)));
-        Ok(())
+        let until = spent.entry(teller).or_insert(now);
+        *until = (*until).max(now);
+        look(until)
     }
 }
 

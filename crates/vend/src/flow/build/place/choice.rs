@@ -191,20 +191,11 @@ mod tests {
             .join("serve");
         let store = Store::open(&path).unwrap();
         let (live, ticket) = (Machines::default(), "t-1".parse::<Ticket>().unwrap());
-        let place: model::Place = "acme/shop/dev".parse().unwrap();
-        let new = store::NewBuild {
-            ticket: ticket.clone(),
-            place: place.clone(),
-            execution: None,
-            commit: crate::fixtures::commit("dev", Timestamp::UNIX_EPOCH),
-            source: model::Digest::of("source"),
-            identifier: None,
-            log: None,
-        };
+        let new = crate::fixtures::new_build(&ticket);
         let begun = store.write(move |tx| {
             let by = By::platform(Timestamp::UNIX_EPOCH);
-            tx.create_tenant(&place.tenant, &by)?;
-            tx.create_app(&place.tenant, &place.app, None, &by)?;
+            tx.create_tenant(&new.place.tenant, &by)?;
+            tx.create_app(&new.place.tenant, &new.place.app, None, &by)?;
             let secret = Secret::new("secret".into());
             let invited = store::NewBuilder {
                 labels: labels("fleet=big"),

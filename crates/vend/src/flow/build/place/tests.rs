@@ -1,6 +1,6 @@
 use camino::Utf8PathBuf;
 use jiff::Timestamp;
-use store::{By, NewBuild};
+use store::By;
 
 use super::*;
 
@@ -37,15 +37,7 @@ async fn a_build_whose_builder_says_nothing_says_that_it_waits_for_it() {
     let path = Utf8PathBuf::try_from(directory.path().to_owned()).unwrap();
     let store = Store::open(&path.join("serve")).unwrap();
     let ticket: Ticket = "t-1".parse().unwrap();
-    let new = NewBuild {
-        ticket: ticket.clone(),
-        place: "acme/shop/dev".parse().unwrap(),
-        execution: None,
-        commit: crate::fixtures::commit("dev", Timestamp::UNIX_EPOCH),
-        source: model::Digest::of("source"),
-        identifier: None,
-        log: None,
-    };
+    let new = crate::fixtures::new_build(&ticket);
     let begun = store.write(move |tx| {
         let by = By::platform(Timestamp::UNIX_EPOCH);
         tx.create_tenant(&new.place.tenant, &by)?;
