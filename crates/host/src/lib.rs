@@ -20,6 +20,7 @@ pub mod build;
 mod cache;
 mod clock;
 pub mod image;
+pub mod inherited;
 pub mod layer;
 pub mod logs;
 pub mod lookup;

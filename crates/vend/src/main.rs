@@ -81,6 +81,7 @@ fn main() -> ExitCode {
     if let Some(code) = inside(&std::env::args().collect::<Vec<_>>()) {
         return code;
     }
+    host::inherited::close_on_exec();
     let arguments = Arguments::parse();
     let lent = match arguments.command {
         Command::Serve | Command::Edge(_) | Command::Node => role::Lent::take(),

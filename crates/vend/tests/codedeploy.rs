@@ -88,6 +88,37 @@ fn events_are_chosen_and_named_freely() {
     );
 }
 
+/// Locks and pipes of whoever called would be held by what a hook leaves running.
+#[test]
+fn a_hook_gets_no_file_of_who_called() {
+    let world = World::new();
+    let appspec = "version: 0.0\nos: linux\nhooks:\n  AfterInstall:\n    - location: see.sh\n";
+    let bundle = world.bundle("bundle", appspec);
+    let seen = world.path("seen");
+    let see = format!("#!/bin/sh\nls /proc/$$/fd >{}\n", seen.display());
+    fs::write(bundle.join("see.sh"), see).unwrap();
+    let status = Command::new("sh")
+        .args([
+            "-c",
+            "exec 9</dev/null; exec \"$@\"",
+            "sh",
+            env!("CARGO_BIN_EXE_vend"),
+        ])
+        .args([
+            "codedeploy-local",
+            "--deployment-group",
+            "test-group",
+            "--bundle-location",
+        ])
+        .arg(&bundle)
+        .args(["--type", "directory", "--agent-configuration-file"])
+        .arg(world.path("conf.yml"))
+        .status();
+    assert!(status.unwrap().success());
+    let seen = fs::read_to_string(seen).unwrap();
+    assert!(seen.contains("1\n") && !seen.contains("9\n"), "{seen}");
+}
+
 /// The two commands of the guide, one after the other, in the directory of an app.
 #[test]
 fn the_guides_commands_get_on_with_each_other() {
