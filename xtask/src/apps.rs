@@ -31,8 +31,6 @@ struct App {
     /// Of the archive, or of the buildspec where the archive is packed anew for each who asks.
     sha256: &'static str,
     buildspec: &'static str,
-    /// What the project says beside the buildspec, as it may on CodeBuild.
-    variables: &'static [(&'static str, &'static str)],
 }
 
 enum Source {
@@ -55,7 +53,6 @@ const APPS: [App; 3] = [
         },
         sha256: "024986fd90957af4e5f35d035c44a86323af57d818e0b113e263c25a41908fbe",
         buildspec: "buildspec.yml",
-        variables: &[],
     },
     App {
         name: "tetsuo-nobe/codebuild-test-report",
@@ -65,18 +62,16 @@ const APPS: [App; 3] = [
         },
         sha256: "308e73ea0624cdc707c735dec668d625b1693b865688bc10ff90ed0f414c7059",
         buildspec: "buildspec.yaml",
-        variables: &[],
     },
     App {
-        name: "SushrutaEswar/dotnet",
-        language: ".NET 8.0",
-        source: Source::GitHub {
-            commit: "fcb20c48db59a127bbeffe6b03f6167072d1bb04",
+        name: "lambda-web-0.2.1",
+        language: "Rust",
+        source: Source::Archive {
+            url: "https://static.crates.io/crates/lambda-web/lambda-web-0.2.1.crate",
+            directory: "lambda-web-0.2.1",
         },
-        sha256: "637692793dcd5588de9961e175af92e449e4cec60f988a65ecb5b675f5c67873",
+        sha256: "ea6277b60649250d681654162b7e8e875c938295ea5f883eb9a8da7e27d2c051",
         buildspec: "buildspec.yml",
-        // It has no packages; the audit of packages would ask nuget.org all the same, which not every machine reaches.
-        variables: &[("NuGetAudit", "false")],
     },
 ];
 
@@ -226,9 +221,6 @@ impl App {
         let mut build = Command::new(crate::binary("debug"));
         build.args(["build", "--buildspec", self.buildspec, "--local"]);
         build.arg(tree).arg("--home").arg(home);
-        for (name, value) in self.variables {
-            build.arg("--env").arg(format!("{name}={value}"));
-        }
         crate::step(&format!("{}, {}", self.name, self.language), build)
     }
 }
