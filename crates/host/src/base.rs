@@ -118,11 +118,11 @@ pub enum Error {
     Unknown { name: String, why: NotABase },
     #[error("mmdebstrap is not installed")]
     Missing,
-    #[error("mmdebstrap could not make {base} from {mirror}: {last}")]
+    #[error("mmdebstrap could not make {base} from {mirror}: {why}")]
     Failed {
         base: &'static str,
         mirror: String,
-        last: String,
+        why: String,
     },
     #[error("mmdebstrap did not make {base} from {mirror} in {} minutes", DEADLINE.as_secs() / 60)]
     TimedOut { base: &'static str, mirror: String },
@@ -141,7 +141,7 @@ impl From<Error> for Fault {
             }
             Error::Missing => Self::platform(text).next("apt-get install mmdebstrap"),
             Error::Failed { .. } | Error::TimedOut { .. } => {
-                Self::platform(text).next("see whether this machine reaches the mirror")
+                Self::platform(text).next("read its log, and see whether this machine reaches the mirror")
             }
             Error::Layer(error) => error.into(),
             Error::Oci(error) => error.into(),
@@ -390,13 +390,14 @@ impl Bases {
         let calm = Calm::over(&staging)?;
         let mut child = self.mmdebstrap(distribution, &calm.root())?;
         let mut lines = BufReader::new(child.stderr.take().expect("standard error is a pipe")).lines();
-        let mut last = String::new();
+        // The first error is the cause: those after it say that what asked failed, too.
+        let mut why = String::new();
         let work = async {
             while let Ok(Some(line)) = lines.next_line().await {
                 let line: String = line.chars().take(500).collect();
                 progress(&line);
-                if line.starts_with("E:") || last.is_empty() {
-                    last = line;
+                if why.is_empty() || (line.starts_with("E:") && !why.starts_with("E:")) {
+                    why = line;
                 }
             }
             child.wait().await
@@ -413,7 +414,7 @@ impl Bases {
             true => {}
             // nice(1): the program could not be found.
             false if status.code() == Some(127) => return Err(Error::Missing),
-            false => return Err(Error::Failed { base, mirror, last }),
+            false => return Err(Error::Failed { base, mirror, why }),
         }
         calm.end()?;
         let this = self.clone();

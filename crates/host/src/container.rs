@@ -97,8 +97,9 @@ fn io(doing: &'static str, path: impl Into<Utf8PathBuf>) -> impl FnOnce(std::io:
 
 /// To be called once, first thing in `main`, before any thread starts (in a test: before its runtime is made):
 /// everything that this process mounts is seen by nobody else and vanishes with it, and crun can work on machines with
-/// hybrid control groups.
+/// hybrid control groups. Files of who called reach nothing that is started.
 pub fn enter_private_mounts() -> Result<(), Error> {
+    crate::inherited::close_on_exec();
     Ok(mount::enter_private()?)
 }
 

@@ -144,6 +144,21 @@ impl Db<'_> {
         Ok(rows.into_iter().collect())
     }
 
+    /// The version of a secret in an environment before the current one: of the same scope, for those of other scopes are other
+    /// secrets. `None`: there is none.
+    pub fn previous_secret(&self, place: &Place, name: &str) -> Result<Option<u64>, Error> {
+        let sql = format!(
+            "SELECT (SELECT max(v.version) FROM secret_versions v WHERE v.secret_id = s.id AND v.version < s.current)
+             FROM secrets s WHERE {OF_ENVIRONMENT} AND s.name = ?3 AND s.current IS NOT NULL
+             ORDER BY s.environment = ?2 DESC, s.environment <> '' DESC LIMIT 1"
+        );
+        let app = self.app_key(&place.tenant, &place.app)?;
+        let version = self.one(&sql, params![app, place.environment.as_str(), name], |row| {
+            row.get(0)
+        })?;
+        Ok(version.flatten())
+    }
+
     /// The value of a secret in an environment: of a version, or the current one.
     pub fn reveal(&self, place: &Place, name: &str, version: Option<u64>) -> Result<Secret, Error> {
         let version = match version {

@@ -129,11 +129,11 @@ pub async fn the_commands_of_codebuild_are_there(world: &World) {
 }
 
 pub async fn artifacts_have_names_and_others_beside_them(world: &World) {
-    let text = "version: 0.2\nphases:\n  build:\n    commands: [mkdir -p out/deep, echo 1 > out/app, echo 2 > out/deep/doc, 'V=7']\nartifacts:\n  name: app-$V-$(echo x)\n  s3-prefix: nightly\n  files: [app]\n  base-directory: out\n  secondary-artifacts:\n    docs: { files: ['**/doc'], discard-paths: yes, name: docs }\n    all: { files: ['**/*'], base-directory: 'o*', exclude-paths: app }\n";
+    let text = "version: 0.2\nphases:\n  build:\n    commands: [mkdir -p out/deep, echo 1 > out/app, echo 2 > out/deep/doc, 'V=7']\nartifacts:\n  name: 'app-$V-$(echo \"x  y\" | tr -s \" \" _)'\n  s3-prefix: nightly\n  files: [app]\n  base-directory: out\n  secondary-artifacts:\n    docs: { files: ['**/doc'], discard-paths: yes, name: docs }\n    all: { files: ['**/*'], base-directory: 'o*', exclude-paths: app }\n";
     let (built, log) = succeeds(world, &order(world, text)).await;
     let name = built.name.unwrap();
     assert!(
-        name.starts_with("nightly/t-") && name.ends_with("/app-7-x"),
+        name.starts_with("nightly/t-") && name.ends_with("/app-7-x_y"),
         "{name}"
     );
     assert_eq!(

@@ -38,6 +38,35 @@ fn files_hold(world: &World, needle: &[u8]) -> bool {
         })
 }
 
+/// Numbers are of an app and a name, over all environments: the one before may be another's.
+#[tokio::test]
+async fn the_version_before_is_of_the_same_scope() {
+    let world = World::new();
+    world.environment("acme/shop/dev").await;
+    let previous = async |name: &'static str| {
+        let dev = place("acme/shop/dev");
+        world
+            .store
+            .read(move |db| db.previous_secret(&dev, name))
+            .await
+            .unwrap()
+    };
+    let set = async |of: &'static str| {
+        world
+            .write(|tx| tx.set_secret(&scope(of), "db", &secret("x"), &by(1)))
+            .await
+    };
+    assert_eq!(previous("db").await, None);
+    assert_eq!(set("acme/shop/all").await, 1);
+    assert_eq!(previous("db").await, None);
+    assert_eq!((set("acme/shop/live").await, set("acme/shop/all").await), (2, 3));
+    assert_eq!(previous("db").await, Some(1));
+    assert_eq!(set("acme/shop/dev").await, 4);
+    assert_eq!(previous("db").await, None, "an environment's own takes the place");
+    assert_eq!((set("acme/shop/all").await, set("acme/shop/dev").await), (5, 6));
+    assert_eq!((previous("db").await, previous("other").await), (Some(4), None));
+}
+
 #[tokio::test]
 async fn no_file_holds_a_value_in_clear() {
     let world = World::new();

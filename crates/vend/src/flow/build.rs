@@ -393,20 +393,14 @@ async fn version(store: &Store, place: &Place, wanted: &SecretRef) -> Result<Opt
     match wanted.stage.as_deref() {
         None | Some("AWSCURRENT") => Ok(None),
         Some("AWSPREVIOUS") => {
-            let own = place.clone();
-            let current = store.read(move |db| db.current_secrets(&own)).await;
-            let current = current.map_err(stored)?;
-            let number = current.get(wanted.name()).copied().unwrap_or(0);
-            number
-                .checked_sub(1)
-                .filter(|number| *number > 0)
-                .map(Some)
-                .ok_or_else(|| {
-                    Fault::order(format!(
-                        "the secret `{}` has no version before this one",
-                        wanted.name()
-                    ))
-                })
+            let (own, name) = (place.clone(), wanted.name().to_owned());
+            let previous = store.read(move |db| db.previous_secret(&own, &name)).await;
+            previous.map_err(stored)?.map(Some).ok_or_else(|| {
+                Fault::order(format!(
+                    "the secret `{}` has no version before this one",
+                    wanted.name()
+                ))
+            })
         }
         Some(stage) => Err(Fault::order(format!(
             "the secret `{}` has no stage `{stage}`: there are AWSCURRENT and AWSPREVIOUS",

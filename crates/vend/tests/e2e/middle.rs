@@ -87,6 +87,11 @@ fn a_newer_push_takes_the_place_of_one_that_is_held_or_failing() {
         !second.status.success() && said.contains(&holder) && said.contains("vend deploy abort"),
         "{said}"
     );
+    let plan = platform.vend(&["rollback", &stage.dev, "--to", "v1", "--plan"]);
+    assert!(
+        plan.contains("it would be refused") && plan.contains(&holder),
+        "{plan}"
+    );
     app.says("three");
     platform.release(&app.copy, &stage.app, "dev");
     stage.serves("three");

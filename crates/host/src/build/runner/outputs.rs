@@ -42,13 +42,20 @@ impl<W: Write> Runner<W> {
         self.frames.event(&Event::Exported(exported))
     }
 
-    /// A text as the shell of the build expands it between double quotes. `None` when the shell ends over it.
+    /// A text as the shell of the build expands it. In a here-document, so that quotes in it, also those within `$(…)`, are
+    /// what they are. `None` when the shell ends over it.
     fn expand(&mut self, text: &str) -> io::Result<Option<String>> {
         let user = self.shell.as_ref().and_then(|(_, user)| user.clone());
         self.shell_for(user.as_ref())?;
         let (shell, _) = self.shell.as_mut().expect("a shell was started");
-        let code = format!("command printf '%s' \"{}\"", text.replace('"', "\\\""));
+        let mut end = "VEND".to_owned();
+        while text.contains(&end) {
+            end.push('_');
+        }
+        // Of the standard utilities: the build may have a PATH of its own.
+        let code = format!("command -p cat <<{end}\n{text}\n{end}\n:");
         let value = shell.print(&code, &mut |_| Ok(()))?;
+        let value = value.map(|value| value.strip_suffix('\n').unwrap_or(&value).to_owned());
         if value.is_none() {
             self.shell = None;
         }
