@@ -197,9 +197,11 @@ fn again(stream: &mut Stream, attempts: &mut Attempts, asked: &Asked<'_>, why: U
         Unanswered::Failed(Fail::Lost) => (stream.ask.is_idempotent(), true, !reused),
         Unanswered::Failed(_) => (false, true, false),
     };
-    if !matches!(why, Unanswered::Refused | Unanswered::Failed(Fail::ClientGone)) {
+    match &why {
+        Unanswered::Refused => {}
+        Unanswered::Failed(Fail::ClientGone | Fail::ClientLate | Fail::ClientBad(_)) => {}
         // It is gone, or may be: nobody else is to wait for it.
-        stream.worker.streams.forget(&chosen.target, number);
+        _ => stream.worker.streams.forget(&chosen.target, number),
     }
     let (body, whole) = asked.passage.take_back();
     stream.body = body;

@@ -32,8 +32,9 @@ type Does = fn(Request<RecvStream>, SendResponse<Bytes>) -> Doing;
 
 struct Target {
     address: SocketAddr,
-    /// Requests that came.
+    /// Requests that came, and connections.
     seen: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Target {
@@ -42,8 +43,11 @@ impl Target {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&seen);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let opened = Arc::clone(&connections);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                opened.fetch_add(1, SeqCst);
                 let count = Arc::clone(&count);
                 tokio::spawn(async move {
                     let Ok(mut connection) = h2::server::handshake(stream).await else {
@@ -69,7 +73,11 @@ impl Target {
                 });
             }
         });
-        Self { address, seen }
+        Self {
+            address,
+            seen,
+            connections,
+        }
     }
 
     fn seen(&self) -> usize {
@@ -422,6 +430,7 @@ async fn a_body_that_is_too_large_ends_its_request() {
         let answer = post(&mut h2, parts).await;
         assert_eq!(text(answer).await, expected, "{parts:?}");
     }
+    assert_eq!(well.connections.load(SeqCst), 1, "others go on there");
     // An answer that has begun breaks off.
     edge.client
         .apply(&Table {
