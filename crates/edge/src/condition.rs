@@ -5,7 +5,10 @@
 use model::route::{self, Conditions, HeaderCondition, Pair, Transforms, folds, matches};
 use regex::Regex;
 
-use crate::{head::Ask, login::Login};
+use crate::{
+    head::{Ask, is_confusing, is_host},
+    login::Login,
+};
 
 /// What most rules do not have.
 pub struct Rest {
@@ -101,13 +104,12 @@ impl Rest {
         !self.transforms.is_empty()
     }
 
-    /// Path and query as the target is to get them; none when they stay.
+    /// Path and query as the target is to get them; none when they stay. What is put in the place of a good path may not make
+    /// one that means another.
     pub fn url(&self, ask: &Ask) -> Result<Option<String>, Untransformed> {
         let url = replaced(&self.rewrite_url, &self.transforms.url, ask.target());
         match url {
-            Some(url) if !url.starts_with('/') || url.contains('#') || !is_visible(&url) => {
-                Err(Untransformed)
-            }
+            Some(url) if !is_sendable(&url) => Err(Untransformed),
             url => Ok(url),
         }
     }
@@ -115,7 +117,7 @@ impl Rest {
     /// The host as the target is to get it.
     pub fn host(&self, ask: &Ask) -> Result<Option<String>, Untransformed> {
         match replaced(&self.rewrite_host, &self.transforms.host, &ask.host) {
-            Some(host) if host.is_empty() || !crate::head::is_host(&host) => Err(Untransformed),
+            Some(host) if host.is_empty() || !is_host(&host) => Err(Untransformed),
             host => Ok(host),
         }
     }
@@ -124,8 +126,10 @@ impl Rest {
 /// No path grows beyond what a head may hold.
 const LONGEST: usize = 16 * 1024;
 
-fn is_visible(text: &str) -> bool {
-    text.len() <= LONGEST && text.bytes().all(|b| b.is_ascii_graphic())
+fn is_sendable(url: &str) -> bool {
+    let path = url.split('?').next().unwrap_or_default();
+    let visible = url.len() <= LONGEST && url.bytes().all(|b| b.is_ascii_graphic());
+    visible && url.starts_with('/') && !url.contains('#') && !is_confusing(path)
 }
 
 fn replaced(regex: &Option<Regex>, rewrite: &Option<route::Rewrite>, text: &str) -> Option<String> {

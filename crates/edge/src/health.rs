@@ -2,6 +2,8 @@
 //! probes; what it finds is read by `balance`.
 
 mod grpc;
+mod http1;
+mod http2;
 
 use std::{
     cmp::Ordering,
@@ -11,13 +13,8 @@ use std::{
     time::Duration,
 };
 
-use model::route::{HealthProtocol, TargetGroup, TargetState};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
-    sync::mpsc,
-    task::JoinSet,
-};
+use model::route::{HealthProtocol, Protocol, TargetGroup, TargetState};
+use tokio::{net::TcpStream, sync::mpsc, task::JoinSet};
 
 use crate::{away::Trust, clock, live::Shared, target::Target, wake::Wanted};
 
@@ -28,8 +25,6 @@ const PARALLEL: usize = 256;
 const EARLY: u64 = 100;
 const EAGER: u64 = 10;
 const PART: u64 = 8;
-/// Bytes of an answer that are looked at for its status.
-const HEAD: usize = 1024;
 
 /// Targets to be asked from now on, each in the way that it says.
 pub type Admissions = Vec<Target>;
@@ -337,12 +332,17 @@ async fn probe(address: std::net::SocketAddr, policy: &TargetGroup, away: &Trust
     let asked = async {
         if let Some(name) = &policy.away {
             let stream = away.connect(name, address.port()).await?;
-            return ask(stream, name, &check.path).await.map(Some);
+            return http1::ask(stream, name, &check.path).await.map(Some);
         }
         match check.protocol {
+            // As ALB: in the version that the target gets its requests in.
+            HealthProtocol::Http if policy.protocol != Protocol::Http1 => {
+                http2::ask(address, &check.path).await.map(Some)
+            }
             HealthProtocol::Http => {
                 let stream = TcpStream::connect(address).await?;
-                ask(stream, &address.to_string(), &check.path).await.map(Some)
+                let host = address.to_string();
+                http1::ask(stream, &host, &check.path).await.map(Some)
             }
             HealthProtocol::Tcp => TcpStream::connect(address).await.map(|_| None),
             HealthProtocol::Grpc => grpc::ask(address, &check.path).await.map(Some),
@@ -362,63 +362,11 @@ async fn probe(address: std::net::SocketAddr, policy: &TargetGroup, away: &Trust
     }
 }
 
-/// The status of the answer to one GET on a connection of its own.
-async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, host: &str, path: &str) -> io::Result<u16> {
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: vend-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await?;
-    let (mut head, mut length) = ([0; HEAD], 0);
-    loop {
-        match stream.read(&mut head[length..]).await? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => length += count,
-        }
-        if let Some(status) = status_of(&head[..length])? {
-            return Ok(status);
-        }
-    }
-}
-
-/// The status, once the first line is there.
-fn status_of(head: &[u8]) -> io::Result<Option<u16>> {
-    let nonsense = || io::ErrorKind::InvalidData.into();
-    let Some(end) = head.iter().position(|b| *b == b'\n') else {
-        return match head.len() {
-            HEAD => Err(nonsense()),
-            _ => Ok(None),
-        };
-    };
-    let line = str::from_utf8(&head[..end]).map_err(|_| nonsense())?;
-    let mut words = line.split_ascii_whitespace();
-    let version = words.next().filter(|word| word.starts_with("HTTP/1."));
-    let status = words.next().filter(|word| word.len() == 3);
-    match (version, status.and_then(|status| status.parse().ok())) {
-        (Some(_), Some(status)) => Ok(Some(status)),
-        _ => Err(nonsense()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use model::route::HealthCheck;
 
     use super::*;
-
-    #[test]
-    fn statuses_are_read_once_their_line_is_there() {
-        for (head, expected) in [
-            ("HTTP/1.1 200 OK\r\n", Some(Some(200))),
-            ("HTTP/1.0 404 Not Found\n", Some(Some(404))),
-            ("HTTP/1.1 20", Some(None)),
-            ("", Some(None)),
-            ("SSH-2.0-x\r\n", None),
-            ("HTTP/1.1 abc\r\n", None),
-            ("HTTP/1.1\r\n", None),
-        ] {
-            assert_eq!(status_of(head.as_bytes()).ok(), expected, "{head:?}");
-        }
-    }
 
     fn target() -> (Target, TargetGroup) {
         let spec = model::route::Target {

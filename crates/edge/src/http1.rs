@@ -158,6 +158,7 @@ impl Session {
                     Err(bad) => return Next::Bad(bad),
                 }
             }
+            self.input.hold(most);
             match self.link.read(&mut self.input).await {
                 Ok(0) => return Next::Gone,
                 Ok(_) => {}

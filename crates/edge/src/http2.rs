@@ -31,7 +31,7 @@ use crate::{
     head::{Ask, CONFUSING, Method, is_confusing},
     http1::{
         frame::{Framing, TOO_LARGE},
-        parse::passes,
+        parse::{FIELDS, passes},
     },
     link::{Buffer, Link, NEVER},
     worker::{Ends, Watched, Worker},
@@ -329,6 +329,9 @@ fn write(
     if !target.starts_with('/') && target != "*" {
         return Err(Answer::bad_request("the request target is not a path"));
     }
+    if fields(&parts.headers) > FIELDS {
+        return Err(Answer::head_too_large());
+    }
     let field = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
     let authority = parts
         .uri
@@ -361,6 +364,12 @@ fn write(
     ask.identify(id("x-request-id"), id("x-amzn-trace-id"), bits);
     ask.end();
     Ok(framing)
+}
+
+/// How many fields it would have in HTTP/1.1, where the host is one and all cookies are.
+fn fields(headers: &HeaderMap) -> usize {
+    let cookies = headers.get_all(COOKIE).iter().count();
+    headers.len() - cookies.saturating_sub(1) + usize::from(!headers.contains_key(HOST))
 }
 
 /// HTTP/2 may send cookies in several fields, HTTP/1.1 may not (RFC 9113, section 8.2.3).

@@ -343,7 +343,7 @@ impl Buffer {
         }
     }
 
-    /// Where the next read goes; never empty below `LARGE` unread bytes.
+    /// Where the next read goes; never empty below `LARGE` unread bytes, nor where `hold` was told of more.
     fn space(&mut self) -> &mut [u8] {
         if self.end == self.data.len() {
             if self.start > 0 {
@@ -359,6 +359,15 @@ impl Buffer {
 
     fn filled(&mut self, count: usize) {
         self.end += count;
+    }
+
+    /// Before a read of what has to be there whole, of up to `most` bytes: room for more of it, where it fills the buffer
+    /// at its largest.
+    pub fn hold(&mut self, most: usize) {
+        if self.len() == self.data.len() && self.len() >= LARGE {
+            let size = (self.data.len() * 2).min(most);
+            self.data.resize(size.max(self.data.len()), 0);
+        }
     }
 
     /// After a read that filled the buffer: room for a body that is larger.

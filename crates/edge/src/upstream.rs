@@ -200,6 +200,11 @@ impl Attempts {
         }
     }
 
+    /// The answer will be one of our own, by this rule.
+    pub fn decided_by(&mut self, rule: &Rule) {
+        self.decided = Some(rule.clone());
+    }
+
     /// The client got an answer of our own: its rule counts it.
     pub fn answered(&self, status: u16, bytes: u64) {
         if let Some(rule) = &self.decided {
@@ -259,7 +264,10 @@ pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) 
             },
             chosen => chosen?,
         };
-        transform(&chosen, ask, attempts)?;
+        if let Err(answer) = transform(&chosen, ask, attempts) {
+            attempts.decided_by(&chosen.rule);
+            return Err(answer);
+        }
         if chosen.group.policy.protocol != Protocol::Http1 {
             return Ok(Leased::Shared(chosen));
         }
@@ -383,7 +391,7 @@ fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Cho
     if let Some(note) = &mut ask.note {
         note.rule(rule);
     }
-    decide(worker, rule, ask, attempts, first).inspect_err(|_| attempts.decided = Some(rule.clone()))
+    decide(worker, rule, ask, attempts, first).inspect_err(|_| attempts.decided_by(rule))
 }
 
 /// What the rule says of it.
@@ -490,7 +498,7 @@ pub struct Limits {
     pub connections: usize,
     /// Bytes of a request's or an answer's head.
     pub head: usize,
-    /// Bytes of a request's body; 0 is no limit. What streams to a target of HTTP/2 without a length is not limited.
+    /// Bytes of a request's body; 0 is no limit.
     pub body: u64,
     /// From the first byte of a head to its last.
     pub head_time: Duration,

@@ -23,7 +23,7 @@ use crate::{
     clock,
     http1::Papers,
     http2::forward,
-    link::{Buffers, LARGE, Link, Stream},
+    link::{Buffers, Link, Stream},
     listener::{self, Door, Only},
     live::Shared,
     quota,
@@ -76,7 +76,7 @@ impl Worker {
         let ids = shared.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed);
         Rc::new(Self {
             shared,
-            limits: Cell::new(fitting(limits)),
+            limits: Cell::new(limits),
             pool: Pool::default(),
             streams: forward::Shared::default(),
             buffers: Buffers::default(),
@@ -171,7 +171,7 @@ impl Worker {
                         Ok(_) => {}
                         Err(error) => tracing::error!(%error, "cannot listen at a rule's own socket"),
                     },
-                    Some(Order::Limits(limits)) => self.limits.set(fitting(limits)),
+                    Some(Order::Limits(limits)) => self.limits.set(limits),
                     Some(Order::Close(serial)) => {
                         if let Some(task) = own.remove(&serial) {
                             AbortHandle::abort(&task);
@@ -234,14 +234,6 @@ impl Worker {
         self.shared.totals.connections.fetch_add(1, Relaxed);
         self.shared.totals.open.fetch_add(1, Relaxed);
         Admission(Rc::clone(self))
-    }
-}
-
-/// A buffer has room for one head, and for a part of the next.
-fn fitting(limits: Limits) -> Limits {
-    Limits {
-        head: limits.head.min(LARGE / 2),
-        ..limits
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Fields of one head.
-const FIELDS: usize = 100;
+pub const FIELDS: usize = 100;
 
 /// What is said of heads that `class` knows.
 pub const TWO_LENGTHS: &str = "there are two Content-Length fields";

@@ -37,9 +37,10 @@ pub(super) async fn exchange(session: &mut Session, request: Request) -> After {
         let lease = match upstream::lease(&session.worker, &mut session.ask, &mut attempts).await {
             Ok(Leased::One(lease)) => lease,
             // As ALB: these targets are for clients that speak HTTP/2.
-            Ok(Leased::Shared(_)) => {
+            Ok(Leased::Shared(chosen)) => {
                 let answer = Answer::incompatible();
-                attempts.answered(answer.status, 0);
+                attempts.decided_by(&chosen.rule);
+                attempts.answered(answer.status, answer.body.len() as u64);
                 return local(session, &answer, &mut request, None, started).await;
             }
             Err(answer) => {

@@ -356,6 +356,7 @@ pub async fn find_head(
         if !pumping.get() {
             target.arm(worker.after(worker.limits().upstream));
         }
+        buffer.hold(limit);
         match target.read(buffer).await {
             Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(Fail::Late),
             Ok(0) | Err(_) if !*seen => return Err(Fail::Lost),

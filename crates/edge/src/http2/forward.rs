@@ -36,7 +36,10 @@ use crate::{
     answer::Answer,
     clock,
     head::Ask,
-    http1::relay::{Fail, Heard},
+    http1::{
+        parse::FIELDS,
+        relay::{Fail, Heard},
+    },
     target::Target,
     upstream::{Attempts, Chosen, unconnected},
     worker::Worker,
@@ -111,6 +114,7 @@ struct Asked<'a> {
 pub async fn forward(stream: &mut Stream, chosen: Chosen, attempts: &mut Attempts) -> Result<bool, Answer> {
     let worker = Rc::clone(&stream.worker);
     if chosen.group.policy.protocol == Protocol::Grpc && !is_grpc(&stream.ask) {
+        attempts.decided_by(&chosen.rule);
         return Err(Answer::incompatible());
     }
     let known = worker.streams.known(&chosen.target);
@@ -131,11 +135,14 @@ pub async fn forward(stream: &mut Stream, chosen: Chosen, attempts: &mut Attempt
     }
     let asked = Asked {
         chosen: &chosen,
-        passage: Passage::new(stream.body.take(), stream.up.clone()),
+        passage: Passage::new(stream.body.take(), stream.up.clone(), worker.limits().body),
         line: (line.number, reused),
         at: Instant::now(),
     };
-    let request = request(&stream.ask, Up(Rc::clone(&asked.passage))).map_err(Answer::bad_request)?;
+    let request = request(&stream.ask, Up(Rc::clone(&asked.passage))).map_err(|wrong| {
+        attempts.decided_by(&chosen.rule);
+        Answer::bad_request(wrong)
+    })?;
     let _flow = Flow::new(&chosen);
     match ask(stream, line, request, &asked.passage).await {
         Ok(answer) => {
@@ -154,8 +161,10 @@ async fn ask(
     passage: &Passage,
 ) -> Result<Response<Incoming>, Unanswered> {
     tokio::select! {
-        answer = line.sender.try_send_request(request) => answer.map_err(|lost| meaning(&lost)),
+        biased;
+        // Before what comes of it.
         fail = passage.still(stream.worker.limits()) => Err(Unanswered::Failed(fail)),
+        answer = line.sender.try_send_request(request) => answer.map_err(|lost| meaning(&lost)),
         // A client that resets its request frees the target at once.
         () = closed(&mut stream.response) => Err(Unanswered::Failed(Fail::ClientGone)),
     }
@@ -188,9 +197,11 @@ fn again(stream: &mut Stream, attempts: &mut Attempts, asked: &Asked<'_>, why: U
         Unanswered::Failed(Fail::Lost) => (stream.ask.is_idempotent(), true, !reused),
         Unanswered::Failed(_) => (false, true, false),
     };
-    if !matches!(why, Unanswered::Refused | Unanswered::Failed(Fail::ClientGone)) {
+    match &why {
+        Unanswered::Refused => {}
+        Unanswered::Failed(Fail::ClientGone | Fail::ClientLate | Fail::ClientBad(_)) => {}
         // It is gone, or may be: nobody else is to wait for it.
-        stream.worker.streams.forget(&chosen.target, number);
+        _ => stream.worker.streams.forget(&chosen.target, number),
     }
     let (body, whole) = asked.passage.take_back();
     stream.body = body;
@@ -234,8 +245,9 @@ async fn pass(stream: &mut Stream, asked: &Asked<'_>, answer: Response<Incoming>
         let _ = response.send(Response::from_parts(parts, Out::Passing(passing)));
     }
     let end = tokio::select! {
-        end = ended => end.unwrap_or(Err(Fail::ClientGone)),
+        biased;
         fail = passage.still(worker.limits()) => Err(fail),
+        end = ended => end.unwrap_or(Err(Fail::ClientGone)),
     };
     heard.bytes.set(passage.bytes());
     if !matches!(end, Err(Fail::Broken)) {
@@ -346,9 +358,12 @@ async fn connect(worker: &Rc<Worker>, target: &Target) -> Result<Line, Answer> {
     Ok(line)
 }
 
+/// More fields than are added to those of a client.
+const OURS: usize = 28;
+
 /// The request as it was written for targets, transforms included, in HTTP/2's words.
 fn request(ask: &Ask, body: Up) -> Result<Request<Up>, &'static str> {
-    let mut slots = [httparse::EMPTY_HEADER; 128];
+    let mut slots = [httparse::EMPTY_HEADER; FIELDS + OURS];
     let mut parsed = httparse::Request::new(&mut slots);
     let wrong = "the request cannot be said in HTTP/2";
     parsed.parse(&ask.wire).map_err(|_| wrong)?;

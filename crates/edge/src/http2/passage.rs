@@ -13,9 +13,13 @@ use std::{
 };
 
 use hyper::body::{Body, Bytes, Frame, Incoming};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
-use crate::{clock, http1::relay::Fail, upstream::Limits};
+use crate::{
+    clock,
+    http1::{frame::TOO_LARGE, relay::Fail},
+    upstream::Limits,
+};
 
 /// How an answer ended.
 pub type End = Result<(), Fail>;
@@ -27,6 +31,10 @@ pub struct Passage {
     down: Way,
     /// Bytes of the request's body, where they are logged.
     count: Option<Rc<Cell<u64>>>,
+    /// Bytes that the request's body may have; 0 is no limit.
+    most: u64,
+    /// It has more.
+    too_large: Notify,
     /// The tick at which something moved last.
     moved: Cell<u64>,
     cut: Cell<bool>,
@@ -80,10 +88,11 @@ impl Way {
 }
 
 impl Passage {
-    /// For a request with this body.
-    pub fn new(body: Option<Incoming>, count: Option<Rc<Cell<u64>>>) -> Rc<Self> {
+    /// For a request with this body, of which no more than so many bytes may pass.
+    pub fn new(body: Option<Incoming>, count: Option<Rc<Cell<u64>>>, most: u64) -> Rc<Self> {
         let new = Self {
             count,
+            most,
             ..Self::default()
         };
         *new.up.body.borrow_mut() = body;
@@ -120,7 +129,7 @@ impl Passage {
         self.down.bytes.get()
     }
 
-    /// Until nothing has moved for longer than it may: then, what that means.
+    /// Until nothing has moved for longer than it may, or more than may: then, what that means.
     pub async fn still(&self, limits: Limits) -> Fail {
         let look = limits.idle.min(limits.upstream) / 4;
         loop {
@@ -130,8 +139,11 @@ impl Passage {
             if left.is_zero() {
                 return meaning;
             }
-            // Whoever is waited for may change meanwhile.
-            tokio::time::sleep(left.min(look)).await;
+            tokio::select! {
+                () = self.too_large.notified() => return Fail::ClientBad(TOO_LARGE),
+                // Whoever is waited for may change meanwhile.
+                () = tokio::time::sleep(left.min(look)) => {}
+            }
         }
     }
 
@@ -154,6 +166,17 @@ impl Passage {
         self.cut.set(true);
         self.up.close();
         self.down.close();
+    }
+
+    /// Ends the request when its body is larger than it may be. What the client still sends stays to be read: it is to
+    /// hear why.
+    fn is_too_large(&self) -> bool {
+        let is = self.most > 0 && self.up.bytes.get() > self.most;
+        if is && !self.cut.replace(true) {
+            self.down.close();
+            self.too_large.notify_one();
+        }
+        is
     }
 
     fn poll(&self, way: &Way, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
@@ -183,7 +206,10 @@ impl Body for Up {
         if let Some(count) = &self.0.count {
             count.set(self.0.up.bytes.get());
         }
-        frame
+        match self.0.is_too_large() {
+            true => Poll::Ready(Some(Err(io::ErrorKind::FileTooLarge.into()))),
+            false => frame,
+        }
     }
 
     fn is_end_stream(&self) -> bool {

@@ -31,6 +31,22 @@ fn is_alike(pattern: &str, text: &str) -> bool {
     is_like(&pattern.to_lowercase(), &text.to_lowercase())
 }
 
+/// Does the text hold one of these expressions: a word, at its beginning or end where that is said?
+fn holds(expressions: &[String], text: &str) -> bool {
+    expressions.iter().any(|expression| {
+        let (start, word) = match expression.strip_prefix('^') {
+            Some(word) => (true, word),
+            None => (false, &**expression),
+        };
+        match (start, word.strip_suffix('$')) {
+            (true, Some(word)) => text == word,
+            (true, None) => text.starts_with(word),
+            (false, Some(word)) => text.ends_with(word),
+            (false, None) => text.contains(word),
+        }
+    })
+}
+
 /// A request, in the words of the page.
 #[derive(Debug, Clone)]
 struct Page {
@@ -74,7 +90,9 @@ impl Page {
     fn has_header(&self, wanted: &HeaderCondition) -> bool {
         let named = self.headers.iter().filter(|(name, _)| *name == wanted.name);
         let mut values = named.map(|(_, value)| value);
-        values.any(|value| wanted.values.iter().any(|pattern| is_alike(pattern, value)))
+        values.any(|value| {
+            holds(&wanted.regexes, value) || wanted.values.iter().any(|pattern| is_alike(pattern, value))
+        })
     }
 
     fn is_from(&self, network: &str) -> bool {
@@ -85,13 +103,15 @@ impl Page {
 
     /// The number of the rule that is for it.
     fn decided(&self, rules: &[route::Rule]) -> Option<u32> {
-        let any = |patterns: &[String], text: &str| {
-            patterns.is_empty() || patterns.iter().any(|pattern| is_like(pattern, text))
+        let any = |patterns: &[String], expressions: &[String], text: &str| {
+            let none = patterns.is_empty() && expressions.is_empty();
+            none || holds(expressions, text) || patterns.iter().any(|pattern| is_like(pattern, text))
         };
         let fits = |rule: &&route::Rule| {
             let asked = &rule.conditions;
-            any(&rule.hosts, &self.host)
-                && any(&rule.paths, &self.path)
+            any(&rule.hosts, &[], &self.host)
+                && any(&[], &asked.host_regexes, &self.host)
+                && any(&rule.paths, &asked.path_regexes, &self.path)
                 && (asked.methods.is_empty() || asked.methods.contains(&self.method))
                 && asked.headers.iter().all(|header| self.has_header(header))
                 && asked.queries.iter().all(|pairs| self.has_query(pairs))
@@ -145,11 +165,13 @@ fn any_page() -> impl Strategy<Value = Page> {
 }
 
 fn any_conditions() -> impl Strategy<Value = Conditions> {
-    let header = (text("x-[ab]"), prop::collection::vec(text("[abA*?]{1,2}"), 1..3));
-    let headers = header.prop_map(|(name, values)| HeaderCondition {
+    let expressions = |word| prop::collection::vec(text(word), 0..2);
+    let values = prop::collection::vec(text("[abA*?]{1,2}"), 0..3);
+    let header = (text("x-[ab]"), values, expressions("\\^?[abA]{1,2}\\$?"));
+    let headers = header.prop_map(|(name, values, regexes)| HeaderCondition {
         name,
         values,
-        regexes: Vec::new(),
+        regexes,
     });
     let pair = (prop::option::of(text("[abA*?]{1,2}")), text("[abA*?]{1,2}"));
     let pair = pair.prop_map(|(key, value)| Pair { key, value });
@@ -159,14 +181,19 @@ fn any_conditions() -> impl Strategy<Value = Conditions> {
         prop::collection::vec(headers, 0..2),
         prop::collection::vec(prop::collection::vec(pair, 1..3), 0..2),
         prop::collection::vec(sources.prop_map(|network| network.parse().unwrap()), 0..2),
+        expressions("\\^?[ab]{1,2}\\$?"),
+        expressions("\\^?/?[ab]{1,2}\\$?"),
     )
-        .prop_map(|(methods, headers, queries, sources)| Conditions {
-            methods,
-            headers,
-            queries,
-            sources,
-            ..Conditions::default()
-        })
+        .prop_map(
+            |(methods, headers, queries, sources, host_regexes, path_regexes)| Conditions {
+                methods,
+                headers,
+                queries,
+                sources,
+                host_regexes,
+                path_regexes,
+            },
+        )
 }
 
 fn any_transforms() -> impl Strategy<Value = Transforms> {
@@ -327,7 +354,13 @@ fn the_pages_meet_all_kinds_of_conditions() {
             ("host", !rule.hosts.is_empty()),
             ("path", !rule.paths.is_empty()),
             ("method", !asked.methods.is_empty()),
+            ("host regex", !asked.host_regexes.is_empty()),
+            ("path regex", !asked.path_regexes.is_empty()),
             ("header", !asked.headers.is_empty()),
+            (
+                "header regex",
+                asked.headers.iter().any(|header| !header.regexes.is_empty()),
+            ),
             ("query", !asked.queries.is_empty()),
             ("source", !asked.sources.is_empty()),
             (

@@ -217,6 +217,27 @@ fn albs_documented_conditions_hold() {
         &[(path("/img/a/pics"), true), (path("/img/a/pics2"), false)],
     );
 
+    let regex = only(|r| r.conditions.path_regexes = strings(&["^\\/api\\/(.*)$"]));
+    check(
+        "path-pattern regex",
+        regex,
+        &[
+            (path("/api/users"), true),
+            (path("/api/?a"), true),
+            (path("/API/users"), false),
+            (path("/v1/api/users"), false),
+            (path("/v1?/api/users"), false),
+        ],
+    );
+    let either = only(|r| {
+        (r.paths, r.conditions.path_regexes) = (strings(&["/img/*"]), strings(&["^/[0-9]+$"]));
+    });
+    check(
+        "path-pattern of both kinds",
+        either,
+        &[(path("/img/a"), true), (path("/42"), true), (path("/a42"), false)],
+    );
+
     let method = |method| Asked(method, "any.test", "/", from, &[]);
     let methods = only(|r| r.conditions.methods = strings(&["CUSTOM-METHOD"]));
     check(
@@ -263,6 +284,28 @@ fn albs_documented_conditions_hold() {
                 false,
             ),
             (Asked("GET", "a.test", "/", from, &[]), false),
+        ],
+    );
+    let languages = only(|r| {
+        r.conditions.headers = vec![HeaderCondition {
+            regexes: strings(&["^(de|fr)-CH"]),
+            ..header("Accept-Language", &["rm*"])
+        }];
+    });
+    let speaks = |language| Asked("GET", "a.test", "/", from, language);
+    check(
+        "http-header regex",
+        languages,
+        &[
+            (speaks(&[("accept-language", "de-CH, en")]), true),
+            (
+                speaks(&[("Accept-Language", "en"), ("Accept-Language", "fr-CH")]),
+                true,
+            ),
+            (speaks(&[("Accept-Language", "RM")]), true),
+            (speaks(&[("Accept-Language", "DE-CH")]), false),
+            (speaks(&[("Accept-Language", "en, de-CH")]), false),
+            (speaks(&[("X-Language", "de-CH")]), false),
         ],
     );
     let via = || only(|r| r.conditions.headers = vec![header("X-Forwarded-For", &["203.0.113.*"])]);
@@ -402,6 +445,15 @@ fn albs_documented_transforms_hold() {
         ),
         (url("^/", ""), "a.test", "/x", "untransformed"),
         (host("^a", "a b"), "a.test", "/x", "untransformed"),
+        // A path that means another is not made of one that does not.
+        (url("^/api", "/static/"), "a.test", "/api../x", "untransformed"),
+        (url("b", "%2e"), "a.test", "/a/.b/x", "untransformed"),
+        (
+            url("^/api", "/static"),
+            "a.test",
+            "/api../x?y=/../z",
+            "GET /static../x?y=/../z HTTP/1.1 | Host: a.test",
+        ),
         (
             Transforms {
                 host: rewrite("a", "b"),

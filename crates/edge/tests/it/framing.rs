@@ -109,7 +109,8 @@ async fn a_target_gets_a_clean_head() {
             "GET http://shop.test/a?b=c HTTP/1.1\r\nHost: other.test\r\nConnection: close, X-Secret\r\nX-Secret: 1\r\n\
              Keep-Alive: 5\r\nProxy-Connection: x\r\nTE: gzip\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\
              X-Forwarded-For: 10.1.1.1\r\nX-Forwarded-Proto: https\r\nX_Forwarded_For: 6.6.6.6\r\nX-Forwarded-Port: 1\r\n\
-             X-Request-Id: mine\r\nCookie: a=b\r\nX-Forwarded-For: 10.2.2.2\r\nX-Kept: yes\r\n\r\n",
+             X-Request-Id: mine\r\nCookie: a=b\r\nX-Forwarded-For: 10.2.2.2\r\nX-Kept: yes\r\n\
+             X-Amzn-Mtls-Clientcert-Subject: CN=root\r\nX_Amzn_Mtls_Clientcert_Leaf: x\r\nX-AMZN-OIDC-IDENTITY: root\r\n\r\n",
         )
         .await;
     assert_eq!((status(&answer), body(&answer)), (200, "origin"));
@@ -133,6 +134,9 @@ async fn a_target_gets_a_clean_head() {
         ("http2-settings", None),
         ("x-secret", None),
         ("x_forwarded_for", None),
+        ("x-amzn-mtls-clientcert-subject", None),
+        ("x_amzn_mtls_clientcert_leaf", None),
+        ("x-amzn-oidc-identity", None),
         ("content-length", None),
         ("transfer-encoding", None),
     ] {

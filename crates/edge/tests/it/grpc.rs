@@ -11,7 +11,7 @@ use std::{
 
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{
-    HeaderMap, Request, Response,
+    HeaderMap, Request, Response, StatusCode,
     body::{Bytes, Frame, Incoming},
     service::service_fn,
 };
@@ -51,6 +51,9 @@ mod frames {
 
 /// Answers each message with itself as it comes, then says that all is well, with the path in a trailer.
 async fn echo(request: Request<Incoming>, well: bool) -> Response<BoxBody<Bytes, Infallible>> {
+    if request.method() == hyper::Method::GET {
+        return said(&request, well);
+    }
     let (frames, body) = mpsc::channel(4);
     let path = request.uri().path().to_owned();
     let via = request.headers().get("x-forwarded-for").cloned();
@@ -73,6 +76,18 @@ async fn echo(request: Request<Incoming>, well: bool) -> Response<BoxBody<Bytes,
     response
         .headers_mut()
         .insert("content-type", "application/grpc".parse().unwrap());
+    response
+}
+
+/// How it is, in the codes of HTTP, to who asks as a health check does.
+fn said(request: &Request<Incoming>, well: bool) -> Response<BoxBody<Bytes, Infallible>> {
+    let asks = request.uri().path() == "/health" && request.headers()["user-agent"] == "vend-health";
+    let mut response = Response::new(Full::new(Bytes::from_static(b"a body that nobody reads")).boxed());
+    *response.status_mut() = match (asks, well) {
+        (true, true) => StatusCode::IM_A_TEAPOT,
+        (true, false) => StatusCode::OK,
+        (false, _) => StatusCode::BAD_REQUEST,
+    };
     response
 }
 
@@ -209,5 +224,34 @@ async fn a_service_that_says_it_is_not_well_is_unhealthy() {
     })
     .await;
     assert_eq!(state().await.reason.as_deref(), Some("status 14"));
+    edge.stop().await;
+}
+
+/// A target that speaks HTTP/2 and nothing else is asked in HTTP/2 by HTTP, too, and its codes are those of the check.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_of_http2_is_asked_in_http2() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = service().await;
+    let edge = Edge::with(&folder, edge::Limits::default(), 1);
+    for (version, protocol) in [(1, Protocol::Http2), (2, Protocol::Grpc)] {
+        let mut table = table(version, service.address, protocol);
+        let health = &mut table.target_groups.get_mut("shop").unwrap().health;
+        health.protocol = HealthProtocol::Http;
+        health.path = "/health".into();
+        health.codes = vec![(299, 299), (418, 418)];
+        service.well.store(true, SeqCst);
+        edge.apply(&table).await;
+        let state = || async { edge.client.health().await.unwrap()[0].clone() };
+        until("it is healthy", || async {
+            state().await.state == TargetState::Healthy
+        })
+        .await;
+        service.well.store(false, SeqCst);
+        until("it is not", || async {
+            state().await.state == TargetState::Unhealthy
+        })
+        .await;
+        assert_eq!(state().await.reason.as_deref(), Some("status 200"));
+    }
     edge.stop().await;
 }

@@ -9,7 +9,10 @@ use hyper::{
     client::conn::http2::{SendRequest, handshake},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+};
 
 use crate::world::{self, Edge, Origin, field, in_front_of, read_head, read_request, shop, soon};
 
@@ -72,6 +75,9 @@ async fn requests_reach_targets_as_http_1() {
         ("cookie", "c=d"),
         ("te", "trailers"),
         ("x-forwarded-for", "10.1.1.1"),
+        ("x-amzn-mtls-clientcert-subject", "CN=root"),
+        ("x_amzn_mtls_clientcert_leaf", "x"),
+        ("x-amzn-oidc-identity", "root"),
     ] {
         ask.headers_mut().append(name, value.parse().unwrap());
     }
@@ -88,6 +94,9 @@ async fn requests_reach_targets_as_http_1() {
         ("te", Some("trailers")),
         ("x-forwarded-for", Some("10.1.1.1, 127.0.0.1")),
         ("x-forwarded-proto", Some("http")),
+        ("x-amzn-mtls-clientcert-subject", None),
+        ("x_amzn_mtls_clientcert_leaf", None),
+        ("x-amzn-oidc-identity", None),
         ("content-length", None),
         ("transfer-encoding", None),
     ] {
@@ -196,7 +205,7 @@ async fn many_requests_share_a_connection_and_large_answers_wait_for_their_reade
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_is_reset_frees_its_target() {
     let folder = tempfile::tempdir().unwrap();
-    let (gone, mut left) = tokio::sync::mpsc::unbounded_channel();
+    let (gone, mut left) = mpsc::unbounded_channel();
     let origin = Origin::raw(move |mut stream| {
         let gone = gone.clone();
         async move {
@@ -390,5 +399,50 @@ async fn a_request_that_comes_late_has_all_the_time_of_its_target() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     let answer = h2.send_request(request(Method::GET, "/", full("")));
     assert_eq!(text(soon("an answer", answer).await.unwrap()).await.1, "slow");
+    edge.stop().await;
+}
+
+/// A client that asks for much and reads nothing is cut, and what its target would still send with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_never_reads_is_cut() {
+    const ALL: u64 = 1 << 40;
+    let folder = tempfile::tempdir().unwrap();
+    let (told, mut cut) = mpsc::unbounded_channel();
+    let origin = Origin::raw(move |mut stream| {
+        let told = told.clone();
+        async move {
+            let Some(request) = read_request(&mut stream).await else {
+                return;
+            };
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {ALL}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let block = vec![b'x'; 65_536];
+            while stream.write_all(&block).await.is_ok() {}
+            if !request.contains("User-Agent: vend-health") {
+                told.send(()).unwrap();
+            }
+        }
+    })
+    .await;
+    let limits = edge::Limits {
+        idle: Duration::from_millis(500),
+        ..edge::Limits::default()
+    };
+    let edge = Edge::with(&folder, limits, 1);
+    edge.apply(&shop(1, &[origin.address])).await;
+    let mut stream = edge.connect().await;
+    let ask = b"GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n";
+    stream.write_all(ask).await.unwrap();
+    soon("the target is let go", cut.recv()).await.unwrap();
+    let mut rest = tokio::io::sink();
+    let read = soon("an end", tokio::io::copy(&mut stream, &mut rest)).await;
+    assert!(read.is_err() || read.is_ok_and(|count| count < ALL));
+
+    let mut h2 = client(&edge).await;
+    let answer = h2.send_request(request(Method::GET, "/", full("")));
+    let answer = soon("an answer", answer).await.unwrap();
+    soon("the target is let go", cut.recv()).await.unwrap();
+    let body = soon("an end", answer.into_body().collect()).await;
+    assert!(body.is_err(), "a part is not the whole");
     edge.stop().await;
 }

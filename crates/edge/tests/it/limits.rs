@@ -11,6 +11,8 @@ use std::{
 };
 
 use edge::{Format, Limits, Listener, Log};
+use http_body_util::Full;
+use hyper::Request;
 use jiff::SignedDuration;
 use model::route::{Action, Stickiness, TargetState};
 use tokio::{
@@ -18,6 +20,7 @@ use tokio::{
     net::TcpStream,
 };
 
+use crate::seen::probe;
 use crate::world::{Edge, Origin, body, field, forward, group, message, rule, shop, soon, status, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -468,7 +471,13 @@ async fn a_tenant_is_closed_to_some_or_for_a_while_and_others_are_not() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_change_while_it_runs() {
     let folder = tempfile::tempdir().unwrap();
-    let origin = Origin::named("ok").await;
+    // Its head is as long as that of the request.
+    let origin = Origin::answering(|request| {
+        let (back, body) = (field(request, "x").unwrap_or_default(), body(request));
+        let length = body.len();
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nX: {back}\r\n\r\n{body}")
+    })
+    .await;
     let (limits, changed) = tokio::sync::watch::channel(Limits::default());
     let listeners = vec![Listener::http(Socket::bind("127.0.0.1:0").unwrap())];
     let edge = Edge::configured(&folder, listeners, |config| config.limited = Some(changed));
@@ -483,17 +492,28 @@ async fn limits_change_while_it_runs() {
         })
         .await;
     }
-    let long = format!(
-        "GET / HTTP/1.1\r\nHost: shop.test\r\nX: {}\r\nConnection: close\r\n\r\n",
-        "x".repeat(2_000)
-    );
-    for (head, expected) in [(1_024, 400), (4_096, 200)] {
+    for (head, length, expected) in [
+        (1_024, 2_000, 400),
+        (4_096, 2_000, 200),
+        (32_768, 60_000, 400),
+        // As much as ALB takes, and more.
+        (65_536, 60_000, 200),
+        (1_048_576, 300_000, 200),
+    ] {
         limits.send_modify(|limits| limits.head = head);
+        let long = post.replace("Host", &format!("X: {}\r\nHost", "x".repeat(length)));
         until("the limit of heads holds", || async {
-            status(&edge.raw(&long).await) == expected
+            let answer = edge.raw(&long).await;
+            let whole = expected == 400 || answer.ends_with("nine more") && answer.len() > length;
+            status(&answer) == expected && whole
         })
         .await;
     }
+    let mut h2 = probe::http2(edge.connect().await).await;
+    let long = Request::get("http://shop.test/").header("y", "y".repeat(60_000));
+    let answer = h2.send_request(long.body(Full::default()).unwrap());
+    assert_eq!(soon("an answer", answer).await.unwrap().status(), 200);
+    drop(h2);
     // A client that says nothing is sent away in a second where it had a minute.
     limits.send_modify(|limits| limits.idle = Duration::from_secs(1));
     let mut quiet = edge.connect().await;

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::route::{Action, Rule, Table};
+use model::route::{Action, Protocol, Rewrite, Rule, Table, TargetGroup, Transforms};
 
-use crate::world::{self, Edge, Origin, forward, group, rule, shop, status};
+use crate::seen::probe;
+use crate::world::{self, Edge, Origin, forward, group, rule, shop, soon, status};
 
 type Labels = BTreeMap<String, String>;
 
@@ -140,7 +141,22 @@ async fn the_text_is_as_prometheus_wants_it() {
             paths: vec!["/never".into()],
             ..rule(9, "x", forward(&[("shop", 1)]))
         },
+        rule(10, "streams.test", forward(&[("streams", 1)])),
+        Rule {
+            transforms: Transforms {
+                url: Some(Rewrite {
+                    regex: "^/".into(),
+                    replace: "no path".into(),
+                }),
+                host: None,
+            },
+            ..rule(11, "odd.test", forward(&[("shop", 1)]))
+        },
     ];
+    let streams = TargetGroup {
+        protocol: Protocol::Grpc,
+        ..group(&[origin.address])
+    };
     let table = Table {
         rules: base.rules.into_iter().chain(rules).collect(),
         target_groups: base
@@ -148,6 +164,7 @@ async fn the_text_is_as_prometheus_wants_it() {
             .into_iter()
             .chain([
                 ("empty".to_owned(), group(&[])),
+                ("streams".to_owned(), streams),
                 ("odd\"name\\".to_owned(), group(&[])),
             ])
             .collect(),
@@ -161,9 +178,17 @@ async fn the_text_is_as_prometheus_wants_it() {
         ("closed.test", "/", 503),
         ("empty.test", "/", 503),
         ("nobody.test", "/", 503),
+        ("streams.test", "/", 464),
+        ("odd.test", "/", 500),
     ] {
         assert_eq!(status(&edge.get(host, path).await), code, "{host}{path}");
     }
+    // Over HTTP/2 it is no call of gRPC all the same.
+    let mut h2 = probe::http2(edge.connect().await).await;
+    let plain = hyper::Request::get("http://streams.test/");
+    let answer = h2.send_request(plain.body(http_body_util::Full::default()).unwrap());
+    assert_eq!(soon("an answer", answer).await.unwrap().status(), 464);
+    drop(h2);
     let families = read(&edge.client.metrics().await.unwrap());
     check_histogram(&families["vend_edge_latency_seconds"]);
     let value = |name: &str, wanted: &[(&str, &str)]| {
@@ -207,6 +232,16 @@ async fn the_text_is_as_prometheus_wants_it() {
         (
             "vend_edge_rule_responses_total",
             vec![("rule", "8"), place, ("class", "5xx")],
+            1.0,
+        ),
+        (
+            "vend_edge_rule_responses_total",
+            vec![("rule", "10"), place, ("class", "4xx")],
+            2.0,
+        ),
+        (
+            "vend_edge_rule_responses_total",
+            vec![("rule", "11"), place, ("class", "5xx")],
             1.0,
         ),
         (

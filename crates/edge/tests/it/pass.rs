@@ -2,14 +2,15 @@
 
 use std::net::TcpListener as Socket;
 
-use edge::{Limits, Listener, Speaks};
+use camino::Utf8Path;
+use edge::{Limits, Listener, Speaks, Tls, Version};
 use model::route::ProxyWord;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-use crate::world::{self, Edge, Origin, body, message, shop, soon, status, until};
+use crate::world::{self, Edge, Origin, body, message, shop, soon, status, until, wire};
 
 fn listener(speaks: Speaks, proxied: bool) -> Listener {
     Listener {
@@ -104,6 +105,15 @@ async fn tls_passes_by_the_name_that_the_client_gives() {
     edge.stop().await;
 }
 
+/// The word of a proxy in either version: from 203.0.113.9, port 4000, to 198.51.100.1, port 8443.
+fn words() -> [Vec<u8>; 2] {
+    let first = b"PROXY TCP4 203.0.113.9 198.51.100.1 4000 8443\r\n".to_vec();
+    let mut second = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    second.extend([203, 0, 113, 9, 198, 51, 100, 1]);
+    second.extend([4000_u16.to_be_bytes(), 8443_u16.to_be_bytes()].concat());
+    [first, second]
+}
+
 /// What one proxy said goes on to the target in the other version, in front of bytes that nobody changed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_that_passes_takes_the_word_of_a_proxy_along() {
@@ -112,10 +122,7 @@ async fn tls_that_passes_takes_the_word_of_a_proxy_along() {
     let edge = Edge::listening(&folder, vec![listener(Speaks::Sni, true)], Limits::default(), 1);
     let mut table = shop(1, &[origin.address]);
     let hello = client_hello("shop.test");
-    let first = b"PROXY TCP4 203.0.113.9 198.51.100.1 4000 8443\r\n".to_vec();
-    let mut second = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
-    second.extend([203, 0, 113, 9, 198, 51, 100, 1]);
-    second.extend([4000_u16.to_be_bytes(), 8443_u16.to_be_bytes()].concat());
+    let [first, second] = words();
     for (word, said, goes_on) in [(ProxyWord::V1, &second, &first), (ProxyWord::V2, &first, &second)] {
         table.version += 1;
         table.target_groups.get_mut("shop").unwrap().proxy = Some(word);
@@ -143,6 +150,72 @@ async fn the_word_of_a_proxy_is_believed_and_asked_for() {
     assert!(seen.contains("X-Forwarded-For: 203.0.113.9\r\n"), "{seen}");
     assert!(seen.contains("X-Forwarded-Port: 8443\r\n"), "{seen}");
     assert_eq!(edge.raw(request).await, "", "who says nothing is not heard");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_word_of_a_proxy_comes_before_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificates = Utf8Path::from_path(folder.path()).unwrap().join("certificates");
+    let connector = wire::certificate(&certificates, &["shop.test"]);
+    let speaks = Speaks::Https(Box::new(Tls {
+        certificates,
+        minimum: Version::Tls12,
+        ciphers: Vec::new(),
+        clients: None,
+    }));
+    let origin = Origin::named("origin").await;
+    let edge = Edge::listening(&folder, vec![listener(speaks, true)], Limits::default(), 1);
+    edge.apply(&shop(1, &[origin.address])).await;
+    let connect = async |word: &[u8]| {
+        let mut stream = edge.connect().await;
+        stream.write_all(word).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from("shop.test").unwrap();
+        soon("a handshake", connector.connect(name, stream)).await
+    };
+    for word in words() {
+        let mut stream = connect(&word).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        soon("an answer", stream.read_to_string(&mut answer))
+            .await
+            .unwrap();
+        assert_eq!((status(&answer), body(&answer)), (200, "origin"));
+        let seen = origin.requests().pop().unwrap();
+        for line in ["For: 203.0.113.9", "Port: 8443", "Proto: https"] {
+            assert!(seen.contains(&format!("X-Forwarded-{line}\r\n")), "{seen}");
+        }
+    }
+    assert!(connect(b"").await.is_err(), "who says nothing is not heard");
+    assert_eq!(origin.requests().len(), 2);
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_pass_come_after_the_word_of_a_proxy() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = echo("").await;
+    let speaks = Speaks::Tcp {
+        host: "shop.test".into(),
+    };
+    let edge = Edge::listening(&folder, vec![listener(speaks, true)], Limits::default(), 1);
+    let mut table = shop(1, &[origin.address]);
+    let [first, second] = words();
+    for (goes_on, said) in [
+        (None, &b""[..]),
+        (Some(ProxyWord::V1), &first),
+        (Some(ProxyWord::V2), &second),
+    ] {
+        table.version += 1;
+        table.target_groups.get_mut("shop").unwrap().proxy = goes_on;
+        edge.apply(&table).await;
+        for word in [&first, &second] {
+            let echoed = exchange(&edge, &[&word[..], b"bytes"].concat()).await;
+            assert_eq!(echoed, [said, b"bytes"].concat(), "{goes_on:?}");
+        }
+        assert_eq!(exchange(&edge, b"bytes without a word").await, b"");
+    }
     edge.stop().await;
 }
 

@@ -1,6 +1,6 @@
 //! What the access log says of requests of every kind, over HTTP/1.1, HTTP/2 and TLS, and what targets hear of them.
 
-mod probe;
+pub mod probe;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -222,6 +222,19 @@ async fn what_never_came_to_a_rule_has_its_line_too() {
     let many = Request::get("https://shop.test/h2/head").header("x-many", "x".repeat(40_000));
     let many = soon("an answer", h2.send_request(many.body(Full::default()).unwrap())).await;
     assert_eq!(many.unwrap().status(), 431);
+    // Crumbs of a cookie are one field, and the host is another.
+    for (path, count, expected) in [
+        ("/h2/hundred", 98, 200),
+        ("/h2/more", 99, 431),
+        ("/h2/many", 150, 431),
+    ] {
+        let mut many = Request::get(format!("https://shop.test{path}"));
+        for n in 0..count {
+            many = many.header(format!("x-{n}"), "x").header("cookie", "a=b");
+        }
+        let many = soon(path, h2.send_request(many.body(Full::default()).unwrap())).await;
+        assert_eq!(many.unwrap().status(), expected, "{path}");
+    }
     drop(h2);
 
     let lines = world.lines().await;
@@ -246,6 +259,8 @@ async fn what_never_came_to_a_rule_has_its_line_too() {
         ("/h2/trace", ["405", "-", "-", "MethodNotAllowed", "-"]),
         ("/h2/large", ["413", "-", "-", "BodyTooLarge", "-"]),
         ("/h2/head", ["431", "-", "-", "HeadTooLarge", "-"]),
+        ("/h2/hundred", ["200", "forward", "6", "-", "-"]),
+        ("/h2/many", ["431", "-", "-", "HeadTooLarge", "-"]),
         ("/h1/socket", ["101", "forward", "6", "-", "-"]),
     ] {
         assert_eq!(names.map(|name| &*line(&lines, path)[name]), expected, "{path}");

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU16, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -221,5 +221,42 @@ async fn the_share_of_a_new_target_grows() {
         BATCH / 2,
         "what is not new gets its part"
     );
+    edge.stop().await;
+}
+
+/// A check may ask for codes of its own, one or many.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_codes_of_a_check_say_what_is_well() {
+    use TargetState::{Healthy, Unhealthy};
+    let folder = tempfile::tempdir().unwrap();
+    let code = Arc::new(AtomicU16::new(418));
+    let said = Arc::clone(&code);
+    let origin = Origin::answering(move |_| {
+        let code = said.load(SeqCst);
+        format!("HTTP/1.1 {code} So it is\r\nContent-Length: 0\r\n\r\n")
+    })
+    .await;
+    let edge = Edge::start(&folder);
+    let mut table = shop(1, &[origin.address]);
+    let health = &mut table.target_groups.get_mut("shop").unwrap().health;
+    health.interval = SignedDuration::from_millis(100);
+    health.codes = vec![(418, 418), (430, 440)];
+    edge.apply(&table).await;
+    for (status, expected) in [
+        (418, Healthy),
+        (200, Unhealthy),
+        (430, Healthy),
+        (429, Unhealthy),
+        (440, Healthy),
+        (441, Unhealthy),
+    ] {
+        code.store(status, SeqCst);
+        let reason = (expected == Unhealthy).then(|| format!("status {status}"));
+        until("the target is found so", || async {
+            let seen = edge.client.health().await.unwrap().remove(0);
+            seen.state == expected && seen.reason == reason
+        })
+        .await;
+    }
     edge.stop().await;
 }

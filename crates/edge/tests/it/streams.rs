@@ -32,8 +32,9 @@ type Does = fn(Request<RecvStream>, SendResponse<Bytes>) -> Doing;
 
 struct Target {
     address: SocketAddr,
-    /// Requests that came.
+    /// Requests that came, and connections.
     seen: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Target {
@@ -42,8 +43,11 @@ impl Target {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&seen);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let opened = Arc::clone(&connections);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                opened.fetch_add(1, SeqCst);
                 let count = Arc::clone(&count);
                 tokio::spawn(async move {
                     let Ok(mut connection) = h2::server::handshake(stream).await else {
@@ -69,7 +73,11 @@ impl Target {
                 });
             }
         });
-        Self { address, seen }
+        Self {
+            address,
+            seen,
+            connections,
+        }
     }
 
     fn seen(&self) -> usize {
@@ -127,6 +135,21 @@ fn stuck(_: Request<RecvStream>, mut answer: SendResponse<Bytes>) -> Doing {
         let _ = send.send_data("half".into(), false);
         // Until it is reset.
         let _ = std::future::poll_fn(|cx| send.poll_reset(cx)).await;
+        false
+    })
+}
+
+/// Answers before it has read the request, and goes on when it has.
+fn early(request: Request<RecvStream>, mut answer: SendResponse<Bytes>) -> Doing {
+    Box::pin(async move {
+        let mut send = answer.send_response(Response::new(()), false).unwrap();
+        let _ = send.send_data("well ".into(), false);
+        let mut body = request.into_body();
+        while let Some(data) = body.data().await {
+            let Ok(data) = data else { return false };
+            let _ = send.send_data(data, false);
+        }
+        let _ = send.send_data(Bytes::new(), true);
         false
     })
 }
@@ -374,4 +397,71 @@ async fn half_an_answer_is_a_failure_and_leaves_its_target_out() {
         );
         edge.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_is_too_large_ends_its_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let (well, early) = (Target::that(well).await, Target::that(early).await);
+    let limits = edge::Limits {
+        body: 10,
+        ..edge::Limits::default()
+    };
+    let edge = Edge::with(&folder, limits, 1);
+    edge.apply(&table(&[well.address]).await).await;
+    let mut h2 = client(&edge).await;
+    // Without a length in front, in one part or several.
+    let post = async |h2: &mut SendRequest<Body>, parts: &[usize]| {
+        let (sender, body) = tokio::sync::mpsc::channel(parts.len());
+        for length in parts {
+            sender.send(Bytes::from(vec![b'x'; *length])).await.unwrap();
+        }
+        drop(sender);
+        send(h2, request(Method::POST, Channel(body).boxed())).await
+    };
+    let large = (413, "the body of the request is too large".to_owned());
+    for (parts, expected) in [
+        (&[10][..], (200, "well 10".to_owned())),
+        (&[4, 6], (200, "well 10".to_owned())),
+        (&[11], large.clone()),
+        (&[4, 7], large.clone()),
+        (&[4, 300_000, 1_000_000], large),
+    ] {
+        let answer = post(&mut h2, parts).await;
+        assert_eq!(text(answer).await, expected, "{parts:?}");
+    }
+    assert_eq!(well.connections.load(SeqCst), 1, "others go on there");
+    // An answer that has begun breaks off.
+    edge.client
+        .apply(&Table {
+            version: 2,
+            ..table(&[early.address]).await
+        })
+        .await
+        .unwrap();
+    let answer = post(&mut h2, &[4, 6]).await;
+    assert_eq!(text(answer).await, (200, "well xxxxxxxxxx".to_owned()));
+    let answer = post(&mut h2, &[4, 7]).await;
+    assert_eq!(answer.status(), 200);
+    let body = soon("an end", answer.into_body().collect()).await;
+    assert!(body.is_err(), "{body:?}");
+    assert_eq!(metric(&edge, FAILURES).await, 0, "no target is to blame");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_has_as_many_fields_as_from_other_clients() {
+    let folder = tempfile::tempdir().unwrap();
+    let well = Target::that(well).await;
+    let edge = edge(&folder, &table(&[well.address]).await).await;
+    let mut h2 = client(&edge).await;
+    for (count, expected) in [(99, 200), (100, 431), (125, 431)] {
+        let mut many = request(Method::GET, nothing());
+        for n in 0..count {
+            let name: hyper::header::HeaderName = format!("x-{n}").parse().unwrap();
+            many.headers_mut().insert(name, "x".parse().unwrap());
+        }
+        assert_eq!(send(&mut h2, many).await.status(), expected, "{count}");
+    }
+    edge.stop().await;
 }
