@@ -3,7 +3,7 @@
 use std::net::TcpListener as Socket;
 
 use edge::{Limits, Listener, Speaks};
-use model::route::ProxyWord;
+use model::route::{Access, ProxyWord};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -63,6 +63,76 @@ async fn bytes_pass_to_the_group_of_one_host() {
         edge.apply(&table).await;
         assert!(exchange(&edge, b"x").await.starts_with(word), "{version:?}");
     }
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_of_bytes_count_at_their_rule_and_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = echo("hello ").await;
+    let speaks = Speaks::Tcp {
+        host: "shop.test".into(),
+    };
+    let edge = Edge::listening(&folder, vec![listener(speaks, false)], Limits::default(), 1);
+    let mut table = shop(1, &[origin.address]);
+    edge.apply(&table).await;
+    let numbers = |lines: &'static [&'static str]| {
+        let edge = &edge;
+        until("it is counted", move || async move {
+            let text = edge.client.metrics().await.unwrap();
+            lines.iter().all(|line| text.contains(&format!("{line}\n")))
+        })
+    };
+    assert_eq!(exchange(&edge, b"you").await, b"hello you");
+    numbers(&[
+        r#"vend_edge_rule_requests_total{rule="1",place="acme/shop/dev",host="shop.test"} 1"#,
+        r#"vend_edge_rule_responses_total{rule="1",place="acme/shop/dev",class="2xx"} 1"#,
+        r#"vend_edge_rule_sent_bytes_total{rule="1",place="acme/shop/dev"} 9"#,
+        r#"vend_edge_sent_bytes_total{group="shop"} 9"#,
+        "vend_edge_passed_bytes_total 12",
+    ])
+    .await;
+
+    // Who is kept out gets not a byte, and no target hears of it.
+    let who = |allow: &[&str], deny: &[&str]| {
+        let networks = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        vec![Access {
+            allow: networks(allow),
+            deny: networks(deny),
+        }]
+    };
+    for (access, said) in [
+        (who(&[], &["127.0.0.0/8"]), &b""[..]),
+        (who(&["192.0.2.0/24"], &[]), b""),
+        (who(&["127.0.0.1/32"], &["192.0.2.0/24"]), b"hello you"),
+    ] {
+        table.version += 1;
+        table.rules[0].access = access;
+        edge.apply(&table).await;
+        assert_eq!(exchange(&edge, b"you").await, said, "{:?}", table.rules[0].access);
+    }
+    numbers(&[
+        r#"vend_edge_rule_requests_total{rule="1",place="acme/shop/dev",host="shop.test"} 2"#,
+        r#"vend_edge_rule_responses_total{rule="1",place="acme/shop/dev",class="4xx"} 2"#,
+    ])
+    .await;
+
+    // No target is a failure of the group; no rule is nobody's.
+    table.version += 1;
+    table.target_groups = shop(1, &[world::refusing()]).target_groups;
+    edge.apply(&table).await;
+    assert_eq!(exchange(&edge, b"you").await, b"");
+    numbers(&[
+        r#"vend_edge_failures_total{group="shop"} 1"#,
+        r#"vend_edge_rule_responses_total{rule="1",place="acme/shop/dev",class="5xx"} 1"#,
+        "vend_edge_unmatched_total 0",
+    ])
+    .await;
+    table.version += 1;
+    table.rules[0].hosts = vec!["other.test".into()];
+    edge.apply(&table).await;
+    assert_eq!(exchange(&edge, b"you").await, b"");
+    numbers(&["vend_edge_unmatched_total 1"]).await;
     edge.stop().await;
 }
 
