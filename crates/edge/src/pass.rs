@@ -69,13 +69,7 @@ fn enter(worker: &Worker, ask: &Ask) -> Result<Option<Seat<Box<str>>>, u16> {
 }
 
 /// To a target and back.
-async fn carry(
-    worker: &Rc<Worker>,
-    client: &Watched,
-    ends: &Ends,
-    ask: &Ask,
-    input: &mut Buffer,
-) -> Passed {
+async fn carry(worker: &Rc<Worker>, client: &Watched, ends: &Ends, ask: &Ask, input: &mut Buffer) -> Passed {
     let mut tried = Vec::new();
     // What comes meanwhile waits in the kernel.
     while wake::until_awake(worker, ask, worker.limits().wake).await {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use edge::ClientError;
 use model::route::{
-    Action, Delta, HeaderCondition, Invalid, Protocol, Redirect, Rewrite, Rule, Table, TargetGroup, TargetState,
+    Action, Delta, HeaderCondition, Invalid, Protocol, Redirect, Rewrite, Rule, Table, TargetGroup,
+    TargetState,
 };
 
 use crate::world::{Edge, Origin, body, forward, group, rule, shop, status, until};

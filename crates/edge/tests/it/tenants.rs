@@ -14,7 +14,9 @@ use crate::world::{Edge, Origin, field, forward, group, read_head, rule, soon, s
 /// Changes to another protocol, says hello in it, and repeats what it hears.
 async fn talker() -> Origin {
     Origin::raw(|mut stream| async move {
-        let Some(head) = read_head(&mut stream).await else { return };
+        let Some(head) = read_head(&mut stream).await else {
+            return;
+        };
         let answer = match head.contains("Upgrade: websocket") {
             true => "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
             false => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
@@ -116,12 +118,18 @@ async fn a_tenant_has_its_share_of_all_that_is_open() {
     assert_eq!(status(&head), 101);
     let passing = bytes(through).await.expect("there is room for two");
     let refused = edge.get("shop.test", "/").await;
-    assert_eq!((status(&refused), field(&refused, "retry-after")), (429, Some("1")));
+    assert_eq!(
+        (status(&refused), field(&refused, "retry-after")),
+        (429, Some("1"))
+    );
     assert!(bytes(through).await.is_none(), "bytes are closed");
     let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     client.connect(at).await.unwrap();
     client.send(b"lost").await.unwrap();
-    until("a datagram is dropped", || says("vend_edge_datagram_refused_total 1\n")).await;
+    until("a datagram is dropped", || {
+        says("vend_edge_datagram_refused_total 1\n")
+    })
+    .await;
     assert!(says("vend_edge_limited_total 3\n").await);
     let counted = "vend_edge_rule_responses_total{rule=\"2\",place=\"acme/shop/dev\",class=\"4xx\"} 1\n";
     assert!(says(counted).await);

@@ -270,6 +270,10 @@ async fn who_is_kept_out_has_no_flow() {
         assert_eq!(number(&edge, "vend_edge_datagram_flows_opened_total").await, 0);
     }
     edge.apply(&table(3, &[("g", 1)], &[("g", &[&app])])).await;
-    assert_eq!(ask(&client, "y").await, "app y", "nothing of before comes after it");
+    assert_eq!(
+        ask(&client, "y").await,
+        "app y",
+        "nothing of before comes after it"
+    );
     edge.stop().await;
 }

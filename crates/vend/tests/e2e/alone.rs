@@ -186,7 +186,10 @@ fn a_file_that_changes_is_followed_and_a_wrong_one_is_not() {
     });
     serves("changed");
     let routes = alone.ask(&["routes"]);
-    assert!(routes.contains("shop.test") && !routes.contains("wrong"), "{routes}");
+    assert!(
+        routes.contains("shop.test") && !routes.contains("wrong"),
+        "{routes}"
+    );
     std::fs::write(&file, answering("again")).unwrap();
     serves("again");
 }

@@ -110,9 +110,16 @@ impl Config {
             };
             let leads = |spoken: &[Spoken]| {
                 let mut these = self.listeners.iter().filter(|one| spoken.contains(&one.speaks));
-                these.find(|listens| table.rules.iter().filter(forwards).any(|rule| listens.is_for(rule)))
+                these.find(|listens| {
+                    table
+                        .rules
+                        .iter()
+                        .filter(forwards)
+                        .any(|rule| listens.is_for(rule))
+                })
             };
-            if leads(&[Spoken::Tcp, Spoken::Sni]).is_none() && table.rules.iter().any(|rule| forwards(&rule)) {
+            if leads(&[Spoken::Tcp, Spoken::Sni]).is_none() && table.rules.iter().any(|rule| forwards(&rule))
+            {
                 return Err(Failure::usage(format!(
                     "the target group `{name}` has `proxy`, which is of connections that pass as bytes: \
                      no listener of `tcp` or `sni` leads to it"

@@ -200,12 +200,17 @@ target_groups:
         file.sound(&table).map_err(|failure| failure.what)
     };
     let http = "{ address: '127.0.0.1:0', speaks: http }";
-    let of = |speaks: &str, host: &str| format!("{{ address: '127.0.0.1:0', speaks: {speaks}, host: {host} }}");
+    let of =
+        |speaks: &str, host: &str| format!("{{ address: '127.0.0.1:0', speaks: {speaks}, host: {host} }}");
     let sni = "{ address: '127.0.0.1:0', speaks: sni }";
     for listeners in [
         of("tcp", "A.game.test"),
         sni.to_owned(),
-        format!("{http}, {}, {}", of("udp", "a.game.test"), of("tcp", "b.game.test")),
+        format!(
+            "{http}, {}, {}",
+            of("udp", "a.game.test"),
+            of("tcp", "b.game.test")
+        ),
     ] {
         assert_eq!(sound(&listeners), Ok(()), "{listeners}");
     }
