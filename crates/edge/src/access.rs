@@ -27,6 +27,7 @@ pub use rotate::Rotation;
 use crate::{
     answer::Answer, balance::Group, clock, head::Ask, live::Shared, target::Target, tls::Agreed, worker::Ends,
 };
+use newest::LOOKED_AT;
 use rotate::{Current, Written};
 
 /// Bytes that a worker gathers before it hands them on.
@@ -74,6 +75,9 @@ pub struct Log {
     /// One request in so many is written; 0 counts as 1.
     pub one_in: u32,
     pub rotation: Rotation,
+    /// Where the newest lines are in short as well, when they are not above: [`Newest`] is answered from short lines
+    /// alone, for they say whose each of them is.
+    pub newest: Option<Utf8PathBuf>,
 }
 
 impl Log {
@@ -84,7 +88,34 @@ impl Log {
             format: Format::Short,
             one_in: 1,
             rotation: Rotation::default(),
+            newest: None,
         }
+    }
+
+    /// Where short lines are to be found.
+    pub fn short_lines(&self) -> Option<&Utf8Path> {
+        match self.format {
+            Format::Short => Some(&self.path),
+            Format::Alb | Format::Json => self.newest.as_deref(),
+        }
+    }
+
+    /// All that is written of a request: this log, and one of short lines beside it, which has no more than is ever
+    /// looked at.
+    fn all(&self) -> impl Iterator<Item = Self> {
+        let Rotation { size, age, keep } = self.rotation;
+        let most = |bytes: u64, most: u64| if bytes == 0 { most } else { bytes.min(most) };
+        let path = self.short_lines().filter(|path| **path != self.path);
+        let beside = path.map(|path| Self {
+            one_in: self.one_in,
+            rotation: Rotation {
+                size: most(size, LOOKED_AT),
+                age,
+                keep: most(keep, 2 * LOOKED_AT),
+            },
+            ..Self::short(path.to_owned())
+        });
+        std::iter::once(self.clone()).chain(beside)
     }
 }
 
@@ -100,23 +131,34 @@ pub enum Format {
     Json,
 }
 
+/// A file of lines: where blocks of them go, and what they look like.
+pub type Sink = (SyncSender<String>, Format);
+
 /// One worker's end of the log.
 pub struct Writer {
-    block: RefCell<String>,
-    writer: SyncSender<String>,
-    format: Format,
+    pages: Vec<Page>,
     one_in: u32,
     turn: Cell<u32>,
     shared: Arc<Shared>,
 }
 
+/// The lines for one file that have not been handed on.
+struct Page {
+    block: RefCell<String>,
+    writer: SyncSender<String>,
+    format: Format,
+}
+
 impl Writer {
-    pub fn new(writer: SyncSender<String>, log: &Log, shared: Arc<Shared>) -> Self {
-        Self {
+    pub fn new(sinks: Vec<Sink>, one_in: u32, shared: Arc<Shared>) -> Self {
+        let page = |(writer, format)| Page {
             block: RefCell::default(),
             writer,
-            format: log.format,
-            one_in: log.one_in.max(1),
+            format,
+        };
+        Self {
+            pages: sinks.into_iter().map(page).collect(),
+            one_in: one_in.max(1),
             turn: Cell::new(0),
             shared,
         }
@@ -128,16 +170,20 @@ impl Writer {
         if turn < self.one_in {
             return;
         }
-        let mut block = self.block.borrow_mut();
-        match self.format {
-            Format::Short => line::short(&mut block, record, clock::now()),
-            Format::Alb => line::alb(&mut block, record, clock::now()),
-            Format::Json => line::json(&mut block, record, clock::now()),
-        }
-        block.push('\n');
-        if block.len() >= BLOCK {
+        let now = clock::now();
+        for page in &self.pages {
+            let mut block = page.block.borrow_mut();
+            match page.format {
+                Format::Short => line::short(&mut block, record, now),
+                Format::Alb => line::alb(&mut block, record, now),
+                Format::Json => line::json(&mut block, record, now),
+            }
+            block.push('\n');
+            let full = block.len() >= BLOCK;
             drop(block);
-            self.flush();
+            if full {
+                page.flush(&self.shared);
+            }
         }
     }
 
@@ -169,6 +215,14 @@ impl Writer {
     }
 
     pub fn flush(&self) {
+        for page in &self.pages {
+            page.flush(&self.shared);
+        }
+    }
+}
+
+impl Page {
+    fn flush(&self, shared: &Shared) {
         let mut block = self.block.borrow_mut();
         if block.is_empty() {
             return;
@@ -176,7 +230,7 @@ impl Writer {
         let full = std::mem::replace(&mut *block, String::with_capacity(BLOCK + 1024));
         if let Err(error) = self.writer.try_send(full) {
             let (TrySendError::Full(lost) | TrySendError::Disconnected(lost)) = error;
-            count_lost(&self.shared, &lost);
+            count_lost(shared, &lost);
         }
     }
 }
@@ -192,9 +246,31 @@ impl Drop for Writer {
     }
 }
 
-/// Starts the thread that owns the file. It ends when the last sender is gone and all is written; then the receiver is
+/// Opens all files of a log, or says which of them cannot be. The future is ready when the last sender is gone and all is
+/// written.
+pub fn open(
+    log: &Log,
+    shared: &Arc<Shared>,
+) -> Result<(Vec<Sink>, impl Future<Output = ()> + use<>), (Utf8PathBuf, io::Error)> {
+    let (mut sinks, mut ends) = (Vec::new(), Vec::new());
+    for log in log.all() {
+        let opened = begin(&log, Arc::clone(shared));
+        let (sender, ended) = opened.map_err(|error| (log.path, error))?;
+        sinks.push((sender, log.format));
+        ends.push(ended);
+    }
+    let ended = async move {
+        for end in ends {
+            // It ends without a word: the sender is dropped.
+            let _ = end.await;
+        }
+    };
+    Ok((sinks, ended))
+}
+
+/// Starts the thread that owns a file. It ends when the last sender is gone and all is written; then the receiver is
 /// ready.
-pub fn open(log: &Log, shared: Arc<Shared>) -> io::Result<(SyncSender<String>, oneshot::Receiver<()>)> {
+fn begin(log: &Log, shared: Arc<Shared>) -> io::Result<(SyncSender<String>, oneshot::Receiver<()>)> {
     if let Some(folder) = log.path.parent() {
         std::fs::create_dir_all(folder)?;
     }
@@ -249,7 +325,7 @@ mod tests {
         let path = Utf8Path::from_path(folder.path())
             .unwrap()
             .join("log/edge/access.log");
-        let (sender, ended) = open(&Log::short(path.clone()), Arc::default()).unwrap();
+        let (sender, ended) = begin(&Log::short(path.clone()), Arc::default()).unwrap();
         sender.send("one\n".to_owned()).unwrap();
         drop(sender);
         let _ = ended.blocking_recv();
@@ -267,7 +343,7 @@ mod tests {
             ..Log::short("/dev/full".into())
         };
         let shared = Arc::new(Shared::default());
-        let (sender, ended) = open(&full, Arc::clone(&shared)).unwrap();
+        let (sender, ended) = begin(&full, Arc::clone(&shared)).unwrap();
         sender.send("one\ntwo\n".to_owned()).unwrap();
         drop(sender);
         // It ends without a word: the sender is dropped.

@@ -89,7 +89,7 @@ pub struct Admin {
     /// One for each folder of them.
     pub certificates: Vec<Arc<Certificates>>,
     pub vault: Arc<Vault>,
-    /// The access log, when it has lines that can be read again: short ones.
+    /// Where the access log's short lines are: those that can be read again.
     pub log: Option<Utf8PathBuf>,
 }
 

@@ -2,14 +2,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use model::route::{self, TargetHealth};
+use model::route::{self, Protocol, TargetHealth};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     answer::Answer,
-    head::{Ask, CONFUSING, Method, is_confusing},
+    balance::{Group, Weights},
+    head::{Ask, Method},
+    http1::parse,
+    http2::forward::is_grpc,
     live::Shared,
-    table::Action,
+    table::{Action, Rule},
     worker::Ends,
 };
 
@@ -24,7 +27,7 @@ pub struct Question {
 }
 
 /// What becomes of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
     /// The rule that decides.
     pub rule: Option<route::Rule>,
@@ -42,7 +45,20 @@ const PASSED: usize = 20;
 
 /// Explains; an error says what is wrong with the question.
 pub fn explain(shared: &Shared, question: &Question) -> Result<Explanation, String> {
-    let ask = asked(question)?;
+    let (head, ends) = asked(question)?;
+    let mut ask = Ask::default();
+    // Read as a client's would be: what is dropped of that, and what the edge itself says, decides here too.
+    let read = parse::request(head.as_bytes(), &ends, (0, 0), &mut ask);
+    let refused = match read {
+        Err(bad) => Some(Answer::bad_request(bad.0)),
+        Ok(_) => Some(Answer::not_allowed()).filter(|_| ask.method == Method::Refused),
+    };
+    if let Some(answer) = refused {
+        return Ok(Explanation {
+            answer: Some(said(&answer)),
+            ..Explanation::default()
+        });
+    }
     let live = shared.live.load_full();
     let decides = live.rules.find(&ask);
     let last = decides.map_or(u32::MAX, |rule| rule.priority);
@@ -55,15 +71,8 @@ pub fn explain(shared: &Shared, question: &Question) -> Result<Explanation, Stri
     let mut explanation = Explanation {
         rule: decides.map(|rule| rule.source()),
         passed_over: passed_over.take(PASSED).collect(),
-        answer: None,
-        groups: Vec::new(),
-        targets: Vec::new(),
+        ..Explanation::default()
     };
-    if let Some(answer) = refused(&ask) {
-        explanation.answer = Some(said(&answer));
-        (explanation.rule, explanation.passed_over) = (None, Vec::new());
-        return Ok(explanation);
-    }
     let Some(rule) = decides else {
         let answer = Answer::unmatched(&ask, shared.secure());
         let what = answer.location.unwrap_or_else(|| "host not found".into());
@@ -88,39 +97,54 @@ pub fn explain(shared: &Shared, question: &Question) -> Result<Explanation, Stri
                 answer.location.unwrap_or_default()
             ));
         }
-        Action::Forward(weights) => {
-            let route::Action::Forward { groups, .. } = weights.source() else {
-                return Ok(explanation);
-            };
-            let total: u32 = groups.iter().map(|group| group.weight).sum();
-            for (group, held) in groups.iter().zip(weights.groups()) {
-                let share = f64::from(group.weight) * 100.0 / f64::from(total.max(1));
-                explanation.groups.push((group.group.clone(), share));
-                explanation
-                    .targets
-                    .extend(held.targets().iter().map(|target| target.seen(held.name())));
-                if group.weight == 0 {
-                    continue;
-                }
-                if held.policy.waking && !held.has_healthy() {
-                    let wakes = format!("asleep: a request wakes {}, and waits for it", held.name());
-                    explanation.answer = Some(wakes);
-                } else if held.targets().is_empty() {
-                    explanation.answer = Some(format!("{}: {}", said(&Answer::no_targets()), held.name()));
-                }
-            }
-        }
+        Action::Forward(weights) => explanation.shared_out(rule, weights, &ask),
     }
     Ok(explanation)
 }
 
-/// What is answered before any rule is asked.
-fn refused(ask: &Ask) -> Option<Answer> {
-    match (ask.method == Method::Refused, is_confusing(ask.path())) {
-        (true, _) => Some(Answer::not_allowed()),
-        (_, true) => Some(Answer::bad_request(CONFUSING)),
-        _ => None,
+impl Explanation {
+    /// Adds the groups of a rule, and what the client gets where that is not a target's answer.
+    fn shared_out(&mut self, rule: &Rule, weights: &Weights, ask: &Ask) {
+        let route::Action::Forward { groups, .. } = weights.source() else {
+            return;
+        };
+        let total: u32 = groups.iter().map(|group| group.weight).sum();
+        for (group, held) in groups.iter().zip(weights.groups()) {
+            let share = f64::from(group.weight) * 100.0 / f64::from(total.max(1));
+            self.groups.push((group.group.clone(), share));
+            self.targets
+                .extend(held.targets().iter().map(|target| target.seen(held.name())));
+            if group.weight > 0
+                && let Some(answer) = instead(rule, held, ask)
+            {
+                self.answer = Some(answer);
+            }
+        }
     }
+}
+
+/// What the client gets in the place of an answer of this group's targets.
+fn instead(rule: &Rule, group: &Group, ask: &Ask) -> Option<String> {
+    if group.policy.waking && !group.has_healthy() {
+        return Some(format!(
+            "asleep: a request wakes {}, and waits for it",
+            group.name()
+        ));
+    }
+    let untransformed = |rest: &crate::condition::Rest| rest.url(ask).is_err() || rest.host(ask).is_err();
+    let mismatch = match group.policy.protocol {
+        Protocol::Http1 => None,
+        Protocol::Grpc if !is_grpc(ask) => Some("whatever is not gRPC"),
+        Protocol::Http2 | Protocol::Grpc => Some("whoever does not speak HTTP/2"),
+    };
+    let (answer, whom) = match mismatch {
+        _ if group.targets().is_empty() => (Answer::no_targets(), None),
+        _ if rule.rest().is_some_and(untransformed) => (Answer::untransformed(), None),
+        Some(whom) => (Answer::incompatible(), Some(whom)),
+        None => return None,
+    };
+    let whom = whom.map_or(String::new(), |whom| format!(", for {whom}"));
+    Some(format!("{}{whom}: {}", said(&answer), group.name()))
 }
 
 /// Somewhere else than this machine, unless its own name is asked.
@@ -137,7 +161,8 @@ fn said(answer: &Answer) -> String {
     format!("{} {}", answer.status, answer.body)
 }
 
-fn asked(question: &Question) -> Result<Ask, String> {
+/// The head of the request in HTTP/1.1, and where it comes from and goes to.
+fn asked(question: &Question) -> Result<(String, Ends), String> {
     let url = &question.url;
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     let tls = match scheme {
@@ -151,6 +176,9 @@ fn asked(question: &Question) -> Result<Ask, String> {
         Some(target) if target.starts_with('?') => format!("/{target}"),
         Some(target) => target.to_owned(),
     };
+    if authority.is_empty() || !Ask::default().name_host(authority) {
+        return Err(format!("`{authority}` is not a host"));
+    }
     let port = authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
     let port = port.unwrap_or(if tls { 443 } else { 80 });
     let ends = Ends {
@@ -161,23 +189,17 @@ fn asked(question: &Question) -> Result<Ask, String> {
         connection: None,
         only: None,
     };
-    let mut ask = Ask::default();
-    ask.start(&question.method, &target, &ends);
-    if authority.is_empty() || !ask.name_host(authority) {
-        return Err(format!("`{authority}` is not a host"));
+    let mut head = format!("{} {target} HTTP/1.1\r\n", question.method);
+    let fields = &question.headers;
+    // As with other tools, a host that is said beside the URL is the one that is asked for.
+    if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        head += &format!("Host: {authority}\r\n");
     }
-    for (name, value) in &question.headers {
+    for (name, value) in fields {
         if (name.clone() + value).contains(['\r', '\n']) {
             return Err(format!("the header `{name}` has more than one line"));
         }
-        // A list of proxies ends with the client, as it does on its way to a target.
-        let value = if name.eq_ignore_ascii_case("x-forwarded-for") {
-            format!("{value}, -")
-        } else {
-            value.clone()
-        };
-        ask.header(name.as_bytes(), value.as_bytes());
+        head += &format!("{name}: {value}\r\n");
     }
-    ask.end();
-    Ok(ask)
+    Ok((head + "\r\n", ends))
 }

@@ -57,7 +57,7 @@ use std::{
     hash::{BuildHasher, Hasher, RandomState},
     io,
     net::{SocketAddr, TcpListener},
-    sync::{Arc, atomic::Ordering::Relaxed, mpsc::SyncSender},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -81,7 +81,7 @@ pub use udp::Datagrams;
 pub use upstream::Limits;
 pub use vault::{Given, Useless};
 
-use access::Writer;
+use access::{Sink, Writer};
 use admin::Admin;
 use listener::{Door, Watched};
 use live::{Keeper, Shared};
@@ -159,6 +159,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     shared
         .seed
         .store(RandomState::new().build_hasher().finish(), Relaxed);
+    shared
+        .tenant_connections
+        .store(config.limits.tenant_connections, Relaxed);
     if let Some(zone) = &config.zone {
         let _ = shared.zone.set(zone.clone());
     }
@@ -171,14 +174,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             tracing::error!(%error, folder = %config.secrets, "nobody can sign in: there are no keys")
         }
     }
-    let (log, logger) = match &config.access_log {
-        None => (None, None),
+    let (sinks, logger) = match &config.access_log {
+        None => (Vec::new(), None),
         Some(log) => {
-            let (sender, ended) = access::open(log, Arc::clone(&shared)).map_err(|source| Error::Log {
-                path: log.path.clone(),
-                source,
-            })?;
-            (Some(sender), Some(ended))
+            let opened = access::open(log, &shared);
+            let (sinks, ended) = opened.map_err(|(path, source)| Error::Log { path, source })?;
+            (sinks, Some(ended))
         }
     };
     let (prober, admissions) = mpsc::unbounded_channel();
@@ -204,11 +205,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     })?;
     let mut workers = JoinSet::new();
     for number in 0..config.workers.max(1) {
-        let (orders, ended) = start(&config, &doors, number, &shared, log.clone()).map_err(Error::Start)?;
+        let (orders, ended) = start(&config, &doors, number, &shared, sinks.clone()).map_err(Error::Start)?;
         keeper.workers.push(orders);
         workers.spawn(ended);
     }
-    drop(log);
+    drop(sinks);
     // The workers have them now, and close them first when they stop: nobody is to connect who is not accepted.
     drop(config.listeners);
     let orders = keeper.workers.clone();
@@ -233,7 +234,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     };
     control.spawn(sockets.run());
     if let Some(limited) = config.limited {
-        control.spawn(follow(limited, orders.clone()));
+        control.spawn(follow(limited, orders.clone(), Arc::clone(&shared)));
     }
     for datagrams in config.datagrams {
         control.spawn(udp::run(datagrams, Arc::clone(&shared)));
@@ -269,8 +270,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         log: config
             .access_log
             .as_ref()
-            .filter(|log| log.format == Format::Short)
-            .map(|log| log.path.clone()),
+            .and_then(|log| log.short_lines().map(ToOwned::to_owned)),
     };
     if let Some(listener) = config.metrics {
         control.spawn(admin.clone().run_metrics(listener));
@@ -366,7 +366,7 @@ fn start(
     doors: &[Door],
     number: usize,
     shared: &Arc<Shared>,
-    log: Option<SyncSender<String>>,
+    sinks: Vec<Sink>,
 ) -> io::Result<(Orders, impl Future<Output = ()> + use<>)> {
     let mut listeners = Vec::new();
     for (listener, door) in config.listeners.iter().zip(doors) {
@@ -377,7 +377,8 @@ fn start(
     let (sender, orders) = mpsc::unbounded_channel();
     let (ending, ended) = oneshot::channel::<()>();
     let (shared, limits) = (Arc::clone(shared), config.limits);
-    let log = log.zip(config.access_log.clone());
+    let one_in = config.access_log.as_ref().map(|log| log.one_in);
+    let log = one_in.map(|one_in| Writer::new(sinks, one_in, Arc::clone(&shared)));
     let runtime = tokio::runtime::Builder::new_current_thread();
     std::thread::Builder::new()
         .name(format!("edge-{number}"))
@@ -398,7 +399,7 @@ fn serve(
     listeners: Vec<(TcpListener, Door)>,
     shared: Arc<Shared>,
     limits: Limits,
-    log: Option<(SyncSender<String>, Log)>,
+    log: Option<Writer>,
     orders: mpsc::UnboundedReceiver<Order>,
 ) -> io::Result<()> {
     let runtime = runtime.enable_all().build_local(Default::default())?;
@@ -407,16 +408,16 @@ fn serve(
             .into_iter()
             .map(|(socket, door)| Ok((tokio::net::TcpListener::from_std(socket)?, door)))
             .collect::<io::Result<_>>()?;
-        let log = log.map(|(sender, log)| Writer::new(sender, &log, Arc::clone(&shared)));
         Worker::new(shared, limits, log).run(listeners, orders).await;
         Ok(())
     })
 }
 
 /// Tells all workers what the limits become.
-async fn follow(mut limited: watch::Receiver<Limits>, workers: Vec<Orders>) {
+async fn follow(mut limited: watch::Receiver<Limits>, workers: Vec<Orders>, shared: Arc<Shared>) {
     while limited.changed().await.is_ok() {
         let now = within_files(*limited.borrow_and_update(), workers.len());
+        shared.tenant_connections.store(now.tenant_connections, Relaxed);
         for worker in &workers {
             // One that has ended needs no limits.
             let _ = worker.send(Order::Limits(now));

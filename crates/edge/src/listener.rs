@@ -203,7 +203,7 @@ pub async fn serve(worker: Rc<Worker>, door: &Door, stream: TcpStream, ends: End
         return failed(failure, &ends);
     }
     // Behind a proxy all come from one address: whose they are is known now.
-    let Some(_seat) = worker.seat(ends.peer.ip()) else {
+    let Ok(_seat) = worker.seat(ends.peer.ip()) else {
         return refuse(&worker, door, &stream, &ends);
     };
     let greeted = within(until, greet(&worker, door, stream, &mut ends)).await;
@@ -225,7 +225,8 @@ pub async fn serve(worker: Rc<Worker>, door: &Door, stream: TcpStream, ends: End
     }
 }
 
-/// Turns a connection of a source away that has too many.
+/// Turns a connection of a source away that has too many. Where more than a line of text would be needed to say so, it is
+/// only closed: a handshake for each of them would be what the limit is to prevent.
 fn refuse(worker: &Worker, door: &Door, stream: &TcpStream, ends: &Ends) {
     worker
         .shared
@@ -233,7 +234,8 @@ fn refuse(worker: &Worker, door: &Door, stream: &TcpStream, ends: &Ends) {
         .limited
         .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     if !matches!(door.speaks, Spoken::Http) {
-        return;
+        let failures = &worker.shared.failures;
+        return failures.count(Failure::TooMany, ends, None, worker.tick());
     }
     let answer = Answer::too_many("too many connections from this address");
     let mut out = Vec::new();

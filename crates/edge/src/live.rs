@@ -7,7 +7,10 @@ use std::{
     borrow::Borrow,
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU32, AtomicU64},
+    },
     time::{Duration, Instant},
 };
 
@@ -62,9 +65,11 @@ pub struct Shared {
     pub failures: Failures,
     /// Ids of requests start here, so that those of two edges or two starts differ.
     pub seed: AtomicU64,
-    /// Connections and requests of sources, and requests of tenants.
-    pub sources: Quota<u128>,
-    pub tenants: Quota<Box<str>>,
+    /// Connections and requests of sources and of tenants.
+    pub sources: Arc<Quota<u128>>,
+    pub tenants: Arc<Quota<Box<str>>>,
+    /// `Limits::tenant_connections`, for datagrams: no worker has them.
+    pub tenant_connections: AtomicU32,
     /// Where requests wait for hosts to wake.
     pub wanted: wake::Wanted,
     /// Names that are answered beside those of the table.

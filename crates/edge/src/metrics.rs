@@ -180,7 +180,7 @@ pub fn write(out: &mut String, groups: &[(String, &Counters)]) {
         (
             "sent_bytes_total",
             "counter",
-            "Bytes of answers' bodies that went to clients.",
+            "Bytes of answers' bodies, and of connections that pass through, that went to clients.",
             Counters::bytes,
         ),
         ("requests_active", "gauge", "Requests under way.", |c| {
@@ -340,7 +340,7 @@ pub struct Totals {
     /// Requests refused because they were malformed or too large.
     pub refused: AtomicU64,
     pub retries: AtomicU64,
-    /// Connections and requests refused with 429.
+    /// Connections, requests and datagrams of sources and tenants that had too many.
     pub limited: AtomicU64,
     /// Bytes that passed through, both ways.
     pub passed: AtomicU64,
@@ -377,7 +377,7 @@ impl Totals {
             ),
             (
                 "limited_total",
-                "Connections and requests refused with 429.",
+                "Connections, requests and datagrams refused because their source or tenant had too many.",
                 self.limited.load(Relaxed),
             ),
             (

@@ -1,7 +1,7 @@
 //! Connections that pass through as bytes: to the target group of the rule for one host, or for the host that a TLS
 //! client names.
 
-use std::{rc::Rc, sync::atomic::Ordering::Relaxed};
+use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Instant};
 
 use model::route::ProxyWord;
 use rustls::server::Acceptor;
@@ -13,6 +13,7 @@ use crate::{
     http1::tunnel,
     link::{Buffer, Stream},
     proxy,
+    quota::{Full, Seat},
     table::Action,
     target::Target,
     wake,
@@ -29,60 +30,103 @@ pub async fn through(worker: &Rc<Worker>, client: &Watched, ends: Ends, host: Op
         Some(host) => Some(host.to_owned()),
         None => named(worker, client, &mut input).await,
     };
-    let Some(host) = host else {
-        worker.shared.totals.refused.fetch_add(1, Relaxed);
-        return;
-    };
     let mut ask = Ask::default();
     ask.start("CONNECT", "", &ends);
-    if !ask.name_host(&host) {
-        return;
+    if host.is_some_and(|host| ask.name_host(&host)) {
+        let passed = match enter(worker, &ask) {
+            Ok(_seat) => carry(worker, client, &ends, &ask, &mut input).await,
+            Err(status) => (status, 0),
+        };
+        tell(worker, &ask, passed);
+    } else {
+        worker.shared.totals.refused.fetch_add(1, Relaxed);
     }
+    worker.buffers.give(input);
+}
+
+/// What has come of a connection: the number that a request would have been answered with, and bytes for the client.
+type Passed = (u16, u64);
+
+/// Counts it at its rule: the one of now, for a connection may last longer than its table.
+fn tell(worker: &Worker, ask: &Ask, (status, bytes): Passed) {
+    if let Some(rule) = worker.shared.live.load().rules.find(ask) {
+        rule.answered(status, bytes);
+    }
+}
+
+/// A place among what the tenant of its rule has under way, or why there is none.
+fn enter(worker: &Worker, ask: &Ask) -> Result<Option<Seat<Box<str>>>, u16> {
+    let live = worker.shared.live.load();
+    let Some(rule) = live.rules.find(ask) else {
+        worker.shared.totals.unmatched.fetch_add(1, Relaxed);
+        return Err(503);
+    };
+    if !rule.lets_in(ask.peer) {
+        return Err(403);
+    }
+    rule.hit(1);
+    worker.tenant_seat(rule).map_err(|Full| 429)
+}
+
+/// To a target and back.
+async fn carry(worker: &Rc<Worker>, client: &Watched, ends: &Ends, ask: &Ask, input: &mut Buffer) -> Passed {
     let mut tried = Vec::new();
-    while tried.len() < ATTEMPTS {
-        // What comes meanwhile waits in the kernel.
-        if !wake::until_awake(worker, &ask, worker.limits().wake).await {
-            break;
-        }
-        let Some((group, target)) = choose(worker, &ask, &tried) else {
+    // What comes meanwhile waits in the kernel.
+    while wake::until_awake(worker, ask, worker.limits().wake).await {
+        let Some(group) = choose(worker, ask) else {
             break;
         };
-        let started = std::time::Instant::now();
-        let connected =
-            tokio::time::timeout(worker.limits().connect, TcpStream::connect(target.address())).await;
-        let Ok(Ok(stream)) = connected else {
-            target.met_in(&group, true, worker.tick());
-            tried.push(target.serial);
-            continue;
+        let zone = worker.shared.zone.get().map(String::as_str);
+        let target = group.pick_near(zone, &tried, None, worker.tick());
+        let Some(target) = target.filter(|_| tried.len() < ATTEMPTS) else {
+            group.counters().failures.fetch_add(1, Relaxed);
+            return (if tried.is_empty() { 503 } else { 502 }, 0);
         };
-        if target.is_leaving() {
-            continue;
+        let connecting = TcpStream::connect(target.address());
+        let connected = tokio::time::timeout(worker.limits().connect, connecting).await;
+        match connected {
+            Ok(Ok(_)) if target.is_leaving() => {}
+            Ok(Ok(stream)) => {
+                let up = worker.register(Stream::Tcp(stream), Some(target.clone()));
+                return join(worker, (client, input), (&up, &group, target), ends).await;
+            }
+            _ => {
+                target.met_in(&group, true, worker.tick());
+                tried.push(target.serial);
+            }
         }
-        let flow = Flow::new(&group, &target);
-        let up = worker.register(Stream::Tcp(stream), Some(target.clone()));
-        let word = match group.policy.proxy {
-            None => Vec::new(),
-            Some(ProxyWord::V1) => proxy::write_first(ends.peer, ends.local),
-            Some(ProxyWord::V2) => proxy::write_second(ends.peer, ends.local),
-        };
-        let mut output = worker.buffers.take();
-        if up
-            .link
-            .write_until(&word, worker.after(worker.limits().upstream))
-            .await
-            .is_ok()
-        {
-            target.met(false, None, worker.tick());
-            let moved = tunnel::carry(worker, (&client.link, &mut input), (&up.link, &mut output)).await;
-            worker.shared.totals.passed.fetch_add(moved.0 + moved.1, Relaxed);
-            group.counters().answered(200, started.elapsed());
-        }
-        worker.buffers.give(output);
-        drop(flow);
-        worker.buffers.give(input);
-        return;
     }
-    worker.shared.totals.unmatched.fetch_add(1, Relaxed);
+    (503, 0)
+}
+
+/// Carries both ways, after the word of a proxy where the group wants one.
+async fn join(
+    worker: &Rc<Worker>,
+    (client, input): (&Watched, &mut Buffer),
+    (up, group, target): (&Watched, &Group, &Target),
+    ends: &Ends,
+) -> Passed {
+    let started = Instant::now();
+    let _flow = Flow::new(group, target);
+    let word = match group.policy.proxy {
+        None => Vec::new(),
+        Some(ProxyWord::V1) => proxy::write_first(ends.peer, ends.local),
+        Some(ProxyWord::V2) => proxy::write_second(ends.peer, ends.local),
+    };
+    let until = worker.after(worker.limits().upstream);
+    if up.link.write_until(&word, until).await.is_err() {
+        target.met_in(group, true, worker.tick());
+        group.counters().failures.fetch_add(1, Relaxed);
+        return (502, 0);
+    }
+    target.met(false, None, worker.tick());
+    let mut output = worker.buffers.take();
+    let (there, back) = tunnel::carry(worker, (&client.link, input), (&up.link, &mut output)).await;
+    worker.buffers.give(output);
+    worker.shared.totals.passed.fetch_add(there + back, Relaxed);
+    group.counters().answered(200, started.elapsed());
+    group.counters().sent(back);
+    (200, back)
 }
 
 /// One connection counted as under way.
@@ -108,17 +152,14 @@ impl Drop for Flow<'_> {
     }
 }
 
-/// A target of the first rule whose conditions hold. Only forwards mean something here.
-pub fn choose(worker: &Worker, ask: &Ask, tried: &[u64]) -> Option<(Group, Target)> {
+/// A group of the first rule whose conditions hold. Only forwards mean something here.
+fn choose(worker: &Worker, ask: &Ask) -> Option<Group> {
     let live = worker.shared.live.load();
     let rule = live.rules.find(ask).filter(|rule| rule.lets_in(ask.peer))?;
-    let Action::Forward(weights) = &rule.action else {
-        return None;
-    };
-    let group = weights.pick()?;
-    let zone = worker.shared.zone.get().map(String::as_str);
-    let target = group.pick_near(zone, tried, None, worker.tick())?;
-    Some((group.clone(), target.clone()))
+    match &rule.action {
+        Action::Forward(weights) => weights.pick().cloned(),
+        Action::Fixed(_) | Action::Redirect(_) => None,
+    }
 }
 
 /// The host that a TLS client names; its first message stays in the buffer.

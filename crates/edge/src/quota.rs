@@ -4,8 +4,10 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, Hash, RandomState},
     net::IpAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
+
+use crate::clock;
 
 /// Parts of a count, each with a lock of its own, so that workers rarely meet.
 const PARTS: usize = 64;
@@ -81,6 +83,44 @@ impl<K: Hash + Eq> Quota<K> {
     }
 }
 
+/// Somebody has as many as they may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+/// One connection that is counted in, until it is dropped.
+pub struct Seat<K: Hash + Eq + Clone> {
+    quota: Arc<Quota<K>>,
+    key: K,
+}
+
+impl<K: Hash + Eq + Clone> Seat<K> {
+    /// One of `most`. None where there is no limit, which is 0.
+    pub fn take(quota: &Arc<Quota<K>>, key: impl FnOnce() -> K, most: u32) -> Result<Option<Self>, Full> {
+        if most == 0 {
+            return Ok(None);
+        }
+        let key = key();
+        match quota.open(key.clone(), most, clock::ticks()) {
+            true => Ok(Some(Self {
+                quota: Arc::clone(quota),
+                key,
+            })),
+            false => Err(Full),
+        }
+    }
+}
+
+impl<K: Hash + Eq + Clone> Drop for Seat<K> {
+    fn drop(&mut self) {
+        self.quota.close(self.key.clone(), clock::ticks());
+    }
+}
+
+/// The tenant of a place.
+pub fn tenant(place: &str) -> Box<str> {
+    place.split('/').next().unwrap_or_default().into()
+}
+
 /// Who a source is: an IPv4 address, or the network of an IPv6 address that one customer has.
 pub fn source(address: IpAddr) -> u128 {
     match address.to_canonical() {
@@ -110,6 +150,19 @@ mod tests {
         assert!(quota.open(7, 2, 0) && quota.open(7, 2, 0) && !quota.open(7, 2, 0));
         quota.close(7, 0);
         assert!(quota.open(7, 2, 0) && quota.open(8, 2, 0));
+    }
+
+    #[test]
+    fn a_seat_is_free_again_when_it_is_left() {
+        let quota = Arc::new(Quota::default());
+        let take = |place: &str| Seat::take(&quota, || tenant(place), 2);
+        let (one, _two) = (take("acme/shop/dev"), take("acme/blog/dev").unwrap());
+        assert_eq!(take("acme/shop/dev").err(), Some(Full));
+        assert!(take("acmex/shop/dev").is_ok(), "another tenant");
+        drop(one);
+        assert!(take("acme/shop/dev").is_ok());
+        let unlimited = Seat::take(&quota, || unreachable!("nobody is counted"), 0);
+        assert!(unlimited.is_ok_and(|seat| seat.is_none()));
     }
 
     #[test]

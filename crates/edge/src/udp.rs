@@ -23,7 +23,7 @@ use crate::{
     clock,
     live::Shared,
     metrics,
-    quota::{Quota, source},
+    quota::{Quota, Seat, source},
 };
 use flow::{Flow, Opened, is_settled, open};
 
@@ -31,6 +31,8 @@ use flow::{Flow, Opened, is_settled, open};
 const LARGEST: usize = 65_535;
 /// Flows of all listeners. Each has a socket.
 const FLOWS: u64 = 8192;
+/// Of which one tenant's are so many at most, whatever its limit.
+const FLOWS_EACH: u32 = 4096;
 
 /// A socket at which datagrams come.
 #[derive(Debug)]
@@ -64,6 +66,7 @@ pub struct Held {
     opened: AtomicU64,
     refused: AtomicU64,
     bytes: AtomicU64,
+    tenants: Arc<Quota<Box<str>>>,
     own: Mutex<Vec<SocketAddr>>,
 }
 
@@ -253,14 +256,14 @@ impl Listening {
             from,
             host: &self.host,
         };
-        let source = source(from.ip());
-        if self.shared.datagrams.flows.load(Relaxed) >= FLOWS
-            || !self.sources.open(source, self.per_source, clock::ticks())
-        {
+        if self.shared.datagrams.flows.load(Relaxed) >= FLOWS {
             return false;
         }
+        let Ok(source) = Seat::take(&self.sources, || source(from.ip()), self.per_source) else {
+            return false;
+        };
         // Counted out again by the seat, however the flow ends.
-        let seat = flow::Seat::new(&self.shared, &self.sources, source);
+        let seat = flow::Seat::new(&self.shared, source);
         match open(opened, seat, refused, &mut self.readers).await {
             Some(flow) => {
                 self.flows.insert(from, flow);

@@ -19,7 +19,7 @@ use crate::{
     head::Ask,
     link::{Link, NEVER, Stream},
     login::Admitted,
-    quota,
+    quota::{self, Full, Seat},
     sticky::{self, Cookies},
     table::{Action, Rule},
     target::Target,
@@ -183,6 +183,8 @@ pub struct Attempts {
     unknown: Option<Rule>,
     /// Who is let in, and by which rule.
     admitted: Option<(Rule, Admitted)>,
+    /// Its place among what its tenant has under way, until it is over.
+    seat: Option<Seat<Box<str>>>,
 }
 
 impl Attempts {
@@ -408,11 +410,13 @@ fn decide(
     }
     if first {
         rule.hit(1);
-        let tenant = || rule.place().split('/').next().unwrap_or_default().into();
-        if limits.tenant_requests > 0 && !shared.tenants.request(tenant(), limits.tenant_requests, tick) {
+        let most = limits.tenant_requests;
+        if most > 0 && !shared.tenants.request(quota::tenant(rule.place()), most, tick) {
             shared.totals.limited.fetch_add(1, Relaxed);
             return Err(Answer::too_many("too many requests for this tenant"));
         }
+        let seat = worker.tenant_seat(rule);
+        attempts.seat = seat.map_err(|Full| Answer::too_many("too many connections for this tenant"))?;
     }
     if rule.login().is_some() && !attempts.is_admitted(rule) {
         attempts.unknown = Some(rule.clone());
@@ -520,6 +524,9 @@ pub struct Limits {
     pub source_requests: u32,
     /// The same for all requests that one tenant gets.
     pub tenant_requests: u32,
+    /// What one tenant has open at all workers: requests under way, upgraded ones to their end, connections of bytes, and
+    /// flows of datagrams; 0 is no limit.
+    pub tenant_connections: u32,
     /// How long a request waits for a sleeping group; a browser at most 2 s, and then gets a page that asks again.
     pub wake: Duration,
     /// Requests that may wait so, of all groups.
@@ -544,6 +551,7 @@ impl Default for Limits {
             source_connections: 0,
             source_requests: 0,
             tenant_requests: 0,
+            tenant_connections: 0,
             wake: Duration::from_secs(30),
             sleepers: 8192,
             sleepers_each: 1024,

@@ -26,7 +26,8 @@ use crate::{
     link::{Buffers, Link, Stream},
     listener::{self, Door, Only},
     live::Shared,
-    quota,
+    quota::{self, Full, Seat},
+    table::Rule,
     upstream::Pool,
 };
 
@@ -218,15 +219,17 @@ impl Worker {
         }
     }
 
-    /// A place among the connections of this source. None when it has as many as it may.
-    pub fn seat(self: &Rc<Self>, source: IpAddr) -> Option<Seat> {
+    /// A place among the connections of this source.
+    pub fn seat(&self, source: IpAddr) -> Result<Option<Seat<u128>>, Full> {
         let most = self.limits().source_connections;
-        let source = (most > 0).then(|| quota::source(source));
-        let free = source.is_none_or(|source| self.shared.sources.open(source, most, self.tick()));
-        free.then(|| Seat {
-            worker: Rc::clone(self),
-            source,
-        })
+        Seat::take(&self.shared.sources, || quota::source(source), most)
+    }
+
+    /// The same for one more connection, or request under way, of the tenant of this rule.
+    pub fn tenant_seat(&self, rule: &Rule) -> Result<Option<Seat<Box<str>>>, Full> {
+        let most = self.limits().tenant_connections;
+        let seat = Seat::take(&self.shared.tenants, || quota::tenant(rule.place()), most);
+        seat.inspect_err(|Full| _ = self.shared.totals.limited.fetch_add(1, Relaxed))
     }
 
     fn admit(self: &Rc<Self>) -> Admission {
@@ -258,20 +261,6 @@ impl Drop for Admission {
         self.0.clients.set(self.0.clients.get() - 1);
         self.0.shared.totals.open.fetch_sub(1, Relaxed);
         self.0.room.notify_one();
-    }
-}
-
-/// One connection of its source, where they are counted.
-pub struct Seat {
-    worker: Rc<Worker>,
-    source: Option<u128>,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        if let Some(source) = self.source {
-            self.worker.shared.sources.close(source, self.worker.tick());
-        }
     }
 }
 

@@ -16,7 +16,7 @@ use super::rotate;
 
 /// Bytes that are read at once, and of one answer's looking at all.
 const PIECE: u64 = 256 * 1024;
-const LOOKED_AT: u64 = 64 * 1024 * 1024;
+pub const LOOKED_AT: u64 = 64 * 1024 * 1024;
 /// Lines of one answer.
 const LINES: usize = 10_000;
 

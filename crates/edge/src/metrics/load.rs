@@ -30,7 +30,7 @@ pub struct TotalStats {
     pub unmatched: u64,
     /// Requests refused because they were malformed or too large.
     pub malformed: u64,
-    /// Connections and requests refused with 429.
+    /// Connections, requests and datagrams of sources and tenants that had too many.
     pub limited: u64,
     pub retries: u64,
     /// Bytes that passed through, both ways.

@@ -40,10 +40,12 @@ pub enum Failure {
     Late,
     /// The word of a proxy was to come first.
     NoProxy,
+    /// Its source has as many connections as it may.
+    TooMany,
 }
 
 impl Failure {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::NoCertificate,
         Self::UnknownAuthority,
         Self::Expired,
@@ -58,6 +60,7 @@ impl Failure {
         Self::Gone,
         Self::Late,
         Self::NoProxy,
+        Self::TooMany,
     ];
 
     /// Of what a handshake ended with.
@@ -119,6 +122,7 @@ impl Failure {
             Self::Gone => "client_gone",
             Self::Late => "timeout",
             Self::NoProxy => "no_proxy_protocol",
+            Self::TooMany => "too_many_connections",
         }
     }
 
@@ -140,6 +144,7 @@ impl Failure {
             Self::Gone => "it went away",
             Self::Late => "it took too long",
             Self::NoProxy => "it did not begin with the word of a proxy",
+            Self::TooMany => "its address has too many connections",
         }
     }
 

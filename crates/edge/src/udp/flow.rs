@@ -17,9 +17,16 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-use super::LARGEST;
+use super::{FLOWS_EACH, LARGEST};
 use crate::{
-    balance::Group, clock, head::Ask, live::Shared, quota::Quota, table::Action, target::Target, worker::Ends,
+    balance::Group,
+    clock,
+    head::Ask,
+    live::Shared,
+    quota::{self, Full},
+    table::Action,
+    target::Target,
+    worker::Ends,
 };
 
 /// Datagrams of one flow that are taken in one go.
@@ -42,22 +49,33 @@ pub struct Flow {
     _seat: Seat,
 }
 
-/// A flow counted at its source, its group and its target.
+/// A flow counted at its source, its tenant, its group and its target.
 pub struct Seat {
     shared: Arc<Shared>,
-    sources: Arc<Quota<u128>>,
-    source: u128,
+    _source: Option<quota::Seat<u128>>,
+    tenants: Option<Tenants>,
     at: Option<(Group, Target)>,
+}
+
+/// Places among the flows of one tenant, and among all that it has open.
+type Tenants = [Option<quota::Seat<Box<str>>>; 2];
+
+/// One more flow of the tenant of this place: not more than half of all, so that another's find room.
+fn tenants(shared: &Shared, place: &str) -> Result<Tenants, Full> {
+    let tenant = || quota::tenant(place);
+    let most = shared.tenant_connections.load(Relaxed);
+    let flows = quota::Seat::take(&shared.datagrams.tenants, tenant, FLOWS_EACH)?;
+    Ok([flows, quota::Seat::take(&shared.tenants, tenant, most)?])
 }
 
 impl Seat {
     /// For a source that has been counted in.
-    pub fn new(shared: &Arc<Shared>, sources: &Arc<Quota<u128>>, source: u128) -> Self {
+    pub fn new(shared: &Arc<Shared>, source: Option<quota::Seat<u128>>) -> Self {
         shared.datagrams.flows.fetch_add(1, Relaxed);
         Self {
             shared: Arc::clone(shared),
-            sources: Arc::clone(sources),
-            source,
+            _source: source,
+            tenants: None,
             at: None,
         }
     }
@@ -77,7 +95,6 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.shared.datagrams.flows.fetch_sub(1, Relaxed);
-        self.sources.close(self.source, clock::ticks());
         if let Some((group, target)) = &self.at {
             for active in [&target.deeds().active, &group.counters().active] {
                 active.fetch_sub(1, Relaxed);
@@ -137,7 +154,8 @@ pub async fn open(
     readers: &mut JoinSet<(SocketAddr, u64)>,
 ) -> Option<Flow> {
     static SERIAL: AtomicU64 = AtomicU64::new(1);
-    let (group, target) = choose(&seat.shared, &opened, refused)?;
+    let (group, target, tenants) = choose(&seat.shared, &opened, refused)?;
+    seat.tenants = Some(tenants);
     let any: SocketAddr = match target.address() {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -206,7 +224,7 @@ impl Back {
 
 /// The client's target: a group by weight, then one of its healthy targets, both by a hash of the client. A target that
 /// comes or goes moves only its own clients. When none is healthy, any of them.
-fn choose(shared: &Shared, opened: &Opened<'_>, refused: Option<u64>) -> Option<(Group, Target)> {
+fn choose(shared: &Shared, opened: &Opened<'_>, refused: Option<u64>) -> Option<(Group, Target, Tenants)> {
     let ends = Ends {
         peer: opened.from,
         local: opened.at,
@@ -252,7 +270,9 @@ fn choose(shared: &Shared, opened: &Opened<'_>, refused: Option<u64>) -> Option<
         group.counters().panics.fetch_add(1, Relaxed);
         best(&|target| !target.is_leaving())
     })?;
-    Some((group.clone(), target.clone()))
+    let tenants = tenants(shared, rule.place());
+    let tenants = tenants.inspect_err(|Full| _ = shared.totals.limited.fetch_add(1, Relaxed));
+    Some((group.clone(), target.clone(), tenants.ok()?))
 }
 
 /// The same in every process.
@@ -260,4 +280,24 @@ fn hash(value: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_all_flows_is_left_to_others() {
+        let shared = Shared::default();
+        let of = |place: &str| tenants(&shared, place);
+        assert_eq!(u64::from(FLOWS_EACH) * 2, super::super::FLOWS);
+        let mut held: Vec<_> = (0..FLOWS_EACH).map(|_| of("one/game/dev").unwrap()).collect();
+        assert!(of("one/chat/dev").is_err() && of("other/game/dev").is_ok());
+        held.pop();
+        assert!(of("one/chat/dev").is_ok());
+        // What may be open of all kinds together is less.
+        shared.tenant_connections.store(1, Relaxed);
+        let only = of("other/game/dev");
+        assert!(only.is_ok() && of("other/chat/dev").is_err());
+    }
 }

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use edge::ClientError;
-use model::route::{Action, Delta, Invalid, Redirect, Table, TargetGroup, TargetState};
+use model::route::{
+    Action, Delta, HeaderCondition, Invalid, Protocol, Redirect, Rewrite, Rule, Table, TargetGroup,
+    TargetState,
+};
 
 use crate::world::{Edge, Origin, body, forward, group, rule, shop, status, until};
 
@@ -186,6 +189,39 @@ async fn soon_shorter<F: Future<Output = u64>>(
     panic!("the log has grown to {longest} bytes");
 }
 
+/// Rules for `said.test` by what the edge writes into requests itself, and for others that no target answers.
+fn by_what_the_edge_says() -> Vec<Rule> {
+    let by = |priority, name: &str, value: &str, action| {
+        let mut rule = rule(priority, "said.test", action);
+        rule.conditions.headers = vec![HeaderCondition {
+            name: name.into(),
+            values: vec![value.into()],
+            ..HeaderCondition::default()
+        }];
+        rule
+    };
+    let https = Redirect {
+        protocol: "HTTPS".into(),
+        status: 301,
+        ..Redirect::default()
+    };
+    let shop = || forward(&[("shop", 1)]);
+    let mut changed = rule(34, "changed.test", shop());
+    changed.transforms.url = Some(Rewrite {
+        regex: "^/".into(),
+        replace: "nowhere".into(),
+    });
+    vec![
+        by(30, "X-Forwarded-Proto", "http", Action::Redirect(https)),
+        by(31, "X-Forwarded-Port", "8443", shop()),
+        by(32, "X-Forwarded-For", "192.0.2.7", shop()),
+        rule(33, "said.test", shop()),
+        changed,
+        rule(35, "second.test", forward(&[("second", 1)])),
+        rule(36, "grpc.test", forward(&[("grpc", 1)])),
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_is_explained_without_being_sent() {
     let folder = tempfile::tempdir().unwrap();
@@ -206,20 +242,28 @@ async fn a_request_is_explained_without_being_sent() {
         rule(21, "empty.test", forward(&[("empty", 1)])),
         rule(22, "asleep.test", forward(&[("asleep", 1)])),
     ]);
+    table.rules.extend(by_what_the_edge_says());
     let group = |waking| TargetGroup { waking, ..group(&[]) };
+    for (name, protocol) in [("second", Protocol::Http2), ("grpc", Protocol::Grpc)] {
+        let targets = table.target_groups["shop"].clone();
+        let spoken = TargetGroup { protocol, ..targets };
+        table.target_groups.insert(name.into(), spoken);
+    }
     table.target_groups.insert("empty".into(), group(false));
     table.target_groups.insert("asleep".into(), group(true));
     edge.apply(&table).await;
-    let ask = |url: &str| {
+    let with = |url: &str, headers: &[(&str, &str)]| {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let question = edge::Question {
             method: "GET".into(),
             url: url.into(),
             source: None,
-            headers: Vec::new(),
+            headers: headers.iter().map(own).collect(),
         };
         let client = edge.client.clone();
         async move { client.explain(&question).await }
     };
+    let ask = |url: &str| with(url, &[]);
     let shop = ask("https://shop.test/cart?x=1").await.unwrap();
     assert_eq!(shop.rule.map(|rule| rule.priority), Some(10));
     assert_eq!(shop.passed_over, [(5, "path".to_owned())]);
@@ -238,9 +282,39 @@ async fn a_request_is_explained_without_being_sent() {
         ),
         ("empty.test", "503 no targets are registered: empty"),
         ("asleep.test", "asleep: a request wakes asleep, and waits for it"),
+        (
+            "changed.test",
+            "500 the request cannot be transformed as its rule says: shop",
+        ),
+        (
+            "second.test",
+            "464 the targets speak another version of HTTP than the request, for whoever does not speak HTTP/2: second",
+        ),
+        (
+            "grpc.test",
+            "464 the targets speak another version of HTTP than the request, for whatever is not gRPC: grpc",
+        ),
     ] {
         assert_eq!(ask(url).await.unwrap().answer.as_deref(), Some(answer), "{url}");
     }
+    // Conditions on what the edge itself says see its word, and not that of a client, in an answer as in an explanation.
+    let claims = [("X-Forwarded-Proto", "https"), ("X-Forwarded-For", "192.0.2.7")];
+    for (url, headers, rule) in [
+        ("http://said.test/", &[][..], 30),
+        ("http://said.test/", &claims[..1], 30),
+        ("https://said.test/", &[], 33),
+        ("https://said.test/", &[("X-Forwarded-Proto", "http")], 33),
+        ("https://said.test:8443/", &[], 31),
+        ("https://said.test/", &claims[1..], 32),
+        ("http://127.0.0.1/", &[("Host", "said.test")], 30),
+    ] {
+        let decides = with(url, headers).await.unwrap().rule.unwrap();
+        assert_eq!(decides.priority, rule, "{url} {headers:?}");
+    }
+    assert_eq!(status(&edge.get("said.test", "/").await), 301);
+    assert_eq!(status(&edge.get("changed.test", "/").await), 500);
+    assert_eq!(status(&edge.get("second.test", "/").await), 464);
+    assert_eq!(status(&edge.get("grpc.test", "/").await), 464);
     assert!(matches!(
         ask("ftp://none.test").await,
         Err(ClientError::Refused { status: 400, .. })

@@ -285,10 +285,9 @@ async fn requests_are_written_down_and_counted() {
         let edge = Edge::configured(&folder, vec![listener], |config| {
             config.metrics = Some(metrics);
             config.access_log = Some(Log {
-                path: path.clone(),
                 format,
                 one_in: 2,
-                rotation: edge::Rotation::default(),
+                ..Log::short(path.clone())
             });
         });
         edge.apply(&shop(1, &[origin.address])).await;

@@ -26,6 +26,7 @@ mod seen;
 mod share;
 mod streams;
 mod switch;
+mod tenants;
 mod tls;
 mod tools;
 mod udp;

@@ -368,6 +368,41 @@ async fn names_of_hosts_follow_weights_health_and_scaling() {
     edge.stop().await;
 }
 
+/// Targets of both families behind one name: each is named by its own kind of record, as long as it is well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_of_hosts_have_both_kinds_of_addresses() {
+    let folder = tempfile::tempdir().unwrap();
+    let (edge, at) = edge(&folder, vec![zone("apps.test", &[])], 0);
+    let well = Socket::bind("[::1]:0").unwrap();
+    let port = well.local_addr().unwrap().port();
+    let mut both = group(&["[::1]:9".parse().unwrap(), "127.0.0.5:9".parse().unwrap()]);
+    both.health.protocol = model::route::HealthProtocol::Tcp;
+    both.health.port = Some(port);
+    both.health.interval = SignedDuration::from_millis(50);
+    both.health.timeout = SignedDuration::from_millis(50);
+    both.direct = Some(SignedDuration::from_secs(5));
+    both.targets[1].id = "second".into();
+    edge.apply(&Table {
+        version: 1,
+        rules: vec![rule(1, "game.apps.test", forward(&[("both", 1)]))],
+        target_groups: [("both".to_owned(), both)].into(),
+    })
+    .await;
+    until("only the healthy one is named", || async move {
+        short(at, "game.apps.test A").await.is_empty()
+    })
+    .await;
+    let six = dig(at, "game.apps.test AAAA").await;
+    assert!(six.contains("game.apps.test.\t\t5\tIN\tAAAA\t::1\n"), "{six}");
+    drop(well);
+    until("when all are ill, all are named", || async move {
+        short(at, "game.apps.test A").await == ["127.0.0.5"]
+    })
+    .await;
+    assert_eq!(short(at, "game.apps.test AAAA").await, ["::1"]);
+    edge.stop().await;
+}
+
 fn question(id: u16, name: &str) -> Vec<u8> {
     let mut packet = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     packet[..2].copy_from_slice(&id.to_be_bytes());

@@ -4,10 +4,10 @@ use std::net::TcpListener as Socket;
 
 use camino::Utf8Path;
 use edge::{Limits, Listener, Speaks, Tls, Version};
-use model::route::ProxyWord;
+use model::route::{Access, ProxyWord};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use crate::world::{self, Edge, Origin, body, message, shop, soon, status, until, wire};
@@ -31,7 +31,13 @@ async fn echo(name: &'static str) -> Origin {
 }
 
 async fn exchange(edge: &Edge, bytes: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(edge.address).await.unwrap();
+    exchange_from("127.0.0.1:0", edge, bytes).await
+}
+
+async fn exchange_from(source: &str, edge: &Edge, bytes: &[u8]) -> Vec<u8> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(source.parse().unwrap()).unwrap();
+    let mut stream = socket.connect(edge.address).await.unwrap();
     stream.write_all(bytes).await.unwrap();
     stream.shutdown().await.unwrap();
     let mut answer = Vec::new();
@@ -64,6 +70,83 @@ async fn bytes_pass_to_the_group_of_one_host() {
         edge.apply(&table).await;
         assert!(exchange(&edge, b"x").await.starts_with(word), "{version:?}");
     }
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_of_bytes_count_at_their_rule_and_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = echo("hello ").await;
+    let speaks = Speaks::Tcp {
+        host: "shop.test".into(),
+    };
+    let edge = Edge::listening(&folder, vec![listener(speaks, false)], Limits::default(), 1);
+    let mut table = shop(1, &[origin.address]);
+    edge.apply(&table).await;
+    let numbers = |lines: &'static [&'static str]| {
+        let edge = &edge;
+        until("it is counted", move || async move {
+            let text = edge.client.metrics().await.unwrap();
+            lines.iter().all(|line| text.contains(&format!("{line}\n")))
+        })
+    };
+    assert_eq!(exchange(&edge, b"you").await, b"hello you");
+    numbers(&[
+        r#"vend_edge_rule_requests_total{rule="1",place="acme/shop/dev",host="shop.test"} 1"#,
+        r#"vend_edge_rule_responses_total{rule="1",place="acme/shop/dev",class="2xx"} 1"#,
+        r#"vend_edge_rule_sent_bytes_total{rule="1",place="acme/shop/dev"} 9"#,
+        r#"vend_edge_sent_bytes_total{group="shop"} 9"#,
+        "vend_edge_passed_bytes_total 12",
+    ])
+    .await;
+
+    // Who is kept out gets not a byte, and no target hears of it.
+    let who = |allow: &[&str], deny: &[&str]| {
+        let networks = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        vec![Access {
+            allow: networks(allow),
+            deny: networks(deny),
+        }]
+    };
+    for access in [
+        who(&[], &["127.0.0.2/32"]),
+        who(&["127.0.0.1/32", "192.0.2.0/24"], &[]),
+    ] {
+        table.version += 1;
+        table.rules[0].access = access;
+        edge.apply(&table).await;
+        let access = &table.rules[0].access;
+        assert_eq!(exchange(&edge, b"you").await, b"hello you", "{access:?}");
+        assert_eq!(
+            exchange_from("127.0.0.2:0", &edge, b"you").await,
+            b"",
+            "{access:?}"
+        );
+        // Another rule counts anew.
+        numbers(&[
+            r#"vend_edge_rule_requests_total{rule="1",place="acme/shop/dev",host="shop.test"} 1"#,
+            r#"vend_edge_rule_responses_total{rule="1",place="acme/shop/dev",class="2xx"} 1"#,
+            r#"vend_edge_rule_responses_total{rule="1",place="acme/shop/dev",class="4xx"} 1"#,
+        ])
+        .await;
+    }
+
+    // No target is a failure of the group; no rule is nobody's.
+    table.version += 1;
+    table.target_groups = shop(1, &[world::refusing()]).target_groups;
+    edge.apply(&table).await;
+    assert_eq!(exchange(&edge, b"you").await, b"");
+    numbers(&[
+        r#"vend_edge_failures_total{group="shop"} 1"#,
+        r#"vend_edge_rule_responses_total{rule="1",place="acme/shop/dev",class="5xx"} 1"#,
+        "vend_edge_unmatched_total 0",
+    ])
+    .await;
+    table.version += 1;
+    table.rules[0].hosts = vec!["other.test".into()];
+    edge.apply(&table).await;
+    assert_eq!(exchange(&edge, b"you").await, b"");
+    numbers(&["vend_edge_unmatched_total 1"]).await;
     edge.stop().await;
 }
 

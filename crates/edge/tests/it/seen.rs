@@ -370,6 +370,32 @@ async fn one_connection_too_many_is_logged() {
     );
 }
 
+/// A handshake for each of them would be what the limit is to prevent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_connection_too_many_over_tls_is_closed_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = origin().await;
+    let limited = Limits {
+        source_connections: 1,
+        ..Limits::default()
+    };
+    let world = World::start(&folder, &origin, Format::Alb, limited).await;
+    let first = world.tls(&world.connector).await;
+    let second = tokio::net::TcpStream::connect(world.secure).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from("shop.test").unwrap();
+    let shaken = soon("an end", world.connector.connect(name, second)).await;
+    assert!(shaken.is_err());
+    let numbers = world.edge.client.metrics().await.unwrap();
+    for line in [
+        "vend_edge_handshakes_failed_total{reason=\"too_many_connections\"} 1\n",
+        "vend_edge_limited_total 1\n",
+    ] {
+        assert!(numbers.contains(line), "{line} in {numbers}");
+    }
+    drop(first);
+    world.lines().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_go_on_in_tls_1_2_too_and_json_says_the_same() {
     let folder = tempfile::tempdir().unwrap();

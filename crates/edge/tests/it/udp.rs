@@ -8,7 +8,7 @@ use std::{
 
 use edge::{Datagrams, Listener};
 use jiff::SignedDuration;
-use model::route::{HealthProtocol, Table, Target, TargetGroup, TargetState};
+use model::route::{Access, HealthProtocol, Table, Target, TargetGroup, TargetState};
 use tokio::{net::UdpSocket, task::JoinHandle};
 
 use crate::world::{self, Edge, forward, rule, soon, until};
@@ -240,5 +240,40 @@ async fn only_the_target_answers_a_flow() {
     target.send_to(b"true", flow).await.unwrap();
     let length = soon("an answer", client.recv(&mut packet)).await.unwrap();
     assert_eq!(&packet[..length], b"true");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_kept_out_has_no_flow() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = App::named("app").await;
+    let (edge, at) = edge(&folder, |_| ());
+    let client = client(at).await;
+    let network = |text: &str| text.parse().unwrap();
+    let denied = Access {
+        deny: vec![network("127.0.0.0/8")],
+        ..Access::default()
+    };
+    let others = Access {
+        allow: vec![network("192.0.2.0/24")],
+        ..Access::default()
+    };
+    for (version, access) in [(1, denied), (2, others)] {
+        let mut table = table(version, &[("g", 1)], &[("g", &[&app])]);
+        table.rules[0].access = vec![access];
+        edge.apply(&table).await;
+        client.send(b"x").await.unwrap();
+        until("it is refused", || async {
+            number(&edge, "vend_edge_datagram_refused_total").await == version
+        })
+        .await;
+        assert_eq!(number(&edge, "vend_edge_datagram_flows_opened_total").await, 0);
+    }
+    edge.apply(&table(3, &[("g", 1)], &[("g", &[&app])])).await;
+    assert_eq!(
+        ask(&client, "y").await,
+        "app y",
+        "nothing of before comes after it"
+    );
     edge.stop().await;
 }

@@ -82,6 +82,9 @@ pub struct Limited {
     pub requests_per_source: u32,
     /// The same for all requests that one tenant gets.
     pub requests_per_tenant: u32,
+    /// What one tenant has open at the same time: requests under way, WebSockets until they end, connections that pass
+    /// through and flows of datagrams, all together. Of these flows a tenant has 4096 at most in any case.
+    pub connections_per_tenant: u32,
     /// Bytes of a request's body.
     pub body: u64,
     /// Bytes of a request's head, 1024 to 1048576.
@@ -102,6 +105,7 @@ impl Limited {
             source_connections: self.connections_per_source,
             source_requests: self.requests_per_source,
             tenant_requests: self.requests_per_tenant,
+            tenant_connections: self.connections_per_tenant,
             body: self.body,
             head: self.head.map_or(usual.head, |head| head.0),
             head_time: self.head_time.map_or(usual.head_time, |span| span.0),
@@ -261,7 +265,7 @@ impl From<Shape> for edge::Format {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccessLog {
-    /// `short` (default), which `vend logs --access` reads, `alb` or `json`.
+    /// `short` (default), `alb` or `json`. Whatever it is, `vend logs --access` has short lines.
     pub format: Shape,
     /// One request in so many is written.
     pub one_in: u32,
@@ -291,6 +295,8 @@ impl Default for AccessLog {
 }
 
 impl AccessLog {
+    /// At this path. Where its lines are not short, tenants' are in `newest.log` beside it.
+    ///
     /// # Errors
     ///
     /// Why it cannot be so.
@@ -301,6 +307,7 @@ impl AccessLog {
             keep_mib: self.keep_mib,
         };
         Ok(edge::Log {
+            newest: Some(path.with_file_name("newest.log")),
             path,
             format: self.format.into(),
             one_in: self.one_in,
@@ -345,7 +352,7 @@ mod tests {
     fn what_is_said_is_what_the_edge_gets() {
         let platform = read(
             "[edge]\nmetrics = false\nminimum = 1.3\nproxied = true\n\
-             [edge.limits]\nrequests_per_tenant = 7\nhead = 2048\nidle = '5s'\n\
+             [edge.limits]\nrequests_per_tenant = 7\nconnections_per_tenant = 8\nhead = 2048\nidle = '5s'\n\
              [access_log]\nformat = 'json'\none_in = 10\nsize_mib = 1\n",
         )
         .unwrap();
@@ -354,7 +361,8 @@ mod tests {
             (edge.metrics.0, edge.minimum.0, edge.proxied),
             (None, Version::Tls13, true)
         );
-        assert_eq!((limits.tenant_requests, limits.head), (7, 2048));
+        assert_eq!((limits.tenant_requests, limits.tenant_connections), (7, 8));
+        assert_eq!(limits.head, 2048);
         assert_eq!(limits.idle, Duration::from_secs(5));
         assert_eq!(limits.head_time, Limits::default().head_time);
         let log = platform.access_log.log("log".into()).unwrap();

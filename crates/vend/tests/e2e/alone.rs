@@ -84,7 +84,7 @@ rules:
             .arg("--data")
             .arg(folder.path().join("data"))
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(folder.path().join("said")).unwrap())
             .spawn()
             .unwrap();
         let mut said = String::new();
@@ -158,4 +158,38 @@ fn a_load_balancer_alone_serves_and_says_what_it_does() {
     assert!(shown.contains("REQ/S▾") && shown.contains("\nshop "), "{shown}");
     assert!(rules.contains("shop.test"), "{rules}");
     println!("{shown}\n{rules}");
+}
+
+#[test]
+fn a_file_that_changes_is_followed_and_a_wrong_one_is_not() {
+    let alone = Alone::start(origin(), &["shop"]);
+    let file = alone.folder.path().join("edge.yaml");
+    let first = std::fs::read_to_string(&file).unwrap();
+    let answering = |body: &str| {
+        let answer = format!("    answer: {{ status: 200, body: {body} }}\n");
+        first.replace("    forward: { shop: 1 }\n", &answer)
+    };
+    let serves = |body: &str| {
+        eventually(&format!("it serves `{body}`"), Duration::from_secs(20), || {
+            let answer = get(&alone.address, "shop.test", "/").ok()?;
+            (answer == (200, body.to_owned())).then_some(())
+        });
+    };
+    serves("yes");
+    std::fs::write(&file, answering("changed")).unwrap();
+    serves("changed");
+    // What is wrong is named, and nothing of it is in force.
+    std::fs::write(&file, answering("wrong") + "rulez: []\n").unwrap();
+    eventually("it is said what is wrong", Duration::from_secs(20), || {
+        let said = std::fs::read_to_string(alone.folder.path().join("said")).ok()?;
+        (said.contains("the old file stays in force") && said.contains("rulez")).then_some(())
+    });
+    serves("changed");
+    let routes = alone.ask(&["routes"]);
+    assert!(
+        routes.contains("shop.test") && !routes.contains("wrong"),
+        "{routes}"
+    );
+    std::fs::write(&file, answering("again")).unwrap();
+    serves("again");
 }

@@ -132,6 +132,12 @@ fn visitors_get_what_is_said_to_them_while_nothing_is_released() {
         let last: Value = serde_json::from_str(own.next()?).unwrap();
         last.as_object().map(drop)
     });
+    // Whatever the operator has it look like, a tenant reads its own lines.
+    let own = platform.vend(&["logs", &tenant, "--access"]);
+    assert!(
+        own.lines().count() > 5 && own.contains(&format!("\"GET {host}/ HTTP/1.1\" 503 ")),
+        "{own}"
+    );
 }
 
 /// HTTP/2 by prior knowledge and nothing else: one frame of headers and one of data for each request (RFC 9113, section 4.1).

@@ -10,7 +10,7 @@ use camino::Utf8Path;
 use edge::{Acme, Challenge, Datagrams, Dns, Listener, Speaks, Tls, Unbound};
 use model::{
     Place,
-    route::{Action, Own, Rule, Table, Target, TargetGroup, Weighted},
+    route::{Action, Own, Rule, Table, Target, TargetGroup, Weighted, matches},
 };
 
 use super::Failure;
@@ -85,8 +85,8 @@ impl Config {
         Ok(table)
     }
 
-    /// Refuses what would listen nowhere, or say something that nobody looks at.
-    fn sound(&self) -> Result<(), Failure> {
+    /// Refuses what would listen nowhere, or say something that nobody looks at. The table is the file's own.
+    fn sound(&self, table: &Table) -> Result<(), Failure> {
         if self.listeners.is_empty() {
             return Err(Failure::usage("`listeners` is empty: nobody could come"));
         }
@@ -95,8 +95,45 @@ impl Config {
             Some((address, (key, of))) => Err(Failure::usage(format!(
                 "the listener {address} has `{key}`, which is of {of}"
             ))),
-            None => Ok(()),
+            None => self.introduces(table),
         }
+    }
+
+    /// Refuses groups whose targets are to hear the word of a proxy and never would: it stands before bytes, and nowhere
+    /// else.
+    fn introduces(&self, table: &Table) -> Result<(), Failure> {
+        let wanting = table.target_groups.iter();
+        for (name, _) in wanting.filter(|(_, group)| group.proxy.is_some()) {
+            let forwards = |rule: &&Rule| match &rule.action {
+                Action::Forward { groups, .. } => groups.iter().any(|weighted| weighted.group == *name),
+                Action::FixedResponse { .. } | Action::Redirect(_) => false,
+            };
+            let leads = |spoken: &[Spoken]| {
+                let mut these = self.listeners.iter().filter(|one| spoken.contains(&one.speaks));
+                these.find(|listens| {
+                    table
+                        .rules
+                        .iter()
+                        .filter(forwards)
+                        .any(|rule| listens.is_for(rule))
+                })
+            };
+            if leads(&[Spoken::Tcp, Spoken::Sni]).is_none() && table.rules.iter().any(|rule| forwards(&rule))
+            {
+                return Err(Failure::usage(format!(
+                    "the target group `{name}` has `proxy`, which is of connections that pass as bytes: \
+                     no listener of `tcp` or `sni` leads to it"
+                )));
+            }
+            if let Some(listens) = leads(&[Spoken::Udp]) {
+                let address = listens.address;
+                tracing::warn!(
+                    group = name, listener = %address,
+                    "`proxy` of the target group `{name}` is not said of datagrams, which come to it from {address}"
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Those that could be bound, and those that are tried again: one address that somebody else has takes nobody
@@ -156,10 +193,11 @@ impl Config {
             return Ok(None);
         };
         Ok(Some(edge::Log {
-            path: log.path.clone(),
             format: log.format.into(),
             one_in: log.one_in,
             rotation: log.rotate.rotation().map_err(Failure::usage)?,
+            // Nobody asks for lines here: there are no tenants.
+            ..edge::Log::short(log.path.clone())
         }))
     }
 
@@ -306,6 +344,13 @@ impl Listens {
             .map(|key| (key, "`https`"))
             .or(bytes.map(|key| (key, "`tcp` and `udp`")))
             .or(streams.map(|key| (key, "what has connections")))
+    }
+
+    /// Can what comes there be for this rule?
+    fn is_for(&self, rule: &Rule) -> bool {
+        let host = self.host.as_ref().map(|host| host.to_ascii_lowercase());
+        let named = |pattern: &String| host.as_ref().is_none_or(|host| matches(pattern, host));
+        rule.hosts.is_empty() || rule.hosts.iter().any(named)
     }
 
     fn datagrams(&self) -> Result<Datagrams, Failure> {

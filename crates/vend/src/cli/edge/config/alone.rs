@@ -20,10 +20,8 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until it is told to stop.
 pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
-    let mut config = read(file)?;
     // Nothing is bound for a file that is wrong.
-    let table = config.table()?;
-    config.sound()?;
+    let (config, table) = ready(file)?;
     let _held = hold(data)?;
     let (listeners, unbound) = config.listeners()?;
     for listener in &listeners {
@@ -66,6 +64,14 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
     }
 }
 
+/// What a file says in which nothing is wrong.
+fn ready(file: &Utf8Path) -> Result<(Config, Table), Failure> {
+    let mut config = read(file)?;
+    let table = config.table()?;
+    config.sound(&table)?;
+    Ok((config, table))
+}
+
 /// Puts the file in force, and what it becomes. Returns only when the edge takes no table at all.
 async fn keep(
     file: &Utf8Path,
@@ -91,12 +97,8 @@ async fn keep(
         let now = written(file);
         if now != changed {
             changed = now;
-            let read = read(file).and_then(|mut config| {
-                let table = config.table()?;
-                Ok((config, table))
-            });
-            match read {
-                Ok(read) => wanted = Some(read),
+            match ready(file) {
+                Ok(ready) => wanted = Some(ready),
                 Err(failure) => tracing::error!(
                     why = failure.what,
                     cause = failure.cause,

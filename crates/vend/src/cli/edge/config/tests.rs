@@ -36,6 +36,7 @@ fn the_guide_shows_files_that_work() {
         "intranet"
     );
     assert_eq!(table.rules[2].priority, 3, "in the order of the file");
+    assert!(whole.sound(&table).is_ok());
     let data = Data("/tmp".into());
     let acme = whole.acme(&data).unwrap().unwrap();
     assert_eq!(acme.certificates, "/etc/vend/certificates");
@@ -147,7 +148,7 @@ fn an_address_that_somebody_else_has_is_tried_again() {
 fn listeners_say_nothing_that_nobody_looks_at() {
     let sound = |listeners: &str| {
         let file = config(&format!("listeners: [{listeners}]\n")).unwrap();
-        file.sound().map_err(|failure| failure.what)
+        file.sound(&Table::default()).map_err(|failure| failure.what)
     };
     let with = |more: &str| format!("{{ address: '127.0.0.1:0', {more} }}");
     assert_eq!(
@@ -181,6 +182,46 @@ fn listeners_say_nothing_that_nobody_looks_at() {
     }
     let none = config("listeners: [{ address: '127.0.0.1:0', speaks: http }]\nworkers: 0\n");
     assert!(none.unwrap_err().contains("somebody must serve"));
+}
+
+#[test]
+fn the_word_of_a_proxy_is_only_for_who_can_hear_it() {
+    let sound = |listeners: &str| {
+        let text = format!(
+            "listeners: [{listeners}]
+rules: [{{ hosts: ['*.game.test'], forward: {{ game: 1 }} }}]
+target_groups:
+  game: {{ targets: ['127.0.0.1:9'], proxy: v2 }}
+  spare: {{ targets: ['127.0.0.1:9'], proxy: v2 }}
+"
+        );
+        let mut file = config(&text).unwrap();
+        let table = file.table().unwrap();
+        file.sound(&table).map_err(|failure| failure.what)
+    };
+    let http = "{ address: '127.0.0.1:0', speaks: http }";
+    let of =
+        |speaks: &str, host: &str| format!("{{ address: '127.0.0.1:0', speaks: {speaks}, host: {host} }}");
+    let sni = "{ address: '127.0.0.1:0', speaks: sni }";
+    for listeners in [
+        of("tcp", "A.game.test"),
+        sni.to_owned(),
+        format!(
+            "{http}, {}, {}",
+            of("udp", "a.game.test"),
+            of("tcp", "b.game.test")
+        ),
+    ] {
+        assert_eq!(sound(&listeners), Ok(()), "{listeners}");
+    }
+    for listeners in [
+        http.to_owned(),
+        of("udp", "a.game.test"),
+        format!("{http}, {}", of("tcp", "other.test")),
+    ] {
+        let said = sound(&listeners).unwrap_err();
+        assert!(said.contains("`game` has `proxy`"), "{listeners}: {said}");
+    }
 }
 
 #[test]
