@@ -25,6 +25,7 @@ pub mod report;
 pub mod runner;
 mod runtime;
 mod sandbox;
+mod secrets;
 pub mod shell;
 pub mod tools;
 mod verdict;
@@ -50,7 +51,7 @@ use std::{
 use camino::Utf8PathBuf;
 use model::{
     Digest, Ticket,
-    port::{Baked, BuildOrder, Builder, Built, Fault, GIT_CREDENTIALS, LogRef, PhaseStatus},
+    port::{Baked, BuildOrder, Builder, Built, Fault, LogRef, PhaseStatus},
     spec::build::Task,
 };
 use tracing::info;
@@ -176,10 +177,14 @@ impl Yard {
         let phases = record.completed();
         match built {
             Ok(built) => Ok(Built { phases, ..built }),
-            Err(error) => Err(Fault {
-                phases,
-                ..Fault::from(error).evidence(log)
-            }),
+            Err(error) => {
+                let fault = Fault::from(error).evidence(log);
+                Err(Fault {
+                    phases,
+                    message: secrets::mask(&order.secrets).conceal(&fault.message),
+                    ..fault
+                })
+            }
         }
     }
 }
@@ -305,15 +310,10 @@ impl Yard {
             order, log, record, ..
         }: Once<'_>,
     ) -> Result<Console, Error> {
-        let values = order.secrets.values().map(|secret| secret.expose());
-        let mut secrets: Vec<String> = values.map(str::to_owned).collect();
-        // The password alone is as secret as the whole.
-        let git = order.secrets.get(GIT_CREDENTIALS);
-        secrets.extend(git.and_then(|secret| Some(secret.expose().split_once(':')?.1.to_owned())));
         Ok(Console::open(
             &self.0.logs,
             log.clone(),
-            secrets,
+            secrets::mask(&order.secrets),
             LOG_BYTES,
             record.clone(),
         )?)

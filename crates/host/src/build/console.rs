@@ -83,11 +83,10 @@ impl Console {
     pub fn open(
         logs: &logs::Directory,
         log: LogRef,
-        secrets: Vec<String>,
+        mask: Mask,
         cap: u64,
         record: Record,
     ) -> Result<Self, logs::Error> {
-        let mask = Mask::new(secrets.iter().map(String::as_str));
         let writer = logs.append(&log, mask.clone(), cap)?;
         Ok(Self {
             logs: logs.clone(),
@@ -128,6 +127,7 @@ impl Console {
             PhaseStatus::Stopped => "STOPPED",
         };
         self.line(&format!("Phase complete: {name} State: {state}"));
+        let message = message.map(|message| self.conceal(message));
         let text = message.as_deref().unwrap_or_default();
         let (code, text) = text.split_once(": ").unwrap_or(("", text));
         self.line(&format!("Phase context status code: {code} Message: {text}"));
@@ -406,7 +406,7 @@ mod tests {
 
     fn open(logs: &logs::Directory, log: &str) -> Console {
         let log = log.parse().unwrap();
-        Console::open(logs, log, Vec::new(), 1 << 20, Record::taken()).unwrap()
+        Console::open(logs, log, Mask::default(), 1 << 20, Record::taken()).unwrap()
     }
 
     #[test]

@@ -159,7 +159,10 @@ pub fn read_frame(from: &mut impl Read) -> io::Result<Option<Frame>> {
     Ok(Some(match head[0] {
         b'o' => Frame::Output(bytes),
         b'a' => Frame::Artifact(bytes),
-        b'e' => Frame::Event(serde_json::from_slice(&bytes)?),
+        // Its error would tell what is in the frame.
+        b'e' => Frame::Event(
+            serde_json::from_slice(&bytes).map_err(|_| io::Error::other("an event is of no known kind"))?,
+        ),
         _ => return Err(io::Error::other("a frame is of no known kind")),
     }))
 }

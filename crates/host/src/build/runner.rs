@@ -20,10 +20,11 @@ use model::{
 use super::{
     again,
     protocol::{Event, Frames, Job},
-    runtime,
+    runtime, secrets,
     shell::{Shell, Shells, User, user},
     tools,
 };
+use crate::logs::Mask;
 
 /// Reads a job from standard input, runs it, and writes frames to standard output.
 pub fn main() -> ExitCode {
@@ -59,10 +60,13 @@ struct Runner<W: Write> {
     again: bool,
     /// The end of what the phase has said, while it is of use.
     tail: Option<Vec<u8>>,
+    /// For what is shortened here: the node takes secrets out of the rest.
+    mask: Mask,
 }
 
 impl<W: Write> Runner<W> {
     fn new(job: Job, frames: Frames<W>, shells: Shells) -> Self {
+        let mask = secrets::mask(&job.secrets);
         let mut environment = job.variables.clone();
         let secrets = job.secrets.iter();
         environment.extend(secrets.map(|(name, secret)| (name.clone(), secret.expose().to_owned())));
@@ -75,6 +79,7 @@ impl<W: Write> Runner<W> {
             succeeding: true,
             again: false,
             tail: None,
+            mask,
         }
     }
 

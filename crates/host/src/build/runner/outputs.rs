@@ -16,6 +16,7 @@ use crate::{
         protocol::{Event, FRAME_BYTES, Frames},
         report::{self, Case, Found},
     },
+    logs::Mask,
     tree::Packer,
 };
 
@@ -180,7 +181,7 @@ impl<W: Write> Runner<W> {
             let Content::File(path) = content else {
                 continue;
             };
-            match read(wanted, path) {
+            match read(wanted, path, &self.mask) {
                 Ok(found) => {
                     report::add(&mut report, &found);
                     if let Found::Cases(cases) = found {
@@ -234,12 +235,12 @@ fn group(project: &str, name: &str) -> String {
     }
 }
 
-fn read(wanted: &Report, path: &Path) -> Result<Found, String> {
+fn read(wanted: &Report, path: &Path, mask: &Mask) -> Result<Found, String> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(report::FILE_BYTES as u64 + 1).read_to_end(&mut bytes))
         .map_err(|error| error.to_string())?;
-    report::read(wanted.format, &bytes).map_err(|error| error.to_string())
+    report::read(wanted.format, &bytes, mask).map_err(|error| error.to_string())
 }
 
 /// The artifact's bytes as frames.
