@@ -221,9 +221,14 @@ impl<W: Write> Runner<W> {
         let directory = &self.job.source_directory;
         let mut shell = self.shells.start(kind, &self.environment, directory, who)?;
         if let Some(mut state) = state {
-            let root = self.environment.get("HOME");
-            if let Some(home) = who.map(|user| &user.home).or(root) {
-                state.push_str(&format!("\nexport HOME={}", super::shell::quoted(home)));
+            let root = || {
+                let names = ["HOME", "USER", "LOGNAME"];
+                let values = names.map(|name| Some((name, self.environment.get(name)?.as_str())));
+                values.into_iter().flatten().collect()
+            };
+            let own: Vec<_> = who.map_or_else(root, |user| user.variables().to_vec());
+            for (name, value) in own {
+                state.push_str(&format!("\nexport {name}={}", super::shell::quoted(value)));
             }
             shell.run(&state, &mut |_| Ok(()))?;
         }

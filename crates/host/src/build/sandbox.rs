@@ -113,6 +113,7 @@ pub(super) fn variables(ticket: &Ticket, order: &BuildOrder, image: Digest) -> B
         ("PATH", PATH),
         ("HOME", "/root"),
         ("USER", "root"),
+        ("LOGNAME", "root"),
         ("LANG", "C.UTF-8"),
         ("PIP_ROOT_USER_ACTION", "ignore"),
         ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
