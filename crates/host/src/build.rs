@@ -6,6 +6,7 @@
 
 mod again;
 mod artifact;
+mod ask;
 pub mod batch;
 mod cache;
 mod choice;
@@ -58,6 +59,7 @@ use tracing::info;
 
 use self::{
     again::Before,
+    ask::Asking,
     cache::Restored,
     choice::Choice,
     console::Console,
@@ -68,7 +70,7 @@ use self::{
 };
 use crate::{
     bake::{Held, Oven},
-    container::{Containers, Exit},
+    container::{Containers, Exit, Net},
     layer::io_error,
     logs, objects,
     ticket::Stop,
@@ -427,7 +429,14 @@ impl Yard {
         if let Some(reason) = stop.reason() {
             return Err(Error::Stopped(reason));
         }
-        let caches = self.restore(ticket, order, image.digest, &source, console)?;
+        let asking = Asking {
+            ticket,
+            order,
+            image: image.digest,
+            source: &source,
+        };
+        let keys = self.keys(asking, stop).await?;
+        let caches = self.restore(order, &keys, console)?;
         console.ended(PhaseStatus::Succeeded, None);
         let mut lowers = vec![source];
         lowers.extend(self.0.oven.images().lowers(&image.digest)?);
@@ -515,6 +524,7 @@ impl Yard {
             scratch: work.directory().join("scratch"),
             uid_base: ground.uid_base,
             program: self.0.program.clone(),
+            network: Some(Net::Outside),
             stdin,
             output,
         });

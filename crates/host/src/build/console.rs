@@ -274,8 +274,8 @@ impl Console {
             Event::Note { text } => self.line(&text),
             Event::Report(report) => self.report(*report),
             Event::Cases { group, cases } => self.cases(group, cases),
-            // Follows its own frames.
-            Event::Artifact { .. } => {}
+            // One follows its own frames; of the other, no build tells.
+            Event::Artifact { .. } | Event::Expanded(_) => {}
             Event::Exported(variables) => self.exported(variables),
             Event::Finished { succeeded, again } => {
                 self.outcome.succeeded = Some(succeeded);

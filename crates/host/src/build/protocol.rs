@@ -31,6 +31,8 @@ pub struct Job {
     #[serde(serialize_with = "secret::all_in_the_clear")]
     pub secrets: BTreeMap<String, Secret>,
     pub source_directory: String,
+    /// Where there are some, they are expanded, and nothing is built.
+    pub keys: Vec<String>,
     /// Begins the names of report groups, as CodeBuild's project does.
     pub project: String,
     /// How often this build was made before and failed.
@@ -75,6 +77,8 @@ pub enum Event {
         name: Option<String>,
     },
     Exported(BTreeMap<String, String>),
+    /// What the job's keys came to, in their order, or why one cannot be read. The only frame of such a job.
+    Expanded(Vec<Result<String, String>>),
     /// The last frame.
     Finished {
         succeeded: bool,

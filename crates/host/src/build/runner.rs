@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of containers, limits or clocks: the node stops it from outside and stamps what it says.
 
+mod keys;
 mod outputs;
 
 use std::{
@@ -43,7 +44,11 @@ fn run() -> io::Result<()> {
     let job = Job::read(File::from(io::stdin().as_fd().try_clone_to_owned()?))?;
     let frames = Frames(File::from(io::stdout().as_fd().try_clone_to_owned()?));
     tools::install()?;
-    Runner::new(job, frames, shells).run()
+    let runner = Runner::new(job, frames, shells);
+    match runner.job.keys.is_empty() {
+        true => runner.run(),
+        false => runner.expand_keys(),
+    }
 }
 
 /// Why a phase failed, in CodeBuild's words. `None` is success.
