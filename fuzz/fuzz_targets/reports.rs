@@ -2,6 +2,7 @@
 #![no_main]
 
 use host::build::report::{Found, History, add, coverage_percent, empty, pass_rate_percent, read};
+use host::logs::Mask;
 use libfuzzer_sys::fuzz_target;
 use model::spec::build::ReportFormat;
 
@@ -11,7 +12,7 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let (_, format) = ReportFormat::ALL[usize::from(*first) % ReportFormat::ALL.len()];
     let mut report = empty("unit");
-    let Ok(found) = read(format, bytes) else {
+    let Ok(found) = read(format, bytes, &Mask::default()) else {
         return;
     };
     add(&mut report, &found);

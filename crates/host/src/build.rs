@@ -6,6 +6,7 @@
 
 mod again;
 mod artifact;
+mod ask;
 pub mod batch;
 mod cache;
 mod choice;
@@ -25,6 +26,7 @@ pub mod report;
 pub mod runner;
 mod runtime;
 mod sandbox;
+mod secrets;
 pub mod shell;
 pub mod tools;
 mod verdict;
@@ -50,13 +52,14 @@ use std::{
 use camino::Utf8PathBuf;
 use model::{
     Digest, Ticket,
-    port::{Baked, BuildOrder, Builder, Built, Fault, GIT_CREDENTIALS, LogRef, PhaseStatus},
+    port::{Baked, BuildOrder, Builder, Built, Fault, LogRef, PhaseStatus},
     spec::build::Task,
 };
 use tracing::info;
 
 use self::{
     again::Before,
+    ask::Asking,
     cache::Restored,
     choice::Choice,
     console::Console,
@@ -67,7 +70,7 @@ use self::{
 };
 use crate::{
     bake::{Held, Oven},
-    container::{Containers, Exit},
+    container::{Containers, Exit, Net},
     layer::io_error,
     logs, objects,
     ticket::Stop,
@@ -176,10 +179,14 @@ impl Yard {
         let phases = record.completed();
         match built {
             Ok(built) => Ok(Built { phases, ..built }),
-            Err(error) => Err(Fault {
-                phases,
-                ..Fault::from(error).evidence(log)
-            }),
+            Err(error) => {
+                let fault = Fault::from(error).evidence(log);
+                Err(Fault {
+                    phases,
+                    message: secrets::mask(&order.secrets).conceal(&fault.message),
+                    ..fault
+                })
+            }
         }
     }
 }
@@ -305,15 +312,10 @@ impl Yard {
             order, log, record, ..
         }: Once<'_>,
     ) -> Result<Console, Error> {
-        let values = order.secrets.values().map(|secret| secret.expose());
-        let mut secrets: Vec<String> = values.map(str::to_owned).collect();
-        // The password alone is as secret as the whole.
-        let git = order.secrets.get(GIT_CREDENTIALS);
-        secrets.extend(git.and_then(|secret| Some(secret.expose().split_once(':')?.1.to_owned())));
         Ok(Console::open(
             &self.0.logs,
             log.clone(),
-            secrets,
+            secrets::mask(&order.secrets),
             LOG_BYTES,
             record.clone(),
         )?)
@@ -427,7 +429,14 @@ impl Yard {
         if let Some(reason) = stop.reason() {
             return Err(Error::Stopped(reason));
         }
-        let caches = self.restore(ticket, order, image.digest, &source, console)?;
+        let asking = Asking {
+            ticket,
+            order,
+            image: image.digest,
+            source: &source,
+        };
+        let keys = self.keys(asking, stop).await?;
+        let caches = self.restore(order, &keys, console)?;
         console.ended(PhaseStatus::Succeeded, None);
         let mut lowers = vec![source];
         lowers.extend(self.0.oven.images().lowers(&image.digest)?);
@@ -515,6 +524,7 @@ impl Yard {
             scratch: work.directory().join("scratch"),
             uid_base: ground.uid_base,
             program: self.0.program.clone(),
+            network: Some(Net::Outside),
             stdin,
             output,
         });

@@ -23,6 +23,12 @@ use std::{
 use camino::{Utf8Path, Utf8PathBuf};
 use model::port::{Fault, LogChunk, LogRef, Logs};
 
+/// What the platform may say of its own beyond the cap of a log, in bytes, and one line of it.
+const RESERVE_BYTES: u64 = 1 << 20;
+const LINE_BYTES: usize = 16 << 10;
+/// How much of the end of a log is remembered, whether it is beyond the cap or not.
+const LAST_BYTES: usize = 4096;
+
 /// The most that one read gives.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -72,7 +78,8 @@ impl Directory {
         format!("{plain}, or {} once it has ended (zstd -dc)", kept::path(&plain))
     }
 
-    /// Goes on with a log, or begins it. `cap_bytes` bounds the whole log: what comes after is dropped, with a note.
+    /// Goes on with a log, or begins it. `cap_bytes` bounds the whole log: what comes after is dropped, with a note, but for
+    /// the platform's own lines, which have a reserve.
     pub fn append(&self, log: &LogRef, mask: Mask, cap_bytes: u64) -> Result<Writer, Error> {
         let path = self.path(log);
         let parent = path.parent().expect("a log is in the directory of logs");
@@ -92,9 +99,9 @@ impl Directory {
             offset: used,
             path,
             mask,
-            left: cap_bytes.saturating_sub(used),
             cap_bytes,
-            cut: false,
+            cut: used > cap_bytes,
+            last: Vec::new(),
         })
     }
 
@@ -119,15 +126,9 @@ impl Directory {
 
     /// The last lines of a log from `offset` on, as far as 4 KiB hold them.
     pub fn tail(&self, log: &LogRef, offset: u64, lines: usize) -> String {
-        const BYTES: u64 = 4096;
-        let from = offset.max(self.length(log).saturating_sub(BYTES));
+        let from = offset.max(self.length(log).saturating_sub(LAST_BYTES as u64));
         let text = self.chunk(log, from).map(|chunk| chunk.text).unwrap_or_default();
-        let all: Vec<&str> = text
-            .lines()
-            .map(str::trim_end)
-            .filter(|line| !line.is_empty())
-            .collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
+        last_lines(&text, lines)
     }
 
     /// Removes a log. One that is not there is removed.
@@ -143,6 +144,16 @@ impl Directory {
         }
         Ok(())
     }
+}
+
+/// The last lines of a text that say something.
+fn last_lines(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty())
+        .collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
 }
 
 /// A piece of a log that is not there, or is compressed.
@@ -194,16 +205,28 @@ pub struct Writer {
     /// How long the log is.
     offset: u64,
     mask: Mask,
-    left: u64,
     cap_bytes: u64,
     cut: bool,
+    /// The end of what was added since it was last forgotten, also of what is beyond the cap.
+    last: Vec<u8>,
 }
 
 impl Writer {
-    /// One line of the platform's own.
+    /// One line of the platform's own. It stands by itself: no secret begins before it and goes on in it.
     pub fn line(&mut self, text: impl AsRef<str>) -> Result<(), Error> {
-        let path = self.path.clone();
-        writeln!(self, "{}", text.as_ref()).map_err(io_error("write", &path))
+        self.release()?;
+        let line = self.mask.conceal(&format!("{}\n", text.as_ref()));
+        self.add_own(line).map_err(io_error("write", &self.path))
+    }
+
+    /// From here on [`Writer::last_lines`] begin.
+    pub fn forget(&mut self) {
+        self.last.clear();
+    }
+
+    /// The last lines that were added, as far as 4 KiB hold them, also those beyond the cap.
+    pub fn last_lines(&self, lines: usize) -> String {
+        last_lines(&String::from_utf8_lossy(&self.last), lines)
     }
 
     /// How long the log is now, in bytes.
@@ -237,22 +260,64 @@ impl Writer {
 
     /// What came at this time.
     fn add_at(&mut self, bytes: &[u8], at: jiff::Timestamp) -> io::Result<()> {
-        let fits = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        if fits > 0 {
+        self.remember(bytes);
+        let left = self.cap_bytes.saturating_sub(self.offset);
+        let fits = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if !self.cut {
+            self.put(&bytes[..fits], at)?;
+        }
+        match fits < bytes.len() {
+            true => self.cut(at),
+            false => Ok(()),
+        }
+    }
+
+    /// A line of the platform's own: of a log that is cut, it goes on in the reserve.
+    fn add_own(&mut self, mut line: String) -> io::Result<()> {
+        let at = crate::now();
+        self.remember(line.as_bytes());
+        if self.offset.saturating_add(line.len() as u64) > self.cap_bytes {
+            self.cut(at)?;
+        }
+        if self.cut {
+            if line.len() > LINE_BYTES {
+                line.truncate(line.floor_char_boundary(LINE_BYTES));
+                line.push_str("…\n");
+            }
+            // The line that it would end is not there.
+            line.drain(..line.len() - line.trim_start_matches('\n').len());
+            let most = self.cap_bytes.saturating_add(RESERVE_BYTES);
+            if self.offset.saturating_add(line.len() as u64) > most {
+                return Ok(());
+            }
+        }
+        self.put(line.as_bytes(), at)
+    }
+
+    /// From here on there are only the platform's own lines.
+    fn cut(&mut self, at: jiff::Timestamp) -> io::Result<()> {
+        if std::mem::replace(&mut self.cut, true) {
+            return Ok(());
+        }
+        let note = format!(
+            "\n[vend] the log is cut here: it is longer than {} bytes; the platform's own lines follow\n",
+            self.cap_bytes
+        );
+        self.put(note.as_bytes(), at)
+    }
+
+    fn put(&mut self, bytes: &[u8], at: jiff::Timestamp) -> io::Result<()> {
+        if !bytes.is_empty() {
             self.stamps.note(self.offset, at);
         }
-        self.file.write_all(&bytes[..fits])?;
-        self.left -= fits as u64;
-        self.offset += fits as u64;
-        if fits < bytes.len() && !self.cut {
-            self.cut = true;
-            let note = format!(
-                "\n[vend] the log is cut here: it is longer than {} bytes\n",
-                self.cap_bytes
-            );
-            self.file.write_all(note.as_bytes())?;
-        }
-        Ok(())
+        self.offset += bytes.len() as u64;
+        self.file.write_all(bytes)
+    }
+
+    fn remember(&mut self, bytes: &[u8]) {
+        self.last
+            .extend_from_slice(&bytes[bytes.len().saturating_sub(LAST_BYTES)..]);
+        self.last.drain(..self.last.len().saturating_sub(LAST_BYTES));
     }
 }
 

@@ -13,6 +13,8 @@ mod bake;
 mod hostile;
 #[path = "build/images.rs"]
 mod images;
+#[path = "build/keys.rs"]
+mod keys;
 #[path = "build/kill.rs"]
 mod kill;
 #[path = "build/share.rs"]
@@ -92,6 +94,7 @@ const CASES: &[Case] = cases![
     spec::what_a_build_leaves_holds_no_secret,
     spec::reports_of_every_kind_are_compared_and_gate,
     spec::caches_have_keys_and_branches,
+    keys::a_shell_reads_the_key_of_a_cache,
     spec::lines_have_the_times_when_they_came,
     spec::a_build_that_failed_fixes_no_cache,
     spec::downloads_of_branches_do_not_meet,

@@ -1,14 +1,20 @@
 //! What a build keeps for those after it: which caches it may stand on, which it leaves, and what its log says of both.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use model::{Digest, Ticket, port::BuildOrder};
+use model::port::BuildOrder;
 
-use super::{Error, Yard, console::Console, key, sandbox};
+use super::{
+    Error, Yard,
+    ask::{Asking, Expanded},
+    console::Console,
+    key, sandbox,
+};
 use crate::{
     cache::{self, Crop, DOWNLOADS, Harvest, Lease},
     layer::copy::Deletions,
+    ticket::Stop,
 };
 
 /// So many caches with keys are kept of a branch.
@@ -51,7 +57,7 @@ struct Names {
 
 /// A buildspec's key and the beginnings that will do, expanded.
 #[derive(Debug, Default)]
-struct Keys {
+pub(super) struct Keys {
     key: String,
     fallback: Vec<String>,
 }
@@ -65,21 +71,51 @@ impl Restored {
 }
 
 impl Yard {
-    /// Finds what earlier builds kept. A key that cannot be expanded is told, and nothing is kept.
+    /// The keys of a buildspec's cache, where it has any, or why they cannot be read.
+    pub(super) async fn keys(
+        &self,
+        asking: Asking<'_>,
+        stop: &mut Stop,
+    ) -> Result<Result<Option<Keys>, String>, Error> {
+        let cache = &asking.order.buildspec.cache;
+        let Some(key) = cache.key.as_ref().filter(|_| !cache.paths.is_empty()) else {
+            return Ok(Ok(None));
+        };
+        let all = || {
+            std::iter::once(key)
+                .chain(&cache.fallback_keys)
+                .map(String::as_str)
+        };
+        let (of_shell, _): (Vec<&str>, Vec<&str>) = all().partition(|key| key::needs_shell(key));
+        let answers = match of_shell.is_empty() {
+            true => Vec::new(),
+            false => self.ask(asking, &of_shell, stop).await?,
+        };
+        let answers: BTreeMap<&str, Expanded> = of_shell.into_iter().zip(answers).collect();
+        let plain = plain(asking);
+        let expanded = all().map(|key| match answers.get(key) {
+            Some(answer) => key::checked(answer.as_ref().map_err(String::clone)?),
+            None => plain(key),
+        });
+        let expanded: Result<Vec<String>, String> = expanded.collect();
+        Ok(expanded.map(|mut all| {
+            let key = all.remove(0);
+            Some(Keys { key, fallback: all })
+        }))
+    }
+
+    /// Finds what earlier builds kept. A key that cannot be read is told, and nothing is kept.
     pub(super) fn restore(
         &self,
-        ticket: &Ticket,
         order: &BuildOrder,
-        image: Digest,
-        layer: &Utf8Path,
+        keys: &Result<Option<Keys>, String>,
         console: &mut Console,
     ) -> Result<Restored, Error> {
         let caches = self.0.oven.caches();
         let cache = &order.buildspec.cache;
         let inner = |name: &str| caches.inner(name).unwrap_or_default();
-        let keys = keys(ticket, order, image, layer);
         let (mut own, mut names) = (None, Names::default());
-        match &keys {
+        match keys {
             _ if cache.paths.is_empty() => {}
             Err(why) => console.line(&format!("The cache is not used: its key {why}")),
             Ok(keys) => {
@@ -176,29 +212,20 @@ fn said(named: &Named, harvest: Harvest) -> String {
     }
 }
 
-/// The keys of a buildspec's cache, where it has any, or why they cannot be expanded.
-fn keys(
-    ticket: &Ticket,
-    order: &BuildOrder,
-    image: Digest,
-    layer: &Utf8Path,
-) -> Result<Option<Keys>, String> {
-    let cache = &order.buildspec.cache;
-    let Some(text) = &cache.key else {
-        return Ok(None);
-    };
-    let source = layer.join(sandbox::source_directory(order).trim_start_matches('/'));
+/// Reads a key that needs no shell.
+fn plain(asking: Asking<'_>) -> impl Fn(&str) -> Result<String, String> {
+    let Asking {
+        ticket,
+        order,
+        image,
+        source,
+    } = asking;
+    let source = source.join(sandbox::source_directory(order).trim_start_matches('/'));
     let variables = sandbox::variables(ticket, order, image);
-    let hash = |patterns: &[String]| key::hash_files(source.as_std_path(), patterns);
-    let expand = |text: &String| key::expand(text, &variables, &hash);
-    Ok(Some(Keys {
-        key: expand(text)?,
-        fallback: cache
-            .fallback_keys
-            .iter()
-            .map(expand)
-            .collect::<Result<_, String>>()?,
-    }))
+    move |key| {
+        let hash = |patterns: &[String]| key::hash_files(source.as_std_path(), patterns);
+        key::expand(key, &variables, &hash)
+    }
 }
 
 /// Said when there is nothing to restore.

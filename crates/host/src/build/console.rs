@@ -30,14 +30,13 @@ const PART_COVERAGE: &str = "Coverage of one part of a fan-out is not the whole'
 
 /// The log and the report of a build that goes on.
 pub(super) struct Console {
-    logs: logs::Directory,
     log: LogRef,
     writer: logs::Writer,
     mask: Mask,
     record: Record,
     fresh_line: bool,
     current: Option<(String, Timestamp, Instant)>,
-    command: Option<(String, u64)>,
+    command: Option<String>,
     pub outcome: Outcome,
 }
 
@@ -83,14 +82,12 @@ impl Console {
     pub fn open(
         logs: &logs::Directory,
         log: LogRef,
-        secrets: Vec<String>,
+        mask: Mask,
         cap: u64,
         record: Record,
     ) -> Result<Self, logs::Error> {
-        let mask = Mask::new(secrets.iter().map(String::as_str));
         let writer = logs.append(&log, mask.clone(), cap)?;
         Ok(Self {
-            logs: logs.clone(),
             log,
             writer,
             mask,
@@ -108,7 +105,7 @@ impl Console {
         let start = if self.fresh_line { "" } else { "\n" };
         self.fresh_line = true;
         // A log that cannot be written does not stop what it is about.
-        let _ = writeln!(self.writer, "{start}[Container] {now} {text}");
+        let _ = self.writer.line(format!("{start}[Container] {now} {text}"));
     }
 
     pub fn began(&mut self, phase: &str) {
@@ -128,6 +125,7 @@ impl Console {
             PhaseStatus::Stopped => "STOPPED",
         };
         self.line(&format!("Phase complete: {name} State: {state}"));
+        let message = message.map(|message| self.conceal(message));
         let text = message.as_deref().unwrap_or_default();
         let (code, text) = text.split_once(": ").unwrap_or(("", text));
         self.line(&format!("Phase context status code: {code} Message: {text}"));
@@ -160,21 +158,26 @@ impl Console {
     pub fn doing(&self) -> String {
         let phase = self.current.as_ref().map_or("no phase", |(phase, ..)| phase);
         match &self.command {
-            Some((command, _)) => format!("in phase {phase}, while it ran: {command}"),
+            Some(command) => format!("in phase {phase}, while it ran: {command}"),
             None => format!("in phase {phase}"),
         }
     }
 
     /// The last lines of what the command that runs wrote.
     pub fn last_lines(&self) -> String {
-        let from = self.command.as_ref().map_or(0, |(_, from)| *from);
-        self.logs.tail(&self.log, from, LAST_LINES)
+        self.writer.last_lines(LAST_LINES)
     }
 
     /// Reads frames to their end. Artifacts go to new files in a directory, up to `most` bytes together.
     pub fn follow(&mut self, mut from: impl Read, directory: &Utf8Path, most: u64) -> io::Result<()> {
+        let followed = self.frames(&mut from, directory, most);
+        self.release();
+        followed
+    }
+
+    fn frames(&mut self, from: &mut impl Read, directory: &Utf8Path, most: u64) -> io::Result<()> {
         let mut file = None;
-        while let Some(frame) = read_frame(&mut from)? {
+        while let Some(frame) = read_frame(from)? {
             match frame {
                 Frame::Output(bytes) => {
                     self.fresh_line = bytes.last().is_none_or(|byte| *byte == b'\n');
@@ -231,7 +234,7 @@ impl Console {
 
     /// The command that runs is where the build broke, unless one before was.
     pub fn broke(&mut self, exit_code: Option<i32>) {
-        let (None, Some((command, _))) = (&self.outcome.broken, &self.command) else {
+        let (None, Some(command)) = (&self.outcome.broken, &self.command) else {
             return;
         };
         let phase = self.current.as_ref().map(|(phase, ..)| phase.clone());
@@ -252,10 +255,12 @@ impl Console {
             Event::Command { text } => {
                 let text = self.conceal(text);
                 self.line(&format!("Running command {text}"));
-                self.command = Some((text, self.writer.position()));
+                self.command = Some(text);
+                self.writer.forget();
             }
             Event::CommandFailed { text, code } => {
                 let text = self.conceal(text);
+                self.release();
                 self.broke(Some(code));
                 self.line(&format!(
                     "Command did not exit successfully {text} exit status {code}"
@@ -269,8 +274,8 @@ impl Console {
             Event::Note { text } => self.line(&text),
             Event::Report(report) => self.report(*report),
             Event::Cases { group, cases } => self.cases(group, cases),
-            // Follows its own frames.
-            Event::Artifact { .. } => {}
+            // One follows its own frames; of the other, no build tells.
+            Event::Artifact { .. } | Event::Expanded(_) => {}
             Event::Exported(variables) => self.exported(variables),
             Event::Finished { succeeded, again } => {
                 self.outcome.succeeded = Some(succeeded);
@@ -367,11 +372,16 @@ impl Console {
         self.mask.conceal(&text)
     }
 
-    /// The log stays open for who writes the last line.
-    pub fn end(mut self) -> Outcome {
+    /// What a command wrote last is shown when it has ended.
+    fn release(&mut self) {
         if let Err(error) = self.writer.release() {
             tracing::warn!(log = %self.log, error = logs::chain(&error), "the end of a log is lost");
         }
+    }
+
+    /// The log stays open for who writes the last line.
+    pub fn end(mut self) -> Outcome {
+        self.release();
         self.outcome
     }
 
@@ -406,7 +416,7 @@ mod tests {
 
     fn open(logs: &logs::Directory, log: &str) -> Console {
         let log = log.parse().unwrap();
-        Console::open(logs, log, Vec::new(), 1 << 20, Record::taken()).unwrap()
+        Console::open(logs, log, Mask::default(), 1 << 20, Record::taken()).unwrap()
     }
 
     #[test]
@@ -438,6 +448,63 @@ mod tests {
         assert_eq!(outcome.exported.len(), 1);
         assert!(phase.name.chars().count() <= TEXT + 1);
         assert!(phase.message.as_ref().unwrap().chars().count() <= TEXT + 1);
+    }
+
+    #[test]
+    fn a_build_that_fails_beyond_the_cap_of_its_log_says_how() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = Utf8Path::from_path(directory.path()).unwrap();
+        let logs = logs::Directory::open(directory).unwrap();
+        let log: LogRef = "build/t".parse().unwrap();
+        let open = || {
+            let mask = Mask::new(["hunter2secret"]);
+            Console::open(&logs, log.clone(), mask, 1000, Record::taken()).unwrap()
+        };
+        let mut frames = Frames(Vec::new());
+        let (phase, text, code) = ("BUILD".to_owned(), "make all".to_owned(), 3);
+        frames.event(&Event::Began { phase: phase.clone() }).unwrap();
+        frames.event(&Event::Command { text: text.clone() }).unwrap();
+        for line in 0..500 {
+            frames.output(format!("compiling {line}\n").as_bytes()).unwrap();
+        }
+        frames.output(b"wrong: hunter2").unwrap();
+        frames.output(b"secret\nno rule to make it").unwrap();
+        frames.event(&Event::CommandFailed { text, code }).unwrap();
+        let (status, message) = (PhaseStatus::Failed, Some("CODE: exit status 3".to_owned()));
+        let ended = Event::Ended {
+            phase,
+            status,
+            message,
+        };
+        frames.event(&ended).unwrap();
+        let mut console = open();
+        console.follow(&frames.0[..], directory, 1).unwrap();
+        console.finalize();
+        let broken = console.end().broken.unwrap();
+        assert!(
+            broken
+                .last
+                .ends_with("\ncompiling 499\nwrong: ***\nno rule to make it"),
+            "{}",
+            broken.last
+        );
+        open().line("The cache is not saved");
+        open().close(&format!("BUILD failed: {}", "m".repeat(100_000)));
+        let said = logs.chunk(&log, 0).unwrap().text;
+        let (before, after) = said.split_once("[vend] the log is cut here").unwrap();
+        assert!(before.len() <= 1001 && after.len() < 20_000, "{said}");
+        for (own, times) in [
+            ("Command did not exit successfully make all exit status 3", 1),
+            ("Phase complete: BUILD State: FAILED", 1),
+            ("Phase context status code: CODE Message: exit status 3", 1),
+            ("Entering phase FINALIZING", 1),
+            ("The cache is not saved", 1),
+            ("BUILD failed: mmm", 1),
+            ("cut here", 0),
+            ("compiling", 0),
+        ] {
+            assert_eq!(after.matches(own).count(), times, "`{own}` in {after}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The key of a buildspec's cache, expanded before the build: the cache is below the container's files when it starts.
 //!
-//! CodeBuild gives keys to a shell. Here a key may hold variables and `$(codebuild-hash-files PATTERN…)`, which is what
-//! keys are made of; another command is an error that says so.
+//! CodeBuild gives keys to a shell. Most hold only variables and `$(codebuild-hash-files PATTERN…)`: those are read here, at
+//! once. Whatever else a shell knows is left to one ([`super::ask`]).
 
 use std::{
     collections::BTreeMap,
@@ -15,55 +15,101 @@ use crate::tree;
 /// A key is the name of a directory, in hexadecimal digits.
 const BYTES: usize = 120;
 
-/// The text of a key.
+/// What a key is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part<'a> {
+    Text(&'a str),
+    Variable(&'a str),
+    /// `$(codebuild-hash-files PATTERN…)`
+    Hash(Vec<String>),
+}
+
+/// Why a key is not read here.
+#[derive(Debug, PartialEq, Eq)]
+enum Not {
+    /// It takes a shell.
+    Plain,
+    Complete(&'static str),
+}
+
+/// Does it take a shell to read a key?
+pub fn needs_shell(key: &str) -> bool {
+    parts(key) == Err(Not::Plain)
+}
+
+/// The text of a key that needs no shell.
 pub fn expand(
     key: &str,
     variables: &BTreeMap<String, String>,
     hash: &dyn Fn(&[String]) -> Result<String, String>,
 ) -> Result<String, String> {
-    let mut text = String::new();
-    let mut rest = key;
-    while let Some(at) = rest.find('$') {
-        text.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        if let Some(inner) = rest.strip_prefix('(') {
-            let (command, after) = inner.split_once(')').ok_or("a `)` is missing")?;
-            text.push_str(&run(command, hash)?);
-            rest = after;
-            continue;
-        }
-        let (name, after) = match rest.strip_prefix('{') {
-            Some(inner) => inner.split_once('}').ok_or("a `}` is missing")?,
-            None => {
-                let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-                rest.split_at(rest.find(|c| !plain(c)).unwrap_or(rest.len()))
-            }
-        };
-        match name {
-            "" => text.push('$'),
-            name => text.push_str(variables.get(name).map_or("", String::as_str)),
-        }
-        rest = after;
-    }
-    text.push_str(rest);
+    let parts = parts(key).map_err(|not| match not {
+        Not::Plain => "takes a shell to be read".to_owned(),
+        Not::Complete(lacks) => format!("lacks {lacks}"),
+    })?;
+    let texts: Result<String, String> = parts
+        .iter()
+        .map(|part| match part {
+            Part::Text(text) => Ok((*text).to_owned()),
+            Part::Variable(name) => Ok(variables.get(*name).cloned().unwrap_or_default()),
+            Part::Hash(patterns) => hash(patterns).map_err(|why| format!("cannot be read: {why}")),
+        })
+        .collect();
+    checked(&texts?)
+}
+
+/// A key that can be one.
+pub fn checked(text: &str) -> Result<String, String> {
     match text.trim() {
-        "" => Err("it is empty".to_owned()),
-        text if text.len() > BYTES => Err(format!("it has more than {BYTES} bytes")),
+        "" => Err("is empty".to_owned()),
+        text if text.len() > BYTES => Err(format!("has more than {BYTES} bytes")),
         text => Ok(text.to_owned()),
     }
 }
 
-fn run(command: &str, hash: &dyn Fn(&[String]) -> Result<String, String>) -> Result<String, String> {
+fn parts(key: &str) -> Result<Vec<Part<'_>>, Not> {
+    if key.contains(['`', '\\']) {
+        return Err(Not::Plain);
+    }
+    let mut parts = Vec::new();
+    let mut rest = key;
+    while let Some(at) = rest.find('$') {
+        parts.push(Part::Text(&rest[..at]));
+        rest = &rest[at + 1..];
+        if let Some(inner) = rest.strip_prefix('(') {
+            let (command, after) = inner.split_once(')').ok_or(Not::Complete("a `)`"))?;
+            parts.push(Part::Hash(hashed(command).ok_or(Not::Plain)?));
+            rest = after;
+        } else if let Some(inner) = rest.strip_prefix('{') {
+            let (name, after) = inner.split_once('}').ok_or(Not::Complete("a `}`"))?;
+            let plain = !name.is_empty() && name.chars().all(is_of_a_name);
+            parts.push(plain.then_some(Part::Variable(name)).ok_or(Not::Plain)?);
+            rest = after;
+        } else {
+            let (name, after) = rest.split_at(rest.find(|c| !is_of_a_name(c)).unwrap_or(rest.len()));
+            parts.push(match name {
+                "" => Part::Text("$"),
+                name => Part::Variable(name),
+            });
+            rest = after;
+        }
+    }
+    parts.push(Part::Text(rest));
+    Ok(parts)
+}
+
+fn is_of_a_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+/// The patterns of a plain call of `codebuild-hash-files`; `None` of another command, and of one in which a shell would find
+/// more than words.
+fn hashed(command: &str) -> Option<Vec<String>> {
+    let plain = !command.contains(['$', '|', '&', ';', '<', '>', '(', '#', '~', '\n']);
     let mut words = command
         .split_whitespace()
         .map(|word| word.trim_matches(['\'', '"']).to_owned());
-    match words.next().as_deref() {
-        Some("codebuild-hash-files") => hash(&words.collect::<Vec<_>>()),
-        other => Err(format!(
-            "`{}` cannot be run before the build: a key may hold variables and `$(codebuild-hash-files …)`",
-            other.unwrap_or_default()
-        )),
-    }
+    (plain && words.next()? == "codebuild-hash-files").then(|| words.collect())
 }
 
 /// What `codebuild-hash-files` says of a source tree that a customer wrote: no link in it is followed.
@@ -117,19 +163,30 @@ mod tests {
                 Ok("k-<a.lock|b/**/c>"),
             ),
             ("costs 5$", Ok("costs 5$")),
-            ("", Err("it is empty")),
-            ("$(codebuild-hash-files)", Err("a pattern is missing")),
-            ("$(codebuild-hash-files x", Err("a `)` is missing")),
-            ("${V", Err("a `}` is missing")),
+            ("", Err("is empty")),
+            (
+                "$(codebuild-hash-files)",
+                Err("cannot be read: a pattern is missing"),
+            ),
+            ("$(codebuild-hash-files x", Err("lacks a `)`")),
+            ("${V", Err("lacks a `}`")),
         ] {
             let expected = expected.map(str::to_owned).map_err(str::to_owned);
             assert_eq!(expand(key, &variables, &hash), expected, "{key}");
+            assert!(!needs_shell(key), "{key}");
         }
-        let date = expand("$(date +%s)", &variables, &hash).unwrap_err();
-        assert!(
-            date.starts_with("`date` cannot be run before the build"),
-            "{date}"
-        );
+        for key in [
+            "$(date +%s)",
+            "k-$(codebuild-hash-files *.lock | cut -c1-8)",
+            "$(codebuild-hash-files $FILES)",
+            "$(echo \"$(cat a)\")",
+            "${V:-none}",
+            "$((1 + 1))",
+            "`cat a`",
+            "5\\$V",
+        ] {
+            assert!(needs_shell(key), "{key}");
+        }
         assert!(expand(&"x".repeat(121), &variables, &hash).is_err());
     }
 

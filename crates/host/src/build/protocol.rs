@@ -31,6 +31,8 @@ pub struct Job {
     #[serde(serialize_with = "secret::all_in_the_clear")]
     pub secrets: BTreeMap<String, Secret>,
     pub source_directory: String,
+    /// Where there are some, they are expanded, and nothing is built.
+    pub keys: Vec<String>,
     /// Begins the names of report groups, as CodeBuild's project does.
     pub project: String,
     /// How often this build was made before and failed.
@@ -75,6 +77,8 @@ pub enum Event {
         name: Option<String>,
     },
     Exported(BTreeMap<String, String>),
+    /// What the job's keys came to, in their order, or why one cannot be read. The only frame of such a job.
+    Expanded(Vec<Result<String, String>>),
     /// The last frame.
     Finished {
         succeeded: bool,
@@ -159,7 +163,10 @@ pub fn read_frame(from: &mut impl Read) -> io::Result<Option<Frame>> {
     Ok(Some(match head[0] {
         b'o' => Frame::Output(bytes),
         b'a' => Frame::Artifact(bytes),
-        b'e' => Frame::Event(serde_json::from_slice(&bytes)?),
+        // Its error would tell what is in the frame.
+        b'e' => Frame::Event(
+            serde_json::from_slice(&bytes).map_err(|_| io::Error::other("an event is of no known kind"))?,
+        ),
         _ => return Err(io::Error::other("a frame is of no known kind")),
     }))
 }

@@ -18,6 +18,8 @@ use model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::logs::Mask;
+
 /// Larger files are refused.
 pub const FILE_BYTES: usize = 32 << 20;
 /// So many tests one file may have.
@@ -70,16 +72,17 @@ pub enum Found {
     Coverage(Coverage),
 }
 
-/// Reads one file.
-pub fn read(format: ReportFormat, bytes: &[u8]) -> Result<Found, Error> {
+/// Reads one file. Of what it says, and of what is wrong with it, no more is told than the mask shows.
+pub fn read(format: ReportFormat, bytes: &[u8], mask: &Mask) -> Result<Found, Error> {
+    let telling = Telling(mask);
     if bytes.len() > FILE_BYTES {
         return Err(Error::TooLarge(bytes.len()));
     }
     match format {
-        ReportFormat::CucumberJson => cucumber::read(bytes).map(Found::Cases),
-        ReportFormat::SimpleCov => simplecov::read(bytes).map(Found::Coverage),
-        format if format.is_coverage() => coverage::read(format, bytes).map(Found::Coverage),
-        format => cases::read(format, bytes).map(Found::Cases),
+        ReportFormat::CucumberJson => cucumber::read(bytes, telling).map(Found::Cases),
+        ReportFormat::SimpleCov => simplecov::read(bytes, telling).map(Found::Coverage),
+        format if format.is_coverage() => coverage::read(format, bytes, telling).map(Found::Coverage),
+        format => cases::read(format, bytes, telling).map(Found::Cases),
     }
 }
 
@@ -189,8 +192,15 @@ pub fn coverage_percent(reports: &[TestReport]) -> Option<f64> {
     all.lines_percent()
 }
 
-fn short(text: &str) -> String {
-    text.trim().chars().take(TEXT_CHARS).collect()
+/// How texts of a report are told.
+#[derive(Debug, Clone, Copy)]
+struct Telling<'a>(&'a Mask);
+
+impl Telling<'_> {
+    /// The beginning of a text. Secrets are taken out before it is cut: half a secret is not known as one.
+    fn short(self, text: &str) -> String {
+        self.0.conceal(text).trim().chars().take(TEXT_CHARS).collect()
+    }
 }
 
 /// A time in seconds as a report writes it: `1,234.5`.

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of containers, limits or clocks: the node stops it from outside and stamps what it says.
 
+mod keys;
 mod outputs;
 
 use std::{
@@ -20,10 +21,11 @@ use model::{
 use super::{
     again,
     protocol::{Event, Frames, Job},
-    runtime,
+    runtime, secrets,
     shell::{Shell, Shells, User, user},
     tools,
 };
+use crate::logs::Mask;
 
 /// Reads a job from standard input, runs it, and writes frames to standard output.
 pub fn main() -> ExitCode {
@@ -42,7 +44,11 @@ fn run() -> io::Result<()> {
     let job = Job::read(File::from(io::stdin().as_fd().try_clone_to_owned()?))?;
     let frames = Frames(File::from(io::stdout().as_fd().try_clone_to_owned()?));
     tools::install()?;
-    Runner::new(job, frames, shells).run()
+    let runner = Runner::new(job, frames, shells);
+    match runner.job.keys.is_empty() {
+        true => runner.run(),
+        false => runner.expand_keys(),
+    }
 }
 
 /// Why a phase failed, in CodeBuild's words. `None` is success.
@@ -59,10 +65,13 @@ struct Runner<W: Write> {
     again: bool,
     /// The end of what the phase has said, while it is of use.
     tail: Option<Vec<u8>>,
+    /// For what is shortened here: the node takes secrets out of the rest.
+    mask: Mask,
 }
 
 impl<W: Write> Runner<W> {
     fn new(job: Job, frames: Frames<W>, shells: Shells) -> Self {
+        let mask = secrets::mask(&job.secrets);
         let mut environment = job.variables.clone();
         let secrets = job.secrets.iter();
         environment.extend(secrets.map(|(name, secret)| (name.clone(), secret.expose().to_owned())));
@@ -75,6 +84,7 @@ impl<W: Write> Runner<W> {
             succeeding: true,
             again: false,
             tail: None,
+            mask,
         }
     }
 
@@ -216,9 +226,14 @@ impl<W: Write> Runner<W> {
         let directory = &self.job.source_directory;
         let mut shell = self.shells.start(kind, &self.environment, directory, who)?;
         if let Some(mut state) = state {
-            let root = self.environment.get("HOME");
-            if let Some(home) = who.map(|user| &user.home).or(root) {
-                state.push_str(&format!("\nexport HOME={}", super::shell::quoted(home)));
+            let root = || {
+                let names = ["HOME", "USER", "LOGNAME"];
+                let values = names.map(|name| Some((name, self.environment.get(name)?.as_str())));
+                values.into_iter().flatten().collect()
+            };
+            let own: Vec<_> = who.map_or_else(root, |user| user.variables().to_vec());
+            for (name, value) in own {
+                state.push_str(&format!("\nexport {name}={}", super::shell::quoted(value)));
             }
             shell.run(&state, &mut |_| Ok(()))?;
         }

@@ -37,6 +37,17 @@ pub struct User {
     pub home: String,
 }
 
+impl User {
+    /// How programs learn from their environment who they run as.
+    pub fn variables(&self) -> [(&'static str, &str); 3] {
+        [
+            ("HOME", &self.home),
+            ("USER", &self.name),
+            ("LOGNAME", &self.name),
+        ]
+    }
+}
+
 /// A running shell. Dropping it leaves the process to the end of the container.
 #[derive(Debug)]
 pub struct Shell {
@@ -108,11 +119,7 @@ impl Shells {
             .stderr(Stdio::from(output_writer.try_clone()?))
             .stdout(Stdio::from(output_writer));
         if let Some(user) = user {
-            command
-                .uid(user.uid)
-                .gid(user.gid)
-                .env("HOME", &user.home)
-                .env("USER", &user.name);
+            command.uid(user.uid).gid(user.gid).envs(user.variables());
         }
         rustix::io::dup2(&status_writer, &mut self.slot)?;
         let child = command.spawn();

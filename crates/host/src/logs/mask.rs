@@ -48,11 +48,10 @@ impl Mask {
         let mut own = Self {
             plain: self.plain.clone(),
             encoded: self.encoded.clone(),
+            held: text.as_bytes().to_vec(),
             ..Self::default()
         };
-        let mut shown = own.feed(text.as_bytes());
-        shown.extend(own.finish());
-        String::from_utf8_lossy(&shown).into_owned()
+        String::from_utf8_lossy(&own.finish()).into_owned()
     }
 
     /// What can be shown now.

@@ -311,18 +311,20 @@ pub async fn state_lives_from_command_to_command(world: &World) {
         phase(Install, &["cd /tmp; export B=carried; chmod 777 ."], &[]),
         phase(
             Build,
-            &["id -un; pwd; echo $B; echo home $HOME; touch /root/x 2>/dev/null || echo refused"],
+            &[
+                "id -un; pwd; echo $B; echo home $HOME $USER $LOGNAME; touch /root/x 2>/dev/null || echo refused",
+            ],
             &[],
         ),
-        phase(PostBuild, &["id -un; echo home $HOME"], &[]),
+        phase(PostBuild, &["id -un; echo home $HOME $USER $LOGNAME"], &[]),
     ]);
     spec.phases[1].run_as = Some("www-data".to_owned());
     let (_, log) = succeeds(world, &world.build_order(&[("a", "")], spec)).await;
     has(
         &log,
         &[
-            "www-data\n/tmp\ncarried\nhome /var/www\nrefused\n",
-            "root\nhome /root\n",
+            "www-data\n/tmp\ncarried\nhome /var/www www-data www-data\nrefused\n",
+            "root\nhome /root root root\n",
         ],
     );
 }

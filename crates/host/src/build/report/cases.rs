@@ -6,11 +6,11 @@
 use model::spec::build::ReportFormat;
 
 use super::{
-    CASES, Case, Error, Outcome, milliseconds, short,
+    CASES, Case, Error, Outcome, Telling, milliseconds,
     xml::{Element, Listener, walk},
 };
 
-pub(super) fn read(format: ReportFormat, bytes: &[u8]) -> Result<Vec<Case>, Error> {
+pub(super) fn read(format: ReportFormat, bytes: &[u8], telling: Telling<'_>) -> Result<Vec<Case>, Error> {
     let dialect = match format {
         ReportFormat::NunitXml => Dialect::Nunit,
         ReportFormat::Nunit3Xml => Dialect::Nunit3,
@@ -20,11 +20,12 @@ pub(super) fn read(format: ReportFormat, bytes: &[u8]) -> Result<Vec<Case>, Erro
     };
     let mut tests = Tests {
         dialect,
+        telling,
         cases: Vec::new(),
         open: None,
         class: String::new(),
     };
-    walk(bytes, dialect.roots(), &mut tests)?;
+    walk(bytes, dialect.roots(), &mut tests, telling)?;
     Ok(tests.cases)
 }
 
@@ -133,16 +134,17 @@ fn clock(text: &str) -> u64 {
     total
 }
 
-struct Tests {
+struct Tests<'a> {
     dialect: Dialect,
+    telling: Telling<'a>,
     cases: Vec<Case>,
     /// How deep the open test is.
     open: Option<usize>,
-    /// The class around TestNG's tests.
+    /// The class around TestNG's tests, whole.
     class: String,
 }
 
-impl Tests {
+impl Tests<'_> {
     fn begin(&mut self, depth: usize, element: &Element<'_>) -> Result<(), Error> {
         if self.cases.len() >= CASES {
             return Err(Error::TooMany);
@@ -163,7 +165,7 @@ impl Tests {
         };
         self.open = Some(depth);
         self.cases.push(Case {
-            name: short(&name),
+            name: self.telling.short(&name),
             duration_ms: self.dialect.duration_ms(element),
             outcome: self.dialect.outcome(element),
         });
@@ -181,19 +183,19 @@ impl Tests {
             "skipped" | "ignored" => case.outcome = Outcome::Skipped,
             "failure" | "error" => {
                 let message = element.get("message").or_else(|| element.get("type"));
-                case.outcome = Outcome::Failed(short(&message.unwrap_or_default()));
+                case.outcome = Outcome::Failed(self.telling.short(&message.unwrap_or_default()));
             }
             _ => {}
         }
     }
 }
 
-impl Listener for Tests {
+impl Listener for Tests<'_> {
     fn open(&mut self, path: &[String], element: &Element<'_>) -> Result<(), Error> {
         let name = path.last().map_or("", String::as_str);
         match self.open {
             None if self.dialect == Dialect::TestNg && name == "class" => {
-                self.class = short(&element.get("name").unwrap_or_default());
+                self.class = element.get("name").unwrap_or_default();
             }
             None if self.dialect.is_case(name, element) => return self.begin(path.len(), element),
             Some(depth) if path.len() == depth + 1 => self.child(name, element),
@@ -213,7 +215,7 @@ impl Listener for Tests {
             && message.is_empty()
             && self.dialect.is_message(path.get(depth..).unwrap_or_default())
         {
-            *message = short(text);
+            *message = self.telling.short(text);
         }
     }
 

@@ -6,25 +6,25 @@ use model::{
 };
 
 use super::{
-    Error,
+    Error, Telling,
     xml::{Element, Listener, walk},
 };
 
-pub(super) fn read(format: ReportFormat, bytes: &[u8]) -> Result<Coverage, Error> {
+pub(super) fn read(format: ReportFormat, bytes: &[u8], telling: Telling<'_>) -> Result<Coverage, Error> {
     let found = match format {
         ReportFormat::CloverXml => {
             let mut clover = Clover::default();
-            walk(bytes, &["coverage"], &mut clover)?;
+            walk(bytes, &["coverage"], &mut clover, telling)?;
             clover.told.unwrap_or(clover.counted)
         }
         ReportFormat::JacocoXml => {
             let mut jacoco = Jacoco::default();
-            walk(bytes, &["report"], &mut jacoco)?;
+            walk(bytes, &["report"], &mut jacoco, telling)?;
             jacoco.0
         }
         _ => {
             let mut cobertura = Cobertura::default();
-            walk(bytes, &["coverage"], &mut cobertura)?;
+            walk(bytes, &["coverage"], &mut cobertura, telling)?;
             cobertura.0
         }
     };

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{CASES, Case, Error, Outcome, short};
+use super::{CASES, Case, Error, Outcome, Telling};
 
 #[derive(Deserialize)]
 struct Feature {
@@ -45,9 +45,9 @@ struct Ran {
     error_message: Option<String>,
 }
 
-pub(super) fn read(bytes: &[u8]) -> Result<Vec<Case>, Error> {
+pub(super) fn read(bytes: &[u8], telling: Telling<'_>) -> Result<Vec<Case>, Error> {
     let features: Vec<Feature> =
-        serde_json::from_slice(bytes).map_err(|error| Error::Json(short(&error.to_string())))?;
+        serde_json::from_slice(bytes).map_err(|error| Error::Json(telling.short(&error.to_string())))?;
     let mut cases = Vec::new();
     for feature in &features {
         // A background's steps belong to the scenario after it.
@@ -60,13 +60,13 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<Case>, Error> {
             if cases.len() >= CASES {
                 return Err(Error::TooMany);
             }
-            cases.push(case(feature, background.take(), scenario));
+            cases.push(case(feature, background.take(), scenario, telling));
         }
     }
     Ok(cases)
 }
 
-fn case(feature: &Feature, background: Option<&Scenario>, scenario: &Scenario) -> Case {
+fn case(feature: &Feature, background: Option<&Scenario>, scenario: &Scenario, telling: Telling<'_>) -> Case {
     let parts = background.into_iter().chain([scenario]);
     let steps = parts.flat_map(|part| part.before.iter().chain(&part.steps).chain(&part.after));
     let (mut duration, mut outcome) = (0.0, Outcome::Passed);
@@ -80,7 +80,7 @@ fn case(feature: &Feature, background: Option<&Scenario>, scenario: &Scenario) -
             "failed" | "ambiguous" | "undefined" if !failed => {
                 let told = ran.error_message.clone();
                 let message = told.unwrap_or_else(|| format!("the step `{}` is {}", step.name, ran.status));
-                outcome = Outcome::Failed(short(&message));
+                outcome = Outcome::Failed(telling.short(&message));
             }
             "skipped" | "pending" if !failed => outcome = Outcome::Skipped,
             _ => {}
@@ -91,7 +91,7 @@ fn case(feature: &Feature, background: Option<&Scenario>, scenario: &Scenario) -
         false => format!("{}: {}", feature.name, scenario.name),
     };
     Case {
-        name: short(&name),
+        name: telling.short(&name),
         duration_ms: (duration / 1e6) as u64,
         outcome,
     }

@@ -11,11 +11,11 @@ use serde::{
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-use super::{Error, short};
+use super::{Error, Telling};
 
-pub(super) fn read(bytes: &[u8]) -> Result<Coverage, Error> {
+pub(super) fn read(bytes: &[u8], telling: Telling<'_>) -> Result<Coverage, Error> {
     let document: Document =
-        serde_json::from_slice(bytes).map_err(|error| Error::Json(short(&error.to_string())))?;
+        serde_json::from_slice(bytes).map_err(|error| Error::Json(telling.short(&error.to_string())))?;
     // Each command that ran tests tells of the same files: a line is reached when one of them reaches it.
     let mut files: HashMap<String, File> = HashMap::new();
     for (path, file) in document.0.into_iter().flatten() {

@@ -2,6 +2,10 @@ use model::{port::Share, spec::build::ReportFormat::*};
 
 use super::*;
 
+fn read(format: ReportFormat, bytes: &[u8]) -> Result<Found, Error> {
+    super::read(format, bytes, &Mask::default())
+}
+
 /// Sums and failures of one file: total, passed, failed, skipped, milliseconds.
 #[track_caller]
 fn check(format: ReportFormat, text: &str, sums: (u32, u32, u32, u32, u64), failures: &[(&str, &str)]) {
@@ -195,6 +199,71 @@ fn coverage_is_counted_or_the_whole_is_taken() {
         SimpleCov,
         r#"{"meta":{"simplecov_version":"0.22"},"coverage":{"/a.rb":{"lines":[null,1,0,"ignored"],"branches":[{"type":"then","coverage":0},{"type":"else","coverage":"ignored"}]}},"groups":{}}"#,
         (1, 2, 0, 1),
+    );
+}
+
+/// Every format that tells texts, with a secret in each of them across the 500th character, as such and encoded.
+#[test]
+fn a_secret_is_taken_out_before_a_text_is_cut() {
+    const SECRET: &str = "hunter2&\"secret\"of-the-shop";
+    const ENCODED: &str = "aHVudGVyMiYic2VjcmV0Im9mLXRoZS1zaG9w";
+    let mask = Mask::new([SECRET]);
+    let escaped = SECRET.replace('&', "&amp;").replace('"', "&quot;");
+    let tell = |format: ReportFormat, file: &str, secret: &str| {
+        // What is wrong with a file is told in a few words before the text.
+        let words = if file.starts_with(['"', '{']) { 22 } else { 0 };
+        let text = format!("{} {secret}", "x".repeat(489 - words));
+        let found = super::read(format, file.replace('@', &text).as_bytes(), &mask);
+        let told = format!("{found:?}");
+        assert!(told.contains("xxx ***"), "{file}: {told}");
+        for piece in ["hunter", "aHVudG", "dW50ZXI"] {
+            assert!(!told.contains(piece), "{file}: {told}");
+        }
+    };
+    for (format, file) in [
+        (JunitXml, "<testsuite><testcase name='@'/></testsuite>"),
+        (
+            JunitXml,
+            "<testsuite><testcase classname='@' name='n'/></testsuite>",
+        ),
+        (
+            JunitXml,
+            "<testsuite><testcase name='n'><failure message='@'/></testcase></testsuite>",
+        ),
+        (
+            JunitXml,
+            "<testsuite><testcase name='n'><error>@</error></testcase></testsuite>",
+        ),
+        (
+            TestNgXml,
+            "<testng-results><class name='@'><test-method name='n' status='PASS'/></class></testng-results>",
+        ),
+        (
+            NunitXml,
+            "<test-results><test-case name='n' result='Failure'><failure><message>@</message></failure></test-case></test-results>",
+        ),
+    ] {
+        tell(format, file, &escaped);
+        tell(format, file, ENCODED);
+    }
+    for file in [
+        r#"[{"name": "@", "elements": [{"name": "s"}]}]"#,
+        r#"[{"elements": [{"name": "s", "steps": [{"result": {"status": "failed", "error_message": "@"}}]}]}]"#,
+        r#""@""#,
+    ] {
+        tell(CucumberJson, file, &SECRET.replace('"', "\\\""));
+        tell(CucumberJson, file, ENCODED);
+    }
+    tell(SimpleCov, r#""@""#, ENCODED);
+}
+
+#[test]
+fn a_text_is_whole_whatever_it_is_written_with() {
+    check(
+        JunitXml,
+        "<testsuite><testcase name='n'><failure>\n1 &lt; 2 <![CDATA[& that]]><!-- no --> &#x2192; &it;</failure></testcase></testsuite>",
+        (1, 0, 1, 0, 0),
+        &[("n", "1 < 2 & that \u{2192} &it;")],
     );
 }
 

@@ -2,16 +2,18 @@
 
 use quick_xml::{
     Reader,
-    events::{BytesStart, Event},
+    escape::resolve_predefined_entity,
+    events::{BytesRef, BytesStart, Event},
 };
 
-use super::{Error, short};
+use super::{Error, Telling};
 
 pub(super) const DEPTH: usize = 64;
 
 /// What is done with elements. `path` holds the names of the open elements, outermost first, the element itself last.
 pub(super) trait Listener {
     fn open(&mut self, path: &[String], element: &Element<'_>) -> Result<(), Error>;
+    /// All that stands between two tags.
     fn text(&mut self, _path: &[String], _text: &str) {}
     fn close(&mut self, _path: &[String]) {}
 }
@@ -41,18 +43,29 @@ impl Element<'_> {
 }
 
 /// Walks a document whose outermost element is one of `roots`.
-pub(super) fn walk(bytes: &[u8], roots: &[&str], to: &mut impl Listener) -> Result<(), Error> {
-    let text = decode(bytes);
-    let text = text.trim_start_matches('\u{feff}');
-    let mut reader = Reader::from_str(text);
+pub(super) fn walk(
+    bytes: &[u8],
+    roots: &[&str],
+    to: &mut impl Listener,
+    telling: Telling<'_>,
+) -> Result<(), Error> {
+    let wrong = |found: &str| wrong(telling.short(found), roots);
+    let document = decode(bytes);
+    let mut reader = Reader::from_str(document.trim_start_matches('\u{feff}'));
     reader.config_mut().check_end_names = true;
     let mut path: Vec<String> = Vec::new();
     let mut begun = false;
+    // The parser gives it in pieces: references stand alone, and so does what is quoted as a whole.
+    let mut text = String::new();
     loop {
         let event = reader.read_event().map_err(|error| Error::Xml {
             at: reader.error_position(),
-            reason: short(&error.to_string()),
+            reason: telling.short(&error.to_string()),
         })?;
+        if matches!(event, Event::Start(_) | Event::Empty(_) | Event::End(_)) && !text.is_empty() {
+            to.text(&path, &text);
+            text.clear();
+        }
         match event {
             Event::Eof if !path.is_empty() => {
                 return Err(Error::Xml {
@@ -60,14 +73,14 @@ pub(super) fn walk(bytes: &[u8], roots: &[&str], to: &mut impl Listener) -> Resu
                     reason: "it ends too early".to_owned(),
                 });
             }
-            Event::Eof if !begun => return Err(wrong("", roots)),
+            Event::Eof if !begun => return Err(wrong("")),
             Event::Eof => return Ok(()),
             // Entities are never expanded here; who declares some means to.
             Event::DocType(text) if text.contains('[') => return Err(Error::Entities),
             Event::Start(ref element) | Event::Empty(ref element) => {
-                let name = short(element.local_name().as_ref());
+                let name = element.local_name().as_ref().to_owned();
                 if path.is_empty() && (begun || !roots.contains(&name.as_str())) {
-                    return Err(wrong(&name, roots));
+                    return Err(wrong(&name));
                 }
                 begun = true;
                 path.push(name);
@@ -84,17 +97,26 @@ pub(super) fn walk(bytes: &[u8], roots: &[&str], to: &mut impl Listener) -> Resu
                 to.close(&path);
                 path.pop();
             }
-            Event::Text(text) => to.text(&path, &text),
-            Event::CData(text) => to.text(&path, &text),
+            Event::Text(piece) => text.push_str(&piece),
+            Event::CData(piece) => text.push_str(&piece),
+            Event::GeneralRef(reference) => text.push_str(&meant(&reference)),
             _ => {}
         }
     }
 }
 
-fn wrong(found: &str, roots: &[&str]) -> Error {
+/// What a reference stands for. One that nothing declares stands for itself.
+fn meant(reference: &BytesRef<'_>) -> String {
+    if let Ok(Some(character)) = reference.resolve_char_ref() {
+        return character.to_string();
+    }
+    resolve_predefined_entity(reference).map_or_else(|| format!("&{};", &**reference), str::to_owned)
+}
+
+fn wrong(found: String, roots: &[&str]) -> Error {
     let names: Vec<String> = roots.iter().map(|root| format!("`{root}`")).collect();
     Error::Root {
-        found: found.to_owned(),
+        found,
         wanted: names.join(" or "),
     }
 }

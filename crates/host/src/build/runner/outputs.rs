@@ -16,6 +16,7 @@ use crate::{
         protocol::{Event, FRAME_BYTES, Frames},
         report::{self, Case, Found},
     },
+    logs::Mask,
     tree::Packer,
 };
 
@@ -34,7 +35,7 @@ impl<W: Write> Runner<W> {
                 continue;
             }
             let value = match self.shell {
-                Some(_) => self.expand(&format!("${{{name}-}}"))?,
+                Some(_) => self.expand(&format!("${{{name}-}}"), &mut |_| Ok(()))?,
                 None => self.environment.get(&name).cloned(),
             };
             exported.extend(value.map(|value| (name, value)));
@@ -43,8 +44,12 @@ impl<W: Write> Runner<W> {
     }
 
     /// A text as the shell of the build expands it. In a here-document, so that quotes in it, also those within `$(…)`, are
-    /// what they are. `None` when the shell ends over it.
-    fn expand(&mut self, text: &str) -> io::Result<Option<String>> {
+    /// what they are. `None` when the shell ends over it. What commands within it write to standard error is the complaint.
+    pub(super) fn expand(
+        &mut self,
+        text: &str,
+        complaint: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<Option<String>> {
         let user = self.shell.as_ref().and_then(|(_, user)| user.clone());
         self.shell_for(user.as_ref())?;
         let (shell, _) = self.shell.as_mut().expect("a shell was started");
@@ -54,7 +59,7 @@ impl<W: Write> Runner<W> {
         }
         // Of the standard utilities: the build may have a PATH of its own.
         let code = format!("command -p cat <<{end}\n{text}\n{end}\n:");
-        let value = shell.print(&code, &mut |_| Ok(()))?;
+        let value = shell.print(&code, complaint)?;
         let value = value.map(|value| value.strip_suffix('\n').unwrap_or(&value).to_owned());
         if value.is_none() {
             self.shell = None;
@@ -124,7 +129,7 @@ impl<W: Write> Runner<W> {
     /// `PREFIX/BUILD-ID/NAME`, as far as the buildspec says.
     fn artifact_name(&mut self, artifacts: &Artifacts) -> io::Result<Option<String>> {
         let name = match &artifacts.name {
-            Some(name) => self.expand(name)?,
+            Some(name) => self.expand(name, &mut |_| Ok(()))?,
             None => None,
         };
         let Some(prefix) = &artifacts.s3_prefix else {
@@ -180,7 +185,7 @@ impl<W: Write> Runner<W> {
             let Content::File(path) = content else {
                 continue;
             };
-            match read(wanted, path) {
+            match read(wanted, path, &self.mask) {
                 Ok(found) => {
                     report::add(&mut report, &found);
                     if let Found::Cases(cases) = found {
@@ -234,12 +239,12 @@ fn group(project: &str, name: &str) -> String {
     }
 }
 
-fn read(wanted: &Report, path: &Path) -> Result<Found, String> {
+fn read(wanted: &Report, path: &Path, mask: &Mask) -> Result<Found, String> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(report::FILE_BYTES as u64 + 1).read_to_end(&mut bytes))
         .map_err(|error| error.to_string())?;
-    report::read(wanted.format, &bytes).map_err(|error| error.to_string())
+    report::read(wanted.format, &bytes, mask).map_err(|error| error.to_string())
 }
 
 /// The artifact's bytes as frames.

@@ -69,8 +69,28 @@ pub fn commit(tree: &Utf8Path) -> Commit {
         author: told("%an <%ae>").unwrap_or_else(|| "local".to_owned()),
         message: told("%B").unwrap_or_default(),
         branch: line(&["symbolic-ref", "--short", "HEAD"]).unwrap_or_else(|| "local".to_owned()),
-        repository: line(&["remote", "get-url", "origin"]).unwrap_or_else(|| format!("file://{tree}")),
+        repository: line(&["remote", "get-url", "origin"])
+            .map_or_else(|| format!("file://{tree}"), |url| without_credentials(&url)),
         committed_at: at.unwrap_or(jiff::Timestamp::UNIX_EPOCH),
+    }
+}
+
+/// A remote's address as everybody may see it: who clones over HTTP may have put a token into it, as the user or the
+/// password. Over SSH the user is part of the address, and no secret.
+fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let Some((user, host)) = authority.rsplit_once('@') else {
+        return url.to_owned();
+    };
+    match scheme.ends_with("ssh") {
+        true => {
+            let name = user.split(':').next().unwrap_or_default();
+            format!("{scheme}://{name}@{host}{path}")
+        }
+        false => format!("{scheme}://{host}{path}"),
     }
 }
 
@@ -109,6 +129,33 @@ mod tests {
         ] {
             assert_eq!(place(Utf8Path::new(path)).app.to_string(), app, "{path}");
         }
+    }
+
+    #[test]
+    fn what_opens_a_remote_is_no_part_of_its_address() {
+        for (url, address) in [
+            (
+                "https://user:token@git.example/a/b.git",
+                "https://git.example/a/b.git",
+            ),
+            (
+                "https://token@git.example:8443/a@b",
+                "https://git.example:8443/a@b",
+            ),
+            ("http://u:p@ss@git.example", "http://git.example"),
+            ("https://git.example/a?b@c", "https://git.example/a?b@c"),
+            ("ssh://git:word@git.example/a", "ssh://git@git.example/a"),
+            ("git@git.example:a/b.git", "git@git.example:a/b.git"),
+            ("/srv/a.git", "/srv/a.git"),
+        ] {
+            assert_eq!(without_credentials(url), address, "{url}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let tree = Utf8Path::from_path(directory.path()).unwrap();
+        git(tree, &["init", "-q"]).unwrap();
+        let remote = "https://user:token@git.example/a.git";
+        git(tree, &["remote", "add", "origin", remote]).unwrap();
+        assert_eq!(commit(tree).repository, "https://git.example/a.git");
     }
 
     #[test]
