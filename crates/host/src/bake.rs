@@ -9,6 +9,7 @@ mod error;
 mod ground;
 mod held;
 mod journal;
+mod made;
 mod script;
 mod source;
 mod sweep;
@@ -29,7 +30,7 @@ use std::{
 use camino::{Utf8Path, Utf8PathBuf};
 use model::{
     AppName, Digest, TenantName, Ticket,
-    port::{BakeOrder, Baked, Bakery, Fault, LogRef, Resources},
+    port::{BakeOrder, Baked, Bakery, Fault, Layer, LogRef, Resources},
     spec::Base,
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -38,6 +39,7 @@ use tracing::info;
 use self::{
     held::InUse,
     journal::{Journal, finish},
+    made::Made,
     script::{Downloads, Run},
     source::{Chosen, Index, Step},
     time::{Time, Waiting},
@@ -83,6 +85,7 @@ struct Inner {
     in_use: InUse,
     /// The layers that bakes stand on, or are about to make.
     ground: InUse,
+    made: Made,
     limits: Resources,
     /// So many scripts run at a time.
     at_once: usize,
@@ -123,6 +126,7 @@ impl Oven {
             uids: Uids::default(),
             in_use: InUse::default(),
             ground: InUse::default(),
+            made: Made::open(&kitchen.node)?,
             at_once: kitchen.at_once.max(1),
             places: Semaphore::new(kitchen.at_once.max(1)),
             waiting: Waiting::default(),
@@ -267,8 +271,10 @@ impl Oven {
         let noted = (ticket.clone(), self.0.waiting.clone());
         let mut time = Time::new(timeout, QUEUED, Some(noted));
         let (base, _stays) = self.base(order, journal).await?;
-        let steps = self.steps(order, base.key).await?;
-        let _stay = self.stay(steps.iter().map(|step| step.key)).await;
+        let (steps, _stay) = self.steps(order, base.key).await?;
+        if let Some(baked) = self.made_before(order, base.key, &steps, started).await? {
+            return Ok(baked);
+        }
         let mut keys = vec![base.key];
         let mut reused = true;
         for (number, Step { script, key, digest }) in steps.into_iter().enumerate() {
@@ -381,41 +387,18 @@ impl Oven {
         // Its own, by its own names: another app's layers may hold the same, and be what the image was first made of.
         let record = |key: &Digest| self.0.layers.get(key)?.ok_or(layer::Error::Missing(*key));
         let records: Vec<Record> = keys.iter().map(record).collect::<Result<_, _>>()?;
+        let layers: Vec<Layer> = records.iter().map(Record::summary).collect();
+        let first = self.0.images.get(&image)?;
+        if first.is_some_and(|first| first.layers != keys) {
+            self.0.made.keep(image, &layers)?;
+        }
         Ok(Baked {
             image,
-            layers: records.iter().map(Record::summary).collect(),
+            layers,
             reused,
-            duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            duration_ms: since(started),
             log: None,
         })
-    }
-
-    async fn steps(&self, order: &BakeOrder, base: Digest) -> Result<Vec<Step>, Error> {
-        self.index(&order.source).await?.steps(order, base)
-    }
-
-    async fn index(&self, source: &Digest) -> Result<Arc<Index>, Error> {
-        const KEPT: usize = 8;
-        let known = |sources: &Vec<(Digest, Arc<Index>)>| {
-            sources
-                .iter()
-                .find(|(known, _)| known == source)
-                .map(|(_, index)| Arc::clone(index))
-        };
-        if let Some(index) = known(&self.0.sources.lock().unwrap_or_else(PoisonError::into_inner)) {
-            return Ok(index);
-        }
-        let (objects, digest) = (self.0.objects.clone(), *source);
-        let index = tokio::task::spawn_blocking(move || Index::read(&objects, &digest))
-            .await
-            .map_err(|_| Error::Interrupted)??;
-        let index = Arc::new(index);
-        let mut sources = self.0.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        if sources.len() >= KEPT {
-            sources.remove(0);
-        }
-        sources.push((*source, Arc::clone(&index)));
-        Ok(index)
     }
 }
 
@@ -443,6 +426,10 @@ impl Bakery for Oven {
     async fn find(&self, order: &BakeOrder) -> Result<Option<Baked>, Fault> {
         Ok(self.find_image(order).await?)
     }
+}
+
+fn since(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A branch's own downloads of its bakes. Builds have others: what a test may write, production's image must not find.

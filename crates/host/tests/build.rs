@@ -48,6 +48,8 @@ macro_rules! cases {
 const CASES: &[Case] = cases![
     bake::an_image_is_baked_once,
     bake::downloads_are_a_branch_s_own,
+    bake::layers_are_a_branch_s_own,
+    bake::an_image_that_another_branch_made_first_is_made_once_more_and_not_again,
     bake::layers_hold_real_ids_and_deletions,
     bake::a_failing_script_says_why,
     bake::two_at_a_time_make_one_layer,

@@ -1,7 +1,10 @@
 //! What a bake stands on: a base, and layers that it finds or makes. They stay for as long as it goes on, so that no sweep has
 //! to wait for it, however long it waits itself.
 
-use std::time::Instant;
+use std::{
+    sync::{Arc, PoisonError},
+    time::Instant,
+};
 
 use model::{
     Digest,
@@ -9,7 +12,13 @@ use model::{
     spec::Base,
 };
 
-use super::{Error, Held, Oven, journal::Journal, source};
+use super::{
+    Error, Held, Oven, downloads,
+    journal::Journal,
+    script::Downloads,
+    since,
+    source::{self, Index, Step},
+};
 use crate::{
     base::{self, Wanted},
     layer::{self, Record},
@@ -94,21 +103,115 @@ impl Oven {
         }
     }
 
+    /// The layers of an image on a base, which stay until what comes with them is dropped: those that are there, and those
+    /// that are yet to be made.
+    pub(super) async fn steps(
+        &self,
+        order: &BakeOrder,
+        base: Digest,
+    ) -> Result<(Vec<Step>, Vec<Held>), Error> {
+        let index = self.index(&order.source).await?;
+        // A sweep that goes on has chosen already: what is found now is there as long as it is held.
+        let _together = self.together().await;
+        let there = |key: &Digest| Ok(self.0.layers.get(key)?.is_some());
+        let steps = index.steps(order, base, &downloads(order), there)?;
+        let stay = steps.iter().map(|step| self.0.ground.hold(step.key)).collect();
+        Ok((steps, stay))
+    }
+
     /// The image that an order makes, if all of it is there.
     pub(super) async fn find_image(&self, order: &BakeOrder) -> Result<Option<Baked>, Error> {
         let started = Instant::now();
         let Some(base) = self.find_base(order).await? else {
             return Ok(None);
         };
-        let mut keys = vec![base.key];
-        keys.extend(self.steps(order, base.key).await?.iter().map(|step| step.key));
-        let _stay = self.stay(keys.iter().copied()).await;
-        for key in &keys {
-            if self.0.layers.get(key)?.is_none() {
-                return Ok(None);
+        let Some((base, _stays)) = self.stays(base, 1).await? else {
+            return Ok(None);
+        };
+        let (steps, _stay) = self.steps(order, base.key).await?;
+        if let Some(baked) = self.made_before(order, base.key, &steps, started).await? {
+            return Ok(Some(baked));
+        }
+        let keys: Vec<Digest> = [base.key]
+            .into_iter()
+            .chain(steps.iter().map(|step| step.key))
+            .collect();
+        match self.has(&keys)? {
+            true => self.baked(&keys, true, started).await.map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// The image that an order would make, where layers of its own are gone and it is known that the branch, or who it begins
+    /// with, made it.
+    pub(super) async fn made_before(
+        &self,
+        order: &BakeOrder,
+        base: Digest,
+        steps: &[Step],
+        started: Instant,
+    ) -> Result<Option<Baked>, Error> {
+        if self.has(steps.iter().map(|step| &step.key))? {
+            return Ok(None);
+        }
+        let index = self.index(&order.source).await?;
+        let _together = self.together().await;
+        for name in downloads(order).names() {
+            let alone = Downloads {
+                own: name.to_owned(),
+                below: Vec::new(),
+            };
+            let steps = index.steps(order, base, &alone, |_| Ok(false))?;
+            let known = steps.last().map(|top| self.0.made.find(&top.key)).transpose()?;
+            let Some(known) = known.flatten() else { continue };
+            let Some(image) = self.0.images.get(&known.image)? else {
+                continue;
+            };
+            if self.has(&image.layers)? {
+                self.0.images.keep(&image.layers, crate::now())?;
+                return Ok(Some(Baked {
+                    image: known.image,
+                    layers: known.layers,
+                    reused: true,
+                    duration_ms: since(started),
+                    log: None,
+                }));
             }
         }
-        self.baked(&keys, true, started).await.map(Some)
+        Ok(None)
+    }
+
+    fn has<'a>(&self, layers: impl IntoIterator<Item = &'a Digest>) -> Result<bool, layer::Error> {
+        for key in layers {
+            if self.0.layers.get(key)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn index(&self, source: &Digest) -> Result<Arc<Index>, Error> {
+        const KEPT: usize = 8;
+        let known = |sources: &Vec<(Digest, Arc<Index>)>| {
+            sources
+                .iter()
+                .find(|(known, _)| known == source)
+                .map(|(_, index)| Arc::clone(index))
+        };
+        if let Some(index) = known(&self.0.sources.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(index);
+        }
+        let (objects, digest) = (self.0.objects.clone(), *source);
+        let index = tokio::task::spawn_blocking(move || Index::read(&objects, &digest))
+            .await
+            .map_err(|_| Error::Interrupted)??;
+        let index = Arc::new(index);
+        let mut sources = self.0.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if sources.len() >= KEPT {
+            sources.remove(0);
+        }
+        sources.push((*source, Arc::clone(&index)));
+        Ok(index)
     }
 
     async fn find_base(&self, order: &BakeOrder) -> Result<Option<Record>, Error> {

@@ -97,6 +97,13 @@ pub(super) struct Downloads {
     pub below: Vec<String>,
 }
 
+impl Downloads {
+    /// Its own, and what it may begin with.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        [&self.own].into_iter().chain(&self.below).map(String::as_str)
+    }
+}
+
 pub(super) enum Source {
     /// The last of the first `count` scripts of an order.
     Tree {
@@ -153,9 +160,7 @@ async fn make(
     fs::create_dir_all(&source).map_err(io_error("create", &source))?;
     let command = prepare(oven, run, &source).await?;
     let uids = oven.uids.take().ok_or(Error::Full)?;
-    let Downloads { own, below } = &run.downloads;
-    let cache = [own].into_iter().chain(below).map(String::as_str);
-    let cache = oven.caches.lease_first(cache)?;
+    let cache = oven.caches.lease_first(run.downloads.names())?;
     let cache = cache.map(|(_, lease)| lease);
     let mut lowers: Vec<Utf8PathBuf> = Vec::new();
     for key in &run.lowers {
@@ -198,7 +203,7 @@ async fn make(
     }
     judge(oven, run, limit, exit, &oven.logs.tail(&journal.name, offset, 10))?;
     let size = publish(oven, run, &upper, uids.base).await?;
-    let (caches, name, uid_base) = (oven.caches.clone(), own.clone(), uids.base);
+    let (caches, name, uid_base) = (oven.caches.clone(), run.downloads.own.clone(), uids.base);
     tokio::task::spawn_blocking(move || {
         caches.harvest(&Crop {
             name: &name,

@@ -1,7 +1,7 @@
 //! What of a source tree counts for an image: its scripts, and the inputs that they see.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::Read as _,
     path::{Path, PathBuf},
 };
@@ -11,9 +11,9 @@ use globset::GlobSet;
 use model::{Digest, port::BakeOrder, spec::Base};
 use sha2::{Digest as _, Sha256};
 
-use super::Error;
+use super::{Error, script::Downloads};
 use crate::{
-    objects, oci,
+    layer, objects, oci,
     tree::{self, Kind, Limits, Member},
 };
 
@@ -68,8 +68,15 @@ impl Index {
         Ok(Self(entries))
     }
 
-    /// The layers of an image on a base, bottom first.
-    pub fn steps(&self, order: &BakeOrder, base: Digest) -> Result<Vec<Step>, Error> {
+    /// The layers of an image on a base, bottom first: of each the one made on the branch's own downloads, unless only
+    /// one is `there` that was made on those that the branch begins with.
+    pub fn steps(
+        &self,
+        order: &BakeOrder,
+        base: Digest,
+        downloads: &Downloads,
+        there: impl Fn(&Digest) -> Result<bool, layer::Error>,
+    ) -> Result<Vec<Step>, Error> {
         // A script that runs later is not seen, unless it is an input; one that ran before is in the parent's key.
         let chosen = Chosen::new(order, 0)?;
         let inputs: Vec<(&PathBuf, &Entry)> =
@@ -81,37 +88,31 @@ impl Index {
         }
         let values = super::variables(order);
         let mut parent = base;
-        order
-            .scripts
-            .iter()
-            .map(|script| {
-                let found = self.0.get(script.as_std_path()).filter(|entry| entry.is_file);
-                let found = found.ok_or_else(|| Error::NoScript(script.clone()))?;
-                let mut parts: Vec<Vec<u8>> =
-                    vec![b"vend layer 3".into(), parent.hex().into(), base.hex().into()];
-                // What a script downloads comes out of its tenant's cache: another tenant, who could run the same script
-                // on a cache of his making, must not make this tenant's layers.
-                parts.push(order.place.tenant.as_str().into());
-                parts.push(script.as_str().into());
-                parts.push(found.digest.hex().into());
-                for (path, entry) in &inputs {
-                    parts.push(path.as_os_str().as_encoded_bytes().to_vec());
-                    parts.push(entry.digest.hex().into());
-                }
-                let named = inputs
-                    .iter()
-                    .flat_map(|(_, entry)| &entry.names)
-                    .chain(&found.names);
-                let named: std::collections::BTreeSet<usize> = named.copied().collect();
-                parts.extend(named.into_iter().map(|name| values[name].clone().into_bytes()));
-                parent = Digest::of_parts(parts);
-                Ok(Step {
-                    script: script.clone(),
-                    key: parent,
-                    digest: found.digest,
-                })
-            })
-            .collect()
+        let mut steps = Vec::new();
+        for script in &order.scripts {
+            let found = self.0.get(script.as_std_path()).filter(|entry| entry.is_file);
+            let found = found.ok_or_else(|| Error::NoScript(script.clone()))?;
+            let what = what(script, found, &inputs, &values);
+            let made = |downloads: &str| {
+                // What a script downloads comes out of a cache. Who could run the same script on a cache of his making, be it
+                // another tenant, another app or another branch, must not make this one's layers.
+                let head: [&[u8]; 4] = [
+                    b"vend layer 4",
+                    parent.as_bytes(),
+                    base.as_bytes(),
+                    downloads.as_bytes(),
+                ];
+                Digest::of_parts(head.into_iter().chain(what.iter().map(Vec::as_slice)))
+            };
+            let known = first_there(downloads.names().map(made), &there)?;
+            parent = known.unwrap_or_else(|| made(&downloads.own));
+            steps.push(Step {
+                script: script.clone(),
+                key: parent,
+                digest: found.digest,
+            });
+        }
+        Ok(steps)
     }
 
     /// What tells two versions of a file apart, or of a directory with all in it; `None` where there is nothing.
@@ -135,6 +136,39 @@ impl Index {
         let globs = globs(&[pattern.to_owned()])?;
         Ok(self.0.keys().any(|path| within(&globs, path)))
     }
+}
+
+/// What makes a layer beside all that is below it and what was downloaded before.
+fn what(
+    script: &Utf8PathBuf,
+    found: &Entry,
+    inputs: &[(&PathBuf, &Entry)],
+    values: &[String; VARIABLES.len()],
+) -> Vec<Vec<u8>> {
+    let mut parts: Vec<Vec<u8>> = vec![script.as_str().into(), found.digest.hex().into()];
+    for (path, entry) in inputs {
+        parts.push(path.as_os_str().as_encoded_bytes().to_vec());
+        parts.push(entry.digest.hex().into());
+    }
+    let named = inputs
+        .iter()
+        .flat_map(|(_, entry)| &entry.names)
+        .chain(&found.names);
+    let named: BTreeSet<usize> = named.copied().collect();
+    parts.extend(named.into_iter().map(|name| values[name].clone().into_bytes()));
+    parts
+}
+
+fn first_there(
+    keys: impl Iterator<Item = Digest>,
+    there: impl Fn(&Digest) -> Result<bool, layer::Error>,
+) -> Result<Option<Digest>, layer::Error> {
+    for key in keys {
+        if there(&key)? {
+            return Ok(Some(key));
+        }
+    }
+    Ok(None)
 }
 
 /// The key of a base that is in the source tree, and the digest of what it is made from.

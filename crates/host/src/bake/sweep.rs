@@ -79,7 +79,10 @@ impl Oven {
         keep.extend(self.0.in_use.all());
         let mut needed: BTreeSet<Digest> = known.iter().map(|known| known.key).collect();
         needed.extend(self.0.ground.all());
-        Ok(images.sweep(&keep, &needed, unused_since)?)
+        let swept = images.sweep(&keep, &needed, unused_since)?;
+        let there: BTreeSet<Digest> = images.list()?.into_iter().map(|image| image.digest).collect();
+        self.0.made.sweep(|image| there.contains(image))?;
+        Ok(swept)
     }
 
     /// Keeps images from being swept while somebody reads them.

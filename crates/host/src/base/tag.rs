@@ -70,19 +70,22 @@ impl Bases {
         }
     }
 
-    /// As `current`, where nobody asked what the name means in the last day: for bakes, whose images stay.
+    /// As `current`, where nobody asked what the name means in the last day, or somebody was told since that it means
+    /// another: for bakes, whose images stay. What that other got is not given: the registry is asked who wants it now.
     pub(crate) async fn recent(
         &self,
         wanted: Wanted<'_>,
         quiet: Quiet<'_>,
         progress: impl FnMut(&str) + Send,
     ) -> Result<(Record, Option<String>), Error> {
-        let now = crate::now();
-        match self.here(wanted)? {
-            Some((known, _)) if known.checked_at + RECENT < now => {
-                self.current(wanted, quiet, progress).await
-            }
-            _ => Ok((self.ensured(wanted, quiet, progress).await?, None)),
+        let old = match self.here(wanted)? {
+            Some((known, _)) if known.checked_at + RECENT < crate::now() => true,
+            Some((_, record)) => self.is_stale(&record.key, &self.all()?)?,
+            None => false,
+        };
+        match old {
+            true => self.current(wanted, quiet, progress).await,
+            false => Ok((self.ensured(wanted, quiet, progress).await?, None)),
         }
     }
 

@@ -298,3 +298,46 @@ async fn what_a_sweep_takes_before_it_is_known_is_got_again() {
     let (again, _) = place.current().await.unwrap();
     assert!(again.key == record.key && place.has(&again, "first"));
 }
+
+#[tokio::test]
+async fn what_another_tenant_was_told_is_asked_for_and_not_taken() {
+    let place = place();
+    let tenants: [TenantName; 2] = ["acme".parse().unwrap(), "rival".parse().unwrap()];
+    let recent = async |tenant: usize| {
+        let wanted = Wanted {
+            base: &place.base,
+            tenant: Some(&tenants[tenant]),
+            login: None,
+        };
+        place.bases.recent(wanted, Quiet::Kept, |_| ()).await.unwrap()
+    };
+    let stale = |record: &Record| {
+        place
+            .bases
+            .is_stale(&record.key, &place.bases.all().unwrap())
+            .unwrap()
+    };
+    let (first, _) = recent(0).await;
+    place.registry.asked();
+    assert_eq!(recent(0).await.0.key, first.key);
+    assert_eq!(
+        place.registry.asked(),
+        Vec::<String>::new(),
+        "it was asked just now"
+    );
+    place.registry.push("second");
+    let (second, _) = recent(1).await;
+    assert!(place.has(&second, "second") && stale(&first));
+    // A registry that is away leaves what this tenant had: another's is not his.
+    place.registry.mood(Mood::Tokens(503));
+    let (record, why) = recent(0).await;
+    assert!(record.key == first.key && why.is_some());
+    place.registry.mood(Mood::Well);
+    let (record, why) = recent(0).await;
+    assert!(place.has(&record, "second") && why.is_none());
+    assert!(!stale(&record));
+    place.registry.asked();
+    recent(0).await;
+    recent(1).await;
+    assert_eq!(place.registry.asked(), Vec::<String>::new(), "both know it");
+}

@@ -255,4 +255,47 @@ mod tests {
             assert!(layout.find(Some("other")).is_err());
         }
     }
+
+    #[test]
+    fn an_image_says_which_commit_it_was_made_for_and_why() {
+        let said = model::port::Commit {
+            id: "0123".repeat(10),
+            author: "Ada <ada@acme.example>".to_owned(),
+            message: "Less\n\nIt was too much.".to_owned(),
+            branch: "main".to_owned(),
+            repository: "http://git.example/acme/shop".to_owned(),
+            committed_at: Timestamp::UNIX_EPOCH,
+        };
+        let record = |made_by: &str, commit: Option<&model::port::Commit>| Record {
+            key: Digest::of(made_by),
+            parent: None,
+            made_by: made_by.to_owned(),
+            size_bytes: 0,
+            commit: commit.cloned(),
+            created_at: Timestamp::UNIX_EPOCH,
+            content: None,
+            source: None,
+            epoch: 0,
+        };
+        let image = Digest::of("image");
+        let records = [record("base debian-12", None), record("infra/a.sh", Some(&said))];
+        let config = config(&image, &records, Vec::new());
+        let labels: Vec<(&str, &str)> = config
+            .config
+            .labels
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let image = image.to_string();
+        assert_eq!(
+            labels,
+            [
+                (IMAGE, image.as_str()),
+                ("org.opencontainers.image.authors", &said.author),
+                ("org.opencontainers.image.description", &said.message),
+                ("org.opencontainers.image.revision", &said.id),
+                ("org.opencontainers.image.source", &said.repository),
+            ]
+        );
+    }
 }

@@ -4,7 +4,8 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 
 use jiff::SignedDuration;
 use model::{
-    port::{Bakery as _, Blame},
+    Digest,
+    port::{BakeOrder, Bakery as _, Blame},
     spec::build::PhaseName,
 };
 
@@ -95,10 +96,8 @@ async fn downloads(
          apt-get install -qy --no-install-recommends tree\n",
         world.salt
     );
-    let mut order = world.bake_order(&[("infra/a.sh", &script)], &["infra/a.sh"]);
-    order.place = place.parse().unwrap();
-    order.commit.branch = branch.to_owned();
-    order.trunk = trunk.map(str::to_owned);
+    let order = world.bake_order(&[("infra/a.sh", &script)], &["infra/a.sh"]);
+    let order = of(order, place, (branch, trunk));
     let baked = world.oven.bake(&world.ticket(), &order).await.unwrap();
     let files = world.layers.files(&baked.layers[1].key);
     for absent in ["root/.cache/pip", "var/cache/apt/archives"] {
@@ -141,6 +140,87 @@ pub async fn downloads_are_a_branch_s_own(world: &World) {
     let (_, log) = succeeds(world, &build).await;
     has(&log, &["\nfound there\n"]);
     check(&place, ("main", None), "of-main", true).await;
+}
+
+/// Bakes of one place and branch.
+fn of(mut order: BakeOrder, place: &str, (branch, trunk): (&str, Option<&str>)) -> BakeOrder {
+    order.place = place.parse().unwrap();
+    order.commit.branch = branch.to_owned();
+    order.trunk = trunk.map(str::to_owned);
+    order
+}
+
+pub async fn layers_are_a_branch_s_own(world: &World) {
+    let order = |text: &str| {
+        let script = format!("# {}\nset -e\nmkdir -p /root/.cache/pip\n{text}\n", world.salt);
+        world.bake_order(&[("infra/a.sh", &script)], &["infra/a.sh"])
+    };
+    let salt = world.salt.trim_start_matches('.').to_lowercase();
+    let place = format!("layers-{salt}/shop/dev");
+    let plants = order("touch /root/.cache/pip/evil");
+    let innocent = order("ls /root/.cache/pip > /found");
+    world
+        .oven
+        .bake(&world.ticket(), &of(plants, &place, ("dev", None)))
+        .await
+        .unwrap();
+    let check = async |place: &str, branch, reused, found: &str| {
+        let order = of(innocent.clone(), place, branch);
+        let there = world.oven.find(&order).await.unwrap();
+        assert_eq!(there.is_some(), reused, "{place} {branch:?}");
+        let baked = world.oven.bake(&world.ticket(), &order).await.unwrap();
+        assert_eq!(baked.reused, reused, "{place} {branch:?}");
+        let made = world.layers.files(&baked.layers[1].key).join("found");
+        assert_eq!(
+            std::fs::read_to_string(made).unwrap().trim(),
+            found,
+            "{place} {branch:?}"
+        );
+        baked.image
+    };
+    let evil = check(&place, ("dev", None), false, "evil").await;
+    let clean = check(&place, ("main", None), false, "").await;
+    assert_ne!(evil, clean);
+    // Another app has its own, and so has another tenant.
+    check(&place.replace("shop", "site"), ("dev", None), false, "").await;
+    check(&place.replace("layers", "foreign"), ("main", None), false, "").await;
+    // What the main branch made is a new branch's beginning, as its downloads are. A branch's own stays so.
+    assert_eq!(check(&place, ("side", None), true, "").await, clean);
+    assert_eq!(check(&place, ("dev", None), true, "evil").await, evil);
+    // All environments of a branch have one image.
+    let production = place.replace("/dev", "/production");
+    assert_eq!(check(&production, ("main", Some("main")), true, "").await, clean);
+    check(&production, ("trunk", Some("trunk")), false, "").await;
+}
+
+pub async fn an_image_that_another_branch_made_first_is_made_once_more_and_not_again(world: &World) {
+    let script = format!("echo {} > /made\n", world.salt);
+    let order = world.bake_order(&[("infra/a.sh", &script)], &["infra/a.sh"]);
+    let of = |branch| of(order.clone(), "acme/shop/dev", (branch, Some("main")));
+    let bake = async |branch| world.oven.bake(&world.ticket(), &of(branch)).await.unwrap();
+    let (first, own) = (bake("dev").await, bake("main").await);
+    assert!(!own.reused && own.image == first.image && own.layers != first.layers);
+    // What no image needs goes when nobody used it for long.
+    let sweep = async |keep: &[Digest]| {
+        let ever = "2200-01-01T00:00:00Z".parse().unwrap();
+        let swept = world.oven.sweep(&keep.iter().copied().collect(), ever).await;
+        assert!(swept.unwrap().is_some());
+    };
+    sweep(&[own.image]).await;
+    assert!(world.layers.get(&own.layers[1].key).unwrap().is_none());
+    assert!(world.layers.get(&first.layers[1].key).unwrap().is_some());
+    let found = world.oven.find(&of("main")).await.unwrap().unwrap();
+    let again = bake("main").await;
+    assert!(found.reused && again.reused && again.log.is_none());
+    assert_eq!((found.image, &found.layers), (own.image, &own.layers));
+    assert_eq!((again.image, &again.layers), (own.image, &own.layers));
+    // Whoever may begin with what the branch left has that image, too.
+    assert_eq!(bake("side").await.image, own.image);
+    // It is forgotten with its image.
+    sweep(&[]).await;
+    assert_eq!(world.oven.find(&of("main")).await.unwrap(), None);
+    let note = format!("made/{}.json", own.layers[1].key.hex());
+    assert!(!world.node().join(note).exists());
 }
 
 pub async fn layers_hold_real_ids_and_deletions(world: &World) {

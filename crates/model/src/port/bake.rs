@@ -47,7 +47,7 @@ pub struct BakeOrder {
     /// Globs: the files of the source tree that the scripts see. The scripts themselves always count.
     pub inputs: Vec<String>,
     pub commit: Commit,
-    /// The branch of the app's production, which others come from: whose downloads a new branch begins with.
+    /// The branch of the app's production, which others come from: with whose layers and downloads a new branch begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trunk: Option<String>,
     pub timeout: SignedDuration,

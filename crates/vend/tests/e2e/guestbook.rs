@@ -39,9 +39,20 @@ fn the_guestbook_is_built_released_changed_and_rolled_back_with_its_entries() {
     site.sign("Ada", "Hello, world!");
     assert!(site.entries().contains("Hello, world!"));
 
-    let version = "guestbook/version.py";
+    // A test fails, and not so many may that it matters.
+    let (version, tests) = ("guestbook/version.py", "tests/test_app.py");
+    let (buildspec, settings) = ("buildspec.yml", "vend.yaml");
     copy.write(version, read(&copy, version).replace("\"1.0\"", "\"1.1\""));
-    copy.commit("One line");
+    copy.write(tests, read(&copy, tests) + BROKEN_TEST);
+    copy.write(
+        buildspec,
+        read(&copy, buildspec).replace("unit.xml tests", "unit.xml tests || true"),
+    );
+    copy.write(
+        settings,
+        read(&copy, settings).replace("pass_rate: 100%", "pass_rate: 50%"),
+    );
+    copy.commit("One line, and a test that may fail");
     platform.release(&copy, &app, "dev");
     assert_eq!(site.version(), "1.1");
     assert!(
@@ -49,9 +60,12 @@ fn the_guestbook_is_built_released_changed_and_rolled_back_with_its_entries() {
         "the entry is still there"
     );
     image_was_used_again(&platform, &dev);
+    plan_compared_the_tests(&platform, &app);
 
-    let tests = "tests/test_app.py";
-    copy.write(tests, read(&copy, tests) + BROKEN_TEST);
+    copy.write(
+        settings,
+        read(&copy, settings).replace("pass_rate: 50%", "pass_rate: 100%"),
+    );
     copy.commit("A test that fails");
     let number = platform.push(&copy, &app, "dev");
     let push = platform.ended(&app, number);
@@ -190,6 +204,20 @@ fn tests_were_counted(platform: &Platform, copy: &Copy, app: &str) {
     let line =
         format!("Report guestbook-unit: {written} tests, {passed} passed, 0 failed, {skipped} skipped");
     assert!(log.contains(&line), "expected {line:?} in\n{log}");
+}
+
+/// The plan of the newest execution says how its tests did beside those of the release that was live.
+fn plan_compared_the_tests(platform: &Platform, app: &str) {
+    let all = platform.json(&["executions", "list", app]);
+    let newest = all["items"][0]["id"].as_str().unwrap();
+    let plan = platform.json(&["plan", "show", newest]);
+    let mut changes = plan["plan"]["changes"].as_array().unwrap().iter();
+    let tests = changes
+        .find(|change| change["name"] == "guestbook-unit")
+        .unwrap_or_else(|| panic!("no tests in {plan:#}"));
+    let said = |side: &str| tests[side].as_str().unwrap().to_owned();
+    assert!(!said("before").contains("failure"), "{tests:#}");
+    assert!(said("after").contains("(1 new failure"), "{tests:#}");
 }
 
 fn checks_passed(platform: &Platform, dev: &str) {

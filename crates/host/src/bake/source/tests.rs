@@ -39,7 +39,15 @@ impl World {
     ) -> Result<Vec<Digest>, Error> {
         let mut order = order(self.source(files));
         change(&mut order);
-        let steps = Index::read(&self.objects, &order.source)?.steps(&order, Digest::of("base"))?;
+        self.keys_beside(&order, &[])
+    }
+
+    /// The keys where these layers are there.
+    fn keys_beside(&self, order: &BakeOrder, there: &[Digest]) -> Result<Vec<Digest>, Error> {
+        let index = Index::read(&self.objects, &order.source)?;
+        let downloads = super::super::downloads(order);
+        let there = |key: &Digest| Ok(there.contains(key));
+        let steps = index.steps(order, Digest::of("base"), &downloads, there)?;
         Ok(steps.into_iter().map(|step| step.key).collect())
     }
 }
@@ -157,18 +165,73 @@ fn a_directory_as_an_input_means_all_in_it() {
 }
 
 #[test]
-fn tenants_do_not_make_each_other_s_layers() {
+fn no_other_branch_app_or_tenant_makes_a_branch_s_layers() {
     let world = world();
-    let keys = |place: &str| {
+    let keys = |place: &str, branch: &str| {
         let files = [("infra/one.sh", "1"), ("infra/two.sh", "2")];
-        world
-            .keys(&files, |order| order.place = place.parse().unwrap())
-            .unwrap()
+        let change = |order: &mut BakeOrder| {
+            order.place = place.parse().unwrap();
+            order.commit.branch = branch.to_owned();
+        };
+        world.keys(&files, change).unwrap()
     };
-    assert_eq!(keys("acme/shop/dev"), keys("acme/blog/production"));
-    assert!(
-        keys("acme/shop/dev")
-            .iter()
-            .all(|key| !keys("evil/shop/dev").contains(key))
+    let own = keys("acme/shop/dev", "dev");
+    assert_eq!(own, keys("acme/shop/production", "dev"));
+    for (place, branch) in [
+        ("acme/shop/dev", "side"),
+        ("acme/blog/dev", "dev"),
+        ("evil/shop/dev", "dev"),
+    ] {
+        let other = keys(place, branch);
+        assert!(own.iter().all(|key| !other.contains(key)), "{place} {branch}");
+    }
+}
+
+#[test]
+fn a_branch_begins_with_the_trunk_s_layers_and_goes_on_with_its_own() {
+    let world = world();
+    let source = world.source(FILES);
+    let of = |branch: &str, trunk: Option<&str>| {
+        let mut order = order(source);
+        order.commit.branch = branch.to_owned();
+        order.trunk = trunk.map(str::to_owned);
+        order
+    };
+    let alone = |order: &BakeOrder| world.keys_beside(order, &[]).unwrap();
+    let (main, side, new) = (of("main", None), of("side", None), of("new", None));
+    let (mains, sides) = (alone(&main), alone(&side));
+    assert_eq!(world.keys_beside(&new, &mains).unwrap(), mains);
+    assert_eq!(
+        world.keys_beside(&new, &sides).unwrap(),
+        alone(&new),
+        "not another's"
+    );
+    assert_eq!(
+        world.keys_beside(&main, &sides).unwrap(),
+        mains,
+        "nor is the trunk given any"
+    );
+    // Its own stays its own, whatever the trunk makes later.
+    let both = [mains.clone(), sides.clone()].concat();
+    assert_eq!(world.keys_beside(&side, &both).unwrap(), sides);
+    // What stands on the trunk's is the branch's own.
+    let on = world.keys_beside(&new, &mains[..1]).unwrap();
+    assert_eq!(on[0], mains[0]);
+    assert!(on[1] != mains[1] && on[1] != alone(&new)[1]);
+    assert_eq!(
+        world.keys_beside(&of("other", None), &[mains[0], on[1]]).unwrap()[0],
+        mains[0]
+    );
+    assert_ne!(
+        world.keys_beside(&of("other", None), &[mains[0], on[1]]).unwrap()[1],
+        on[1]
+    );
+    // Where production follows another branch, `main` is one like any other.
+    let elsewhere = of("new", Some("trunk"));
+    assert_eq!(world.keys_beside(&elsewhere, &mains).unwrap(), alone(&new));
+    let trunk = of("trunk", Some("trunk"));
+    assert_eq!(
+        world.keys_beside(&elsewhere, &alone(&trunk)).unwrap(),
+        alone(&trunk)
     );
 }
