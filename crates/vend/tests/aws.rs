@@ -291,10 +291,7 @@ fn a_platform_comes_changes_and_goes() {
         stays.len() == 2 && stays[0].starts_with("stays: image ami-"),
         "{said}"
     );
-    assert_eq!(
-        stays[1],
-        "stays: secret vend/production/shop/production/token"
-    );
+    assert_eq!(stays[1], "stays: secret vend/production/shop/production/token");
     for command in [
         "aws ec2 deregister-image --delete-associated-snapshots",
         "aws secretsmanager delete-secret",
