@@ -130,6 +130,10 @@ calls! {
     CHANGE_RECORDS = Call::new("route53", "ChangeResourceRecordSets", Protocol::Rest, "empty a zone that a stack kept");
     DELETE_ZONE = Call::new("route53", "DeleteHostedZone", Protocol::Rest, "destroy a zone that a stack kept");
 
+    IMAGES = Call::new("ec2", "DescribeImages", EC2, "tell which images stay");
+    SNAPSHOTS = Call::new("rds", "DescribeDBSnapshots", RDS, "tell which snapshots stay");
+    CLUSTER_SNAPSHOTS = Call::new("rds", "DescribeDBClusterSnapshots", RDS, "tell which snapshots stay");
+
     BALANCER_ATTRIBUTES =
         Call::new("elasticloadbalancing", "ModifyLoadBalancerAttributes", ELB, "protect and unprotect");
     MODIFY_DATABASE = Call::new("rds", "ModifyDBInstance", RDS, "protect and unprotect");
@@ -171,6 +175,7 @@ calls! {
 
     REGIONS = Call::new("ec2", "DescribeRegions", EC2, "check that the account may use the region");
     OFFERINGS = Call::new("ec2", "DescribeInstanceTypeOfferings", EC2, "check that the sizes exist in the region");
+    ZONES = Call::new("ec2", "DescribeAvailabilityZones", EC2, "check that the account may use a Local or Wavelength Zone");
     VPCS = Call::new("ec2", "DescribeVpcs", EC2, "compare with the quota");
     ADDRESSES = Call::new("ec2", "DescribeAddresses", EC2, "compare with the quota");
     SERVICE_REGIONS =

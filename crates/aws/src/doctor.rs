@@ -10,7 +10,7 @@ use crate::{
     client::{Error, Form, Node},
     permit,
     site::{Caller, Site},
-    synth::{Kind, Stack, Template},
+    synth::{Kind, Stack, Template, logical},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -72,7 +72,17 @@ pub async fn doctor(
     checks.push(region(site).await);
     let templates: Vec<&Template> = stacks.iter().map(|stack| &stack.template).collect();
     checks.push(services(site, &templates).await);
-    checks.push(sizes(site, &templates).await);
+    checks.push(sizes(site, &templates, None).await);
+    let beside = beside(&templates, site.client.region());
+    if !beside.is_empty() {
+        checks.push(zones(site, &beside).await);
+    }
+    for zone in &beside {
+        let there = standing(&templates, zone);
+        if !there.is_empty() {
+            checks.push(sizes(site, &there, Some(zone)).await);
+        }
+    }
     let is_new = stacks
         .iter()
         .any(|stack| stack.kind == Kind::Foundation && !is_there(&stack.name));
@@ -227,7 +237,63 @@ fn types(templates: &[&Template]) -> BTreeSet<String> {
     found
 }
 
-async fn sizes(site: &Site, templates: &[&Template]) -> Check {
+/// Local and Wavelength Zones in which a template makes subnets. A region's own zones are one letter longer than its name.
+fn beside(templates: &[&Template], region: &str) -> BTreeSet<String> {
+    let subnets = templates.iter().flat_map(|own| own.of("AWS::EC2::Subnet"));
+    let zones = subnets.filter_map(|subnet| subnet.properties["AvailabilityZone"].as_str());
+    let is_beside = |zone: &&str| zone.strip_prefix(region).is_some_and(|rest| rest.len() > 1);
+    zones.filter(is_beside).map(str::to_owned).collect()
+}
+
+/// The templates whose hosts stand in such a zone: they name its subnets.
+fn standing<'t>(templates: &[&'t Template], zone: &str) -> Vec<&'t Template> {
+    let names = ["Private", "Carrier"].map(|tier| format!("-{}Subnets", logical(&[zone, tier])));
+    let is_there = |own: &&&Template| {
+        let text = own.json();
+        names.iter().any(|name| text.contains(name.as_str()))
+    };
+    templates.iter().filter(is_there).copied().collect()
+}
+
+/// Has the account asked for the zones? Subnets are made in no other.
+async fn zones(site: &Site, wanted: &BTreeSet<String>) -> Check {
+    let mut form = Form::default();
+    form.add("AllAvailabilityZones", "true");
+    form.list("ZoneName", wanted.iter().map(String::as_str));
+    match site.client.query(&call::ZONES, form).await {
+        Ok(answer) => opened(&answer, wanted),
+        Err(error) if error.code() == "InvalidParameterValue" => {
+            Check::new("zones", Verdict::Bad, error.to_string())
+        }
+        Err(error) => Check::unknown("zones", &error),
+    }
+}
+
+fn opened(answer: &Node, wanted: &BTreeSet<String>) -> Check {
+    let closed = wanted.iter().filter_map(|zone| {
+        let found = answer
+            .list("availabilityZoneInfo")
+            .find(|own| own.text("zoneName") == zone);
+        match found.map(|own| (own.text("optInStatus"), own.text("groupName"))) {
+            None => Some(format!("the region has no zone {zone}")),
+            Some(("not-opted-in", group)) => Some(format!(
+                "the account has not asked for {zone}: aws ec2 modify-availability-zone-group --group-name {group} --opt-in-status opted-in"
+            )),
+            Some(_) => None,
+        }
+    });
+    let closed: Vec<String> = closed.collect();
+    match closed.as_slice() {
+        [] => {
+            let all: Vec<&str> = wanted.iter().map(String::as_str).collect();
+            Check::new("zones", Verdict::Good, all.join(", "))
+        }
+        closed => Check::new("zones", Verdict::Bad, closed.join("; ")),
+    }
+}
+
+/// Are the instances that are wanted to be had, in the region or in one zone of it?
+async fn sizes(site: &Site, templates: &[&Template], zone: Option<&str>) -> Check {
     let wanted = types(templates);
     if wanted.is_empty() {
         return Check::new("sizes", Verdict::Good, "no instances are wanted");
@@ -235,6 +301,11 @@ async fn sizes(site: &Site, templates: &[&Template]) -> Check {
     let mut form = Form::default();
     form.add("Filter.1.Name", "instance-type");
     form.list("Filter.1.Value", wanted.iter().map(String::as_str));
+    if let Some(zone) = zone {
+        form.add("LocationType", "availability-zone");
+        form.add("Filter.2.Name", "location")
+            .add("Filter.2.Value.1", zone);
+    }
     let answer = match site.client.query(&call::OFFERINGS, form).await {
         Ok(answer) => answer,
         Err(error) => return Check::unknown("sizes", &error),
@@ -257,7 +328,7 @@ async fn sizes(site: &Site, templates: &[&Template]) -> Check {
         missing => Check::new(
             "sizes",
             Verdict::Bad,
-            format!("the region has no {}", missing.join(", ")),
+            format!("{} has no {}", zone.unwrap_or("the region"), missing.join(", ")),
         ),
     }
 }
@@ -389,6 +460,46 @@ mod tests {
         let user = "arn:aws:iam::123456789012:user/path/me";
         assert_eq!(principal(user).as_deref(), Some(user));
         assert_eq!(principal("arn:aws:iam::123456789012:root"), None);
+    }
+
+    #[test]
+    fn a_zone_that_the_account_has_not_asked_for_is_bad_with_the_command() {
+        let subnet =
+            |id: &str, zone| Resource::new(id, "AWS::EC2::Subnet", "", json!({ "AvailabilityZone": zone }));
+        let mut foundation = Template::new("");
+        foundation.add(subnet("A", json!({ "Fn::Select": [0, { "Fn::GetAZs": "" }] })));
+        foundation.add(subnet("Rack", json!("us-west-2b")));
+        foundation.add(subnet("Lax", json!("us-west-2-lax-1a")));
+        let mut environment = Template::new("");
+        let group = json!({ "VPCZoneIdentifier": { "Fn::ImportValue": "vend-production-UsWest2Lax1aPrivateSubnets" } });
+        environment.add(Resource::new(
+            "G",
+            "AWS::AutoScaling::AutoScalingGroup",
+            "",
+            group,
+        ));
+        let all = [&foundation, &environment];
+        let wanted = beside(&all, "us-west-2");
+        assert_eq!(wanted.iter().collect::<Vec<_>>(), ["us-west-2-lax-1a"]);
+        assert_eq!(standing(&all, "us-west-2-lax-1a"), [&environment]);
+        assert!(standing(&all, "us-west-2-lax-1b").is_empty());
+        let answer = |status: &str| {
+            let text = format!(
+                "<R><availabilityZoneInfo><item><zoneName>us-west-2-lax-1a</zoneName><groupName>us-west-2-lax-1</groupName>\
+                 <optInStatus>{status}</optInStatus></item></availabilityZoneInfo></R>"
+            );
+            opened(&Node::parse(text.as_bytes()).unwrap(), &wanted)
+        };
+        assert_eq!(answer("opted-in").verdict, Verdict::Good);
+        let closed = answer("not-opted-in");
+        assert_eq!(closed.verdict, Verdict::Bad);
+        assert!(
+            closed.said.contains("--group-name us-west-2-lax-1 "),
+            "{}",
+            closed.said
+        );
+        let nowhere = opened(&Node::parse(b"<R/>").unwrap_or_default(), &wanted);
+        assert_eq!(nowhere.verdict, Verdict::Bad);
     }
 
     /// The shape of a simulation's answer as AWS gives it: moto has none.

@@ -20,6 +20,7 @@ pub mod permit;
 pub mod plan;
 pub mod price;
 pub mod protect;
+pub mod remains;
 mod sign;
 pub mod site;
 pub mod stack;

@@ -6,7 +6,7 @@ use crate::{call, synth::Template};
 
 /// What CloudFormation calls, as the caller, to make and to delete a resource of a type. The main calls only: they are what
 /// a policy forgets. Source: the service authorization reference.
-const MAKES: [(&str, &str); 35] = [
+const MAKES: [(&str, &str); 36] = [
     ("AWS::ApiGatewayV2::Api", "apigateway:POST apigateway:DELETE"),
     ("AWS::Budgets::Budget", "budgets:ModifyBudget"),
     (
@@ -43,6 +43,10 @@ const MAKES: [(&str, &str); 35] = [
     (
         "AWS::EC2::InternetGateway",
         "ec2:CreateInternetGateway ec2:DeleteInternetGateway",
+    ),
+    (
+        "AWS::EC2::LocalGatewayRouteTableVPCAssociation",
+        "ec2:CreateLocalGatewayRouteTableVpcAssociation ec2:DeleteLocalGatewayRouteTableVpcAssociation",
     ),
     (
         "AWS::EC2::NatGateway",
@@ -172,7 +176,11 @@ mod tests {
         let config: synth::Config = toml::from_str(
             "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\nfirewall = true\n\
              slack = { workspace = 'T01', channel = 'C01' }\n\
-             network = { wavelength_zones = ['eu-central-1-wl1-ber-wlz-1'] }\n",
+             [foundations.production.network]\nwavelength_zones = ['eu-central-1-wl1-ber-wlz-1']\n\
+             local_zones = ['eu-central-1-ham-1a']\n[[foundations.production.network.outposts]]\n\
+             arn = 'arn:aws:outposts:eu-central-1:123456789012:outpost/op-0123456789abcdef0'\nzone = 'eu-central-1b'\n\
+             gateway = 'lgw-0123456789abcdef0'\nroutes = 'lgw-rtb-0123456789abcdef0'\nlocal = ['192.168.0.0/16']\n\
+             sizes = ['c5.large']\n",
         )
         .unwrap();
         let stack = synth::foundation(&config, &"production".parse().unwrap()).unwrap();

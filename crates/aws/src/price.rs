@@ -96,10 +96,10 @@ impl List {
                 let zones = own["SubnetIds"].as_array().map_or(2, Vec::len) as f64;
                 hour(|region| region.endpoint).map(|price| price * zones)
             }
-            "AWS::EC2::Instance" => instance(here?, &own["InstanceType"]),
+            "AWS::EC2::Instance" => here.and_then(|here| host(here, launch(resource, template)?)),
             "AWS::AutoScaling::AutoScalingGroup" => return self.group(resource, template, here),
             "AWS::ECS::Service" => return service(resource, template, here),
-            "AWS::RDS::DBInstance" => database(here?, own),
+            "AWS::RDS::DBInstance" => here.and_then(|here| database(here, own)),
             _ => return None,
         })
     }
@@ -111,18 +111,33 @@ impl List {
         }
         let own = &resource.properties;
         let count = least(&own["MinSize"])?;
-        let launch = template.of("AWS::EC2::LaunchTemplate").next()?;
-        let data = &launch.properties["LaunchTemplateData"];
-        let disk = data["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"]
-            .as_f64()
-            .unwrap_or(8.0);
-        let price = here.and_then(|here| Some(instance(here, &data["InstanceType"])? + disk * here.gp3));
+        let price = here.and_then(|here| host(here, launch(resource, template)?));
         Some(price.map(|price| price * count))
     }
 }
 
-fn instance(here: &Region, kind: &Value) -> Option<f64> {
-    here.instance.get(kind.as_str()?).map(|price| price * HOURS)
+/// How the hosts of a group, or an instance, start: the launch template that is named somewhere in it.
+fn launch<'t>(resource: &Resource, template: &'t Template) -> Option<&'t Value> {
+    fn names(value: &Value, id: &str) -> bool {
+        match value {
+            Value::Object(own) => {
+                own.get("LaunchTemplateId").is_some_and(|own| own["Ref"] == id)
+                    || own.values().any(|own| names(own, id))
+            }
+            Value::Array(items) => items.iter().any(|own| names(own, id)),
+            _ => false,
+        }
+    }
+    let mut all = template.of("AWS::EC2::LaunchTemplate");
+    let own = all.find(|own| names(&resource.properties, &own.id))?;
+    Some(&own.properties["LaunchTemplateData"])
+}
+
+/// A host and its disk.
+fn host(here: &Region, data: &Value) -> Option<f64> {
+    let disk = data["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"].as_f64();
+    let hour = here.instance.get(data["InstanceType"].as_str()?)?;
+    Some(hour * HOURS + disk.unwrap_or(8.0) * here.gp3)
 }
 
 fn service(resource: &Resource, template: &Template, here: Option<&Region>) -> Option<Option<f64>> {
@@ -179,10 +194,47 @@ mod tests {
     }
 
     #[test]
+    fn what_the_list_has_no_price_of_is_counted_in_every_region() {
+        let database = |class| {
+            let own = json!({ "DBInstanceClass": class, "AllocatedStorage": "20" });
+            Resource::new("Database", "AWS::RDS::DBInstance", "", own)
+        };
+        let started = json!({ "LaunchTemplate": { "LaunchTemplateId": { "Ref": "NatLaunch" } } });
+        let instance = Resource::new("NatInstance", "AWS::EC2::Instance", "", started);
+        let launch = |id: &str, kind| {
+            let data =
+                json!({ "InstanceType": kind, "BlockDeviceMappings": [{ "Ebs": { "VolumeSize": 8 } }] });
+            Resource::new(
+                id,
+                "AWS::EC2::LaunchTemplate",
+                "",
+                json!({ "LaunchTemplateData": data }),
+            )
+        };
+        let all = || {
+            vec![
+                launch("OtherLaunch", "m7g.large"),
+                launch("NatLaunch", "t4g.nano"),
+                instance.clone(),
+                database("db.t4g.micro"),
+            ]
+        };
+        // 3.066 for the instance and 0.64 for its disk; 11.68 for the database and 2.30 for what it holds.
+        let known = Price {
+            cents: 1769,
+            unknown: 0,
+        };
+        assert_eq!(price(all(), "us-east-1"), known);
+        assert_eq!(price(all(), "sa-east-1"), Price { cents: 0, unknown: 2 });
+        assert_eq!(price(vec![database("db.x9.huge")], "us-east-1").unknown, 1);
+    }
+
+    #[test]
     fn what_stands_has_a_price() {
         let key = Resource::new("Key", "AWS::KMS::Key", "", json!({}));
         let group = |id| {
-            let properties = json!({ "MinSize": { "Fn::If": ["BlueIsRunning", 2, 0] } });
+            let properties = json!({ "MinSize": { "Fn::If": ["BlueIsRunning", 2, 0] }, "MixedInstancesPolicy": {
+                "LaunchTemplate": { "LaunchTemplateSpecification": { "LaunchTemplateId": { "Ref": "BlueLaunch" } } } } });
             Resource::new(id, "AWS::AutoScaling::AutoScalingGroup", "", properties)
         };
         let data = json!({ "LaunchTemplateData": {

@@ -34,6 +34,7 @@ pub use pipeline::{flow, machine, pipeline};
 pub use place::{Outpost, Placement, Volume};
 pub use priority::Priorities;
 pub use size::{Architecture, Size};
+pub(crate) use template::logical;
 pub use template::{
     MAX_BYTES, MAX_INLINE_BYTES, MAX_OUTPUTS, MAX_PARAMETERS, MAX_RESOURCES, Resource, Template,
 };

@@ -276,8 +276,31 @@ fn a_platform_comes_changes_and_goes() {
     // Once more: nothing is there, but the key that stayed.
     let said = world.good(&["destroy", "--yes", "--forget"]);
     assert!(said.contains("goes in 30 days"), "{said}");
+    // What no stack holds is told, with how to end it, and that of others is not.
+    world.python(
+        "ec2 = client('ec2')\n\
+         host = ec2.run_instances(ImageId='ami-12c6146b', MinCount=1, MaxCount=1)['Instances'][0]['InstanceId']\n\
+         for app in ('shop', 'other'):\n  \
+           image = ec2.create_image(InstanceId=host, Name=app)['ImageId']\n  \
+           ec2.create_tags(Resources=[image], Tags=[{'Key': 'vend:platform', 'Value': 'vend'}, {'Key': 'vend:app', 'Value': app}])\n  \
+           client('secretsmanager').create_secret(Name=f'vend/production/{app}/production/token', SecretString='s')",
+    );
     let said = world.good(&["destroy", "--yes", "--forget"]);
-    assert_eq!(said, "0 stacks destroyed\n");
+    let stays: Vec<&str> = said.lines().filter(|line| line.starts_with("stays: ")).collect();
+    assert!(
+        stays.len() == 2 && stays[0].starts_with("stays: image ami-"),
+        "{said}"
+    );
+    assert_eq!(stays[1], "stays: secret vend/production/shop/production/token");
+    for command in [
+        "aws ec2 deregister-image --delete-associated-snapshots",
+        "aws secretsmanager delete-secret",
+    ] {
+        assert!(
+            said.contains(&format!("  ends with: {command} --region eu-central-1 ")),
+            "{said}"
+        );
+    }
 }
 
 /// An apply that changes nothing asks once for all stacks of its one region.

@@ -219,6 +219,11 @@ fn asked(newest_first: &[Value]) -> Option<Question> {
     }
     let asked: Value = serde_json::from_str(&text(task, "parameters")).ok()?;
     let message = text(&asked, "Message");
+    // Each kind of reader has a text of its own; what mails say is everybody's else.
+    let message = match serde_json::from_str::<Value>(&message) {
+        Ok(each) => text(&each, "default"),
+        Err(_) => message,
+    };
     let token = token(&message)?.to_owned();
     // The first paragraph says what is asked; the rest is how to answer.
     let text = message.split("\n\n").next().unwrap_or_default().to_owned();

@@ -264,7 +264,7 @@ fn flows_ask_and_keep_as_it_is_looked_for() {
     let states = &machine["States"];
     let asks = states["Approve"]["Arguments"]["Message"].as_str().unwrap();
     assert!(
-        asks.ends_with(" --task-token ' & $states.context.Task.Token %}"),
+        asks.contains(" --task-token ' & $states.context.Task.Token, 'https'"),
         "{asks}"
     );
     assert!(

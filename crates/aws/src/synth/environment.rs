@@ -328,6 +328,12 @@ fn parameters(template: &mut Template, scope: &Scope<'_>) {
                 "Description": format!("Percent of the traffic that the {word} half gets"),
             });
             template.parameter(half.id("Weight"), weight);
+            if !scope.is_container() && scope.wave().is_none() {
+                template.condition(
+                    half.id("IsServing"),
+                    json!({ "Fn::Not": [{ "Fn::Equals": [re(half.id("Weight")), "0"] }] }),
+                );
+            }
         }
     }
 }

@@ -109,16 +109,24 @@ pub fn packer(config: &Config, app: &spec::App, environment: &spec::Environment)
     ])
 }
 
-/// The machine images that a pipeline's hosts can start from. Ubuntu's hosts have another user, and CodeDeploy's agent
-/// no package for them.
+/// The machine images that a pipeline's hosts can start from, with the reason why the others are none. The package of
+/// CodeDeploy's agent that regions install by themselves, 1.8, needs a Ruby from 2.0 to 3.2; version 2 needs none, and regions
+/// have it only for whoever asks for it by its version, and not all of them do.
+/// Source: <https://github.com/aws/aws-codedeploy-agent/issues/418>, <https://github.com/aws/aws-codedeploy-agent/issues/423>
 fn base(name: &str) -> Result<Machine, Error> {
-    let known = machine(name).filter(|machine| machine.user == "admin");
-    known.ok_or_else(|| {
-        Error::config(
-            "image.base",
-            format!("`{name}` has no image on AWS that is known here"),
-        )
-    })
+    let why = match (name, machine(name)) {
+        ("debian-12", Some(machine)) => return Ok(machine),
+        ("debian-13", _) => {
+            "`debian-13` has Ruby 3.3, and CodeDeploy's agent, which puts the app on hosts, installs with Ruby up to 3.2: say \
+             `base: debian-12`"
+                .to_owned()
+        }
+        (_, Some(_)) => format!(
+            "`{name}` is none that flows bake on: what hosts on AWS need is installed on Debian; say `base: debian-12`"
+        ),
+        (_, None) => format!("`{name}` has no image on AWS that is known here"),
+    };
+    Err(Error::config("image.base", why))
 }
 
 /// A text as HCL writes it, in quotes (HCL native syntax, "Template Expressions").

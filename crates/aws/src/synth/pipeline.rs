@@ -7,6 +7,7 @@ mod bake;
 mod branch;
 mod flow;
 mod machine;
+mod notice;
 mod projects;
 mod receiver;
 
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 
 pub(super) use branch::run_by;
 pub use flow::flow;
+pub(super) use machine::REACH_S;
 pub use machine::machine;
 
 use super::{

@@ -26,12 +26,16 @@ pub struct World {
     /// An alarm rings after so many calls about alarms.
     pub alarm_after: Option<u32>,
     pub alarms: u32,
+    /// Alarms that ring, by their names.
+    pub ringing: Vec<String>,
+    /// What was said, as SNS was asked to.
+    pub told: Vec<Value>,
     tests_fail: bool,
     taken: bool,
     /// What a migration ends in; none: nobody hears of it.
-    migration: Option<&'static str>,
+    pub migration: Option<&'static str>,
     /// What a migration was to do.
-    commands: Vec<String>,
+    pub commands: Vec<String>,
     /// The source comes after so many looks.
     pub source_after: u32,
     /// And until then nobody may look.
@@ -94,7 +98,7 @@ impl World {
                 json!({})
             }
             "sns:publish.waitForTaskToken" if !self.people.is_empty() => {
-                let question = input["Message"].as_str().unwrap();
+                let question = &self.hear(input);
                 assert!(
                     question.contains("vend aws approve production\n\nNo:\n"),
                     "{question}"
@@ -106,7 +110,7 @@ impl World {
                 self.people.remove(0)
             }
             "sns:publish.waitForTaskToken" => {
-                let question = input["Message"].as_str().unwrap();
+                let question = &self.hear(input);
                 assert!(
                     question.contains("commit abc123 by a, image ami-new.\n\nYes:\n"),
                     "{question}"
@@ -124,7 +128,11 @@ impl World {
                 }
                 json!({})
             }
-            "dynamodb:deleteItem" | "sns:publish" => json!({}),
+            "sns:publish" => {
+                self.hear(input);
+                json!({})
+            }
+            "dynamodb:deleteItem" => json!({}),
             "cloudformation:describeStacks" => {
                 self.stacks.push(input["StackName"].as_str().unwrap().to_owned());
                 self.describe()
@@ -152,10 +160,14 @@ impl World {
             }
             "cloudwatch:describeAlarms" => {
                 self.alarms += 1;
-                match self.alarm_after.is_some_and(|after| self.alarms > after) {
-                    true => json!({ "MetricAlarms": [{ "AlarmName": "errors" }] }),
-                    false => json!({ "MetricAlarms": [] }),
-                }
+                let prefix = input["AlarmNamePrefix"]
+                    .as_str()
+                    .unwrap_or("none is asked for so");
+                let rings = self.ringing.iter().filter(|name| name.starts_with(prefix));
+                let rings = rings.map(|name| json!({ "AlarmName": name }));
+                let late = self.alarm_after.is_some_and(|after| self.alarms > after);
+                let all = rings.chain(late.then(|| json!({ "AlarmName": "errors" })));
+                json!({ "MetricAlarms": all.collect::<Vec<_>>() })
             }
             "ssm:sendCommand" => {
                 assert_eq!(input["InstanceIds"], json!(["i-1"]));
@@ -176,6 +188,12 @@ impl World {
             "ec2:describeImages" => json!({ "Images": [{ "State": "available" }] }),
             other => panic!("the world has no {other}"),
         })
+    }
+
+    /// What mails say.
+    fn hear(&mut self, input: &Value) -> String {
+        self.told.push(input.clone());
+        crate::notices::mail(input)
     }
 
     fn describe(&mut self) -> Value {
@@ -245,7 +263,7 @@ pub fn run(options: &str, world: &mut World) -> Status {
 }
 
 /// The same of an environment that is deployed as `vend.yaml` says.
-fn release(deploy: &str, options: &str, world: &mut World) -> Status {
+pub fn release(deploy: &str, options: &str, world: &mut World) -> Status {
     release_of(&deployed(deploy, "{ min: 2, max: 4 }"), options, world)
 }
 
@@ -499,100 +517,4 @@ fn steps_are_those_of_vend_yaml() {
     let status = release("{ strategy: in-place }", "", &mut world);
     assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
     world.is("BlueImage", "ami-new");
-}
-
-const MIGRATING: &str = r#"{ migrate: { script: "db/it's new.sh", timeout: 5m } }"#;
-
-#[test]
-fn data_is_migrated_once_on_a_new_host_before_anything_is_deployed_or_served() {
-    let mut world = World::new(&LIVE);
-    let status = release(MIGRATING, "", &mut world);
-    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
-    let at = |what: &str| world.calls.iter().position(|call| call == what).unwrap();
-    assert!(at("autoscaling:describeAutoScalingGroups") < at("ssm:sendCommand"));
-    assert!(at("ssm:getCommandInvocation") < at("codedeploy:createDeployment"));
-    assert_eq!(
-        world
-            .calls
-            .iter()
-            .filter(|call| *call == "ssm:sendCommand")
-            .count(),
-        1
-    );
-}
-
-#[test]
-fn a_migration_that_fails_or_is_not_heard_of_is_not_tried_again() {
-    for (end, told) in [
-        (
-            Some("Failed"),
-            "the migration on i-1 is Failed: column x is there",
-        ),
-        (None, "no answer came"),
-    ] {
-        let mut world = World::new(&LIVE);
-        world.migration = end;
-        let status = release(MIGRATING, "", &mut world);
-        assert!(failure(&status).contains(told), "{status:?}");
-        assert_eq!(
-            world
-                .calls
-                .iter()
-                .filter(|call| *call == "ssm:sendCommand")
-                .count(),
-            1
-        );
-        assert!(
-            !world
-                .calls
-                .iter()
-                .any(|call| call == "codedeploy:createDeployment")
-        );
-        world.is("BlueWeight", "100");
-        world.is("GreenRuns", "no");
-    }
-}
-
-/// The command is run by a shell here, with an `aws` and an `unzip` that stand for the real ones.
-#[test]
-fn the_migrations_command_runs_the_script_of_the_revision_and_leaves_nothing() {
-    use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
-    let mut world = World::new(&LIVE);
-    release(MIGRATING, "", &mut world);
-    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("migrate");
-    let _ = fs::remove_dir_all(&root);
-    fs::create_dir_all(root.join("bin")).unwrap();
-    let program = |name: &str, text: &str| {
-        let path = root.join("bin").join(name);
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    };
-    program("aws", "echo \"$4\" > \"$5\"");
-    program(
-        "unzip",
-        "mkdir -p \"$4/db\"; cp \"$2\" \"$4/from\"; printf '#!/bin/sh\\ncat from; pwd; exit 3\\n' > \"$4/db/it's new.sh\"",
-    );
-    let script = world.commands.join("\n");
-    let path = format!("{}:/usr/bin:/bin", root.join("bin").display());
-    let done = Command::new("sh")
-        .args(["-c", &script])
-        .env("PATH", path)
-        .output()
-        .unwrap();
-    let said = String::from_utf8(done.stdout).unwrap();
-    assert_eq!(
-        done.status.code(),
-        Some(3),
-        "{}",
-        String::from_utf8_lossy(&done.stderr)
-    );
-    let (from, place) = said.trim().split_once('\n').unwrap();
-    assert_eq!(
-        from,
-        "s3://vend-production-artifacts-111111111111-eu-central-1/revision/shop/abc123-production.zip"
-    );
-    assert!(
-        place.ends_with("/revision") && !Path::new(place).exists(),
-        "{place}"
-    );
 }

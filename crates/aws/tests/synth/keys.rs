@@ -39,7 +39,7 @@ const CASES: &[Case] = &[
         "engine: embedded",
         Elsewhere("it says where a platform runs it, and these commands are another way"),
     ),
-    ("image.base", "", "image: { base: debian-13 }", Done),
+    ("image.base", "", "image: { base: debian-13 }", Refused),
     ("image.login", "", "image: { login: '{{secret:a}}' }", Noted),
     ("image.refresh", "", "image: { refresh: automatic }", Noted),
     ("image.scripts", "", "image: { scripts: [a.sh] }", Done),

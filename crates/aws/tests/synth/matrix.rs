@@ -66,7 +66,7 @@ fn foundations() -> Vec<Stack> {
 fn environments() -> Vec<Stack> {
     let mut stacks = Vec::new();
     // Prime to all the bases, so that the combinations are spread over all there are.
-    for n in (0..3 * 4 * 7 * 2 * 2 * 2 * 3 * 4).step_by(61) {
+    for n in (0..3 * 4 * 7 * 2 * 2 * 2 * 3 * 5).step_by(61) {
         let mut pick = Pick(n);
         let runtime = pick.one(&["host", "fargate", "ec2"]);
         let strategy = pick.one(&["blue-green", "canary", "linear", "in-place"]);
@@ -94,12 +94,17 @@ fn environments() -> Vec<Stack> {
             "cpu = 40, requests = 100",
             "spot = 1, schedule = [{ cron = '0 1 * * *', min = 1 }]",
             "drain = 300",
+            "step = 70",
         ]);
         // Refused, which a law of its own holds.
         let scaling = if runtime == "ec2" {
             scaling.replace("spot = 1, ", "")
         } else {
             scaling.to_owned()
+        };
+        let scaling = match runtime {
+            "host" => scaling,
+            _ => scaling.replace("step = 70", "cpu = 70"),
         };
         let strategy = if runtime == "host" { strategy } else { "blue-green" };
         let database = match engine {

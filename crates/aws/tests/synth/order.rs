@@ -75,7 +75,7 @@ impl World {
                 Ok(json!({}))
             }
             "sns:publish" => {
-                self.told.push(input["Message"].as_str().unwrap().to_owned());
+                self.told.push(crate::notices::mail(input));
                 Ok(json!({}))
             }
             other => panic!("the world has no {other}"),

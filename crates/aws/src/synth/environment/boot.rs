@@ -14,6 +14,9 @@ use crate::synth::{Error, template::sub};
 /// EC2 takes 16 KiB of user data; pseudo-parameters get longer when they are filled in.
 const MAX_BYTES: usize = 15_000;
 
+/// What services said is kept in a file of at most so many bytes, and one more beside it.
+const LOG_BYTES: u32 = 64_000_000;
+
 pub(super) fn script(scope: &Scope<'_>, half: Half) -> Result<Value, Error> {
     let mut plain = format!("PORT=\"{}\"\n", scope.spec.host.port);
     let mut secret = String::new();
@@ -40,6 +43,7 @@ pub(super) fn script(scope: &Scope<'_>, half: Half) -> Result<Value, Error> {
     let text = TEXT
         .replace("@RECORD@", &record)
         .replace("@UNIT@", unit)
+        .replace("@LOG_BYTES@", &LOG_BYTES.to_string())
         .replace("@LOG@", &format!("/{}", scope.path()))
         .replace("@PLAIN@", &plain)
         .replace("@SECRET@", &secret);
@@ -140,6 +144,33 @@ ExecStart=/usr/local/sbin/vend-environment
 WantedBy=multi-user.target
 END_OF_UNIT
 if [ -d /opt/aws/amazon-cloudwatch-agent ]; then
+  # CloudWatch's agent reads files only. What services say stays in the journal, and is copied where the agent reads.
+  install -d -m 0750 /var/log/vend
+  install -d -m 0700 /var/lib/vend
+  cat > /usr/local/sbin/vend-log <<'END_OF_SCRIPT'
+#!/bin/bash
+# Each call goes on where the last one ended. What is full makes room, and is kept once more beside it.
+set -u
+umask 027
+file=/var/log/vend/services.log
+while sleep 2; do
+  journalctl --quiet --no-pager --output=short-iso --cursor-file=/var/lib/vend/journal _TRANSPORT=stdout _TRANSPORT=syslog >> "$file"
+  if [ "$(stat -c %s "$file")" -gt @LOG_BYTES@ ]; then mv -f "$file" "$file.1"; fi
+done
+END_OF_SCRIPT
+  chmod 0755 /usr/local/sbin/vend-log
+  cat > /etc/systemd/system/vend-log.service <<'END_OF_UNIT'
+[Unit]
+Description=What services say, where CloudWatch's agent reads it
+[Service]
+ExecStart=/usr/local/sbin/vend-log
+Restart=always
+RestartSec=5
+[Install]
+WantedBy=multi-user.target
+END_OF_UNIT
+  systemctl daemon-reload
+  systemctl enable --now vend-log.service
   install -d -m 0755 /opt/aws/amazon-cloudwatch-agent/etc
   cat > /opt/aws/amazon-cloudwatch-agent/etc/vend.json <<'END_OF_LOGS'
 { "logs": { "logs_collected": { "files": { "collect_list": [

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{Half, Scope, boot, scaling};
 use crate::synth::{
     Error,
+    pipeline::REACH_S,
     size::{self, Architecture},
     template::{Resource, Template, att, re, sub},
 };
@@ -106,8 +107,8 @@ fn group(scope: &Scope<'_>, half: Half, types: &[String]) -> Resource {
         "MinSize": running(scope.spec.scaling.min),
         "MaxSize": running(scope.spec.scaling.max),
         "VPCZoneIdentifier": scope.subnets("Private"),
-        "HealthCheckType": if scope.wave().is_some() { "EC2" } else { "ELB" },
-        "HealthCheckGracePeriod": START_S + scope.within(),
+        "HealthCheckType": judge(scope, half),
+        "HealthCheckGracePeriod": grace(scope),
         "CapacityRebalance": options.spot.is_some(),
         "MetricsCollection": [{ "Granularity": "1Minute" }],
         "NotificationConfigurations": [{
@@ -133,7 +134,30 @@ fn group(scope: &Scope<'_>, half: Half, types: &[String]) -> Resource {
         about,
         properties,
     )
-    .policy("UpdatePolicy", update(scope))
+    .policy("UpdatePolicy", update(scope, half))
+}
+
+/// Who says that a host is ill. The load balancer looks at the hosts of a half from their start, and finds nobody there until
+/// their revision is deployed: while a half has no traffic only EC2 is asked, else Auto Scaling would replace its hosts
+/// during a migration or a deployment.
+fn judge(scope: &Scope<'_>, half: Half) -> Value {
+    match (scope.wave(), scope.halves().len()) {
+        (Some(_), _) => json!("EC2"),
+        (None, 1) => json!("ELB"),
+        _ => json!({ "Fn::If": [half.id("IsServing"), "ELB", "EC2"] }),
+    }
+}
+
+/// Seconds from the start of a host for which the load balancer is not believed. What is changed in place has no weight to
+/// go by: there the first release has its migration, and then each host in its turn, before the last host answers.
+fn grace(scope: &Scope<'_>) -> i64 {
+    if scope.halves().len() > 1 {
+        return START_S + scope.within();
+    }
+    let migrate = scope.deploy.migrate.as_ref();
+    let migrate = migrate.map_or(0, |migrate| migrate.timeout.as_secs().max(1) + REACH_S);
+    let turns = i64::from(scope.spec.scaling.min.max(1));
+    migrate + (START_S + scope.within()) * turns
 }
 
 /// Several types, so that a host is to be had when the first is not; beyond the first hosts on the spot market, if asked.
@@ -150,8 +174,10 @@ fn mixed(launch: Value, types: &[String], spot: Option<u32>) -> Value {
     })
 }
 
-/// A new image replaces hosts a few at a time; sizes that scaling has changed stay.
-fn update(scope: &Scope<'_>) -> Value {
+/// A new image replaces hosts a few at a time; sizes that scaling has changed stay. A half that does not run has nothing to
+/// replace, and may have no such policy: CloudFormation takes none whose least is not below the group's most, which is 0.
+/// Source: "UpdatePolicy attribute" of the CloudFormation guide, MinInstancesInService; "Condition functions", Fn::If.
+fn update(scope: &Scope<'_>, half: Half) -> Value {
     let (min, max) = (scope.spec.scaling.min, scope.spec.scaling.max);
     // At least one host must be replaceable, and a group that runs keeps what deployments keep.
     let kept = match scope.spec.deploy.minimum_healthy {
@@ -161,13 +187,14 @@ fn update(scope: &Scope<'_>) -> Value {
         MinimumHealthy::Percent(percent) => (min * percent.min(100)).div_ceil(100),
         MinimumHealthy::Count(count) => count,
     };
+    let rolling = json!({
+        "MaxBatchSize": (min / 2).max(1),
+        "MinInstancesInService": kept.min(max.saturating_sub(1)),
+        "PauseTime": "PT2M",
+        "SuspendProcesses": ["AZRebalance", "AlarmNotification", "ScheduledActions"],
+    });
     json!({
-        "AutoScalingRollingUpdate": {
-            "MaxBatchSize": (min / 2).max(1),
-            "MinInstancesInService": kept.min(max.saturating_sub(1)),
-            "PauseTime": "PT2M",
-            "SuspendProcesses": ["AZRebalance", "AlarmNotification", "ScheduledActions"],
-        },
+        "AutoScalingRollingUpdate": { "Fn::If": [half.id("IsRunning"), rolling, re("AWS::NoValue")] },
         "AutoScalingScheduledAction": { "IgnoreUnmodifiedGroupSizeProperties": true },
     })
 }

@@ -127,8 +127,9 @@ fn steps(template: &mut Template, scope: &Scope<'_>, half: Half, percent: u32) {
             "TreatMissingData": "notBreaching",
             "AlarmActions": [re(half.id(policy))],
         });
+        // A release asks for alarms whose names begin with the new half's: those of its size say nothing about the release.
         template.add(Resource::new(
-            half.id(what),
+            format!("{what}{}", half.word()),
             "AWS::CloudWatch::Alarm",
             "Asks for a step.",
             properties,

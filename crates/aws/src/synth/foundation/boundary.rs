@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Scope;
 use crate::synth::{
     policy::{document, global_arn},
-    template::{Resource, Template, re, sub},
+    template::{Resource, Template, re},
 };
 
 /// Services that roles of the platform may use at all.
@@ -67,8 +67,9 @@ const PATHED: [&str; 5] = [
     "iam:UpdateRoleDescription",
 ];
 
-/// Calls that nothing of the platform has to make: people come by federation, and evidence stays.
-const NEVER: [&str; 21] = [
+/// Calls that nothing of the platform has to make: people come by federation, and evidence stays. No policy is changed, this
+/// one or another: who can change an administrator's is one.
+const NEVER: [&str; 31] = [
     "cloudtrail:DeleteTrail",
     "cloudtrail:PutEventSelectors",
     "cloudtrail:StopLogging",
@@ -77,13 +78,23 @@ const NEVER: [&str; 21] = [
     "iam:AttachGroupPolicy",
     "iam:AttachUserPolicy",
     "iam:Create*AccessKey*",
+    "iam:Create*Credential",
     "iam:CreateGroup",
     "iam:Create*Provider",
     "iam:CreateLoginProfile",
+    "iam:CreatePolicy*",
+    "iam:DeactivateMFADevice",
     "iam:Delete*PermissionsBoundary",
+    "iam:DeletePolicy*",
+    "iam:DeleteUser",
+    "iam:DeleteUserPolicy",
+    "iam:DetachGroupPolicy",
+    "iam:DetachUserPolicy",
     "iam:PutGroupPolicy",
     "iam:PutUserPolicy",
+    "iam:SetDefaultPolicyVersion",
     "iam:Update*Provider*",
+    "iam:UpdateAccessKey",
     "iam:UpdateLoginProfile",
     "kms:DisableKey",
     "kms:ScheduleKeyDeletion",
@@ -146,12 +157,6 @@ fn statements(scope: &Scope<'_>, own: &str) -> Vec<Value> {
         }),
         json!({
             "Sid": "NoIdentityOfOthers", "Effect": "Deny", "Action": PATHED, "NotResource": [below, linked],
-        }),
-        json!({
-            "Sid": "ThisBoundaryStays",
-            "Effect": "Deny",
-            "Action": ["iam:CreatePolicyVersion", "iam:DeletePolicy", "iam:DeletePolicyVersion", "iam:SetDefaultPolicyVersion"],
-            "Resource": sub(format!("arn:${{AWS::Partition}}:iam::${{AWS::AccountId}}:policy/{}/*", scope.platform)),
         }),
         json!({ "Sid": "PeopleAndEvidence", "Effect": "Deny", "Action": NEVER, "Resource": "*" }),
     ]

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Scope, topic};
 use crate::synth::{
-    policy::{Role, document, grant},
+    policy::{Role, arn, document, grant},
     template::{Resource, Template, att, listed, re, sub},
     word::Mail,
 };
@@ -23,6 +23,7 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
         "What was pushed, built and deployed.",
         &mails.builds,
     );
+    ended(template, scope);
     chat(template, scope);
     budget(template, scope);
 }
@@ -37,10 +38,19 @@ fn one(template: &mut Template, word: &str, about: &str, mails: &[Mail]) {
     let services = json!({
         "Sid": "ServicesOfThisAccount",
         "Effect": "Allow",
-        "Principal": { "Service": ["budgets.amazonaws.com", "cloudwatch.amazonaws.com", "events.amazonaws.com"] },
+        "Principal": { "Service": ["budgets.amazonaws.com", "cloudwatch.amazonaws.com"] },
         "Action": "sns:Publish",
         "Resource": re(&id),
         "Condition": { "StringEquals": { "aws:SourceAccount": re("AWS::AccountId") } },
+    });
+    // EventBridge publishes to no topic whose policy has a condition for it.
+    // Source: "Using resource-based policies for EventBridge", Amazon SNS permissions.
+    let events = json!({
+        "Sid": "Events",
+        "Effect": "Allow",
+        "Principal": { "Service": "events.amazonaws.com" },
+        "Action": "sns:Publish",
+        "Resource": re(&id),
     });
     let tls = json!({
         "Sid": "TlsOnly",
@@ -50,7 +60,7 @@ fn one(template: &mut Template, word: &str, about: &str, mails: &[Mail]) {
         "Resource": re(&id),
         "Condition": { "Bool": { "aws:SecureTransport": "false" } },
     });
-    let properties = json!({ "Topics": [re(&id)], "PolicyDocument": document(vec![services, tls]) });
+    let properties = json!({ "Topics": [re(&id)], "PolicyDocument": document(vec![services, events, tls]) });
     template.add(Resource::new(
         format!("{id}Policy"),
         "AWS::SNS::TopicPolicy",
@@ -71,6 +81,51 @@ fn one(template: &mut Template, word: &str, about: &str, mails: &[Mail]) {
         ));
     }
     template.export(&id, about, re(&id));
+}
+
+/// A flow tells of its failure while it runs. Of one that was stopped, ran out of time or broke in an expression nobody would
+/// hear. Chatbot shows this notification, and a mail is the same text.
+/// Source: "Step Functions execution status change" of the EventBridge guide; "Custom notifications" of Chatbot's.
+fn ended(template: &mut Template, scope: &Scope<'_>) {
+    let machines = |word: &str| {
+        let start = format!("{}-{word}-{}-", scope.platform, scope.label);
+        json!({ "prefix": arn("states", &format!("stateMachine:{start}")) })
+    };
+    let pattern = json!({
+        "source": ["aws.states"],
+        "detail-type": ["Step Functions Execution Status Change"],
+        "detail": {
+            "status": ["FAILED", "TIMED_OUT", "ABORTED"],
+            "stateMachineArn": [machines("flow"), machines("pipeline")],
+        },
+    });
+    let said = json!({
+        "version": "1.0",
+        "source": "custom",
+        "content": {
+            "textType": "client-markdown",
+            "title": "A flow came to no good end",
+            "description": "<status>: <execution>",
+            "nextSteps": ["vend aws releases"],
+        },
+    });
+    let properties = json!({
+        "Description": "Flows that failed, ran out of time or were stopped",
+        "EventPattern": pattern,
+        "State": "ENABLED",
+        "Targets": [{
+            "Id": "operations",
+            "Arn": re("OperationsTopic"),
+            "InputTransformer": {
+                "InputPathsMap": { "status": "$.detail.status", "execution": "$.detail.executionArn" },
+                "InputTemplate": said.to_string(),
+            },
+        }],
+    });
+    let about = "Tells operators of flows that could not tell it themselves.";
+    template.add(
+        Resource::new("FlowsEnded", "AWS::Events::Rule", about, properties).after("OperationsTopicPolicy"),
+    );
 }
 
 fn chat(template: &mut Template, scope: &Scope<'_>) {

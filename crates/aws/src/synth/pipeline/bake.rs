@@ -5,7 +5,8 @@ use super::Scope;
 /// Bakes with Packer. The image of the same inputs, if there is one, is taken instead.
 ///
 /// What Packer reads lies in the bucket of templates; the files that the scripts see come from the source. The digest of
-/// both is a tag of the image.
+/// both is a tag of the image, and with them the key and the accounts: no host starts from an image under a key that is gone,
+/// and an account that came later may start none of an image that was never shared with it.
 pub(super) fn hosts(scope: &Scope<'_>) -> String {
     let platform = scope.platform();
     let app = &scope.app.app;
@@ -34,7 +35,7 @@ phases:
           done
         done
         tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf vend/inputs.tar --files-from=<(printf '%s\n' "${{files[@]}}")
-        inputs=$(cat vend/image.pkr.hcl vend/host.sh vend/agents.sh vend/inputs.tar | sha256sum | cut -d ' ' -f 1)
+        inputs=$({{ printf '%s\n' "$VEND_KEY" "$VEND_ACCOUNTS"; cat vend/image.pkr.hcl vend/host.sh vend/agents.sh vend/inputs.tar; }} | sha256sum | cut -d ' ' -f 1)
         IMAGE=$(aws ec2 describe-images --owners self --query 'sort_by(Images,&CreationDate)[-1].ImageId' --output text \
           --filters "Name=tag:vend:platform,Values={platform}" "Name=tag:vend:app,Values={app}" \
                     "Name=tag:vend:inputs,Values=$inputs" "Name=state,Values=available")

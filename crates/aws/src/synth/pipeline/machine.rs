@@ -11,13 +11,15 @@ mod ask;
 mod migrate;
 mod target;
 
+pub use migrate::REACH_S;
+
 use model::{
     spec::{self, Strategy},
     stage::{self, Stage},
 };
 use serde_json::{Map, Value, json};
 
-use super::{Scope, scope};
+use super::{Scope, notice::Notice, scope};
 use crate::synth::{
     Error,
     config::{self, Config, Runtime},
@@ -405,14 +407,14 @@ impl Whole<'_> {
             json!({
                 "Type": "Task",
                 "Resource": call("sns:publish"),
-                "Arguments": { "TopicArn": topic, "Subject": subject, "Message": text },
+                "Arguments": Notice { topic, subject: &subject, text, chat: None, steps: &[] }.arguments(),
                 "TimeoutSeconds": 60,
                 "Retry": retry(),
                 "Catch": [{ "ErrorEquals": ["States.ALL"], "Next": next }],
                 "Next": next,
             })
         };
-        let live = format!("{{% '{subject}: live at commit ' & $push.commit %}}");
+        let live = format!("'{subject}: live at commit ' & $push.commit");
         // What is changed in place leaves nothing behind.
         let retire = self.deploy.strategy != Strategy::InPlace;
         states.insert(
@@ -424,7 +426,7 @@ impl Whole<'_> {
         }
         states.insert("Live".to_owned(), json!({ "Type": "Succeed" }));
         self.leave(states, "LeaveAfterFailure", "TellFailure");
-        let failed = format!("{{% '{subject}: not released, ' & $failure.Error & ': ' & $failure.Cause %}}");
+        let failed = format!("'{subject}: not released, ' & $failure.Error & ': ' & $failure.Cause");
         states.insert("TellFailure".to_owned(), told("${Operations}", &failed, "Failed"));
         let fail =
             json!({ "Type": "Fail", "Error": "{% $failure.Error %}", "Cause": "{% $failure.Cause %}" });

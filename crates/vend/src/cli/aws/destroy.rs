@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use ::aws::{
     destroy::{self, Error, Fate, Left, Outcome},
+    remains::{Owner, Remain, remains},
     site::Found,
     synth::Kind,
 };
@@ -44,6 +45,8 @@ pub struct Destroy {
 struct Report {
     stacks: Vec<String>,
     left: Vec<Swept>,
+    /// What no stack held, and nothing here takes away.
+    stays: Vec<Remain>,
 }
 
 #[derive(Debug, Serialize)]
@@ -93,6 +96,9 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
         }
     }
     sweep(own, &loaded, left, &mut report, output).await?;
+    if !own.gone && loaded.is_whole() {
+        stays(&loaded, &mut report, output).await;
+    }
     output.show(&report, summary);
     Ok(ExitCode::SUCCESS)
 }
@@ -234,6 +240,33 @@ async fn sweep(
     Ok(())
 }
 
+/// Tells what stays at each place. Who may not ask hears that, and the destruction was none the less.
+async fn stays(loaded: &Loaded, report: &mut Report, output: &Output) {
+    for (label, site) in loaded.sites() {
+        let here = loaded
+            .made
+            .stacks
+            .iter()
+            .filter(|own| own.foundation.as_str() == label);
+        let environments = here.filter(|own| own.kind == Kind::Environment);
+        let stacks: Vec<&str> = environments.map(|own| own.name.as_str()).collect();
+        let owner = Owner {
+            platform: loaded.platform(),
+            foundation: label,
+            app: loaded.app(),
+            stacks: &stacks,
+        };
+        match remains(&site.client, owner).await {
+            Ok(found) => report.stays.extend(found),
+            Err(error) if output.json => tracing::warn!(%error, "not known what stays in {label}"),
+            Err(error) => output.line(&format!(
+                "what else stays in {label} is not known: {}",
+                clean(&error.to_string())
+            )),
+        }
+    }
+}
+
 fn said(what: &Left, fate: &Fate) -> String {
     let name = format!("{} ({})", clean(&what.physical), what.kind);
     match fate {
@@ -254,6 +287,14 @@ fn summary(report: &Report) -> String {
     let mut text = format!("{} stacks destroyed\n", report.stacks.len());
     if kept.iter().any(|own| own.what.kind == "AWS::KMS::Key") {
         text.push_str("next: vend aws destroy --forget, when no snapshot of a database is wanted any more\n");
+    }
+    for own in &report.stays {
+        text.push_str(&format!(
+            "stays: {} {}\n  ends with: {}\n",
+            own.kind,
+            clean(&own.id),
+            clean(&own.command)
+        ));
     }
     text
 }

@@ -291,6 +291,15 @@ impl Loaded {
         Ok(())
     }
 
+    pub fn app(&self) -> &str {
+        &self.app
+    }
+
+    /// Was no stack asked for by its name, which means all of them?
+    pub fn is_whole(&self) -> bool {
+        self.only.is_empty()
+    }
+
     /// Was this stack asked for?
     pub fn is_asked(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|own| own == name)

@@ -14,6 +14,7 @@ use crate::synth::{
     pipeline::{
         log_group,
         machine::{TURN_S, call, catch, retry},
+        notice::Notice,
     },
     policy::{Role, arn, grant},
     template::{Resource, Template, att},
@@ -407,13 +408,20 @@ fn forget(scope: &Scope<'_>) -> Value {
 fn tell(scope: &Scope<'_>) -> Value {
     let app = &scope.app.app;
     let text = format!(
-        "{{% '{app}, branch ' & $job.branch & ': could not ' & $action & ' its stacks, ' & $failure.Error & ': ' & $failure.Cause \
-         & ($action = 'destroy' ? '. Nobody tries again by itself: vend aws destroy --branch does.' : '') %}}"
+        "'{app}, branch ' & $job.branch & ': could not ' & $action & ' its stacks, ' & $failure.Error & ': ' & $failure.Cause \
+         & ($action = 'destroy' ? '. Nobody tries again by itself: vend aws destroy --branch does.' : '')"
     );
+    let notice = Notice {
+        topic: "${Operations}",
+        subject: &format!("{app}: stacks of a branch"),
+        text: &text,
+        chat: None,
+        steps: &[],
+    };
     json!({
         "Type": "Task",
         "Resource": call("sns:publish"),
-        "Arguments": { "TopicArn": "${Operations}", "Subject": format!("{app}: stacks of a branch"), "Message": text },
+        "Arguments": notice.arguments(),
         "TimeoutSeconds": 60,
         "Retry": retry(),
         "Catch": [{ "ErrorEquals": ["States.ALL"], "Next": "HasEnd" }],

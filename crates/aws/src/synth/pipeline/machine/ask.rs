@@ -7,6 +7,7 @@ use model::spec::Approval;
 use serde_json::{Value, json};
 
 use super::{States, Whole, call, catch};
+use crate::synth::pipeline::notice::Notice;
 
 /// How an answer by the command line of AWS begins.
 const YES: &str = "aws stepfunctions send-task-success --task-output \"{}\" --task-token ";
@@ -74,19 +75,26 @@ pub(super) fn add(states: &mut States, whole: &Whole<'_>, approval: &Approval, n
 /// `said`: what more the first paragraph says; `yes`: how to say yes, both inside of a text of JSONata.
 fn question(whole: &Whole<'_>, said: &str, yes: &str) -> Value {
     let (app, environment) = (&whole.scope.app.app, &whole.environment.name);
-    let message = format!(
-        "{{% '{app}, {environment}: commit ' & $push.commit & ' by ' & $replace($push.author, /\\s+/, ' ') & ', image ' & $image & '{said}.\\n\\n\
-         Yes:\\n{yes}\\n\\nNo:\\n{NO}' & $states.context.Task.Token %}}"
+    let asked = format!(
+        "'{app}, {environment}: commit ' & $push.commit & ' by ' & $replace($push.author, /\\s+/, ' ') & ', image ' & $image & '{said}."
     );
+    let text = format!("{asked}\\n\\nYes:\\n{yes}\\n\\nNo:\\n{NO}' & $states.context.Task.Token");
+    // The token stays in the mail: a channel has more readers.
+    let notice = Notice {
+        topic: "${Operations}",
+        subject: &format!("{app}, {environment}: approve?"),
+        text: &text,
+        chat: Some(&format!("{asked}'")),
+        steps: &[
+            &format!("vend aws approve {environment}"),
+            &format!("vend aws reject {environment}"),
+        ],
+    };
     json!({
         "Type": "Task",
         "Comment": "A mail with the token asks; whoever may answer with it is the account's to say.",
         "Resource": call("sns:publish.waitForTaskToken"),
-        "Arguments": {
-            "TopicArn": "${Operations}",
-            "Subject": format!("{app}, {environment}: approve?"),
-            "Message": message,
-        },
+        "Arguments": notice.arguments(),
         "Catch": catch("TellFailure"),
     })
 }

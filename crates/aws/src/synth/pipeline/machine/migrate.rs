@@ -8,7 +8,7 @@ use super::{
 };
 
 /// How long Systems Manager tries to reach the host.
-const REACH_S: i64 = 600;
+pub const REACH_S: i64 = 600;
 /// How much of what the script says about its failure is told.
 const SAID: usize = 400;
 

@@ -1,0 +1,87 @@
+//! The boundary, judged as IAM does.
+
+use crate::{
+    iam::{Keys, Request, Verdict, judge},
+    template,
+};
+
+#[test]
+fn what_the_boundary_denies_stays_denied() {
+    let boundary = &template("vend-production")
+        .resource("Boundary")
+        .unwrap()
+        .properties["PolicyDocument"];
+    let own = "arn:aws:iam::111111111111:policy/vend/vend-production-boundary";
+    let inside: &[(&str, &str)] = &[("iam:PermissionsBoundary", own)];
+    let other: &[(&str, &str)] = &[(
+        "iam:PermissionsBoundary",
+        "arn:aws:iam::aws:policy/AdministratorAccess",
+    )];
+    let role = "arn:aws:iam::111111111111:role/vend/host/x";
+    let foreign = "arn:aws:iam::111111111111:role/admin";
+    let any = "arn:aws:s3:::a";
+    let theirs = "arn:aws:iam::111111111111:policy/administrators";
+    let user = "arn:aws:iam::111111111111:user/x";
+    let (allowed, silent, denied) = (Verdict::Allowed, Verdict::Silent, Verdict::Denied);
+    let cases: [(&str, &str, Keys<'_>, Verdict); 36] = [
+        ("iam:CreateRole", role, inside, allowed),
+        ("iam:CreateRole", role, &[], denied),
+        ("iam:CreateRole", role, other, denied),
+        ("IAM:createrole", role, &[], denied),
+        ("iam:CreateUser", "arn:aws:iam::111111111111:user/x", &[], denied),
+        ("iam:PutRolePolicy", role, &[], denied),
+        ("iam:PutRolePolicy", foreign, other, denied),
+        ("iam:AttachRolePolicy", foreign, &[], denied),
+        ("iam:PutRolePermissionsBoundary", role, other, denied),
+        ("iam:DeleteRolePermissionsBoundary", role, inside, denied),
+        ("iam:PassRole", role, &[], allowed),
+        ("iam:PassRole", foreign, &[], denied),
+        ("iam:UpdateAssumeRolePolicy", foreign, &[], denied),
+        (
+            "iam:CreateAccessKey",
+            "arn:aws:iam::111111111111:user/x",
+            &[],
+            denied,
+        ),
+        ("iam:CreateSAMLProvider", "*", &[], denied),
+        ("iam:CreatePolicyVersion", own, &[], denied),
+        ("iam:SetDefaultPolicyVersion", own, &[], denied),
+        ("iam:DeletePolicy", own, &[], denied),
+        // Whoever may write another version of an administrator's policy, or lend a key of theirs, is one.
+        ("iam:CreatePolicy", theirs, &[], denied),
+        ("iam:CreatePolicyVersion", theirs, &[], denied),
+        ("iam:SetDefaultPolicyVersion", theirs, &[], denied),
+        ("iam:DeletePolicyVersion", theirs, &[], denied),
+        ("iam:DeletePolicy", theirs, &[], denied),
+        ("iam:DetachUserPolicy", user, &[], denied),
+        ("iam:DeleteUserPolicy", user, &[], denied),
+        ("iam:DeleteUser", user, &[], denied),
+        (
+            "iam:DetachGroupPolicy",
+            "arn:aws:iam::111111111111:group/x",
+            &[],
+            denied,
+        ),
+        ("iam:CreateServiceSpecificCredential", user, &[], denied),
+        ("iam:UpdateAccessKey", user, &[], denied),
+        ("iam:DeactivateMFADevice", user, &[], denied),
+        ("cloudtrail:StopLogging", "*", &[], denied),
+        ("kms:ScheduleKeyDeletion", "*", &[], denied),
+        ("s3:PutBucketPublicAccessBlock", any, &[], denied),
+        ("organizations:LeaveOrganization", "*", &[], denied),
+        ("s3:GetObject", any, &[], allowed),
+        ("budgets:ModifyBudget", "*", &[], silent),
+    ];
+    for (action, resource, keys, wanted) in cases {
+        let request = Request {
+            action,
+            resource,
+            keys,
+        };
+        assert_eq!(
+            judge(boundary, &request),
+            wanted,
+            "{action} on {resource} with {keys:?}"
+        );
+    }
+}

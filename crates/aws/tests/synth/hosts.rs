@@ -1,0 +1,128 @@
+//! What runs on hosts and in bakes by scripts of ours, run here by a shell.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+
+use aws::synth::{Config, Priorities, all};
+use model::spec;
+
+use crate::{keys::made, template, tools::directory};
+
+fn program(directory: &Path, name: &str, text: &str) {
+    let path = directory.join(name);
+    fs::write(&path, format!("#!/bin/bash\n{text}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn first_script() -> String {
+    let launch = template("vend-production-shop-production")
+        .resource("BlueLaunch")
+        .unwrap();
+    let text = &launch.properties["LaunchTemplateData"]["UserData"]["Fn::Base64"]["Fn::Sub"];
+    text.as_str().unwrap().replace("${!", "${")
+}
+
+/// What services say goes to the journal, and CloudWatch's agent reads files: without the one between them no line with ERROR
+/// would ever ring.
+#[test]
+fn what_services_say_is_where_the_agent_reads_it() {
+    let script = first_script();
+    let (_, own) = script
+        .split_once("/usr/local/sbin/vend-log <<'END_OF_SCRIPT'\n")
+        .unwrap();
+    let own = own.split("END_OF_SCRIPT").next().unwrap();
+    let file = own.lines().find_map(|line| line.strip_prefix("file=")).unwrap();
+    assert!(file.starts_with("/var/log/") && file.ends_with(".log"), "{file}");
+    assert!(script.contains("\"file_path\": \"/var/log/**.log\""));
+    assert!(script.contains("systemctl enable --now vend-log.service"));
+    let run = |name: &str, limit: &str| {
+        let root = directory(name);
+        let (bin, at) = (root.join("bin"), root.display().to_string());
+        fs::create_dir_all(&bin).unwrap();
+        // Three turns, each with what was said since the last one.
+        program(
+            &bin,
+            "sleep",
+            &format!("echo x >> {at}/turns; [ $(wc -l < {at}/turns) -le 3 ]"),
+        );
+        program(
+            &bin,
+            "journalctl",
+            &format!(
+                "[[ \"$*\" == *--cursor-file={at}/journal* && \"$*\" == *_TRANSPORT=stdout* ]] && echo \"ERROR $(wc -l < {at}/turns)\""
+            ),
+        );
+        let text = own
+            .replace("/var/log/vend", &at)
+            .replace("/var/lib/vend", &at)
+            .replace("64000000", limit);
+        let path = format!("{}:/usr/bin:/bin", bin.display());
+        Command::new("bash")
+            .args(["-c", &text])
+            .env("PATH", path)
+            .status()
+            .unwrap();
+        let read = |name: &str| fs::read_to_string(root.join(name)).unwrap_or_default();
+        (read("services.log"), read("services.log.1"))
+    };
+    let all = ("ERROR 1\nERROR 2\nERROR 3\n".to_owned(), String::new());
+    assert_eq!(run("vend-log", "64000000"), all);
+    // What is full makes room, and is not read twice: its name ends otherwise.
+    let turned = ("ERROR 3\n".to_owned(), "ERROR 1\nERROR 2\n".to_owned());
+    assert_eq!(run("vend-log-full", "10"), turned);
+}
+
+#[test]
+fn an_image_under_another_key_or_of_other_accounts_is_another_image() {
+    let spec = crate::matrix::matrix()
+        .iter()
+        .flat_map(|stack| stack.template.of("AWS::CodeBuild::Project"))
+        .map(|project| project.properties["Source"]["BuildSpec"].to_string())
+        .find(|text| text.contains("packer build"))
+        .unwrap();
+    let spec: String = serde_json::from_str(&spec).unwrap_or(spec);
+    let line = spec
+        .lines()
+        .find(|line| line.trim().starts_with("inputs=$("))
+        .unwrap();
+    let root = directory("digest");
+    fs::create_dir_all(root.join("vend")).unwrap();
+    for name in ["image.pkr.hcl", "host.sh", "agents.sh", "inputs.tar"] {
+        fs::write(root.join("vend").join(name), name).unwrap();
+    }
+    let digest = |key: &str, accounts: &str| {
+        let done = Command::new("bash")
+            .args(["-c", &format!("{line}\nprintf %s \"$inputs\"")])
+            .envs([("VEND_KEY", key), ("VEND_ACCOUNTS", accounts)])
+            .current_dir(&root)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(done.stdout).unwrap();
+        assert_eq!(text.len(), 64, "{text}");
+        text
+    };
+    let first = digest("arn:key/a", "[]");
+    assert_eq!(first, digest("arn:key/a", "[]"));
+    assert_ne!(first, digest("arn:key/b", "[]"));
+    assert_ne!(first, digest("arn:key/a", "[\"222222222222\"]"));
+}
+
+/// CodeDeploy's agent could not be installed there, and an image whose bake always fails is no image.
+#[test]
+fn a_base_without_a_ruby_for_codedeploys_agent_is_refused_with_the_reason() {
+    let why = made("image: { base: debian-13 }").unwrap_err();
+    for part in ["image.base", "Ruby 3.3", "CodeDeploy's agent", "base: debian-12"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    assert!(
+        made("image: { base: ubuntu-24.04 }")
+            .unwrap_err()
+            .contains("base: debian-12")
+    );
+    // Containers are of no base of ours.
+    let text = "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n\
+                [apps.shop.environments.live]\nruntime = 'fargate'\n";
+    let config: Config = toml::from_str(text).unwrap();
+    let yaml = "app: shop\nimage: { base: debian-13 }\nenvironments: { live: {} }\n";
+    let (app, _) = spec::App::parse(yaml, "vend.yaml", &|_| true).unwrap();
+    all(&config, &app, &mut Priorities::default()).unwrap();
+}
