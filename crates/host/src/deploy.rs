@@ -38,6 +38,9 @@ const LOG: u64 = 32 << 20;
 /// The most characters of one text that a host says.
 const TEXT: usize = 4096;
 
+/// The most processes that a failure names.
+const HOLDERS: usize = 3;
+
 /// All checks of a host together may take so long.
 const CHECKS: Duration = Duration::from_secs(1800);
 
@@ -250,9 +253,9 @@ pub(crate) fn believable(
         report.log = (report.status != EventStatus::Skipped).then(|| log.clone());
     }
     for failure in reports.iter_mut().filter_map(|report| report.failure.as_mut()) {
-        for text in [&mut failure.script, &mut failure.message, &mut failure.log] {
-            bound(text);
-        }
+        failure.holders.truncate(HOLDERS);
+        let texts = [&mut failure.script, &mut failure.message, &mut failure.log];
+        texts.into_iter().chain(&mut failure.holders).for_each(bound);
     }
     (same && coherent).then_some(reports)
 }
@@ -308,6 +311,7 @@ mod tests {
             script: String::new(),
             message: String::new(),
             log: log.to_owned(),
+            holders: Vec::new(),
         };
         EventReport {
             event,

@@ -282,6 +282,7 @@ fn unknown(message: String, log: &ScriptLog) -> ScriptFailure {
         script: String::new(),
         message,
         log: log.text(),
+        holders: Vec::new(),
     }
 }
 

@@ -223,6 +223,19 @@ pub struct ScriptFailure {
     pub message: String,
     /// The last whole lines of its output, at most 2,048 characters.
     pub log: String,
+    /// The processes that have its output open, each with its command: `pid 312 (sleep 1000)`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<String>,
+}
+
+impl ScriptFailure {
+    /// The message for people: with who is to blame, which the agent's own sentence does not say.
+    pub fn told(&self) -> String {
+        match self.holders.is_empty() {
+            true => self.message.clone(),
+            false => format!("{}, which {} left open", self.message, self.holders.join(", ")),
+        }
+    }
 }
 
 /// CodeDeploy's diagnostic codes, 1 to 7.
@@ -272,6 +285,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn people_are_told_who_has_an_output_open() {
+        let mut failure = ScriptFailure {
+            code: ScriptCode::OutputsLeftOpen,
+            script: "s.sh".into(),
+            message: "s.sh failed to close STDOUT".into(),
+            log: String::new(),
+            holders: Vec::new(),
+        };
+        assert_eq!(failure.told(), "s.sh failed to close STDOUT");
+        failure.holders = vec!["pid 3 (a)".into(), "pid 4 (b)".into()];
+        let told = "s.sh failed to close STDOUT, which pid 3 (a), pid 4 (b) left open";
+        assert_eq!(failure.told(), told);
+    }
+
+    #[test]
     fn only_what_takes_the_application_away_may_fail_and_only_when_asked_for() {
         use LifecycleEvent::{AfterBlockTraffic, ApplicationStop, BeforeBlockTraffic, Install};
         let report = |event, code| EventReport {
@@ -284,6 +312,7 @@ mod tests {
                 script: "stop.sh".into(),
                 message: "no".into(),
                 log: String::new(),
+                holders: Vec::new(),
             }),
             log: None,
         };

@@ -329,6 +329,7 @@ async fn a_deployment_has_one_row_for_each_host_and_event() {
             script: "start.sh".into(),
             message: "exit 1".into(),
             log: "no".into(),
+            holders: Vec::new(),
         }),
         log: failed.then(|| "deploy/t-1".parse().unwrap()),
     };

@@ -348,7 +348,7 @@ fn event_text(event: &EventReport, output: &Output) -> String {
         text.push_str(&format!(
             "    {}: {}\n",
             clean(&failure.script),
-            clean(&failure.message)
+            clean(&failure.told())
         ));
         for line in failure.log.lines() {
             text.push_str(&format!("    | {}\n", clean(line)));

@@ -243,7 +243,7 @@ pub fn fault(event: &EventReport, host: &HostId, log: &LogRef) -> Fault {
                 }
                 None => String::new(),
             };
-            format!("{} failed on host {host}: {}{said}", event.event, failure.message)
+            format!("{} failed on host {host}: {}{said}", event.event, failure.told())
         }
         None => format!("{} failed on host {host}", event.event),
     };
@@ -303,6 +303,7 @@ mod tests {
                     script: "scripts/validate.sh".into(),
                     message: "exit code 1".into(),
                     log,
+                    holders: Vec::new(),
                 }),
                 log: None,
             };

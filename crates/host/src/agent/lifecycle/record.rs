@@ -78,6 +78,7 @@ impl Record {
                 script: String::new(),
                 message: format!("The agent ended while {event} ran"),
                 log: String::new(),
+                holders: Vec::new(),
             }),
             log: None,
         });
