@@ -206,6 +206,7 @@ fn deployments() -> Router<Agent> {
         .route("/v1/deploy", post(deploy))
         .route("/v1/deployments/{deployment}/stop", post(stop_deployment))
         .route("/v1/tickets/{ticket}", get(knows))
+        .route("/v1/tickets/{ticket}/events", get(progress))
         .route("/v1/check", post(run_checks))
         .route("/v1/services", get(services))
 }
@@ -309,6 +310,13 @@ async fn stop_deployment(
 async fn knows(State(agent): State<Agent>, Path(ticket): Path<String>) -> Result<Json<bool>, Refusal> {
     let ticket = ticket.parse().map_err(|_| Fault::order("not a ticket"))?;
     Ok(Json(agent.deployments.knows(&ticket)))
+}
+
+async fn progress(State(agent): State<Agent>, Path(ticket): Path<String>) -> Result<Json<Reports>, Refusal> {
+    let ticket = ticket.parse().map_err(|_| Fault::order("not a ticket"))?;
+    Ok(Json(Reports {
+        events: agent.deployments.progress(&ticket),
+    }))
 }
 
 /// Answers when there is something to say, and else after a while.

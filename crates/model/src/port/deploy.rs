@@ -18,6 +18,14 @@ pub trait Deployer {
         order: &DeployOrder,
     ) -> impl Future<Output = Result<Deployed, Fault>> + Send;
 
+    /// How far the order of this ticket has come on the host: all of its events, those that wait and the one that runs, too.
+    /// Empty when it is not known there.
+    fn progress(
+        &self,
+        host: &HostId,
+        ticket: &Ticket,
+    ) -> impl Future<Output = Result<Vec<EventReport>, Fault>> + Send;
+
     /// Ends the script that a deployment runs on the host, if it does: the deployment fails there. One that has ended,
     /// or is not known, is left as it is.
     fn stop_deployment(
@@ -209,10 +217,36 @@ pub struct EventReport {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum EventStatus {
+    /// The host was told to do it, and has not come to it yet.
+    Pending,
+    InProgress,
     Succeeded,
     Failed,
     /// Nothing to do, or an event before it failed.
     Skipped,
+    /// The deployment ended, and the host never said how this did.
+    Unknown,
+}
+
+impl EventReport {
+    /// An event that nothing is to be said of yet but this.
+    pub fn only(event: LifecycleEvent, status: EventStatus, at: Timestamp) -> Self {
+        Self {
+            event,
+            status,
+            started_at: at,
+            duration_ms: 0,
+            failure: None,
+            log: None,
+        }
+    }
+}
+
+impl EventStatus {
+    /// Can a host that has done an order say this of an event?
+    pub fn is_outcome(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Skipped)
+    }
 }
 
 /// The agent's diagnostics of a failed event.

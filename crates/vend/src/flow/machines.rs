@@ -411,7 +411,9 @@ impl Rollout<'_> {
             .store
             .write(move |tx| tx.set_machine_release(&id, number, &own));
         written.await.map_err(stored)?;
-        let deployed = live.deploy(&ticket, &order, &self.bundle).await?;
+        let doing = live.deploy(&ticket, &order, &self.bundle);
+        let progress = || live.progress(&machine.id, &ticket);
+        let deployed = deploy::follow(self.world, &order, doing, progress).await?;
         let failure = order
             .failure(&deployed.events)
             .map(|event| deploy::fault(event, &machine.id, &deployed.log));
