@@ -363,7 +363,7 @@ mod tests {
         ] {
             let report = EventReport {
                 event: LifecycleEvent::ValidateService,
-                status: model::port::EventStatus::Failed,
+                status: EventStatus::Failed,
                 started_at: at(0),
                 duration_ms: 1,
                 failure: Some(model::port::ScriptFailure {
