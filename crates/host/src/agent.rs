@@ -21,6 +21,7 @@ mod files;
 mod layout;
 mod lifecycle;
 pub(crate) mod log;
+mod questions;
 pub mod reaper;
 pub mod run;
 mod server;
@@ -103,6 +104,7 @@ pub async fn run(layout: Layout, scope: Scope) -> Result<(), Error> {
     // What ended meanwhile is waited for once somebody asks after it.
     let reaping = tokio::spawn(reaper.clone().run());
     let listener = server::listen(&layout).map_err(Error::Begin)?;
+    let open = questions::listen(&layout).map_err(Error::Begin)?;
     let heard = if std::process::id() == 1 {
         hear(&layout, &services)
     } else {
@@ -110,12 +112,14 @@ pub async fn run(layout: Layout, scope: Scope) -> Result<(), Error> {
     };
     let agent = server::Agent::begin(layout, reaper, services.clone(), files);
     let serving = tokio::spawn(server::serve(listener, agent));
+    let answering = tokio::spawn(questions::serve(open, services.clone()));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     services.stop_all().await;
     serving.abort();
+    answering.abort();
     if let Some(heard) = heard {
         heard.abort();
     }

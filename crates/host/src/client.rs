@@ -22,9 +22,9 @@ use model::{
     AppName, DeploymentId, Digest, HostId, Place, TenantName, Ticket,
     port::{
         BakeOrder, Baked, Bakery, BaseOrder, BasesSeen, Blame, BuildOrder, Builder, Built, CheckOrder,
-        DatabaseOrder, DatabaseUp, Databases, Death, DeployOrder, Deployed, Deployer, Fault, HostOrder,
-        HostSeen, HostUp, Hosts, ImageAbout, ImageDiff, ImageExport, ImageTaken, ImageUsage, Keep, LogChunk,
-        LogRef, Logs, Network, Objects, Shelf, Swept, Upkeep, Verdict, Work,
+        DatabaseOrder, DatabaseUp, Databases, Death, DeployOrder, Deployed, Deployer, EventReport, Fault,
+        HostOrder, HostSeen, HostUp, Hosts, ImageAbout, ImageDiff, ImageExport, ImageTaken, ImageUsage, Keep,
+        LogChunk, LogRef, Logs, Network, Objects, Shelf, Swept, Upkeep, Verdict, Work,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -336,6 +336,11 @@ impl Work for Client {
 impl Deployer for Client {
     async fn deploy(&self, ticket: &Ticket, order: &DeployOrder) -> Result<Deployed, Fault> {
         self.ticketed("/v1/deployments/deploy", ticket, order, DEPLOYMENT)
+            .await
+    }
+
+    async fn progress(&self, host: &HostId, ticket: &Ticket) -> Result<Vec<EventReport>, Fault> {
+        self.ticketed("/v1/deployments/progress", ticket, host, QUICK)
             .await
     }
 

@@ -5,7 +5,7 @@
 //! remembers it too. What an agent answers is from inside a host, so it is bounded and never trusted further. It
 //! knows nothing of what lifecycle events do.
 
-use std::{io::Read as _, time::Duration};
+use std::{collections::BTreeSet, io::Read as _, time::Duration};
 
 use axum::body::{Body, Bytes};
 use jiff::Timestamp;
@@ -37,6 +37,9 @@ const LOG: u64 = 32 << 20;
 
 /// The most characters of one text that a host says.
 const TEXT: usize = 4096;
+
+/// The most processes that a failure names.
+const HOLDERS: usize = 3;
 
 /// All checks of a host together may take so long.
 const CHECKS: Duration = Duration::from_secs(1800);
@@ -142,6 +145,12 @@ impl Port for Deployer {
         self.tickets.once(ticket, Digest::of(json), work).await
     }
 
+    async fn progress(&self, host: &HostId, ticket: &Ticket) -> Result<Vec<EventReport>, Fault> {
+        let progress = self.hosts.agent(host).progress(ticket).await;
+        let reports = progress.map_err(|error| fault(host, error))?;
+        Ok(bearable(reports.events, &log_of(ticket)?))
+    }
+
     async fn stop_deployment(
         &self,
         host: &HostId,
@@ -188,17 +197,13 @@ struct Copy {
 impl Copy {
     /// From the beginning: what a dead node copied already is copied again.
     fn begin(deployer: &Deployer, host: &HostId, ticket: &Ticket) -> Result<Self, Fault> {
-        let name = |text: String| {
-            text.parse::<LogRef>()
-                .map_err(|_| Fault::order("the ticket names no log"))
-        };
-        let to = name(format!("deploy/{ticket}"))?;
+        let to = log_of(ticket)?;
         let failed = |error: logs::Error| Fault::platform(logs::chain(&error));
         deployer.logs.remove(&to).map_err(failed)?;
         let writer = deployer.logs.append(&to, Mask::default(), LOG).map_err(failed)?;
         Ok(Self {
             hosts: deployer.hosts.clone(),
-            from: name(format!("host/{host}/deploy-{ticket}"))?,
+            from: named(&format!("host/{host}/deploy-{ticket}"))?,
             to,
             offset: 0,
             writer: Some(writer),
@@ -232,10 +237,18 @@ impl Copy {
     }
 }
 
-/// The reports, if they are about the events that were ordered, with texts of a bearable length, and with the log of all of
-/// them.
+/// Where all is that the scripts of a ticket say.
+fn log_of(ticket: &Ticket) -> Result<LogRef, Fault> {
+    named(&format!("deploy/{ticket}"))
+}
+
+fn named(text: &str) -> Result<LogRef, Fault> {
+    text.parse().map_err(|_| Fault::order("the ticket names no log"))
+}
+
+/// The reports of an order that is done, if they are about the events that were ordered, bearable.
 pub(crate) fn believable(
-    mut reports: Vec<EventReport>,
+    reports: Vec<EventReport>,
     events: &[LifecycleEvent],
     log: &LogRef,
 ) -> Option<Vec<EventReport>> {
@@ -243,18 +256,26 @@ pub(crate) fn believable(
         .iter()
         .map(|report| report.event)
         .eq(events.iter().copied());
-    let coherent = reports
-        .iter()
-        .all(|report| (report.status == EventStatus::Failed) == report.failure.is_some());
+    let coherent = reports.iter().all(|report| {
+        report.status.is_outcome() && (report.status == EventStatus::Failed) == report.failure.is_some()
+    });
+    (same && coherent).then(|| bearable(reports, log))
+}
+
+/// Each event once, with texts of a bearable length, and where the log of all of them is.
+pub(crate) fn bearable(mut reports: Vec<EventReport>, log: &LogRef) -> Vec<EventReport> {
+    let mut seen = BTreeSet::new();
+    reports.retain(|report| seen.insert(report.event));
     for report in &mut reports {
-        report.log = (report.status != EventStatus::Skipped).then(|| log.clone());
+        let has_none = matches!(report.status, EventStatus::Skipped | EventStatus::Pending);
+        report.log = (!has_none).then(|| log.clone());
     }
     for failure in reports.iter_mut().filter_map(|report| report.failure.as_mut()) {
-        for text in [&mut failure.script, &mut failure.message, &mut failure.log] {
-            bound(text);
-        }
+        failure.holders.truncate(HOLDERS);
+        let texts = [&mut failure.script, &mut failure.message, &mut failure.log];
+        texts.into_iter().chain(&mut failure.holders).for_each(bound);
     }
-    (same && coherent).then_some(reports)
+    reports
 }
 
 /// Texts of a bearable length.
@@ -308,6 +329,7 @@ mod tests {
             script: String::new(),
             message: String::new(),
             log: log.to_owned(),
+            holders: Vec::new(),
         };
         EventReport {
             event,
@@ -335,6 +357,14 @@ mod tests {
         assert_eq!(believable(skipped, &events[..1], &log).unwrap()[0].log, None);
         assert_eq!(believable(good[..1].to_vec(), &events, &log), None);
         assert_eq!(believable(good.clone(), &events[..1], &log), None);
+        // What has not ended is no answer, and what is told twice or at length is not kept so.
+        let mut open = good.clone();
+        open[0].status = EventStatus::InProgress;
+        assert_eq!(believable(open.clone(), &events, &log), None);
+        open.extend(open.clone());
+        let told = bearable(open, &log);
+        assert_eq!(told.iter().map(|report| report.event).collect::<Vec<_>>(), events);
+        assert_eq!(told[1].failure.as_ref().unwrap().log.chars().count(), TEXT + 1);
         let mut silent = good;
         silent[1].failure = None;
         assert_eq!(believable(silent, &events, &log), None);

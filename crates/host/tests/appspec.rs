@@ -396,7 +396,7 @@ fn every_difference_is_a_case() {
 }
 
 /// One script under `AfterInstall`. Gives what it came to: the code, the message, and the report's lines.
-async fn one_script(root: &Path, keys: &str, script: &str) -> (u8, String, String) {
+async fn one_script(root: &Path, keys: &str, script: &str) -> (u8, String, String, Vec<String>) {
     let reaper = Reaper::new(Scope::Own);
     let reaping = tokio::spawn(reaper.clone().run());
     let current = Deployment {
@@ -425,14 +425,14 @@ async fn one_script(root: &Path, keys: &str, script: &str) -> (u8, String, Strin
         directory: None,
         unless: None,
     };
-    let mut log = ScriptLog::default();
+    let mut log = ScriptLog::streaming(&root.join("stream")).unwrap();
     let outcome = hooks
         .run(LifecycleEvent::AfterInstall, &current, &spec, &mut log)
         .await;
     reaping.abort();
     match outcome {
-        Ok(_) => (0, String::new(), log.text()),
-        Err(failure) => (failure.code as u8, failure.message, failure.log),
+        Ok(_) => (0, String::new(), log.text(), Vec::new()),
+        Err(failure) => (failure.code as u8, failure.message, failure.log, failure.holders),
     }
 }
 
@@ -449,21 +449,24 @@ fn lives(pid: &str) -> bool {
 async fn what_outlives_its_time_is_ended_and_named() {
     let scratch = tempfile::tempdir().unwrap();
     let pid = scratch.path().join("pid");
-    for (number, (script, code, told)) in [
+    for (number, (script, code, told, note)) in [
         (
             "sleep 1000 & echo $! >PID; echo said\nexit 0\n",
             6,
-            "s.sh failed to close STDOUT, which pid PID (sleep 1000) left open",
+            "s.sh failed to close STDOUT",
+            "s.sh left its STDOUT open to pid PID (sleep 1000)",
         ),
         (
             "sleep 1000 >/dev/null & echo $! >PID; echo said\nexit 0\n",
             6,
-            "s.sh failed to close STDERR, which pid PID (sleep 1000) left open",
+            "s.sh failed to close STDERR",
+            "s.sh left its STDERR open to pid PID (sleep 1000)",
         ),
         (
             "trap '' TERM; echo $$ >PID; echo said\nsleep 1000; sleep 1000\n",
             3,
             "s.sh failed to complete in 2 seconds",
+            "",
         ),
     ]
     .into_iter()
@@ -471,13 +474,17 @@ async fn what_outlives_its_time_is_ended_and_named() {
     {
         let script = format!("#!/bin/sh\n{}", script.replace("PID", pid.to_str().unwrap()));
         let root = scratch.path().join(number.to_string());
-        let (found, message, log) = one_script(&root, "", &script).await;
+        let (found, message, log, holders) = one_script(&root, "", &script).await;
         let pid = fs::read_to_string(&pid).unwrap();
-        let told = told.replace("PID", pid.trim());
         assert_eq!(
             (found, message.as_str()),
             (code, format!("Script at specified location: {told}").as_str())
         );
+        let named = format!("pid {} (sleep 1000)", pid.trim());
+        let expected = if code == 6 { vec![named] } else { Vec::new() };
+        assert_eq!(holders, expected);
+        let lines = fs::read_to_string(root.join("stream")).unwrap();
+        assert!(lines.contains(&note.replace("PID", pid.trim())), "{lines}");
         assert!(log.ends_with("[stdout]said\n"), "{log}");
         for _ in 0..500 {
             if !lives(&pid) {
@@ -497,10 +504,14 @@ const HIDDEN: &str = "the-hidden-word";
 async fn what_left_an_output_open_is_named_without_secrets() {
     let scratch = tempfile::tempdir().unwrap();
     let script = "#!/bin/sh\nsh -c 'sleep 1000; :' the-hidden-word &\n";
-    let (code, message, _) = one_script(scratch.path(), "", script).await;
+    let (code, message, _, holders) = one_script(scratch.path(), "", script).await;
     assert_eq!(code, 6, "{message}");
-    assert!(message.contains(" (sh -c sleep 1000; : *"), "{message}");
-    assert!(!message.contains(HIDDEN), "{message}");
+    let told = format!(
+        "{holders:?} {}",
+        fs::read_to_string(scratch.path().join("stream")).unwrap()
+    );
+    assert!(told.contains(" (sh -c sleep 1000; : *"), "{told}");
+    assert!(!told.contains(HIDDEN), "{told}");
 }
 
 /// Not executable, without an interpreter line, with nothing to read, in a process group of its own; `sudo` needs no
@@ -518,7 +529,7 @@ async fn a_script_finds_what_the_agent_gives_it() {
             return;
         }
         let scratch = tempfile::tempdir().unwrap();
-        let (code, message, log) = one_script(scratch.path(), keys, script).await;
+        let (code, message, log, _) = one_script(scratch.path(), keys, script).await;
         assert_eq!((code, message.as_str()), (0, ""), "{keys}");
         assert!(
             log.contains(&format!("[stdout]{user} AfterInstall dg\n")),

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "codedeploy/told.rs"]
+mod told;
 #[path = "codedeploy/world.rs"]
 mod world;
 
@@ -435,83 +437,6 @@ fn an_appspec_of_another_name_must_be_named() {
             assert_eq!(world.proof(), ["AfterInstall"]);
         }
         fs::rename(bundle.join(name), bundle.join("appspec.yml")).unwrap();
-    }
-}
-
-/// Codes 0 to 4 and 6, with the event and the lines that tell of them.
-#[test]
-fn diagnostics_have_the_agents_codes() {
-    let world = World::new();
-    let appspec =
-        "version: 0.0\nos: linux\nhooks:\n  BeforeInstall:\n    - location: s.sh\n      timeout: 1\n";
-    let bundle = world.bundle("bundle", appspec);
-    for (script, code, message) in [
-        ("#!/bin/sh\nexit 0\n", "", ""),
-        (
-            "",
-            "ScriptMissing",
-            "Script does not exist at specified location: ",
-        ),
-        (
-            "#!/bin/sh\necho out; sleep 100\n",
-            "ScriptTimedOut",
-            "failed to complete in 1 seconds",
-        ),
-        (
-            "#!/bin/sh\necho out; exit 9\n",
-            "ScriptFailed",
-            "failed with exit code 9",
-        ),
-        (
-            "#!/bin/sh\necho out; kill -9 $$\n",
-            "ScriptFailed",
-            "failed with exit code ",
-        ),
-        (
-            "#!/no/such/program\n",
-            "ScriptFailed",
-            "failed with error Errno::ENOENT with message No such file or directory",
-        ),
-        (
-            "#!/bin/sh\necho out; sleep 100 &\n",
-            "OutputsLeftOpen",
-            "failed to close STDOUT",
-        ),
-    ] {
-        match script {
-            "" => fs::remove_file(bundle.join("s.sh")).unwrap(),
-            script => fs::write(bundle.join("s.sh"), script).unwrap(),
-        }
-        let output = world.deploy(&bundle, "directory", &["--json"]);
-        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(report["ok"], code.is_empty(), "{report:#}");
-        let last = report["events"].as_array().unwrap().last().unwrap();
-        if code.is_empty() {
-            assert_eq!(
-                (&report["failure"], &last["status"]),
-                (&serde_json::Value::Null, &"skipped".into())
-            );
-            continue;
-        }
-        let failure = &report["failure"];
-        assert_eq!(
-            (&failure["code"], &failure["script"]),
-            (&code.into(), &"s.sh".into()),
-            "{report:#}"
-        );
-        let told = failure["message"].as_str().unwrap();
-        assert!(told.contains(message), "{told}");
-        assert_eq!(
-            (&last["event"], &last["status"]),
-            (&"BeforeInstall".into(), &"failed".into())
-        );
-        let log = failure["log"].as_str().unwrap();
-        assert_eq!(log.contains("Script - s.sh\n"), code != "ScriptMissing", "{log}");
-        assert_eq!(
-            log.contains("[stdout]out\n"),
-            script.contains("echo out"),
-            "{log}"
-        );
     }
 }
 

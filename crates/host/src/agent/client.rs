@@ -100,6 +100,11 @@ impl Client {
         self.get(&format!("/v1/tickets/{ticket}")).await
     }
 
+    /// All events of a ticket, as far as they have come; none when it is not known there.
+    pub async fn progress(&self, ticket: &Ticket) -> Result<Reports, Error> {
+        self.get(&format!("/v1/tickets/{ticket}/events")).await
+    }
+
     /// Runs lifecycle events, for as long as they take.
     pub async fn deploy(&self, deploy: &Deploy) -> Result<Reports, Error> {
         self.post("/v1/deploy", deploy, DEPLOYMENT).await

@@ -11,54 +11,77 @@ use super::{
 mod enable;
 mod show;
 
-/// Does one call.
+/// Does one call of root's.
 pub async fn control(services: &Services, order: &ControlOrder) -> ControlOutcome {
-    let mut outcome = ControlOutcome::default();
-    let out = &mut outcome;
-    let call = Call { services, order };
-    match order.verb.as_str() {
-        "daemon-reload" | "daemon-reexec" => services.reread().await,
-        "list-units" => call.list_units(out),
-        "list-unit-files" => call.list_files(out),
-        "list-timers" => call.list_timers(out),
-        "is-system-running" => call.is_running(out),
-        "get-default" => out.stdout.push_str("multi-user.target\n"),
-        "show-environment" | "set-environment" | "unset-environment" | "import-environment" => {
-            call.environment(out);
-        }
-        "default" | "isolate" | "poweroff" | "reboot" | "halt" | "kexec" | "rescue" | "emergency"
-        | "suspend" => {
-            let why = format!(
-                "systemctl {}: the platform decides that, not the host\n",
-                order.verb
-            );
-            fail(out, why);
-        }
-        "status" if order.units.is_empty() => call.list_units(out),
-        "reset-failed" if order.units.is_empty() => services.forgive_all().await,
-        "show" if order.units.is_empty() => {}
-        _ if order.units.is_empty() => fail(out, "Too few arguments.\n".to_owned()),
-        "is-active" | "is-failed" | "is-enabled" => call.any(out).await,
-        _ => {
-            let mut units = call.units(out);
-            if order.verb.ends_with("start") {
-                // As systemd orders them: a service finds what was opened for it.
-                units.sort_by_key(|unit| kind(unit) != Some("socket"));
-            }
-            for unit in units {
-                call.one(&unit, out).await;
-            }
-        }
-    }
-    outcome
+    let call = Call {
+        services,
+        order,
+        is_root: true,
+    };
+    call.run().await
+}
+
+/// Answers a question of anybody's: files that not everybody may read are not shown.
+pub async fn look(services: &Services, question: &ControlOrder) -> ControlOutcome {
+    let call = Call {
+        services,
+        order: question,
+        is_root: false,
+    };
+    call.run().await
 }
 
 struct Call<'a> {
     services: &'a Services,
     order: &'a ControlOrder,
+    is_root: bool,
 }
 
 impl Call<'_> {
+    async fn run(&self) -> ControlOutcome {
+        let mut outcome = ControlOutcome::default();
+        self.answer(&mut outcome).await;
+        outcome
+    }
+
+    async fn answer(&self, out: &mut ControlOutcome) {
+        let Self { services, order, .. } = self;
+        match order.verb.as_str() {
+            "daemon-reload" | "daemon-reexec" => services.reread().await,
+            "list-units" => self.list_units(out),
+            "list-unit-files" => self.list_files(out),
+            "list-timers" => self.list_timers(out),
+            "is-system-running" => self.is_running(out),
+            "get-default" => out.stdout.push_str("multi-user.target\n"),
+            "show-environment" | "set-environment" | "unset-environment" | "import-environment" => {
+                self.environment(out);
+            }
+            "default" | "isolate" | "poweroff" | "reboot" | "halt" | "kexec" | "rescue" | "emergency"
+            | "suspend" => {
+                let why = format!(
+                    "systemctl {}: the platform decides that, not the host\n",
+                    order.verb
+                );
+                fail(out, why);
+            }
+            "status" if order.units.is_empty() => self.list_units(out),
+            "reset-failed" if order.units.is_empty() => services.forgive_all().await,
+            "show" if order.units.is_empty() => {}
+            _ if order.units.is_empty() => fail(out, "Too few arguments.\n".to_owned()),
+            "is-active" | "is-failed" | "is-enabled" => self.any(out).await,
+            _ => {
+                let mut units = self.units(out);
+                if order.verb.ends_with("start") {
+                    // As systemd orders them: a service finds what was opened for it.
+                    units.sort_by_key(|unit| kind(unit) != Some("socket"));
+                }
+                for unit in units {
+                    self.one(&unit, out).await;
+                }
+            }
+        }
+    }
+
     /// One of them is enough.
     async fn any(&self, out: &mut ControlOutcome) {
         let mut best: Option<u8> = None;
@@ -79,9 +102,7 @@ impl Call<'_> {
                 units.extend(self.link(word, out));
                 continue;
             }
-            let pattern = word
-                .contains(['*', '?', '['])
-                .then(|| globset::Glob::new(word).ok());
+            let pattern = is_pattern(word).then(|| globset::Glob::new(word).ok());
             match pattern.flatten().map(|glob| glob.compile_matcher()) {
                 None => units.push(self.services.full(word)),
                 Some(matcher) => {
@@ -223,6 +244,11 @@ impl Call<'_> {
         let code = u8::from(state != ServiceState::Failed);
         say(out, self.order.quiet, code, state.word());
     }
+}
+
+/// Does a word stand for every unit that it matches?
+pub fn is_pattern(word: &str) -> bool {
+    word.contains(['*', '?', '['])
 }
 
 fn say(out: &mut ControlOutcome, quiet: bool, code: u8, word: &str) {

@@ -104,6 +104,11 @@ impl Layout {
         self.run.join("agent.sock")
     }
 
+    /// Where everybody in the host may ask how its services are. Beside what says that `systemctl` answers: `run` is root's.
+    pub fn questions(&self) -> PathBuf {
+        self.systemd.join("vend.sock")
+    }
+
     /// The logs that the node reads too.
     pub fn shared_logs(&self) -> PathBuf {
         self.run.join("logs")

@@ -141,6 +141,11 @@ impl Deployments {
             || Record::read(&self.inner.layout.tickets(), ticket).is_some()
     }
 
+    /// How far a ticket has come: see [`Record::progress`].
+    pub fn progress(&self, ticket: &Ticket) -> Vec<EventReport> {
+        Record::progress(&self.inner.layout.tickets(), ticket)
+    }
+
     fn join_or_begin(&self, deploy: Deploy) -> Result<watch::Receiver<Option<Outcome>>, Reports> {
         let key = deploy.ticket.as_str().to_owned();
         let mut running = self.lock();
@@ -228,14 +233,7 @@ impl Inner {
         log: &mut ScriptLog,
     ) -> EventReport {
         let started_at = now();
-        let mut report = EventReport {
-            event,
-            status: EventStatus::Skipped,
-            started_at,
-            duration_ms: 0,
-            failure: None,
-            log: None,
-        };
+        let mut report = EventReport::only(event, EventStatus::Skipped, started_at);
         // Nothing is done for a deployment that has failed.
         if failed {
             return report;
@@ -282,6 +280,7 @@ fn unknown(message: String, log: &ScriptLog) -> ScriptFailure {
         script: String::new(),
         message,
         log: log.text(),
+        holders: Vec::new(),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The agent's socket: HTTP/1.1 with JSON, for the node and for `systemctl` of the host's root. Whatever comes in, it
+//! The agent's socket: HTTP/1.1 with JSON, for the node and for `systemctl` of the host's root; what others may ask is
+//! [`super::questions`]. Whatever comes in, it
 //! goes on answering.
 
 use std::{
@@ -34,6 +35,7 @@ use tokio::{
     net::UnixListener,
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
+    time::timeout,
 };
 
 use super::{
@@ -108,9 +110,13 @@ impl Agent {
 
 /// A socket that only root can connect to.
 pub fn listen(layout: &Layout) -> io::Result<UnixListener> {
-    let path = layout.socket();
+    bind(&layout.socket(), 0o600)
+}
+
+/// A socket whose mode is this one, in the place of what was there.
+pub(super) fn bind(path: &std::path::Path, mode: u32) -> io::Result<UnixListener> {
     let fresh = path.with_extension("new");
-    for old in [&path, &fresh] {
+    for old in [path, &fresh] {
         match fs::remove_file(old) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -118,15 +124,20 @@ pub fn listen(layout: &Layout) -> io::Result<UnixListener> {
     }
     // It gets its mode before it gets its name.
     let listener = UnixListener::bind(&fresh)?;
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))?;
-    fs::rename(&fresh, &path)?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(mode))?;
+    fs::rename(&fresh, path)?;
     Ok(listener)
 }
 
 /// Answers for ever.
 pub async fn serve(listener: UnixListener, agent: Agent) {
-    let service = TowerToHyperService::new(router(agent));
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    accept(listener, router(agent), CONNECTIONS, None).await;
+}
+
+/// Answers so many connections at one time, each of which ends after `limit`.
+pub(super) async fn accept(listener: UnixListener, router: Router, most: usize, limit: Option<Duration>) {
+    let service = TowerToHyperService::new(router);
+    let room = Arc::new(Semaphore::new(most));
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -144,14 +155,17 @@ pub async fn serve(listener: UnixListener, agent: Agent) {
         let service = service.clone();
         connections.spawn(async move {
             let _place = place;
-            // What is no HTTP ends the connection and nothing else.
-            let _ = hyper::server::conn::http1::Builder::new()
+            let serving = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(Duration::from_secs(5))
                 .max_buf_size(64 << 10)
                 .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+                .serve_connection(TokioIo::new(stream), service);
+            // What is no HTTP, or too slow, ends the connection and nothing else.
+            match limit {
+                Some(limit) => drop(timeout(limit, serving).await),
+                None => drop(serving.await),
+            }
         });
     }
 }
@@ -192,6 +206,7 @@ fn deployments() -> Router<Agent> {
         .route("/v1/deploy", post(deploy))
         .route("/v1/deployments/{deployment}/stop", post(stop_deployment))
         .route("/v1/tickets/{ticket}", get(knows))
+        .route("/v1/tickets/{ticket}/events", get(progress))
         .route("/v1/check", post(run_checks))
         .route("/v1/services", get(services))
 }
@@ -297,10 +312,17 @@ async fn knows(State(agent): State<Agent>, Path(ticket): Path<String>) -> Result
     Ok(Json(agent.deployments.knows(&ticket)))
 }
 
+async fn progress(State(agent): State<Agent>, Path(ticket): Path<String>) -> Result<Json<Reports>, Refusal> {
+    let ticket = ticket.parse().map_err(|_| Fault::order("not a ticket"))?;
+    Ok(Json(Reports {
+        events: agent.deployments.progress(&ticket),
+    }))
+}
+
 /// Answers when there is something to say, and else after a while.
 async fn death(State(agent): State<Agent>, Path(since): Path<i64>) -> Result<Json<Option<Death>>, Refusal> {
     let since = Timestamp::from_millisecond(since).map_err(|_| Fault::order("not a time"))?;
-    let death = tokio::time::timeout(WATCH, agent.deployments.death(since)).await;
+    let death = timeout(WATCH, agent.deployments.death(since)).await;
     Ok(Json(death.ok()))
 }
 

@@ -1,5 +1,5 @@
 //! The programs `systemctl` and `service` of a host, and the old ones around them: our binary under their names. They ask
-//! the agent, as root only.
+//! the agent: root on the agent's own socket, all others where only questions are answered.
 
 use std::{
     ffi::OsStr,
@@ -9,6 +9,7 @@ use std::{
 };
 
 use camino::Utf8PathBuf;
+use rustix::process::geteuid;
 
 use super::{
     Client, Layout,
@@ -28,14 +29,14 @@ pub const NAMES: [&str; 7] = [
 
 /// Does what was asked for by that name.
 pub fn main(argv0: &str, arguments: &[String]) -> ExitCode {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("{}: only root may do this", base(argv0));
-        return ExitCode::from(4);
-    }
     let layout = Layout::host();
     match base(argv0) {
         "systemctl" => systemctl(arguments),
         "service" => service(&layout, arguments),
+        name if name != "runlevel" && !geteuid().is_root() => {
+            eprintln!("{name}: only root may do this");
+            ExitCode::from(4)
+        }
         name => machine(name, arguments),
     }
 }
@@ -136,7 +137,12 @@ fn order(verb: &str, unit: Option<&str>) -> ControlOrder {
 
 fn answer(order: &ControlOrder) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let socket = Utf8PathBuf::from_path_buf(Layout::host().socket()).unwrap_or_default();
+    let layout = Layout::host();
+    let socket = match geteuid().is_root() {
+        true => layout.socket(),
+        false => layout.questions(),
+    };
+    let socket = Utf8PathBuf::from_path_buf(socket).unwrap_or_default();
     let asked = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
         let ask = async { Client::new(socket).control(order).await };
         runtime.block_on(ask).map_err(|error| error.to_string())

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -42,6 +43,15 @@ impl Units {
             text.push_str(&bounded(&file));
         }
         Some((path, text))
+    }
+
+    /// May everybody in the host read all that the text of a unit is made of?
+    pub fn is_everybodys(&self, name: &str) -> bool {
+        let names = [Some(name.to_owned()), template(name)];
+        let file = names.into_iter().flatten().find_map(|name| self.file(&name));
+        file.into_iter()
+            .chain(self.drop_ins(name))
+            .all(|path| is_readable(&path))
     }
 
     fn file(&self, name: &str) -> Option<PathBuf> {
@@ -161,6 +171,13 @@ impl Units {
     pub fn local(&self) -> PathBuf {
         self.directories.first().cloned().unwrap_or_default()
     }
+}
+
+/// By the bits for others, of the file itself and of every directory on the way to it.
+fn is_readable(path: &Path) -> bool {
+    let has = |path: &Path, bit| fs::metadata(path).is_ok_and(|found| found.permissions().mode() & bit != 0);
+    path.canonicalize()
+        .is_ok_and(|real| has(&real, 0o004) && real.ancestors().skip(1).all(|above| has(above, 0o001)))
 }
 
 /// The kinds of units.

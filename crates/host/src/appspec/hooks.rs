@@ -204,7 +204,7 @@ impl Hooks<'_> {
             }
         };
         // Before they are ended.
-        let held = self.held(&end, pipes);
+        let holders = self.holders(&end, pipes);
         if end.exit.is_none() || end.open.is_some() {
             run::end(running.pid, &mut running.exit, end.exit.is_some()).await;
         }
@@ -215,7 +215,7 @@ impl Hooks<'_> {
             ),
             (Some(_), Some(open)) => (
                 ScriptCode::OutputsLeftOpen,
-                format!("{user} failed to close {open}{held}"),
+                format!("{user} failed to close {open}"),
             ),
             (Some(Exit::Code(0)), None) => return Ok(()),
             // The number of a process that a signal ended is empty, as in the agent.
@@ -225,27 +225,27 @@ impl Hooks<'_> {
             ),
             (Some(_), None) => (ScriptCode::ScriptFailed, format!("{user} failed with exit code ")),
         };
-        Err(failure(
-            log,
-            code,
-            location,
-            format!("Script at specified location: {location}{what}"),
-        ))
+        if let (Some(open), false) = (end.open, holders.is_empty()) {
+            let note = format!("{location} left its {open} open to {}", holders.join(", "));
+            log.note(&note, (self.clock)());
+        }
+        let message = format!("Script at specified location: {location}{what}");
+        Err(ScriptFailure {
+            holders,
+            ..failure(log, code, location, message)
+        })
     }
 
-    /// Which processes have the output that a script that ended left open.
-    fn held(&self, end: &End, [stdout, stderr]: [Option<holders::Pipe>; 2]) -> String {
+    /// Which processes have the output that a script that ended left open. The agent names none: its sentence stays as
+    /// it is, and they stand beside it.
+    fn holders(&self, end: &End, [stdout, stderr]: [Option<holders::Pipe>; 2]) -> Vec<String> {
         let pipe = match (&end.exit, end.open) {
             (Some(_), Some("STDOUT")) => stdout,
             (Some(_), Some(_)) => stderr,
             _ => None,
         };
         let mask = Mask::new(self.secrets.iter().map(String::as_str));
-        let names = pipe.map(|pipe| holders::of(&pipe, &mask)).unwrap_or_default();
-        match names.is_empty() {
-            true => String::new(),
-            false => format!(", which {} left open", names.join(", ")),
-        }
+        pipe.map(|pipe| holders::of(&pipe, &mask)).unwrap_or_default()
     }
 
     async fn broken(&self) -> ScriptFailure {
@@ -348,6 +348,7 @@ fn failure(log: &ScriptLog, code: ScriptCode, script: &str, message: String) -> 
         script: script.to_owned(),
         message,
         log: log.text(),
+        holders: Vec::new(),
     }
 }
 

@@ -66,6 +66,8 @@ pub struct Order {
     pub appspec: Option<Utf8PathBuf>,
     /// `deployment-root`
     pub root: PathBuf,
+    /// Where destinations begin that are not absolute.
+    pub directory: Utf8PathBuf,
     /// How many deployments of a group stay on the disk.
     pub keep: usize,
     pub deployment: String,
@@ -189,7 +191,7 @@ impl Local<'_> {
         let path = self
             .appspec_for_install(&archive)
             .unwrap_or_else(|| self.appspec());
-        let spec = super::read(current, &path)?;
+        let spec = self.placed(super::read(current, &path)?);
         self.known(&spec)?;
         let archive = Utf8Path::from_path(&archive).ok_or("a path that is not UTF-8")?;
         let group = self.order.group();
@@ -199,6 +201,19 @@ impl Local<'_> {
             .installed(current)
             .map_err(|error| format!("cannot keep the record: {error}"))?;
         Ok(remarks)
+    }
+
+    /// AWS's tool expands paths from where it is called; the agent of a host does from `/`.
+    fn placed(&self, mut spec: Appspec) -> Appspec {
+        let destinations = spec.files.iter_mut().map(|file| &mut file.destination);
+        let objects = spec
+            .permissions
+            .iter_mut()
+            .map(|permission| &mut permission.object);
+        for path in destinations.chain(objects) {
+            *path = self.order.directory.join(&*path).into_string();
+        }
+        spec
     }
 
     /// The agent refuses hooks that no event runs, and events that have no hook, when it knows all events.
@@ -330,6 +345,7 @@ mod tests {
             events: events.split_terminator(',').map(str::to_owned).collect(),
             appspec: None,
             root: "/root".into(),
+            directory: "/work".into(),
             keep: 5,
             deployment: deployment_id([0; 9]),
         }

@@ -13,7 +13,7 @@ use hyper::client::conn::http2;
 use jiff::Timestamp;
 use model::{
     DeploymentId, HostId, Ticket,
-    port::{DeployOrder, Deployed, Fault, LifecycleEvent, LogChunk, LogRef, Verdict},
+    port::{DeployOrder, Deployed, EventReport, Fault, LifecycleEvent, LogChunk, LogRef, Verdict},
     spec::Checks,
 };
 use tokio_util::{io::ReaderStream, sync::CancellationToken};
@@ -201,13 +201,18 @@ impl Machines {
                 "the agent of {machine} reported other events than ordered"
             ))
         };
-        let log: LogRef = format!("machine/{machine}/deploy-{ticket}")
-            .parse()
-            .expect("an id and a ticket make the name of a log");
+        let log = log_of(machine, ticket);
         Ok(Deployed {
             events: deploy::believable(reports.events, &order.events, &log).ok_or_else(strange)?,
             log,
         })
+    }
+
+    /// How far the order of a ticket has come there, as on a host.
+    pub async fn progress(&self, machine: &HostId, ticket: &Ticket) -> Result<Vec<EventReport>, Fault> {
+        let progress = self.agent(machine)?.progress(ticket).await;
+        let reports = progress.map_err(|error| deploy::fault(machine, error))?;
+        Ok(deploy::bearable(reports.events, &log_of(machine, ticket)))
     }
 
     /// Ends the script that a deployment runs there, if it does.
@@ -250,6 +255,13 @@ impl Machines {
     fn lock(&self) -> MutexGuard<'_, HashMap<HostId, Live>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where all is that the scripts of a ticket say.
+fn log_of(machine: &HostId, ticket: &Ticket) -> LogRef {
+    format!("machine/{machine}/deploy-{ticket}")
+        .parse()
+        .expect("an id and a ticket make the name of a log")
 }
 
 #[cfg(test)]

@@ -89,6 +89,7 @@ pub fn router() -> Router<Node> {
         .route("/v1/images/bake", post(bake))
         .route("/v1/images/find", post(find))
         .route("/v1/deployments/deploy", post(deploy))
+        .route("/v1/deployments/progress", post(progress))
         .route("/v1/deployments/stop", post(end))
         .route("/v1/deployments/watch", post(watch))
         .route("/v1/deployments/check", post(check))
@@ -175,6 +176,10 @@ async fn find(State(node): State<Node>, Order(order): Order<BakeOrder>) -> Respo
 
 async fn deploy(State(node): State<Node>, Order(call): Order<Ticketed<DeployOrder>>) -> Response {
     answer(node.deployer.deploy(&call.ticket, &call.order).await)
+}
+
+async fn progress(State(node): State<Node>, Order(call): Order<Ticketed<HostId>>) -> Response {
+    answer(node.deployer.progress(&call.order, &call.ticket).await)
 }
 
 async fn end(State(node): State<Node>, Order(which): Order<Ending>) -> Response {

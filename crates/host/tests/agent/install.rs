@@ -1,9 +1,9 @@
-//! Install and hooks where it takes a host of one's own: with SELinux's and ACLs' programs, and what cannot be made
-//! executable.
+//! Install and hooks where it takes a host of one's own: with SELinux's and ACLs' programs, what cannot be made
+//! executable, and how far they have come.
 
 use model::{
     Ticket,
-    port::{Deployed, LifecycleEvent, ScriptCode},
+    port::{Deployed, EventStatus, LifecycleEvent, ScriptCode},
 };
 
 use super::world::World;
@@ -212,4 +212,50 @@ async fn a_directory_in_the_place_of_a_file_is_refused() {
         "{failure:?}"
     );
     assert_eq!(world.sh("ls /srv/shop/page").await.stdout, "kept\n");
+}
+
+/// People look at deployments that run.
+#[tokio::test]
+async fn how_far_a_deployment_has_come_is_told_while_it_runs() {
+    use EventStatus::{InProgress, Pending, Skipped, Succeeded};
+    let world = world!();
+    world.configure(&[]).await;
+    let ticket = Ticket::from_bits(1);
+    let appspec =
+        "version: 0.0\nos: linux\nhooks:\n  AfterInstall:\n    - location: wait.sh\n      timeout: 60\n";
+    let wait = "#!/bin/sh\ntouch /dev/shm/begun\nwhile ! test -e /dev/shm/go; do sleep 0.02; done\n";
+    let files = [("appspec.yml", appspec), ("wait.sh", wait)];
+    let events = [
+        LifecycleEvent::ApplicationStop,
+        LifecycleEvent::DownloadBundle,
+        LifecycleEvent::Install,
+        LifecycleEvent::AfterInstall,
+        LifecycleEvent::ApplicationStart,
+        LifecycleEvent::ValidateService,
+    ];
+    let told = async || -> Vec<EventStatus> {
+        let progress = world.agent.progress(&ticket).await.unwrap();
+        assert!(progress.events.iter().map(|report| report.event).eq(events) || progress.events.is_empty());
+        progress.events.iter().map(|report| report.status).collect()
+    };
+    assert_eq!(told().await, []);
+    let deploying = world.deploy(&ticket, 1, &files, Some("appspec.yml"), &events);
+    let looking = async {
+        let begun = async || world.sh("test -e /dev/shm/begun").await.code == Some(0);
+        assert!(world.until_async(begun).await);
+        let half = told().await;
+        world.sh("touch /dev/shm/go").await;
+        half
+    };
+    let (deployed, half) = tokio::join!(deploying, looking);
+    assert_eq!(
+        half,
+        [Skipped, Succeeded, Succeeded, InProgress, Pending, Pending]
+    );
+    let statuses: Vec<EventStatus> = deployed.events.iter().map(|report| report.status).collect();
+    assert_eq!(
+        statuses,
+        [Skipped, Succeeded, Succeeded, Succeeded, Skipped, Skipped]
+    );
+    assert_eq!(told().await, statuses);
 }

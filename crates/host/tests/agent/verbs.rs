@@ -1,5 +1,14 @@
 //! What `systemctl` and `service` answer, with the words and the exit codes that scripts look at.
 
+use std::{
+    collections::BTreeMap,
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
+
+use host::agent::api::RunOrder;
+
 use super::world::World;
 
 /// Scripts with what they print and how they end, one after the other in one host.
@@ -34,6 +43,180 @@ macro_rules! host {
 }
 
 const SLEEPS: &str = "[Service]\nExecStart=/bin/sleep 99\n[Install]\nWantedBy=multi-user.target\n";
+
+/// Who is not root gets answers, and nothing done; what not everybody may read is not shown.
+#[tokio::test]
+async fn everybody_may_ask_and_only_root_may_order() {
+    let world = host!(
+        ("/etc/systemd/system/up.service", SLEEPS),
+        ("/etc/systemd/system/own.service", SLEEPS),
+        (
+            "/etc/systemd/system/own.service.d/key.conf",
+            "[Service]\nEnvironment=KEY=t0p-s3cret\n"
+        )
+    );
+    world
+        .sh("chmod 600 /etc/systemd/system/own.service.d/key.conf; systemctl start up; systemctl set-environment TOKEN=hush")
+        .await;
+    let many = "up ".repeat(65);
+    let patterns = "'*' ".repeat(5);
+    for (call, code, stdout, stderr) in [
+        ("systemctl is-active up own", 0, "active\ninactive\n", ""),
+        ("systemctl is-active own", 3, "inactive\n", ""),
+        ("systemctl is-failed own", 1, "inactive\n", ""),
+        ("systemctl is-enabled own", 1, "disabled\n", ""),
+        ("systemctl is-system-running", 0, "running\n", ""),
+        (
+            "systemctl show -p ActiveState,SubState up",
+            0,
+            "ActiveState=active\nSubState=running\n",
+            "",
+        ),
+        ("systemctl status up | sed -n 1p", 0, "● up.service - up\n", ""),
+        ("service own status >/dev/null", 3, "", ""),
+        ("systemctl list-units 'u*' | cut -d' ' -f1", 0, "up.service\n", ""),
+        ("systemctl cat up | sed -n 2p", 0, "[Service]\n", ""),
+        ("runlevel", 0, "N 2\n", ""),
+        (
+            "systemctl cat own",
+            1,
+            "",
+            "Failed to open /etc/systemd/system/own.service: Permission denied\n",
+        ),
+        (
+            "systemctl stop up",
+            4,
+            "",
+            "Failed to stop up.service: Access denied\nSee system logs and 'systemctl status up.service' for details.\n",
+        ),
+        (
+            "service own start",
+            4,
+            "",
+            "Failed to start own.service: Access denied\nSee system logs and 'systemctl status own.service' for details.\n",
+        ),
+        ("systemctl enable own", 1, "", "Failed to enable: Access denied\n"),
+        (
+            "systemctl mask --now up",
+            1,
+            "",
+            "Failed to mask: Access denied\n",
+        ),
+        ("systemctl kill up", 1, "", "Failed to kill: Access denied\n"),
+        (
+            "systemctl daemon-reload",
+            1,
+            "",
+            "Failed to daemon-reload: Access denied\n",
+        ),
+        (
+            "systemctl show-environment",
+            1,
+            "",
+            "Failed to show-environment: Access denied\n",
+        ),
+        (
+            "systemctl set-environment A=b",
+            1,
+            "",
+            "Failed to set-environment: Access denied\n",
+        ),
+        (
+            &format!("systemctl is-active {many}"),
+            1,
+            "",
+            "Argument list too long\n",
+        ),
+        (
+            &format!("systemctl show {patterns}"),
+            1,
+            "",
+            "Argument list too long\n",
+        ),
+        ("telinit q", 4, "", "telinit: only root may do this\n"),
+    ] {
+        let order = RunOrder {
+            command: ["sh", "-c", call].map(str::to_owned).to_vec(),
+            user: Some("nobody".to_owned()),
+            directory: None,
+            environment: BTreeMap::new(),
+            stdin: None,
+            timeout_ms: 20_000,
+        };
+        let outcome = world.agent.run(&order).await.unwrap();
+        assert_eq!(
+            (outcome.code, outcome.stdout.as_str(), outcome.stderr.as_str()),
+            (Some(code), stdout, stderr),
+            "{call}"
+        );
+    }
+    answers(
+        &world,
+        &[
+            ("systemctl is-active up", 0, "active\n"),
+            ("systemctl is-enabled own", 1, "disabled\n"),
+            ("systemctl show-environment | grep -c TOKEN=hush", 0, "1\n"),
+            ("systemctl cat own | grep -c KEY", 0, "1\n"),
+        ],
+    )
+    .await;
+}
+
+/// Whoever connects and says nothing, or too much, or something else, is in nobody's way for long, and root's least.
+#[tokio::test]
+async fn nothing_that_is_said_where_everybody_may_ask_stops_the_agent() {
+    let world = host!(("/etc/systemd/system/up.service", SLEEPS));
+    let socket = format!("/proc/{}/root/run/systemd/vend.sock", world.pid());
+    let send = |text: &[u8]| {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        // What is refused may be closed before all of it is written.
+        let _ = stream.write_all(text);
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer.lines().next().unwrap_or_default().to_owned()
+    };
+    let post = |path: &str, length: usize, body: &str| {
+        send(
+            format!(
+                "POST {path} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+            )
+            .as_bytes(),
+        )
+    };
+    let large = "x".repeat(1 << 20);
+    assert_eq!(
+        post("/v1/control", large.len(), &large),
+        "HTTP/1.1 413 Payload Too Large"
+    );
+    for path in [
+        "/v1/run",
+        "/v1/configure",
+        "/v1/services/up/start",
+        "/v1/daemon",
+        "/v1/deploy",
+    ] {
+        assert_eq!(post(path, 2, "{}"), "HTTP/1.1 404 Not Found", "{path}");
+    }
+    send(b"\0\xff\xfe");
+    // All places are taken by those that say nothing more.
+    let idle: Vec<UnixStream> = (0..40)
+        .map(|_| {
+            let mut stream = UnixStream::connect(&socket).unwrap();
+            let head = "POST /v1/control HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{";
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    answers(
+        &world,
+        &[("systemctl start up; systemctl is-active up", 0, "active\n")],
+    )
+    .await;
+    drop(idle);
+    let asked = "su nobody -s /bin/sh -c 'systemctl is-active up'";
+    answers(&world, &[(asked, 0, "active\n")]).await;
+}
 
 /// Of several units one is enough, and a question is not an order: it is answered in the order in which it was asked.
 #[tokio::test]

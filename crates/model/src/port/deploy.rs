@@ -18,6 +18,14 @@ pub trait Deployer {
         order: &DeployOrder,
     ) -> impl Future<Output = Result<Deployed, Fault>> + Send;
 
+    /// How far the order of this ticket has come on the host: all of its events, those that wait and the one that runs, too.
+    /// Empty when it is not known there.
+    fn progress(
+        &self,
+        host: &HostId,
+        ticket: &Ticket,
+    ) -> impl Future<Output = Result<Vec<EventReport>, Fault>> + Send;
+
     /// Ends the script that a deployment runs on the host, if it does: the deployment fails there. One that has ended,
     /// or is not known, is left as it is.
     fn stop_deployment(
@@ -209,10 +217,36 @@ pub struct EventReport {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum EventStatus {
+    /// The host was told to do it, and has not come to it yet.
+    Pending,
+    InProgress,
     Succeeded,
     Failed,
     /// Nothing to do, or an event before it failed.
     Skipped,
+    /// The deployment ended, and the host never said how this did.
+    Unknown,
+}
+
+impl EventReport {
+    /// An event that nothing is to be said of yet but this.
+    pub fn only(event: LifecycleEvent, status: EventStatus, at: Timestamp) -> Self {
+        Self {
+            event,
+            status,
+            started_at: at,
+            duration_ms: 0,
+            failure: None,
+            log: None,
+        }
+    }
+}
+
+impl EventStatus {
+    /// Can a host that has done an order say this of an event?
+    pub fn is_outcome(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Skipped)
+    }
 }
 
 /// The agent's diagnostics of a failed event.
@@ -223,6 +257,19 @@ pub struct ScriptFailure {
     pub message: String,
     /// The last whole lines of its output, at most 2,048 characters.
     pub log: String,
+    /// The processes that have its output open, each with its command: `pid 312 (sleep 1000)`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<String>,
+}
+
+impl ScriptFailure {
+    /// The message for people: with who is to blame, which the agent's own sentence does not say.
+    pub fn told(&self) -> String {
+        match self.holders.is_empty() {
+            true => self.message.clone(),
+            false => format!("{}, which {} left open", self.message, self.holders.join(", ")),
+        }
+    }
 }
 
 /// CodeDeploy's diagnostic codes, 1 to 7.
@@ -272,6 +319,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn people_are_told_who_has_an_output_open() {
+        let mut failure = ScriptFailure {
+            code: ScriptCode::OutputsLeftOpen,
+            script: "s.sh".into(),
+            message: "s.sh failed to close STDOUT".into(),
+            log: String::new(),
+            holders: Vec::new(),
+        };
+        assert_eq!(failure.told(), "s.sh failed to close STDOUT");
+        failure.holders = vec!["pid 3 (a)".into(), "pid 4 (b)".into()];
+        let told = "s.sh failed to close STDOUT, which pid 3 (a), pid 4 (b) left open";
+        assert_eq!(failure.told(), told);
+    }
+
+    #[test]
     fn only_what_takes_the_application_away_may_fail_and_only_when_asked_for() {
         use LifecycleEvent::{AfterBlockTraffic, ApplicationStop, BeforeBlockTraffic, Install};
         let report = |event, code| EventReport {
@@ -284,6 +346,7 @@ mod tests {
                 script: "stop.sh".into(),
                 message: "no".into(),
                 log: String::new(),
+                holders: Vec::new(),
             }),
             log: None,
         };

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::Place;
 use crate::{
-    Digest, ExecutionId, HostId, Secret, TenantName,
+    DeploymentId, Digest, ExecutionId, HostId, Secret, TenantName,
     port::{HostRole, HostState, LogTime, PhaseReport},
     route::TargetState,
     secret,
@@ -263,6 +263,10 @@ pub struct LogEntry {
     pub kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
+    /// Of which deployment it is, of those of kind `deploy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub deployment: Option<DeploymentId>,
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
 }

@@ -125,15 +125,19 @@ impl Db<'_> {
         )
     }
 
-    /// Where all is that scripts of an execution's deployments said, with when that began, in this order.
-    pub fn deployment_logs(&self, execution: &ExecutionId) -> Result<Vec<(LogRef, Timestamp)>, Error> {
+    /// Where all is that scripts of an execution's deployments said, with when that began, in this order, and of which
+    /// deployment it is.
+    pub fn deployment_logs(
+        &self,
+        execution: &ExecutionId,
+    ) -> Result<Vec<(LogRef, Timestamp, DeploymentId)>, Error> {
         self.all(
-            "SELECT e.report ->> '$.log' AS log, min(e.report ->> '$.started_at') AS at
+            "SELECT e.report ->> '$.log' AS log, min(e.report ->> '$.started_at') AS at, d.id AS deployment
              FROM deployments d JOIN deployment_events e ON e.deployment = d.id
              WHERE d.execution = ?1 AND e.report ->> '$.log' IS NOT NULL
              GROUP BY log ORDER BY at, log",
             [execution.as_str()],
-            |row| Ok((row.parsed("log")?, row.parsed("at")?)),
+            |row| Ok((row.parsed("log")?, row.parsed("at")?, row.parsed("deployment")?)),
         )
     }
 
@@ -318,6 +322,12 @@ impl Tx<'_> {
             "UPDATE deployments SET state = ?2, code = ?3, reason = ?4, ended_at = ?5, paused_by = NULL,
                  paused_at = NULL WHERE id = ?1",
             params![id.as_str(), Word(state), code, reason, At(by.at)],
+        )?;
+        // What a host was told to do and never answered for.
+        self.run(
+            "UPDATE deployment_events SET report = json_set(report, '$.status', 'Unknown')
+             WHERE deployment = ?1 AND report ->> '$.status' IN ('Pending', 'InProgress')",
+            [id.as_str()],
         )?;
         let action = match state {
             DeploymentState::Succeeded => "deployment.succeed",

@@ -329,6 +329,7 @@ async fn a_deployment_has_one_row_for_each_host_and_event() {
             script: "start.sh".into(),
             message: "exit 1".into(),
             log: "no".into(),
+            holders: Vec::new(),
         }),
         log: failed.then(|| "deploy/t-1".parse().unwrap()),
     };
@@ -356,7 +357,7 @@ async fn a_deployment_has_one_row_for_each_host_and_event() {
             let events = tx.deployment_events(&id)?;
             assert_eq!(events.len(), 2);
             assert_eq!(events[1].1, reports[0], "in the order of the lifecycle");
-            let logs = [("deploy/t-1".parse().unwrap(), at(1))];
+            let logs = [("deploy/t-1".parse().unwrap(), at(1), id.clone())];
             assert_eq!(tx.deployment_logs(&ExecutionId::from_bits(5))?, logs);
             assert_eq!(tx.deployment_logs(&ExecutionId::from_bits(6))?, []);
             let verdict = Verdict {
@@ -387,12 +388,29 @@ async fn a_deployment_has_one_row_for_each_host_and_event() {
             );
             let reason = Some("start.sh failed");
             let code = Some("HEALTH_CONSTRAINTS");
+            let other = HostId::from_bits(8);
+            let running = EventReport::only(LifecycleEvent::Install, EventStatus::InProgress, at(2));
+            let waiting = EventReport::only(LifecycleEvent::AfterInstall, EventStatus::Pending, at(2));
+            tx.record_events(&id, &other, &[running, waiting])?;
             tx.finish_deployment(&id, DeploymentState::Failed, code, reason, &by(4))?;
             tx.finish_deployment(&id, DeploymentState::Succeeded, None, None, &by(5))?;
             tx.set_deployment_state(&id, DeploymentState::InProgress)?;
             let ended = &tx.deployments(&dev, 10)?[0];
             assert_eq!(ended.state, DeploymentState::Failed, "the first answer stays");
             assert_eq!(ended.code.as_deref(), code);
+            let events = tx.deployment_events(&id)?;
+            assert_eq!(
+                events[..2]
+                    .iter()
+                    .map(|(_, report)| report.clone())
+                    .collect::<Vec<_>>(),
+                [
+                    report(LifecycleEvent::BeforeInstall, false),
+                    report(LifecycleEvent::ApplicationStart, true)
+                ]
+            );
+            let unheard = |(_, report): &(_, EventReport)| report.status == EventStatus::Unknown;
+            assert!(events.len() == 4 && events[2..].iter().all(unheard), "{events:?}");
             assert_eq!(tx.open_deployment(&dev, &ExecutionId::from_bits(5))?, None);
             let refused = tx.pause_deployment(&id, true, &by(6)).unwrap_err();
             assert!(refused.to_string().contains("it is Failed"), "{refused}");

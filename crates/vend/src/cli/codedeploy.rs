@@ -9,7 +9,7 @@ use std::{
 };
 
 use camino::Utf8PathBuf;
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use host::{
     agent::reaper::{Reaper, Scope},
     appspec::{
@@ -40,6 +40,7 @@ const CONFIGURATION: &str = "/etc/codedeploy-agent/conf/codedeployagent.yml";
 const LARGEST: u64 = 1 << 20;
 
 #[derive(Debug, Args)]
+#[command(version, disable_version_flag = true)]
 pub struct Codedeploy {
     /// The bundle: a directory, or a file of the format that --type names.
     #[arg(short = 'l', long, value_name = "PATH", default_value = ".")]
@@ -80,6 +81,9 @@ pub struct Codedeploy {
     /// The appspec's name in the bundle.
     #[arg(short = 'A', long, value_name = "PATH")]
     appspec_filename: Option<Utf8PathBuf>,
+    /// Print the version of this program.
+    #[arg(short = 'v', long, action = ArgAction::Version)]
+    version: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -285,6 +289,7 @@ fn unknown(message: String) -> ScriptFailure {
         script: String::new(),
         message,
         log: String::new(),
+        holders: Vec::new(),
     }
 }
 
@@ -315,7 +320,7 @@ fn tell(report: &Report) {
         None => crate::output::aloud(format_args!("AppSpec file valid. Local deployment successful")),
         Some(failure) => {
             let event = report.events.last().map_or("", |event| event.event.as_str());
-            crate::output::aloud(format_args!("ERROR: {event}: {}", clean(&failure.message)));
+            crate::output::aloud(format_args!("ERROR: {event}: {}", clean(&failure.told())));
         }
     }
     if let Some(next) = &report.next {
@@ -372,6 +377,9 @@ fn order(codedeploy: &Codedeploy) -> Result<Order, String> {
         events: codedeploy.events.clone(),
         appspec: codedeploy.appspec_filename.clone(),
         root,
+        directory: absolute(Path::new("."))?
+            .try_into()
+            .map_err(|_| "the working directory is not UTF-8")?,
         keep: configuration.max_revisions.unwrap_or(REVISIONS),
         deployment: local::deployment_id(random),
     })

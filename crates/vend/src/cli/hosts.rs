@@ -335,9 +335,13 @@ fn event_text(event: &EventReport, output: &Output) -> String {
     let tone = match event.status {
         EventStatus::Succeeded => Tone::Good,
         EventStatus::Failed => Tone::Bad,
-        EventStatus::Skipped => Tone::Faint,
+        EventStatus::InProgress => Tone::Strong,
+        EventStatus::Skipped | EventStatus::Pending | EventStatus::Unknown => Tone::Faint,
     };
-    let took = milliseconds(event.duration_ms);
+    let took = match event.status.is_outcome() {
+        true => milliseconds(event.duration_ms),
+        false => String::new(),
+    };
     let line = format!(
         "  {:<20} {:<10} {took}",
         event.event.to_string(),
@@ -348,7 +352,7 @@ fn event_text(event: &EventReport, output: &Output) -> String {
         text.push_str(&format!(
             "    {}: {}\n",
             clean(&failure.script),
-            clean(&failure.message)
+            clean(&failure.told())
         ));
         for line in failure.log.lines() {
             text.push_str(&format!("    | {}\n", clean(line)));

@@ -81,6 +81,12 @@ pub async fn run(command: &Logs, global: &Global) -> Result<(), Failure> {
     let Some(newest) = page.items.iter().filter(wanted).max_by_key(|entry| entry.at) else {
         return Err(nothing(&target, &command.target, &kind, &client).await);
     };
+    if let (Some(deployment), false) = (&newest.deployment, output.json) {
+        eprintln!(
+            "{}",
+            output.tone(Tone::Strong, &format!("deployment {deployment}"))
+        );
+    }
     for log in beside(newest, &page.items) {
         if !output.json {
             eprintln!("{}", output.tone(Tone::Strong, log));
@@ -320,6 +326,7 @@ mod tests {
             log: log.into(),
             kind: kind.into(),
             place: None,
+            deployment: None,
             at: jiff::Timestamp::from_second(second).unwrap(),
         };
         let there = [
@@ -358,6 +365,7 @@ mod tests {
             log: log.into(),
             kind: "build".into(),
             place: None,
+            deployment: None,
             at: jiff::Timestamp::from_second(second).unwrap(),
         };
         let there = [

@@ -1,13 +1,13 @@
 //! The revision onto the hosts: CodeDeploy's lifecycle up to the point where traffic may come.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use model::{
     DeploymentId, HostId, Place,
     port::{
-        Blame, DeployOrder, Deployed, Deployer as _, EventReport, Fault, HostRole, HostSeen,
+        Blame, DeployOrder, Deployed, Deployer as _, EventReport, EventStatus, Fault, HostRole, HostSeen,
         HostState as Seen, Hosts as _, LifecycleEvent, LogRef,
     },
     release::Release,
@@ -134,7 +134,9 @@ async fn one(
         LifecycleEvent::BEFORE_TRAFFIC.to_vec(),
     );
     let ticket = attempt.steady.part(host.as_str());
-    let deployed = match world.node.deploy(&ticket, &order).await {
+    let doing = world.node.deploy(&ticket, &order);
+    let progress = || world.node.progress(&host, &ticket);
+    let deployed = match follow(world, &order, doing, progress).await {
         Err(fault) if is_lost(world, &host, &fault).await => {
             let lost = lost(&host);
             let (reason, by) = (lost.message.clone(), By::platform(crate::clock::now()));
@@ -150,6 +152,54 @@ async fn one(
     let failure = failure.map(|event| fault(event, &host, &deployed.log));
     record(world, deployment, &host, deployed, failure.as_ref()).await?;
     Ok(failure)
+}
+
+/// Waits for what an order came to, and keeps on record meanwhile how far it is: people look at deployments that run.
+pub async fn follow<F: Future<Output = Result<Vec<EventReport>, Fault>>>(
+    world: &World,
+    order: &DeployOrder,
+    doing: impl Future<Output = Result<Deployed, Fault>>,
+    progress: impl Fn() -> F,
+) -> Result<Deployed, Fault> {
+    /// Between two looks.
+    const LOOK: Duration = Duration::from_secs(1);
+    let at = crate::clock::now();
+    let pending = |event: &LifecycleEvent| EventReport::only(*event, EventStatus::Pending, at);
+    let mut known: Vec<EventReport> = order.events.iter().map(pending).collect();
+    keep(world, order, &known).await?;
+    let mut doing = pin!(doing);
+    loop {
+        tokio::select! {
+            done = &mut doing => return done,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        // Who cannot say it now says it later, or in the end.
+        let Ok(seen) = progress().await else { continue };
+        let news = news(&known, &seen);
+        if !news.is_empty() {
+            keep(world, order, &news).await?;
+            known.retain(|report| news.iter().all(|new| new.event != report.event));
+            known.extend(news);
+        }
+    }
+}
+
+/// What a host says of events that it was told to do, and did not say before. It is on record only until the answer is.
+fn news(known: &[EventReport], seen: &[EventReport]) -> Vec<EventReport> {
+    let ordered = |report: &&EventReport| known.iter().any(|known| known.event == report.event);
+    let is_new = |report: &&EventReport| {
+        let before = known.iter().find(|known| known.event == report.event);
+        before.is_none_or(|before| before.status != report.status)
+    };
+    seen.iter().filter(ordered).filter(is_new).cloned().collect()
+}
+
+async fn keep(world: &World, order: &DeployOrder, events: &[EventReport]) -> Result<(), Fault> {
+    let (deployment, host, events) = (order.deployment.clone(), order.host.clone(), events.to_vec());
+    let written = world
+        .store
+        .write(move |tx| tx.record_events(&deployment, &host, &events));
+    written.await.map_err(stored)
 }
 
 pub fn order(
@@ -243,7 +293,7 @@ pub fn fault(event: &EventReport, host: &HostId, log: &LogRef) -> Fault {
                 }
                 None => String::new(),
             };
-            format!("{} failed on host {host}: {}{said}", event.event, failure.message)
+            format!("{} failed on host {host}: {}{said}", event.event, failure.told())
         }
         None => format!("{} failed on host {host}", event.event),
     };
@@ -283,6 +333,24 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_new_of_what_was_ordered_is_kept() {
+        use LifecycleEvent::{AfterInstall, ApplicationStart, Install};
+        let report = |event, status| EventReport::only(event, status, at(1));
+        let known = [
+            report(Install, EventStatus::InProgress),
+            report(AfterInstall, EventStatus::Pending),
+        ];
+        let seen = [
+            report(Install, EventStatus::Succeeded),
+            report(AfterInstall, EventStatus::Pending),
+            report(ApplicationStart, EventStatus::Failed),
+        ];
+        assert_eq!(news(&known, &seen), seen[..1]);
+        assert_eq!(news(&seen, &seen), []);
+        assert_eq!(news(&known, &[]), []);
+    }
+
+    #[test]
     fn a_script_that_said_nothing_is_told_so() {
         let begun = "LifecycleEvent - ValidateService\nScript - scripts/validate.sh\n";
         for (log, expected) in [
@@ -295,7 +363,7 @@ mod tests {
         ] {
             let report = EventReport {
                 event: LifecycleEvent::ValidateService,
-                status: model::port::EventStatus::Failed,
+                status: EventStatus::Failed,
                 started_at: at(0),
                 duration_ms: 1,
                 failure: Some(model::port::ScriptFailure {
@@ -303,6 +371,7 @@ mod tests {
                     script: "scripts/validate.sh".into(),
                     message: "exit code 1".into(),
                     log,
+                    holders: Vec::new(),
                 }),
                 log: None,
             };

@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{By, Machine, NewDeployment};
 
+use queue::{Rule, Turn};
+
 use super::{
     Attempt, World, alarms, deploy, late, provision, roll,
     state::Planned,
@@ -28,6 +30,8 @@ use super::{
     wave::{Short, Standing, Wave},
     zone,
 };
+
+mod queue;
 
 #[derive(Deserialize)]
 struct Input {
@@ -276,8 +280,8 @@ impl Rollout<'_> {
                 }
             };
             begun = Some(at);
-            let wave = self.ordered(&zones[at], &known).into_iter().take(count as usize);
-            let wave = wave.map(|machine| async move { (machine, self.one(machine).await) });
+            let wave = self.queue(&zones[at], &known).into_iter().take(count as usize);
+            let wave = wave.map(|(_, machine)| async move { (machine, self.one(machine).await) });
             for (machine, outcome) in futures_util::future::join_all(wave).await {
                 let seen = if outcome.is_ok() { Seen::Well } else { Seen::Failed };
                 self.keep(machine, outcome.as_ref().err()).await?;
@@ -291,15 +295,15 @@ impl Rollout<'_> {
         }
     }
 
-    /// Those that have not got it yet, the ones that are away first: nobody misses them.
-    fn ordered<'m>(&self, zone: &[&'m Machine], known: &Known) -> Vec<&'m Machine> {
-        let mut left: Vec<&Machine> = zone
-            .iter()
-            .copied()
-            .filter(|machine| self.seen(machine, known).is_none())
-            .collect();
-        left.sort_by_key(|machine| self.is_missed(machine));
-        left
+    /// Those that have not got it yet, each with its turn, in their order.
+    fn queue<'m>(&self, zone: &[&'m Machine], known: &Known) -> Vec<(Turn, &'m Machine)> {
+        let left = zone.iter().copied();
+        let left = left.filter(|machine| self.seen(machine, known).is_none());
+        let rule = Rule {
+            release: self.input.plan.release,
+            is_late: self.input.late.is_some(),
+        };
+        queue::of(left, rule, |machine| self.is_there(machine))
     }
 
     fn is_there(&self, machine: &Machine) -> bool {
@@ -314,22 +318,16 @@ impl Rollout<'_> {
         }
     }
 
-    /// Would anybody miss it while it is deployed to? One that joined late has nothing yet, or what failed there.
-    fn is_missed(&self, machine: &Machine) -> bool {
-        let serves = machine.release.is_some() && machine.failure.is_none();
-        self.is_there(machine) && (serves || self.input.late.is_none())
-    }
-
     fn standing(&self, zone: &[&Machine], known: &Known) -> Standing {
         let count = |seen| {
             let is = |machine: &&&Machine| self.seen(machine, known) == Some(seen);
             zone.iter().filter(is).count() as u32
         };
-        let left = self.ordered(zone, known);
+        let left = self.queue(zone, known);
         Standing {
             total: zone.len() as u32,
             left: left.len() as u32,
-            ill: left.iter().filter(|machine| !self.is_missed(machine)).count() as u32,
+            ill: queue::ill(&left),
             done: count(Seen::Well),
             failed: count(Seen::Failed),
         }
@@ -413,7 +411,9 @@ impl Rollout<'_> {
             .store
             .write(move |tx| tx.set_machine_release(&id, number, &own));
         written.await.map_err(stored)?;
-        let deployed = live.deploy(&ticket, &order, &self.bundle).await?;
+        let doing = live.deploy(&ticket, &order, &self.bundle);
+        let progress = || live.progress(&machine.id, &ticket);
+        let deployed = deploy::follow(self.world, &order, doing, progress).await?;
         let failure = order
             .failure(&deployed.events)
             .map(|event| deploy::fault(event, &machine.id, &deployed.log));

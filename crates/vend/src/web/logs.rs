@@ -46,8 +46,11 @@ pub fn among(
         .chain(bakes)
         .filter_map(|(log, place, at)| Some(entry(&log?, place, at)))
         .collect();
-    for (log, at) in db.deployment_logs(id)? {
-        entries.extend(execution.place.clone().map(|place| entry(&log, place, at)));
+    for (log, at, deployment) in db.deployment_logs(id)? {
+        entries.extend(execution.place.clone().map(|place| LogEntry {
+            deployment: Some(deployment),
+            ..entry(&log, place, at)
+        }));
     }
     // What tasks say they wrote, such as the log of a migration.
     for event in events.iter().take(HISTORY) {
@@ -86,6 +89,7 @@ fn entry(log: &LogRef, place: Place, at: jiff::Timestamp) -> LogEntry {
         kind: kind.to_owned(),
         log: name.to_owned(),
         place: Some(place.into()),
+        deployment: None,
         at,
     }
 }

@@ -1,6 +1,6 @@
 //! What `systemctl` shows of units.
 
-use super::{Call, fail};
+use super::{Call, fail, is_pattern};
 use crate::agent::{
     api::{ControlOutcome, ServiceState, ServiceStatus},
     services::short,
@@ -9,7 +9,14 @@ use crate::agent::{
 
 impl Call<'_> {
     pub(super) fn cat(&self, unit: &str, out: &mut ControlOutcome) {
-        match self.services.units().text(unit) {
+        let units = self.services.units();
+        match units.text(unit) {
+            Some((path, _)) if !self.is_root && !units.is_everybodys(unit) => {
+                fail(
+                    out,
+                    format!("Failed to open {}: Permission denied\n", path.display()),
+                );
+            }
             Some((path, text)) => out.stdout.push_str(&format!("# {}\n{text}\n", path.display())),
             None => fail(out, format!("No files found for {unit}.\n")),
         }
@@ -156,13 +163,9 @@ impl Call<'_> {
     /// Is a unit among those that a list is asked for? `words` are systemd's for what it does.
     fn is_listed(&self, unit: &str, words: &[&str]) -> bool {
         let order = self.order;
-        let named = |pattern: &String| {
-            let full = if kind(pattern).is_some() || pattern.contains(['*', '?', '[']) {
-                pattern.clone()
-            } else {
-                format!("{pattern}.service")
-            };
-            globset::Glob::new(&full).is_ok_and(|glob| glob.compile_matcher().is_match(unit))
+        let named = |word: &String| match is_pattern(word) {
+            true => globset::Glob::new(word).is_ok_and(|glob| glob.compile_matcher().is_match(unit)),
+            false => unit == word || unit.strip_suffix(".service") == Some(word),
         };
         (order.units.is_empty() || order.units.iter().any(named))
             && (order.types.is_empty()

@@ -43,6 +43,30 @@ impl Record {
         Some(record)
     }
 
+    /// All events of a ticket, whether it runs, has ended or broke off. Empty when nothing is known of it.
+    pub fn progress(directory: &Path, ticket: &Ticket) -> Vec<EventReport> {
+        let bytes = fs::read(file(directory, ticket)).ok();
+        let record = bytes.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
+        let Some(Self {
+            mut reports,
+            current,
+            waiting,
+            ..
+        }) = record
+        else {
+            return Vec::new();
+        };
+        let last = reports.last().map(|report| report.started_at);
+        let at = current
+            .map(|(_, at)| at)
+            .or(last)
+            .unwrap_or(Timestamp::UNIX_EPOCH);
+        reports.extend(current.map(|(event, at)| EventReport::only(event, EventStatus::InProgress, at)));
+        let waiting = waiting.into_iter();
+        reports.extend(waiting.map(|event| EventReport::only(event, EventStatus::Pending, at)));
+        reports
+    }
+
     pub fn begin(&mut self, event: LifecycleEvent, at: Timestamp) {
         self.waiting.retain(|waiting| *waiting != event);
         self.current = Some((event, at));
@@ -78,6 +102,7 @@ impl Record {
                 script: String::new(),
                 message: format!("The agent ended while {event} ran"),
                 log: String::new(),
+                holders: Vec::new(),
             }),
             log: None,
         });
@@ -89,15 +114,11 @@ impl Record {
             .reports
             .last()
             .map_or(Timestamp::UNIX_EPOCH, |last| last.started_at);
-        self.reports
-            .extend(self.waiting.drain(..).map(|event| EventReport {
-                event,
-                status: EventStatus::Skipped,
-                started_at,
-                duration_ms: 0,
-                failure: None,
-                log: None,
-            }));
+        self.reports.extend(
+            self.waiting
+                .drain(..)
+                .map(|event| EventReport::only(event, EventStatus::Skipped, started_at)),
+        );
         true
     }
 }

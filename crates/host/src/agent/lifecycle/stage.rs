@@ -326,6 +326,7 @@ fn ended(reason: String) -> ScriptFailure {
         script: String::new(),
         message: reason,
         log: String::new(),
+        holders: Vec::new(),
     }
 }
 
@@ -335,5 +336,6 @@ fn died(death: &Death) -> ScriptFailure {
         script: death.service.clone(),
         message: format!("the process {} does not stay up: {}", death.service, death.exit),
         log: death.last.clone(),
+        holders: Vec::new(),
     }
 }
