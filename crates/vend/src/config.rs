@@ -163,7 +163,8 @@ pub struct States {
 #[serde(deny_unknown_fields, default)]
 pub struct Deployments {
     /// A newer push waits so long for a script of a hook, or twice as long as one host's hooks took together in the
-    /// environment's last deployments, whatever is more. Then it takes the release's place.
+    /// environment's last deployments, whatever is more. Then it takes the release's place. For one that is built or baked it
+    /// waits so long without anything new, or twice as long as one build or bake took, and longer each time in a row.
     pub patience_s: u32,
 }
 

@@ -47,6 +47,7 @@ mod source;
 mod state;
 mod step;
 pub mod supersede;
+mod tally;
 pub mod target;
 mod turn;
 mod validate;
@@ -142,6 +143,20 @@ impl World {
 }
 
 impl Attempt {
+    /// The same for what goes on beside stages, and from one to the next.
+    pub fn of_all_stages(&self) -> Self {
+        let steady = format!("t-{}-beside", &self.execution.as_str()[2..]);
+        Self {
+            execution: self.execution.clone(),
+            task: self.task,
+            ticket: self.ticket.clone(),
+            steady: steady
+                .parse()
+                .expect("an execution's id and a word make a ticket"),
+            input: Value::Null,
+        }
+    }
+
     /// The part of the execution's state that a stage needs.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Fault> {
         serde_json::from_value(self.input.clone()).map_err(|error| {
@@ -189,13 +204,13 @@ pub async fn run(world: &Arc<World>, activity: &str, attempt: &Attempt) -> Resul
         "source" => source::run(world, attempt).await?,
         "build" => build::run(world, attempt).await?,
         "bake" => bake::run(world, attempt).await?,
-        "plan" => plan::run(world, attempt).await?,
+        "plan" => return plan::run(world, attempt).await,
         "approve" => return approve::ask(world, attempt).await,
         "confirm" => return plan::confirm(world, attempt).await,
-        "provision" => provision::run(world, attempt).await?,
-        "migrate" => migrate::run(world, attempt).await?,
-        "deploy" => deploy::run(world, attempt).await?,
-        "validate" => validate::run(world, attempt).await?,
+        "provision" => muster::beside(world, attempt, provision::run(world, attempt)).await?,
+        "migrate" => muster::beside(world, attempt, migrate::run(world, attempt)).await?,
+        "deploy" => muster::beside(world, attempt, deploy::run(world, attempt)).await?,
+        "validate" => muster::beside(world, attempt, validate::run(world, attempt)).await?,
         "gate" => return gate::pass(world, attempt).await,
         "arrange" => roll::arrange(world, attempt).await?,
         "roll" => roll::run(world, attempt).await?,

@@ -49,6 +49,22 @@ pub fn is_final(resource: &str) -> bool {
     activity(resource).is_some_and(|name| FINAL.contains(&name))
 }
 
+/// Does the resource's activity touch no host, so that others may change them meanwhile? So it is until a release has its
+/// plan, and while people think about that.
+pub fn is_apart(resource: &str) -> bool {
+    matches!(activity(resource), Some("approve")) || is_making(resource)
+}
+
+/// Does the resource's activity make what a release is of?
+pub fn is_making(resource: &str) -> bool {
+    matches!(activity(resource), Some("source" | "build" | "bake"))
+}
+
+/// Is this the state of an activity that touches no host?
+pub fn is_state_apart(state: &str) -> bool {
+    ["Source", "Build", "Bake", "Approve"].contains(&state)
+}
+
 /// Do people answer tasks of this resource?
 pub fn is_asking(resource: &str) -> bool {
     activity(resource) == Some("approve")
@@ -88,7 +104,10 @@ impl Stage {
 }
 
 const HOUR: i64 = 3600;
-const PLAN: Stage = Stage::new("Plan", "plan", "$.plan", 300);
+/// Nobody holds a deployment longer; then it goes back.
+const HELD: i64 = 7 * 24 * HOUR;
+/// It waits for whoever has the hosts.
+const PLAN: Stage = Stage::new("Plan", "plan", "$.plan", HELD + HOUR);
 
 /// The deadline of the builds of a push: that of what is built, and what the platform takes before and after. It is the
 /// last resort: the node's client gives up what hangs, from when it has left the queue.
@@ -137,7 +156,7 @@ pub fn release(environment: &spec::Environment, approval: Option<&spec::Approval
         let timeout_s = approval.expires.as_secs() + 60;
         let approve = Stage::new("Approve", "approve", "$.approval", timeout_s);
         add(&mut states, task(&approve, "Confirm"));
-        let confirm = Stage::new("Confirm", "confirm", "$.confirmed", 300);
+        let confirm = Stage::new("Confirm", "confirm", "$.confirmed", HELD + HOUR);
         add(&mut states, task(&confirm, "PlanUnchanged"));
         states.insert(
             "PlanUnchanged".into(),

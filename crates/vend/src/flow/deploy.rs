@@ -3,21 +3,20 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use jiff::Timestamp;
 use model::{
     DeploymentId, HostId, Place,
     port::{
-        Blame, DeployOrder, Deployed, Deployer as _, EventReport, EventStatus, Fault, HostRole, HostSeen,
+        Blame, DeployOrder, Deployed, Deployer as _, EventReport, EventStatus, Fault, HostSeen,
         HostState as Seen, Hosts as _, LifecycleEvent, LogRef,
     },
     release::Release,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::{By, DeploymentState, Host, HostState};
+use store::{By, DeploymentState, HostState};
 
-use super::{Attempt, World, healthy, provision, state::Planned, stored};
-use crate::reconcile::{fleet::DIED, routes::Handle};
+use super::{Attempt, World, provision, state::Planned, stored, tally::Tally};
+use crate::reconcile::routes::Handle;
 
 #[derive(Deserialize)]
 struct Input {
@@ -60,54 +59,12 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         .buffer_unordered(AT_ONCE);
     let results: Vec<Option<Fault>> = deploying.try_collect().await?;
     let failure = results.into_iter().flatten().next();
-    let hosts = world.store.read(move |db| {
-        // Also those that were retired: who died meanwhile is one of them.
-        let mut hosts = db.hosts(Some(&place))?;
-        hosts.retain(|host| host.release == Some(plan.release));
-        Ok(hosts)
-    });
-    let tally = Tally::of(&hosts.await.map_err(stored)?, since);
+    let tally = Tally::read(world, &place, plan.release, since, &[]).await?;
     let total = tally.well + tally.failed;
-    if tally.failed > 0 && !healthy::is_enough(release.spec.deploy.minimum_healthy, total, tally.well) {
+    if tally.failed > 0 && !tally.is_enough(release.spec.deploy.minimum_healthy, tally.well, tally.well) {
         return Err(failure.unwrap_or_else(|| tally.fault(&deployment)));
     }
     Ok(json!({ "hosts": total, "succeeded": tally.well }))
-}
-
-/// What a deployment has come to on the hosts that were made for it. It is counted in rows: an attempt that was cut off is
-/// followed by one that finds its hosts done, and their failures count no less.
-#[derive(Debug, PartialEq, Eq)]
-struct Tally {
-    well: u32,
-    failed: u32,
-    /// Of the first that failed.
-    reason: Option<String>,
-}
-
-impl Tally {
-    /// What failed before `since` was another deployment's, and so is a host that was there before and died.
-    fn of(hosts: &[Host], since: Timestamp) -> Self {
-        let own = || hosts.iter().filter(|host| host.role == HostRole::App);
-        let has_failed = |host: &&Host| match host.state {
-            HostState::Failed => host.changed_at >= since,
-            HostState::Retired => host.created_at >= since && host.reason.as_deref() == Some(DIED),
-            _ => false,
-        };
-        let failed: Vec<&Host> = own().filter(has_failed).collect();
-        Self {
-            well: own().filter(|host| host.state == HostState::Ready).count() as u32,
-            failed: failed.len() as u32,
-            reason: failed.first().and_then(|host| match host.reason.as_deref() {
-                Some(DIED) => Some(format!("host {} died after it got the release", host.id)),
-                reason => reason.map(str::to_owned),
-            }),
-        }
-    }
-
-    fn fault(self, deployment: &DeploymentId) -> Fault {
-        let reason = self.reason.unwrap_or_else(|| "a host did not get ready".into());
-        Fault::customer(reason).next(format!("vend deployments show {deployment}"))
-    }
 }
 
 /// Somebody waits for the first host that serves, not for all of them. That the load balancer cannot be told now is no
@@ -304,8 +261,9 @@ pub fn fault(event: &EventReport, host: &HostId, log: &LogRef) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
-    use crate::fixtures;
 
     #[tokio::test]
     async fn a_load_balancer_that_cannot_be_told_fails_no_deployment() {
@@ -322,14 +280,6 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
-    }
-
-    fn host(number: u64, state: HostState, changed: i64) -> Host {
-        Host {
-            reason: (state == HostState::Failed).then(|| format!("{number} failed")),
-            changed_at: at(changed),
-            ..fixtures::host(number, 2, state)
-        }
     }
 
     #[test]
@@ -380,47 +330,5 @@ mod tests {
             let fault = fault(&report, &HostId::from_bits(1), &log);
             assert!(fault.message.ends_with(expected), "{}", fault.message);
         }
-    }
-
-    #[test]
-    fn hosts_that_were_ready_and_died_have_failed() {
-        let retired = |number, created, reason: &str| Host {
-            reason: Some(reason.to_owned()),
-            created_at: at(created),
-            ..host(number, HostState::Retired, 30)
-        };
-        let hosts = [
-            host(1, HostState::Ready, 20),
-            host(2, HostState::Ready, 20),
-            retired(3, 11, DIED),
-            retired(4, 11, DIED),
-            // One of before, and one that was not wanted any more.
-            retired(5, 1, DIED),
-            retired(6, 11, "its time has come"),
-        ];
-        let tally = Tally::of(&hosts, at(10));
-        assert_eq!((tally.well, tally.failed), (2, 2));
-        let rule = model::spec::MinimumHealthy::Percent(75);
-        assert!(!healthy::is_enough(rule, tally.well + tally.failed, tally.well));
-        let reason = tally.reason.unwrap();
-        assert!(reason.ends_with("died after it got the release"), "{reason}");
-    }
-
-    #[test]
-    fn what_failed_in_an_attempt_that_was_cut_off_counts() {
-        let hosts = [
-            host(1, HostState::Failed, 5),
-            host(2, HostState::Serving, 20),
-            host(3, HostState::Ready, 20),
-            host(4, HostState::Failed, 20),
-            host(5, HostState::Failed, 21),
-        ];
-        let tally = Tally::of(&hosts, at(10));
-        assert_eq!((tally.well, tally.failed), (1, 2));
-        let fault = tally.fault(&DeploymentId::from_bits(1));
-        assert_eq!(
-            (fault.blame, fault.message.as_str()),
-            (Blame::Customer, "4 failed")
-        );
     }
 }

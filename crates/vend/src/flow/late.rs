@@ -169,7 +169,7 @@ pub fn is_quiet(db: &Db<'_>, place: &Place) -> Result<bool, Error> {
     let waits = newest
         .first()
         .is_some_and(|push| push.state == PushState::Waiting);
-    Ok(!waits && super::runs::moving(db, place)?.is_none())
+    Ok(!waits && super::runs::working(db, place)?.is_none())
 }
 
 #[cfg(test)]

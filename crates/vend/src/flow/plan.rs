@@ -11,11 +11,12 @@ use model::{
     spec,
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use store::{Arriving, By, DeploymentState, HostState, NewRelease};
 
 use super::{
-    Attempt, Outcome, World, chain, commands, compare, migrate, provision, roll, spread, start,
+    Attempt, Outcome, World, chain, commands, compare, healthy, migrate, provision, roll, runs, spread,
+    start,
     state::{Planned, Sourced},
     stored, variables,
     way::{self, Now, Way},
@@ -48,18 +49,30 @@ struct BakeMade {
     image: Digest,
 }
 
-pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
+/// A release comes to the hosts here: from now on nothing else that wants them begins. What began while it was made goes
+/// first, so that the plan is made of what that leaves.
+pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Outcome, Fault> {
     let input: Input = attempt.read()?;
+    if is_behind(world, attempt, &input.place).await? {
+        return Ok(Outcome::Later);
+    }
     let (kind, release) = match input.to {
         Some(number) => (PlanKind::Rollback, number),
         None => (PlanKind::Release, create(world, attempt, &input).await?),
     };
     let (plan, way) = with_way(world, &input.place, kind, release).await?;
     let digest = plan.digest();
-    Ok(json!({
+    Ok(Outcome::Done(json!({
         "release": release, "digest": digest, "from": plan.from, "plan": plan, "rolls": way.rolls,
         "steps": way.steps,
-    }))
+    })))
+}
+
+/// Has another execution the hosts, because this one did not want them yet when that began?
+pub async fn is_behind(world: &World, attempt: &Attempt, place: &Place) -> Result<bool, Fault> {
+    let (place, own) = (place.clone(), attempt.execution.clone());
+    let ahead = world.store.read(move |db| runs::ahead(db, &place, &own));
+    Ok(ahead.await.map_err(stored)?.is_some())
 }
 
 /// Is the plan still the one that was approved? Asked once nothing else moves the environment: while people thought
@@ -85,14 +98,9 @@ pub async fn confirm(world: &Arc<World>, attempt: &Attempt) -> Result<Outcome, F
         deployment,
     } = attempt.read()?;
     let own = place.clone();
-    let read = world.store.read(move |db| {
-        start::refuse_on_the_way(db, &own)?;
-        db.open_executions()
-    });
-    let open = read.await.map_err(commands::refused)?;
-    let another =
-        |open: &store::ExecutionSummary| open.id != attempt.execution && open.place.as_ref() == Some(&place);
-    if open.iter().any(another) {
+    let read = world.store.read(move |db| start::refuse_on_the_way(db, &own));
+    read.await.map_err(commands::refused)?;
+    if is_behind(world, attempt, &place).await? {
         let (_, release) = provision::load(world, &place, plan.what.release).await?;
         provision::begin(world, attempt, &place, &plan.what, &deployment, &release).await?;
         let queued =
@@ -194,8 +202,16 @@ async fn with_way(world: &World, place: &Place, kind: PlanKind, release: u64) ->
         kept,
     };
     let way = way::of(kind, now, &after);
-    if way.rolls {
-        roll::possible(&after, serving)?;
+    match (way.rolls, kind) {
+        (true, _) => roll::possible(&after, serving)?,
+        // Who goes back, or has a host replaced, is not kept from it by a rule for what is new.
+        (false, PlanKind::Release) if after.spec.placement.is_none() => {
+            healthy::possible(
+                after.spec.deploy.minimum_healthy,
+                provision::desired(&environment, &after),
+            )?;
+        }
+        _ => {}
     }
     let (files, commits, tree) = match &before {
         Some(before) => {

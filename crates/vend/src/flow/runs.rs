@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use asl::Purpose;
 use engine::{Own, PLATFORM, Recovered, Start, Witness};
 use jiff::SignedDuration;
 use model::{ExecutionId, Place, ledger::Deed, port::Fault};
@@ -17,6 +18,9 @@ use super::{Pokes, World, definition};
 /// No execution is open longer. The longest approval may be waited for for a month, and be asked for again when the
 /// plan changes.
 const DEADLINE: SignedDuration = SignedDuration::from_hours(70 * 24);
+
+/// The kind of an execution that brings a push.
+pub const RELEASE: &str = "release";
 
 /// An execution that is to begin.
 pub struct New {
@@ -99,22 +103,62 @@ pub fn history(db: &Db<'_>, run: u64, limit: usize) -> Result<Vec<asl::HistoryEv
     Ok(events)
 }
 
-/// The execution of this environment that is under way and does more than wait for people. It holds the environment:
-/// until it ends no other begins, and with it ends what it held.
+/// The execution that has the environment's hosts. Until it ends no other that wants them begins, and with it ends what it
+/// held. All have them from their beginning on but releases, which come to them with their plan (see [`ahead`]).
 pub fn moving(db: &Db<'_>, place: &Place) -> Result<Option<ExecutionSummary>, Error> {
+    first(db, place, |run| !is_apart(run))
+}
+
+/// The execution of this environment that does more than wait for people: it has the hosts, or is about to want them.
+pub fn working(db: &Db<'_>, place: &Place) -> Result<Option<ExecutionSummary>, Error> {
+    first(db, place, |run| {
+        let mut orders = run.orders.values();
+        !orders.any(|order| definition::is_asking(&order.resource))
+    })
+}
+
+/// The execution that a release comes after: one that began while the release had not come to the hosts. It goes first,
+/// and waits for nothing.
+pub fn ahead(db: &Db<'_>, place: &Place, own: &ExecutionId) -> Result<Option<ExecutionSummary>, Error> {
+    if db.execution_summary(own)?.kind != RELEASE {
+        return Ok(None);
+    }
+    let mut open = db.open_executions()?.into_iter();
+    Ok(open.find(|other| other.id != *own && other.place.as_ref() == Some(place)))
+}
+
+/// The oldest of a place of which this is so, or of which nothing can be read.
+fn first(
+    db: &Db<'_>,
+    place: &Place,
+    is_meant: impl Fn(&Recovered) -> bool,
+) -> Result<Option<ExecutionSummary>, Error> {
     for execution in db.open_executions()? {
-        if execution.place.as_ref() != Some(place) {
-            continue;
-        }
-        let waits = open(db, execution.run)?.is_some_and(|run| {
-            let mut orders = run.orders.values();
-            orders.any(|order| definition::is_asking(&order.resource))
-        });
-        if !waits {
+        if execution.place.as_ref() == Some(place)
+            && open(db, execution.run)?.is_none_or(|run| is_meant(&run))
+        {
             return Ok(Some(execution));
         }
     }
     Ok(None)
+}
+
+/// Does it nothing that touches hosts, and waits for nothing that does?
+fn is_apart(run: &Recovered) -> bool {
+    let orders = run.orders.values();
+    let does = orders.map(|order| definition::is_apart(&order.resource));
+    let timers = run.state.open_timers();
+    let again = timers
+        .filter(|timer| timer.purpose == Purpose::Backoff)
+        .map(|timer| definition::is_state_apart(timer.state));
+    let mut all = does.chain(again).peekable();
+    all.peek().is_some() && all.all(|is_apart| is_apart)
+}
+
+/// Is all that it does to make what a release is of?
+pub fn is_making(run: &Recovered) -> bool {
+    let mut orders = run.orders.values().peekable();
+    orders.peek().is_some() && orders.all(|order| definition::is_making(&order.resource))
 }
 
 /// What a fault is to the definition: an error name to match, and one text for people.
@@ -141,6 +185,8 @@ impl Witness for Clerk {
         info!(execution.id = %own.name, status, "execution {} is over", own.name);
         self.0.pushes.notify_one();
         self.0.fleet.notify_one();
+        // A release may wait to come to the hosts.
+        self.0.held.notify_waiters();
     }
 }
 
@@ -164,3 +210,6 @@ fn deed(execution: &str, tenant: Option<&str>, event: &asl::HistoryEvent) -> Opt
         detail: json!(detail),
     })
 }
+
+#[cfg(test)]
+pub mod tests;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
+use jiff::Timestamp;
 use model::{
     DeploymentId, HostId, Place,
     port::{Deployer as _, EventStatus, Fault, LifecycleEvent},
@@ -12,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{By, HostState};
 
-use super::{Attempt, World, deploy, provision, state::Planned, stored, validate};
+use super::{Attempt, World, deploy, muster, provision, state::Planned, stored, tally::Tally, validate};
 
 #[derive(Deserialize)]
 struct Input {
@@ -36,36 +37,53 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     } = attempt.read()?;
     let (environment, new) = provision::load(world, &place, plan.release).await?;
     let ignores_stop = new.spec.deploy.ignore_stop_failures;
-    let arriving = Fleet {
+    let mut arriving = Fleet {
         release: &new,
         hosts: validate::usable(world, &place, plan.release).await?,
         ignores_stop,
     };
-    let hook = |fleet, event| hooks(world, attempt, &place, &deployment, fleet, event);
-    // By steps, this was before the first of them.
-    if !plan.steps {
-        hook(&arriving, LifecycleEvent::BeforeAllowTraffic).await?;
-    }
+    let shift = Shift {
+        world,
+        attempt,
+        place: &place,
+        plan: &plan,
+        deployment: &deployment,
+    };
     let old = match plan.old() {
         Some(number) => Some(provision::load(world, &place, number).await?.1),
         None => None,
     };
-    let leaving = match &old {
-        Some(old) => Some(Fleet {
+    // It is not beside what changes which release is live: what it makes would belong to neither.
+    let leaving = muster::beside(world, attempt, async {
+        // By steps, this was before the first of them.
+        if !plan.steps {
+            shift
+                .admit(&mut arriving, LifecycleEvent::BeforeAllowTraffic)
+                .await?;
+        }
+        let Some(old) = &old else { return Ok(None) };
+        let leaving = Fleet {
             release: old,
             hosts: validate::usable(world, &place, old.number).await?,
             ignores_stop,
-        }),
-        None => None,
-    };
-    if let Some(leaving) = &leaving {
-        hook(leaving, LifecycleEvent::BeforeBlockTraffic).await?;
-    }
+        };
+        shift
+            .dismiss(&leaving, LifecycleEvent::BeforeBlockTraffic)
+            .await?;
+        Ok(Some(leaving))
+    });
+    let leaving = leaving.await?;
     switch(world, &place, plan.release).await?;
-    hook(&arriving, LifecycleEvent::AfterAllowTraffic).await?;
-    if let Some(leaving) = &leaving {
-        hook(leaving, LifecycleEvent::AfterBlockTraffic).await?;
-    }
+    muster::beside(world, attempt, async {
+        shift
+            .admit(&mut arriving, LifecycleEvent::AfterAllowTraffic)
+            .await?;
+        match &leaving {
+            Some(leaving) => shift.dismiss(leaving, LifecycleEvent::AfterBlockTraffic).await,
+            None => Ok(()),
+        }
+    })
+    .await?;
     trim(world, &environment, &new).await?;
     Ok(json!({ "live": plan.release, "hosts": arriving.hosts.len() }))
 }
@@ -87,42 +105,112 @@ pub async fn switch(world: &World, place: &Place, release: u64) -> Result<(), Fa
 /// Hosts whose hooks run at the same time.
 const AT_ONCE: usize = 8;
 
-/// One lifecycle event on all hosts of a fleet, for this deployment: on the hosts that it takes out, too, so that what ends
-/// it ends their scripts. Which revision's script runs is the host's to know. Hosts with a script are on record. A failed
-/// hook fails the shift, when all hosts have had their turn.
-pub async fn hooks(
-    world: &World,
-    attempt: &Attempt,
-    place: &Place,
-    deployment: &DeploymentId,
-    fleet: &Fleet<'_>,
-    event: LifecycleEvent,
-) -> Result<(), Fault> {
-    if fleet.release.spec.deploy.appspec.is_none() {
-        return Ok(());
+/// What hooks run for.
+pub struct Shift<'a> {
+    pub world: &'a World,
+    pub attempt: &'a Attempt,
+    pub place: &'a Place,
+    pub plan: &'a Planned,
+    pub deployment: &'a DeploymentId,
+}
+
+impl Shift<'_> {
+    /// One lifecycle event on the new hosts. One on which it fails has failed, as in place: it gets no traffic, and the
+    /// others go on without it while they are enough.
+    pub async fn admit(&self, fleet: &mut Fleet<'_>, event: LifecycleEvent) -> Result<(), Fault> {
+        let Self { world, place, .. } = *self;
+        let since = validate::begun(world, self.deployment).await?;
+        let before = Tally::read(world, place, self.plan.release, since, &fleet.hosts).await?;
+        let failures = self.hooks(fleet, event).await?;
+        if failures.is_empty() {
+            return Ok(());
+        }
+        for (host, fault) in &failures {
+            self.fail(host, &fault.message, since).await?;
+        }
+        world.routes.apply().await?;
+        let total = fleet.hosts.len() as u32;
+        fleet
+            .hosts
+            .retain(|host| failures.iter().all(|(own, _)| own != host));
+        let rule = fleet.release.spec.deploy.minimum_healthy;
+        match failures.into_iter().next() {
+            Some((_, fault)) if !before.is_enough(rule, total, fleet.hosts.len() as u32) => Err(fault),
+            _ => Ok(()),
+        }
     }
-    let one = |host: HostId| async move {
-        let mut order = deploy::order(fleet.release, place, deployment, &host, vec![event]);
+
+    /// One lifecycle event on the hosts that go. None of them may fail: it would go on with what it was not told to end.
+    pub async fn dismiss(&self, fleet: &Fleet<'_>, event: LifecycleEvent) -> Result<(), Fault> {
+        let failures = self.hooks(fleet, event).await?;
+        failures
+            .into_iter()
+            .next()
+            .map_or(Ok(()), |(_, fault)| Err(fault))
+    }
+
+    /// One lifecycle event on all hosts of a fleet, for this deployment: on the hosts that it takes out, too, so that what
+    /// ends it ends their scripts. Which revision's script runs is the host's to know. Hosts with a script are on record.
+    /// Gives the hosts on which it failed, when all have had their turn.
+    async fn hooks(&self, fleet: &Fleet<'_>, event: LifecycleEvent) -> Result<Vec<(HostId, Fault)>, Fault> {
+        if fleet.release.spec.deploy.appspec.is_none() {
+            return Ok(Vec::new());
+        }
+        let one = |host: HostId| async move {
+            let failure = self.hook(fleet, event, &host).await?;
+            Ok::<_, Fault>(failure.map(|fault| (host, fault)))
+        };
+        let hosts = stream::iter(fleet.hosts.iter().cloned().map(one));
+        let all: Vec<Result<_, Fault>> = hosts.buffered(AT_ONCE).collect().await;
+        let all: Vec<Option<(HostId, Fault)>> = all.into_iter().collect::<Result<_, Fault>>()?;
+        Ok(all.into_iter().flatten().collect())
+    }
+
+    async fn hook(
+        &self,
+        fleet: &Fleet<'_>,
+        event: LifecycleEvent,
+        host: &HostId,
+    ) -> Result<Option<Fault>, Fault> {
+        let Self {
+            world, deployment, ..
+        } = *self;
+        let mut order = deploy::order(fleet.release, self.place, deployment, host, vec![event]);
         order.ignores_stop = fleet.ignores_stop;
-        let ticket = attempt
-            .steady
-            .part(&format!("{host}.{}", event.to_string().to_lowercase()));
-        let mut deployed = world.node.deploy(&ticket, &order).await?;
+        let name = format!("{host}.{}", event.to_string().to_lowercase());
+        let mut deployed = match world.node.deploy(&self.attempt.steady.part(&name), &order).await {
+            Err(fault) if deploy::is_lost(world, host, &fault).await => return Ok(Some(deploy::lost(host))),
+            deployed => deployed?,
+        };
         let failure = order.failure(&deployed.events);
-        let failure = failure.map(|failed| deploy::fault(failed, &host, &deployed.log));
+        let failure = failure.map(|failed| deploy::fault(failed, host, &deployed.log));
         deployed
             .events
             .retain(|report| report.status != EventStatus::Skipped);
-        let deployment = deployment.clone();
+        let (deployment, host) = (deployment.clone(), host.clone());
         let kept = world
             .store
             .write(move |tx| tx.record_events(&deployment, &host, &deployed.events));
         kept.await.map_err(stored)?;
-        failure.map_or(Ok(()), Err)
-    };
-    let hosts = stream::iter(fleet.hosts.iter().cloned().map(one));
-    let all: Vec<Result<(), Fault>> = hosts.buffer_unordered(AT_ONCE).collect().await;
-    all.into_iter().collect()
+        Ok(failure)
+    }
+
+    /// A host that served the same release before is not failed by a hook that is run again: a change of the number of
+    /// hosts would cost an environment all that it had.
+    async fn fail(&self, host: &HostId, reason: &str, since: Timestamp) -> Result<(), Fault> {
+        let (host, reason, by) = (host.clone(), reason.to_owned(), By::platform(crate::clock::now()));
+        let are_new = self.plan.old().is_some();
+        let written = self.world.store.write(move |tx| {
+            let found = tx.host(&host)?;
+            let served = found.state == HostState::Serving && !are_new && found.created_at < since;
+            match found.state {
+                _ if served => Ok(()),
+                HostState::Draining | HostState::Retired => Ok(()),
+                _ => tx.set_host_state(&host, HostState::Failed, Some(&reason), &by),
+            }
+        });
+        written.await.map_err(stored)
+    }
 }
 
 /// A live fleet that is larger than it is to be gives its newest hosts back.

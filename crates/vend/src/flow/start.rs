@@ -47,7 +47,7 @@ pub async fn release(world: &World, place: Place, push: Push, spec: spec::Enviro
     });
     let new = New {
         id: id.clone(),
-        kind: "release",
+        kind: runs::RELEASE,
         place: place.clone(),
         definition: definition::release(&spec, approval.as_ref()),
         input,
@@ -92,8 +92,8 @@ fn rule(
         .or_else(|| spec.approval.clone()))
 }
 
-/// Refuses when something moves: two executions of one environment would undo each other's work. One that waits for
-/// people does not move; it looks again before it does (see `plan::confirm`).
+/// Refuses when something moves: two executions of one environment would undo each other's work. A release that is made,
+/// or that people are asked about, does not move; it looks again before it does (see `plan`).
 pub(super) fn refuse_moving(db: &Db<'_>, place: &Place) -> Result<(), Error> {
     refuse_ending(db, place)?;
     match runs::moving(db, place)? {
@@ -408,6 +408,10 @@ async fn stop(
     let place = place.clone();
     runs::begin(world, new, move |tx| {
         refuse_moving(tx, &place)?;
+        // What is made is about to want them.
+        if let Some(working) = runs::working(tx, &place)? {
+            return Err(behind(tx, &place, &working)?);
+        }
         change(tx)
     })
     .await

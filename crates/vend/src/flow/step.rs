@@ -16,7 +16,7 @@ use tracing::info;
 
 use super::{
     Attempt, World, chain, muster, provision,
-    shift::{self, Fleet},
+    shift::{Fleet, Shift},
     state::Planned,
     stored, validate,
 };
@@ -66,13 +66,21 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         return Err(Fault::order("the execution has made all its steps"));
     };
     if step == 0 {
-        let arriving = Fleet {
+        let mut arriving = Fleet {
             release: &release,
             hosts: validate::usable(world, &place, plan.release).await?,
             ignores_stop: release.spec.deploy.ignore_stop_failures,
         };
-        let event = LifecycleEvent::BeforeAllowTraffic;
-        shift::hooks(world, attempt, &place, &deployment, &arriving, event).await?;
+        let shift = Shift {
+            world,
+            attempt,
+            place: &place,
+            plan: &plan,
+            deployment: &deployment,
+        };
+        shift
+            .admit(&mut arriving, LifecycleEvent::BeforeAllowTraffic)
+            .await?;
     }
     muster::tend(world, attempt, &place, &plan, &deployment).await?;
     let (own, by) = (place.clone(), By::platform(crate::clock::now()));

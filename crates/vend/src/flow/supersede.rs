@@ -15,6 +15,7 @@ use crate::reconcile::bases::{AUTOMATIC, REFRESH};
 
 #[cfg(test)]
 mod giving;
+mod making;
 
 /// How the ledger calls it, and how the execution's failure.
 pub const ACTION: &str = "execution.supersede";
@@ -71,10 +72,13 @@ fn judge(
     if is_told(&lines) || is_left_alone(db, &execution)? {
         return Ok(None);
     }
-    let why = match broken(db, place, &execution.id)? {
-        None => hangs(db, place, &execution, entered(&lines), (now, patience))?,
-        why => why,
-    };
+    let mut why = broken(db, place, &execution.id)?;
+    if why.is_none() {
+        why = hangs(db, place, &execution, entered(&lines), (now, patience))?;
+    }
+    if why.is_none() {
+        why = making::hangs(db, place, &execution, (now, patience))?;
+    }
     Ok(why.map(|why| Order {
         cause: cause(&push, &why),
         execution,
@@ -83,7 +87,7 @@ fn judge(
 
 /// What a newer push may take the place of: a release, or the live one's way to machines that joined late.
 fn giving_way(db: &Db<'_>, place: &Place) -> Result<Option<ExecutionSummary>, Error> {
-    for kind in ["release", late::JOIN] {
+    for kind in [runs::RELEASE, late::JOIN] {
         if let Some(execution) = db.open_execution(place, Some(kind))? {
             return Ok(Some(execution));
         }

@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 use store::{By, DeploymentState, HostState, PushState};
 use tracing::{debug, warn};
 
-use super::{Attempt, World, build, cancel, late, migrate, roll, shift, state::Planned, stored, supersede};
+use super::{
+    Attempt, World, build, cancel, late, migrate, plan, roll, shift, state::Planned, stored, supersede,
+};
 use crate::reconcile::routes;
 
 /// So many builds and bakes are stopped at a time.
@@ -52,12 +54,16 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     stop_work(world, attempt, &input.failure.cause).await?;
     end_hooks(world, &input).await?;
     let mut stopped = 0;
+    // Who comes after somebody has done nothing to the hosts, and what is done to them now is that one's.
+    let is_behind = plan::is_behind(world, attempt, &input.place).await?;
     if let Some(plan) = &input.plan {
-        if let (true, Some(undo)) = (plan.rolls, &input.undo) {
-            roll::back(world, attempt, &input.place, plan, (&input.deployment, undo)).await?;
+        if !is_behind {
+            if let (true, Some(undo)) = (plan.rolls, &input.undo) {
+                roll::back(world, attempt, &input.place, plan, (&input.deployment, undo)).await?;
+            }
+            give_back(world, &input.place, plan).await?;
+            stopped = stop_hosts(world, &input, plan.release).await?;
         }
-        give_back(world, &input.place, plan).await?;
-        stopped = stop_hosts(world, &input, plan.release).await?;
         fail_release(world, &input, plan.release).await?;
     }
     let (reason, by) = (input.failure.cause.clone(), By::platform(crate::clock::now()));

@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use model::{
-    HostId, Place,
+    DeploymentId, HostId, Place,
     port::{CheckOrder, Death, Deployer as _, Fault, LogRef, Verdict},
     release::Release,
     route::{HealthProtocol, TargetState},
@@ -20,24 +21,33 @@ use serde_json::{Value, json};
 use store::{By, HostState};
 use tokio::time::{Instant, sleep};
 
-use super::{Attempt, World, chain, healthy, intake, provision, state::Planned, stored};
+use super::{Attempt, World, chain, intake, provision, state::Planned, stored, tally::Tally};
 use crate::reconcile::routes;
 
 #[derive(Deserialize)]
 struct Input {
     place: Place,
     plan: Planned,
+    deployment: DeploymentId,
 }
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What a check finds wrong may be right a moment later, while services come up.
 const CHECKS_WITHIN: Duration = Duration::from_secs(20);
+/// Hosts whose checks run at the same time.
+const AT_ONCE: usize = 8;
 
 pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
-    let Input { place, plan } = attempt.read()?;
+    let Input {
+        place,
+        plan,
+        deployment,
+    } = attempt.read()?;
     let (_, release) = provision::load(world, &place, plan.release).await?;
     let hosts = usable(world, &place, plan.release).await?;
-    let total = hosts.len() as u32;
+    let since = begun(world, &deployment).await?;
+    let before = Tally::read(world, &place, plan.release, since, &hosts).await?;
+    let (rule, total) = (release.spec.deploy.minimum_healthy, hosts.len() as u32);
     world.routes.apply().await?;
     let watched = watched(world, &place, plan.release).await?;
     let watched: Vec<_> = watched
@@ -48,27 +58,42 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     for (host, reason) in &unhealthy {
         fail_host(world, host, &reason.to_string()).await?;
     }
-    if !healthy::is_enough(
-        release.spec.deploy.minimum_healthy,
-        total,
-        total - unhealthy.len() as u32,
-    ) {
-        let (host, ill) = match unhealthy.iter().find(|(_, ill)| matches!(ill, Ill::Dead(_))) {
-            Some((host, Ill::Dead(death))) => return Err(died(host, death)),
-            _ => match unhealthy.into_iter().next() {
-                Some((host, ill)) => (host.to_string(), ill),
-                None => ("none".into(), Ill::Silent("there is no host".into())),
-            },
-        };
-        return Err(self::unhealthy(world, &release, &host, &ill).await);
+    if !before.is_enough(rule, total, total - unhealthy.len() as u32) {
+        return Err(first(world, &release, unhealthy).await);
     }
-    let well: Vec<&HostId> = hosts
-        .iter()
-        .filter(|host| unhealthy.iter().all(|(own, _)| own != *host))
-        .collect();
+    let mut well = hosts;
+    well.retain(|host| unhealthy.iter().all(|(own, _)| own != host));
     let checked = check(world, &place, &release, &well).await?;
-    super::images::passed(world, &place, &release, checked).await?;
-    Ok(json!({ "healthy": well.len(), "checks": checked }))
+    for (host, fault) in &checked.failures {
+        fail_host(world, host, &fault.message).await?;
+    }
+    let well = well.len() - checked.failures.len();
+    match checked.failures.into_iter().next() {
+        Some((_, fault)) if !before.is_enough(rule, total, well as u32) => return Err(fault),
+        // An image that failed somewhere has not passed.
+        Some(_) => {}
+        None => super::images::passed(world, &place, &release, checked.results).await?,
+    }
+    Ok(json!({ "healthy": well, "checks": checked.results }))
+}
+
+/// Since when hosts are made for a deployment.
+pub async fn begun(world: &World, deployment: &DeploymentId) -> Result<Timestamp, Fault> {
+    let deployment = deployment.clone();
+    let read = world.store.read(move |db| db.deployment(&deployment));
+    Ok(read.await.map_err(stored)?.started_at)
+}
+
+/// What is said of hosts of which too few are healthy: of one whose app died, if there is one.
+async fn first(world: &World, release: &Release, unhealthy: Vec<(HostId, Ill)>) -> Fault {
+    let (host, ill) = match unhealthy.iter().find(|(_, ill)| matches!(ill, Ill::Dead(_))) {
+        Some((host, Ill::Dead(death))) => return died(host, death),
+        _ => match unhealthy.into_iter().next() {
+            Some((host, ill)) => (host.to_string(), ill),
+            None => ("none".into(), Ill::Silent("there is no host".into())),
+        },
+    };
+    self::unhealthy(world, release, &host, &ill).await
 }
 
 /// Hosts whose app does not stay up: they need not be waited for.
@@ -241,20 +266,33 @@ async fn fail_host(world: &World, host: &HostId, reason: &str) -> Result<(), Fau
     written.await.map_err(stored)
 }
 
-/// Runs the release's checks on every host. Gives the number of results.
-async fn check(world: &World, place: &Place, release: &Release, hosts: &[&HostId]) -> Result<usize, Fault> {
+/// What the checks came to.
+#[derive(Default)]
+struct Checked {
+    results: usize,
+    /// What they found wrong, by host.
+    failures: Vec<(HostId, Fault)>,
+}
+
+/// Runs the release's checks on every host.
+async fn check(world: &World, place: &Place, release: &Release, hosts: &[HostId]) -> Result<Checked, Fault> {
     let Some(checks) = read_checks(world, place, release).await? else {
-        return Ok(0);
+        return Ok(Checked::default());
     };
-    let mut count = 0;
-    for host in hosts {
-        let verdict = judged(world, place, release.number, host, &checks).await?;
-        count += verdict.results.len();
-        if !verdict.passed() {
-            return Err(failed(host, &verdict));
-        }
-    }
-    Ok(count)
+    let checks = &checks;
+    let one = |host: HostId| async move {
+        let verdict = judged(world, place, release.number, &host, checks).await?;
+        Ok::<_, Fault>((host, verdict))
+    };
+    let judging = stream::iter(hosts.iter().cloned().map(one)).buffered(AT_ONCE);
+    let verdicts: Vec<(HostId, Verdict)> = judging.try_collect().await?;
+    let wrong = verdicts.iter().filter(|(_, verdict)| !verdict.passed());
+    Ok(Checked {
+        results: verdicts.iter().map(|(_, verdict)| verdict.results.len()).sum(),
+        failures: wrong
+            .map(|(host, verdict)| (host.clone(), failed(host, verdict)))
+            .collect(),
+    })
 }
 
 /// Runs the release's checks on one host. Gives what they found wrong.

@@ -144,16 +144,14 @@ fn waiting(db: &Db<'_>, summary: &ExecutionSummary, run: &Recovered) -> Result<O
     Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
 }
 
-/// Whom a gate waits for, or whom an approved plan does.
+/// Whom a gate waits for, or whom a release does that is to come to the hosts.
 fn held(db: &Db<'_>, summary: &ExecutionSummary, run: &Recovered) -> Result<Option<String>, store::Error> {
     let (id, Some(place)) = (&summary.id, &summary.place) else {
         return Ok(None);
     };
     let at = |name: &str| run.orders.values().any(|order| activity(&order.resource) == name);
-    if at("confirm") {
-        let mut open = db.open_executions()?.into_iter();
-        let other = open.find(|other| other.id != *id && other.place.as_ref() == Some(place));
-        return Ok(other.map(|other| {
+    if at("confirm") || at("plan") {
+        return Ok(runs::ahead(db, place, id)?.map(|other| {
             let (kind, by) = (&other.kind, &other.started_by);
             format!("{kind} {} of {place}, which {by} started, to end", other.id)
         }));

@@ -9,7 +9,7 @@ use store::{ApprovalState, Db, PushState};
 use super::{executions, logs, refusal::Refusal, releases, state::State};
 use crate::{
     flow::{
-        alarms, migrate,
+        alarms, migrate, runs,
         spread::{self, Spread},
         target,
     },
@@ -220,11 +220,15 @@ fn torn(why: &mut WhyEnvironment, place: &model::Place, spread: &Spread) {
 fn waiting(db: &Db<'_>, why: &mut WhyEnvironment, place: &model::Place) -> Result<(), store::Error> {
     why.sentence = match db.open_execution(place, None)? {
         Some(execution) => {
-            why.next = Some(format!("vend executions show {} --follow", execution.id));
-            format!(
-                "the last push waits until {} {} has ended",
-                execution.kind, execution.id
-            )
+            let (kind, id) = (&execution.kind, &execution.id);
+            why.next = Some(format!("vend executions show {id} --follow"));
+            match runs::open(db, execution.run)?.is_some_and(|run| runs::is_making(&run)) {
+                true => format!(
+                    "the last push waits until {kind} {id} has ended, which is still built or baked (vend executions \
+                     cancel {id})"
+                ),
+                false => format!("the last push waits until {kind} {id} has ended"),
+            }
         }
         None if db.find_move(place)?.is_some() => {
             why.next = Some(format!("vend move {place} --abort"));

@@ -8,13 +8,10 @@ use model::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{HOUR, Stage, add as put, retry, task};
+use super::{HELD, HOUR, Stage, add as put, retry, task};
 
 /// The wait after a zone.
 pub const MONITOR: &str = "Monitor";
-
-/// Nobody holds a deployment longer; then it goes back.
-const HELD: i64 = 7 * 24 * HOUR;
 
 const PROVISION: Stage = Stage::new("Provision", "provision", "$.fleet", 900);
 const MACHINES: Stage = Stage::new("Machines", "machines", "$.deployed", 8 * HOUR);
