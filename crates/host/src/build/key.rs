@@ -1,7 +1,7 @@
 //! The key of a buildspec's cache, expanded before the build: the cache is below the container's files when it starts.
 //!
 //! CodeBuild gives keys to a shell. Most hold only variables and `$(codebuild-hash-files PATTERN…)`: those are read here, at
-//! once. Whatever else a shell knows is left to one ([`super::ask`]).
+//! once. Whatever else a shell knows is left to one (`ask`).
 
 use std::{
     collections::BTreeMap,
