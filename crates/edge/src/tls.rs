@@ -13,6 +13,7 @@ mod server;
 
 use std::{
     io,
+    os::unix::fs::MetadataExt as _,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -155,12 +156,13 @@ fn with_ciphers(names: &[String]) -> Result<Arc<CryptoProvider>, Error> {
 /// How often files are looked at that may change while a listener runs.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// What changes when a file does: its length and time. None where there is no file.
-type Stamp = (u64, Option<SystemTime>);
+/// What changes when a file does: which it is, its length and time. Another of the same length may take its place within one
+/// tick of the file system's clock. None where there is no file.
+type Stamp = (u64, u64, Option<SystemTime>);
 
 fn stamp(path: &Utf8Path) -> Option<Stamp> {
     let about = path.metadata().ok()?;
-    Some((about.len(), about.modified().ok()))
+    Some((about.ino(), about.len(), about.modified().ok()))
 }
 
 fn read(path: &Utf8Path) -> Result<Vec<u8>, Error> {

@@ -265,7 +265,8 @@ async fn systemctl_answers_unmodified_scripts() {
     let outcome = world.sh("reboot").await;
     assert!(outcome.stderr.contains("the platform decides"), "{outcome:?}");
     let outcome = world.sh("su nobody -s /bin/sh -c 'systemctl stop shop'").await;
-    assert!(outcome.stderr.contains("only root"), "{outcome:?}");
+    assert_eq!(outcome.code, Some(4), "{outcome:?}");
+    assert!(outcome.stderr.contains("Access denied"), "{outcome:?}");
 }
 
 #[tokio::test]

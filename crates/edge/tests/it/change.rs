@@ -225,7 +225,7 @@ fn by_what_the_edge_says() -> Vec<Rule> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_is_explained_without_being_sent() {
     let folder = tempfile::tempdir().unwrap();
-    let origin = Origin::named("origin").await;
+    let (origin, other) = (Origin::named("origin").await, Origin::named("other").await);
     let edge = Edge::start(&folder);
     let mut table = shop(1, &[origin.address]);
     table.rules[0].priority = 10;
@@ -245,7 +245,8 @@ async fn a_request_is_explained_without_being_sent() {
     table.rules.extend(by_what_the_edge_says());
     let group = |waking| TargetGroup { waking, ..group(&[]) };
     for (name, protocol) in [("second", Protocol::Http2), ("grpc", Protocol::Grpc)] {
-        let targets = table.target_groups["shop"].clone();
+        // Not where the requests are counted: their health is asked for in HTTP/2.
+        let targets = shop(1, &[other.address]).target_groups["shop"].clone();
         let spoken = TargetGroup { protocol, ..targets };
         table.target_groups.insert(name.into(), spoken);
     }

@@ -27,6 +27,10 @@ impl Stage<'_> {
     fn fated(&self, app: &App, text: &str, release: u64, fates: [&str; HOSTS]) -> u64 {
         app.says(text);
         let number = self.platform.push(&app.copy, &self.app, "dev");
+        eventually("there is an environment", MINUTE, || {
+            let shown = self.platform.try_vend(&["environments", "show", &self.dev]);
+            shown.status.success().then_some(())
+        });
         let hosts = eventually("all run", 2 * MINUTE, || {
             let hosts = self.of(release);
             (hosts.len() == HOSTS).then_some(hosts)
