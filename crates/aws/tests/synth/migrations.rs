@@ -4,6 +4,12 @@ use crate::flow::{LIVE, World, failure, release};
 
 const MIGRATING: &str = r#"{ migrate: { script: "db/it's new.sh", timeout: 5m } }"#;
 
+/// How often a migration was begun.
+fn tries(world: &World) -> usize {
+    let begun = |call: &&String| *call == "ssm:sendCommand";
+    world.calls.iter().filter(begun).count()
+}
+
 #[test]
 fn data_is_migrated_once_on_a_new_host_before_anything_is_deployed_or_served() {
     let mut world = World::new(&LIVE);
@@ -12,14 +18,7 @@ fn data_is_migrated_once_on_a_new_host_before_anything_is_deployed_or_served() {
     let at = |what: &str| world.calls.iter().position(|call| call == what).unwrap();
     assert!(at("autoscaling:describeAutoScalingGroups") < at("ssm:sendCommand"));
     assert!(at("ssm:getCommandInvocation") < at("codedeploy:createDeployment"));
-    assert_eq!(
-        world
-            .calls
-            .iter()
-            .filter(|call| *call == "ssm:sendCommand")
-            .count(),
-        1
-    );
+    assert_eq!(tries(&world), 1);
 }
 
 #[test]
@@ -35,14 +34,7 @@ fn a_migration_that_fails_or_is_not_heard_of_is_not_tried_again() {
         world.migration = end;
         let status = release(MIGRATING, "", &mut world);
         assert!(failure(&status).contains(told), "{status:?}");
-        assert_eq!(
-            world
-                .calls
-                .iter()
-                .filter(|call| *call == "ssm:sendCommand")
-                .count(),
-            1
-        );
+        assert_eq!(tries(&world), 1);
         assert!(
             !world
                 .calls

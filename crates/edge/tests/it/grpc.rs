@@ -207,12 +207,8 @@ async fn streams_and_trailers_pass_both_ways() {
     edge.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_service_that_says_it_is_not_well_is_unhealthy() {
-    let folder = tempfile::tempdir().unwrap();
-    let service = service().await;
-    let edge = Edge::with(&folder, edge::Limits::default(), 1);
-    edge.apply(&table(1, service.address, Protocol::Http2)).await;
+/// The service is healthy, and then says that it is not well. Gives the reason why it is unhealthy.
+async fn falls_ill(edge: &Edge, service: &Service) -> Option<String> {
     let state = || async { edge.client.health().await.unwrap()[0].clone() };
     until("it is healthy", || async {
         state().await.state == TargetState::Healthy
@@ -223,7 +219,16 @@ async fn a_service_that_says_it_is_not_well_is_unhealthy() {
         state().await.state == TargetState::Unhealthy
     })
     .await;
-    assert_eq!(state().await.reason.as_deref(), Some("status 14"));
+    state().await.reason
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_says_it_is_not_well_is_unhealthy() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = service().await;
+    let edge = Edge::with(&folder, edge::Limits::default(), 1);
+    edge.apply(&table(1, service.address, Protocol::Http2)).await;
+    assert_eq!(falls_ill(&edge, &service).await.as_deref(), Some("status 14"));
     edge.stop().await;
 }
 
@@ -241,17 +246,7 @@ async fn a_target_of_http2_is_asked_in_http2() {
         health.codes = vec![(299, 299), (418, 418)];
         service.well.store(true, SeqCst);
         edge.apply(&table).await;
-        let state = || async { edge.client.health().await.unwrap()[0].clone() };
-        until("it is healthy", || async {
-            state().await.state == TargetState::Healthy
-        })
-        .await;
-        service.well.store(false, SeqCst);
-        until("it is not", || async {
-            state().await.state == TargetState::Unhealthy
-        })
-        .await;
-        assert_eq!(state().await.reason.as_deref(), Some("status 200"));
+        assert_eq!(falls_ill(&edge, &service).await.as_deref(), Some("status 200"));
     }
     edge.stop().await;
 }

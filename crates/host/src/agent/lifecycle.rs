@@ -12,9 +12,7 @@ use std::{
 use jiff::Timestamp;
 use model::{
     DeploymentId, Ticket,
-    port::{
-        Blame, Death, DeployOrder, EventReport, EventStatus, Fault, LifecycleEvent, ScriptCode, ScriptFailure,
-    },
+    port::{Blame, Death, DeployOrder, EventReport, EventStatus, Fault, LifecycleEvent, ScriptFailure},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -275,13 +273,7 @@ impl Inner {
 }
 
 fn unknown(message: String, log: &ScriptLog) -> ScriptFailure {
-    ScriptFailure {
-        code: ScriptCode::UnknownError,
-        script: String::new(),
-        message,
-        log: log.text(),
-        holders: Vec::new(),
-    }
+    ScriptFailure::unknown(message, log.text())
 }
 
 /// Removes a file that may be gone.

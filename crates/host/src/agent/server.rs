@@ -1,6 +1,5 @@
 //! The agent's socket: HTTP/1.1 with JSON, for the node and for `systemctl` of the host's root; what others may ask is
-//! [`super::questions`]. Whatever comes in, it
-//! goes on answering.
+//! [`super::questions`]. Whatever comes in, it goes on answering.
 
 use std::{
     fs, io,

@@ -86,7 +86,7 @@ impl Yard {
                 .chain(&cache.fallback_keys)
                 .map(String::as_str)
         };
-        let (of_shell, _): (Vec<&str>, Vec<&str>) = all().partition(|key| key::needs_shell(key));
+        let of_shell: Vec<&str> = all().filter(|key| key::needs_shell(key)).collect();
         let answers = match of_shell.is_empty() {
             true => Vec::new(),
             false => self.ask(asking, &of_shell, stop).await?,

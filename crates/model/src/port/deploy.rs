@@ -263,6 +263,17 @@ pub struct ScriptFailure {
 }
 
 impl ScriptFailure {
+    /// Something that is none of a script's own ends, with what was said until then.
+    pub fn unknown(message: String, log: String) -> Self {
+        Self {
+            code: ScriptCode::UnknownError,
+            script: String::new(),
+            message,
+            log,
+            holders: Vec::new(),
+        }
+    }
+
     /// The message for people: with who is to blame, which the agent's own sentence does not say.
     pub fn told(&self) -> String {
         match self.holders.is_empty() {

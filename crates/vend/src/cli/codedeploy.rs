@@ -21,7 +21,7 @@ use host::{
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Problem, Secret,
-    port::{ScriptCode, ScriptFailure},
+    port::ScriptFailure,
     spec::{
         self,
         deploy::{AgentConfiguration, FileExists},
@@ -284,13 +284,7 @@ fn next(failure: &str) -> Option<String> {
 }
 
 fn unknown(message: String) -> ScriptFailure {
-    ScriptFailure {
-        code: ScriptCode::UnknownError,
-        script: String::new(),
-        message,
-        log: String::new(),
-        holders: Vec::new(),
-    }
+    ScriptFailure::unknown(message, String::new())
 }
 
 fn tell(report: &Report) {

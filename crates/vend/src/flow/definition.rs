@@ -52,7 +52,7 @@ pub fn is_final(resource: &str) -> bool {
 /// Does the resource's activity touch no host, so that others may change them meanwhile? So it is until a release has its
 /// plan, and while people think about that.
 pub fn is_apart(resource: &str) -> bool {
-    matches!(activity(resource), Some("approve")) || is_making(resource)
+    is_asking(resource) || is_making(resource)
 }
 
 /// Does the resource's activity make what a release is of?
@@ -60,9 +60,9 @@ pub fn is_making(resource: &str) -> bool {
     matches!(activity(resource), Some("source" | "build" | "bake"))
 }
 
-/// Is this the state of an activity that touches no host?
+/// The same of a state: those are called as their activities are.
 pub fn is_state_apart(state: &str) -> bool {
-    ["Source", "Build", "Bake", "Approve"].contains(&state)
+    is_apart(&arn(&format!("activity:{}", state.to_lowercase())))
 }
 
 /// Do people answer tasks of this resource?

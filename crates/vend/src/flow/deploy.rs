@@ -4,7 +4,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use model::{
-    DeploymentId, HostId, Place,
+    DeploymentId, HostId, Place, Ticket,
     port::{
         Blame, DeployOrder, Deployed, Deployer as _, EventReport, EventStatus, Fault, HostSeen,
         HostState as Seen, Hosts as _, LifecycleEvent, LogRef,
@@ -91,9 +91,7 @@ async fn one(
         LifecycleEvent::BEFORE_TRAFFIC.to_vec(),
     );
     let ticket = attempt.steady.part(host.as_str());
-    let doing = world.node.deploy(&ticket, &order);
-    let progress = || world.node.progress(&host, &ticket);
-    let deployed = match follow(world, &order, doing, progress).await {
+    let deployed = match on_host(world, &ticket, &order).await {
         Err(fault) if is_lost(world, &host, &fault).await => {
             let lost = lost(&host);
             let (reason, by) = (lost.message.clone(), By::platform(crate::clock::now()));
@@ -109,6 +107,13 @@ async fn one(
     let failure = failure.map(|event| fault(event, &host, &deployed.log));
     record(world, deployment, &host, deployed, failure.as_ref()).await?;
     Ok(failure)
+}
+
+/// Has one of this machine's hosts do an order, which is on record while it is done.
+pub async fn on_host(world: &World, ticket: &Ticket, order: &DeployOrder) -> Result<Deployed, Fault> {
+    let doing = world.node.deploy(ticket, order);
+    let progress = || world.node.progress(&order.host, ticket);
+    follow(world, order, doing, progress).await
 }
 
 /// Waits for what an order came to, and keeps on record meanwhile how far it is: people look at deployments that run.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use model::{
     DeploymentId, HostId, Place,
-    port::{Deployer as _, EventReport, EventStatus, Fault, LifecycleEvent},
+    port::{EventReport, EventStatus, Fault, LifecycleEvent},
     release::Release,
     route::TargetState,
 };
@@ -122,9 +122,7 @@ impl Turn<'_> {
         let events = LifecycleEvent::BEFORE_TRAFFIC.to_vec();
         let order = deploy::order(self.to, self.place, self.deployment, host, events);
         let ticket = self.attempt.steady.part(host.as_str());
-        let doing = self.world.node.deploy(&ticket, &order);
-        let progress = || self.world.node.progress(host, &ticket);
-        let deployed = deploy::follow(self.world, &order, doing, progress).await?;
+        let deployed = deploy::on_host(self.world, &ticket, &order).await?;
         let start = deployed
             .events
             .iter()
@@ -171,9 +169,7 @@ impl Turn<'_> {
         order.ignores_stop = self.to.spec.deploy.ignore_stop_failures;
         let name = format!("{host}.{}", event.to_string().to_lowercase());
         let ticket = self.attempt.steady.part(&name);
-        let doing = self.world.node.deploy(&ticket, &order);
-        let progress = || self.world.node.progress(host, &ticket);
-        let deployed = deploy::follow(self.world, &order, doing, progress).await?;
+        let deployed = deploy::on_host(self.world, &ticket, &order).await?;
         self.keep(host, &deployed.events).await?;
         let failed = order.failure(&deployed.events);
         Ok(failed.map(|event| deploy::fault(event, host, &deployed.log)))

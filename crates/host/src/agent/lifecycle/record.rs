@@ -38,21 +38,23 @@ impl Record {
     /// The record of a ticket whose deployment does not run. One that broke off has failed: no script of it may run
     /// again.
     pub fn read(directory: &Path, ticket: &Ticket) -> Option<Self> {
-        let mut record: Self = serde_json::from_slice(&fs::read(file(directory, ticket)).ok()?).ok()?;
+        let mut record = Self::load(directory, ticket)?;
         record.cut_off();
         Some(record)
     }
 
+    fn load(directory: &Path, ticket: &Ticket) -> Option<Self> {
+        serde_json::from_slice(&fs::read(file(directory, ticket)).ok()?).ok()
+    }
+
     /// All events of a ticket, whether it runs, has ended or broke off. Empty when nothing is known of it.
     pub fn progress(directory: &Path, ticket: &Ticket) -> Vec<EventReport> {
-        let bytes = fs::read(file(directory, ticket)).ok();
-        let record = bytes.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
         let Some(Self {
             mut reports,
             current,
             waiting,
             ..
-        }) = record
+        }) = Self::load(directory, ticket)
         else {
             return Vec::new();
         };
@@ -99,10 +101,7 @@ impl Record {
             duration_ms: 0,
             failure: Some(ScriptFailure {
                 code: ScriptCode::FailedAfterRestart,
-                script: String::new(),
-                message: format!("The agent ended while {event} ran"),
-                log: String::new(),
-                holders: Vec::new(),
+                ..ScriptFailure::unknown(format!("The agent ended while {event} ran"), String::new())
             }),
             log: None,
         });

@@ -10,7 +10,7 @@ use camino::Utf8PathBuf;
 use jiff::Timestamp;
 use model::{
     DeploymentId, Secret,
-    port::{Death, DeployOrder, LifecycleEvent, ScriptCode, ScriptFailure},
+    port::{Death, DeployOrder, LifecycleEvent, ScriptFailure},
     spec::{
         Appspec,
         deploy::{FileExists, Script},
@@ -321,21 +321,13 @@ fn put_app(archive: &Path, app: &Path) -> io::Result<()> {
 
 /// A process that ended, as a failure of the event that it ended in.
 fn ended(reason: String) -> ScriptFailure {
-    ScriptFailure {
-        code: ScriptCode::UnknownError,
-        script: String::new(),
-        message: reason,
-        log: String::new(),
-        holders: Vec::new(),
-    }
+    ScriptFailure::unknown(reason, String::new())
 }
 
 fn died(death: &Death) -> ScriptFailure {
+    let message = format!("the process {} does not stay up: {}", death.service, death.exit);
     ScriptFailure {
-        code: ScriptCode::UnknownError,
         script: death.service.clone(),
-        message: format!("the process {} does not stay up: {}", death.service, death.exit),
-        log: death.last.clone(),
-        holders: Vec::new(),
+        ..ScriptFailure::unknown(message, death.last.clone())
     }
 }
