@@ -81,7 +81,8 @@ fn neither_a_build_nor_the_hooks_of_new_hosts_keep_anybody_from_those_that_serve
     app.copy.write("validate.sh", WAITS);
     app.says("four");
     let number = platform.push(&app.copy, &stage.app, "dev");
-    let fresh = eventually("its hooks run", MINUTE, || {
+    // Where nothing was built before, the build image is made first.
+    let fresh = eventually("its hooks run", 10 * MINUTE, || {
         let mut fresh = stage.hosts();
         fresh.retain(|host| host["release"] == 3);
         let in_hooks = stage.deployment()["state"] == "InProgress";

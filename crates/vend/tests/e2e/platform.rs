@@ -230,7 +230,7 @@ impl Platform {
     pub fn ended(&self, app: &str, number: u64) -> Value {
         eventually(
             &format!("push {number} of {app} ends"),
-            Duration::from_secs(300),
+            Duration::from_secs(600),
             || {
                 let pushes = self.json(&["pushes", "list", app]);
                 let own = pushes["items"]
@@ -259,7 +259,7 @@ impl Platform {
 
     /// The execution once it has ended.
     pub fn finished(&self, execution: &str) -> Value {
-        eventually(&format!("{execution} ends"), Duration::from_secs(300), || {
+        eventually(&format!("{execution} ends"), Duration::from_secs(600), || {
             let detail = self.json(&["executions", "show", execution]);
             let state = detail["state"].as_str()?.to_owned();
             (!["queued", "running"].contains(&state.as_str())).then_some(detail)
