@@ -92,9 +92,7 @@ impl Caches {
     /// A cache that grows beyond `limit_bytes` is begun anew. What a node that was killed left half-made or half-removed goes.
     pub fn open(node: &Utf8Path, limit_bytes: u64) -> Result<Self, Error> {
         let root = node.join("cache");
-        let staging = root.join(STAGING);
-        remove_tree(&staging)?;
-        fs::create_dir_all(&staging).map_err(io_error("create", &staging))?;
+        remove_tree(&root.join(STAGING))?;
         Ok(Self {
             root,
             limit_bytes,
@@ -174,7 +172,7 @@ impl Caches {
 
     /// Takes a tree out of sight at once. It is the caller's to remove, without the lock: that takes as long as it has files.
     fn set_aside(&self, path: &Utf8Path) -> Result<Option<Utf8PathBuf>, Error> {
-        let aside = self.root.join(STAGING).join(format!("{OLD}{}", random()));
+        let aside = self.staging(OLD)?;
         match fs::rename(path, &aside) {
             Ok(()) => Ok(Some(aside)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -194,7 +192,7 @@ impl Caches {
     /// Writes such a file, at once or not at all.
     pub fn write_note(&self, name: &str, file: &str, bytes: &[u8]) -> Result<(), Error> {
         let home = self.root.join(name);
-        let new = self.staging();
+        let new = self.staging("")?;
         fs::write(&new, bytes).map_err(io_error("write", &new))?;
         let _used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         fs::create_dir_all(&home).map_err(io_error("create", &home))?;
@@ -215,7 +213,7 @@ impl Caches {
         if crop.once && !self.generations(crop.name)?.is_empty() {
             return Ok(Harvest::There);
         }
-        let new = self.staging();
+        let new = self.staging("")?;
         let taken = self
             .take(crop, &written, &new)
             .and_then(|()| self.publish(crop, &new));
@@ -284,8 +282,11 @@ impl Caches {
         })
     }
 
-    fn staging(&self) -> Utf8PathBuf {
-        self.root.join(STAGING).join(random())
+    /// A new name there. The directory is made each time: whoever needs room removes the caches of a node that runs.
+    fn staging(&self, prefix: &str) -> Result<Utf8PathBuf, Error> {
+        let home = self.root.join(STAGING);
+        fs::create_dir_all(&home).map_err(io_error("create", &home))?;
+        Ok(home.join(format!("{prefix}{}", random())))
     }
 
     /// Removes caches whose names begin with these parts. Containers that stand on one see it vanish.

@@ -196,7 +196,7 @@ fn what_was_cut_short_is_cleared_when_caches_are_opened() {
     let Some(world) = World::new(1 << 20) else { return };
     world.write("acme/app-x/main", "a", "1");
     // As a harvest leaves it whose process is killed.
-    let half = world.caches.staging();
+    let half = world.caches.staging("").unwrap();
     fs::create_dir_all(half.join("pip")).unwrap();
     fs::write(half.join("pip/half"), "x").unwrap();
     let again = Caches::open(&world.node, 1 << 20).unwrap();
@@ -206,6 +206,22 @@ fn what_was_cut_short_is_cleared_when_caches_are_opened() {
         "what is whole stays"
     );
     assert_eq!(again.bytes().unwrap(), 1);
+}
+
+#[test]
+fn caches_begin_anew_when_somebody_removed_them_all() {
+    let Some(world) = World::new(1 << 20) else { return };
+    world.write("acme/app-x/main", "a", "1");
+    fs::remove_dir_all(world.node.join("cache")).unwrap();
+    world.write("acme/app-x/main", "b", "1");
+    assert_eq!(world.found("acme/app-x/main"), ["b"]);
+    world
+        .caches
+        .write_note("acme/app-x/main", "tests.json.zst", b"x")
+        .unwrap();
+    fs::remove_dir_all(world.node.join("cache").join(STAGING)).unwrap();
+    world.caches.remove("acme/app-x").unwrap();
+    assert_eq!(world.found("acme/app-x/main"), Vec::<String>::new());
 }
 
 #[test]
