@@ -24,7 +24,9 @@ use crate::layer::{
 };
 
 /// The directories where pip, npm and apt keep what they downloaded, relative to a container's root.
-pub(crate) const DOWNLOADS: [&str; 3] = ["root/.cache/pip", "root/.npm", "var/cache/apt/archives"];
+pub(crate) const DOWNLOADS: [&str; 3] = ["root/.cache/pip", "root/.npm", ARCHIVES];
+/// Where apt also keeps its lock, and what it has in part.
+const ARCHIVES: &str = "var/cache/apt/archives";
 /// Where generations are made and go away, beside the caches. No tenant can have this name.
 const STAGING: &str = "+new";
 /// So begin the names of what goes away there.
@@ -214,9 +216,11 @@ impl Caches {
             return Ok(Harvest::There);
         }
         let new = self.staging("")?;
-        let taken = self
-            .take(crop, &written, &new)
-            .and_then(|()| self.publish(crop, &new));
+        let taken = match self.take(crop, &written, &new) {
+            Ok(()) => size(&new).and_then(|bytes| self.publish(crop, &new, bytes)),
+            Err(Error::Large { .. }) => self.publish(crop, &new, u64::MAX),
+            Err(error) => Err(error),
+        };
         if !matches!(taken, Ok(Harvest::Kept)) {
             remove_tree(&new)?;
         }
@@ -239,9 +243,13 @@ impl Caches {
             let from = Utf8PathBuf::from(format!("/proc/self/fd/{}/.", open.as_raw_fd()));
             Copy {
                 uid_base: crop.uid_base,
-                skip: &["lock", "partial"],
+                skip: match directory.as_str() {
+                    ARCHIVES => &["lock", "partial"],
+                    _ => &[],
+                },
                 deletions: crop.deletions,
                 epoch: None,
+                most: self.limit_bytes,
             }
             .tree(&from, &to)?;
         }
@@ -249,8 +257,7 @@ impl Caches {
     }
 
     /// Puts a generation in its place, and removes those before it that nobody stands on.
-    fn publish(&self, crop: &Crop<'_>, new: &Utf8Path) -> Result<Harvest, Error> {
-        let bytes = size(new)?;
+    fn publish(&self, crop: &Crop<'_>, new: &Utf8Path, bytes: u64) -> Result<Harvest, Error> {
         let home = self.root.join(crop.name);
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let generations = self.generations(crop.name)?;
@@ -317,11 +324,12 @@ pub(crate) fn of_branch(place: &Place, branch: &str) -> String {
 }
 
 /// The branches on whose caches another may go on: its own first, and the one that all come from: that of production, or by
-/// its usual names where there is none. What another branch left is never trusted.
+/// its usual names where there is none; those begin with nobody's then. What another branch left is never trusted.
 pub(crate) fn branches<'a>(own: &'a str, trunk: Option<&'a str>) -> Vec<&'a str> {
+    const USUAL: [&str; 2] = ["main", "master"];
     let usual: &[&str] = match trunk {
-        Some(_) => &[],
-        None => &["main", "master"],
+        None if !USUAL.contains(&own) => &USUAL,
+        _ => &[],
     };
     let mut all = vec![own];
     all.extend(

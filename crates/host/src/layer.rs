@@ -91,12 +91,18 @@ pub enum Error {
     Stranger { path: Utf8PathBuf, id: u32 },
     #[error("the directories in {0} lie too deep in each other")]
     Deep(Utf8PathBuf),
+    #[error("with {path} there are more than {} MiB of files, holes counted", most >> 20)]
+    Large { path: Utf8PathBuf, most: u64 },
+    #[error(
+        "{0} has a name that says in an image that another file is deleted (`.wh.`, see \"Whiteouts\" in OCI's image specification)"
+    )]
+    Marked(Utf8PathBuf),
 }
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         match error {
-            Error::Deep(_) => Self::customer(error.to_string()),
+            Error::Deep(_) | Error::Large { .. } | Error::Marked(_) => Self::customer(error.to_string()),
             error => Self::platform(crate::logs::chain(&error))
                 .next("see whether the data directory's disk is full"),
         }

@@ -281,8 +281,8 @@ phases: { build: { commands: ['echo \"from $NAME\" > out.txt', '[ \"$NAME\" != b
 artifacts: { files: [out.txt] }
 batch:
   build-graph:
-    - { identifier: last, env: { variables: { NAME: last } }, depend-on: [first, bad] }
-    - { identifier: first, env: { variables: { NAME: first } } }
+    - { identifier: last, env: { variables: { NAME: last } }, depend-on: [Linux_first, bad] }
+    - { identifier: Linux_first, env: { variables: { NAME: first } } }
     - { identifier: bad, env: { variables: { NAME: bad } }, ignore-failure: true }
 ";
     let tree = tree(&[("buildspec.yml", spec)]);
@@ -297,7 +297,7 @@ batch:
         &text,
         &[
             "failed (ignored) bad (NAME=bad)",
-            "succeeded first",
+            "succeeded Linux_first",
             "succeeded last",
         ],
     );
@@ -306,7 +306,7 @@ batch:
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     // Also what the failed one left, as on CodeBuild.
-    let all = ["bad", "first", "last"].map(str::to_owned);
+    let all = ["bad", "Linux_first", "last"].map(str::to_owned);
     assert_eq!(names, BTreeSet::from(all));
     assert_eq!(
         fs::read_to_string(to.path().join("last/out.txt")).unwrap(),

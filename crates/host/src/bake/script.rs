@@ -325,6 +325,7 @@ async fn publish(oven: &Inner, run: &Run, upper: &Utf8Path, uid_base: u32) -> Re
     let (key, parent) = (run.key, run.lowers.first().copied());
     let (made_by, commit) = (run.name.clone(), run.commit.clone());
     let (script, epoch) = (run.script, run.epoch);
+    let most = oven.limits.disk_mib.saturating_mul(1 << 20);
     tokio::task::spawn_blocking(move || {
         let staging = layers.stage()?;
         let files = staging.files();
@@ -333,6 +334,7 @@ async fn publish(oven: &Inner, run: &Run, upper: &Utf8Path, uid_base: u32) -> Re
             skip: &SKIPPED,
             deletions: Deletions::Mark,
             epoch: Some(epoch),
+            most,
         };
         let size_bytes = copy.tree(&upper, &files)?;
         if let Some(open) = inside(&upper, ASIDE) {

@@ -323,9 +323,13 @@ impl Console {
         }
     }
 
+    /// Of so many groups as there are reports: a build tells as much as it likes.
     fn cases(&mut self, group: String, cases: Vec<Case>) {
         let told: usize = self.outcome.cases.values().map(Vec::len).sum();
         let group = bounded(self.conceal(group), TEXT);
+        if self.outcome.cases.len() >= REPORTS && !self.outcome.cases.contains_key(&group) {
+            return;
+        }
         let own = cases
             .into_iter()
             .take(CASES.saturating_sub(told))
@@ -448,6 +452,26 @@ mod tests {
         assert_eq!(outcome.exported.len(), 1);
         assert!(phase.name.chars().count() <= TEXT + 1);
         assert!(phase.message.as_ref().unwrap().chars().count() <= TEXT + 1);
+    }
+
+    #[test]
+    fn groups_of_tests_are_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = Utf8Path::from_path(directory.path()).unwrap();
+        let logs = logs::Directory::open(directory).unwrap();
+        let mut console = open(&logs, "build/t");
+        let case = |name: &str| Case {
+            name: name.to_owned(),
+            duration_ms: 1,
+            outcome: Ended::Passed,
+        };
+        for number in 0..2 * REPORTS {
+            console.cases(format!("group-{number}"), vec![case("one")]);
+        }
+        console.cases("group-0".to_owned(), vec![case("two")]);
+        let cases = console.end().cases;
+        assert_eq!(cases.len(), REPORTS);
+        assert_eq!(cases["group-0"].len(), 2, "of one that is there all are taken");
     }
 
     #[test]

@@ -108,7 +108,11 @@ pub(super) fn job(ticket: &Ticket, order: &BuildOrder, image: Digest, retried: u
     }
 }
 
-/// CodeBuild's variables, then the buildspec's, then the order's: the later wins, but for the reserved `CODEBUILD_`.
+/// There is no region here; tools that insist on one get a name that reaches nothing.
+const REGION: &str = "local";
+
+/// What a build finds anyway, then the buildspec's variables, then the order's: the later wins, but for `CODEBUILD_`,
+/// which is reserved.
 pub(super) fn variables(ticket: &Ticket, order: &BuildOrder, image: Digest) -> BTreeMap<String, String> {
     let mut all = network_environment();
     for (name, value) in [
@@ -119,6 +123,10 @@ pub(super) fn variables(ticket: &Ticket, order: &BuildOrder, image: Digest) -> B
         ("LANG", "C.UTF-8"),
         ("PIP_ROOT_USER_ACTION", "ignore"),
         ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
+        ("AWS_DEFAULT_REGION", REGION),
+        ("AWS_REGION", REGION),
+        ("CI", "true"),
+        ("PWD", source_directory(order).as_str()),
     ] {
         all.insert(name.to_owned(), value.to_owned());
     }
@@ -173,15 +181,10 @@ fn batch(order: &BuildOrder) -> Vec<(String, String)> {
         .collect()
 }
 
-fn codebuild(ticket: &Ticket, order: &BuildOrder, image: Digest) -> [(&'static str, String); 17] {
-    // There is no region here; tools that insist on one get a name that reaches nothing.
-    const REGION: &str = "local";
+fn codebuild(ticket: &Ticket, order: &BuildOrder, image: Digest) -> [(&'static str, String); 13] {
     let (commit, source) = (&order.commit, source_directory(order));
     let id = format!("{}-{}:{ticket}", order.place.tenant, order.place.app);
     [
-        ("AWS_DEFAULT_REGION", REGION.to_owned()),
-        ("AWS_REGION", REGION.to_owned()),
-        ("CI", "true".to_owned()),
         (
             "CODEBUILD_BUILD_ARN",
             format!("arn:aws:codebuild:{REGION}:000000000000:build/{id}"),
@@ -197,9 +200,8 @@ fn codebuild(ticket: &Ticket, order: &BuildOrder, image: Digest) -> [(&'static s
         ("CODEBUILD_RESOLVED_SOURCE_VERSION", commit.id.clone()),
         ("CODEBUILD_SOURCE_REPO_URL", commit.repository.clone()),
         ("CODEBUILD_SOURCE_VERSION", commit.id.clone()),
-        ("CODEBUILD_SRC_DIR", source.clone()),
+        ("CODEBUILD_SRC_DIR", source),
         ("CODEBUILD_START_TIME", crate::now().as_millisecond().to_string()),
-        ("PWD", source),
     ]
 }
 
@@ -232,7 +234,7 @@ mod tests {
 
     #[test]
     fn codebuild_s_variables_are_there_and_nobody_else_s() {
-        let text = "version: 0.2\nenv: { variables: { A: buildspec, B: buildspec, C: buildspec } }\n\
+        let text = "version: 0.2\nenv: { variables: { A: buildspec, B: buildspec, C: buildspec, CI: 'false' } }\n\
                     phases: { build: { commands: ['true'] } }\n";
         let mut order = order(Buildspec::parse(text, "b").unwrap().0);
         order.commit.id = "c0ffee".to_owned();
@@ -247,7 +249,7 @@ mod tests {
             ..Task::default()
         });
         let of_order = |name: &str| (name.to_owned(), "order".to_owned());
-        order.variables = ["C", "CODEBUILD_BUILD_NUMBER"].map(of_order).into();
+        order.variables = ["C", "AWS_REGION", "CODEBUILD_BUILD_NUMBER"].map(of_order).into();
         order.push = Some(PushEvent {
             before: Some("decade".to_owned()),
             account: Some("88621008".to_owned()),
@@ -291,10 +293,8 @@ mod tests {
         );
         let whose = ["A", "B", "C"].map(|name| all[name].as_str());
         assert_eq!(whose, ["buildspec", "task", "order"], "the later wins");
-        assert_eq!(
-            (all["HOME"].as_str(), all["AWS_REGION"].as_str()),
-            ("/root", "local")
-        );
+        let whose = ["HOME", "CI", "AWS_REGION", "AWS_DEFAULT_REGION"].map(|name| all[name].as_str());
+        assert_eq!(whose, ["/root", "false", "order", "local"]);
         assert!(!all.contains_key("VEND_GIT_CREDENTIALS"));
     }
 

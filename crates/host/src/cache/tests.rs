@@ -225,6 +225,27 @@ fn caches_begin_anew_when_somebody_removed_them_all() {
 }
 
 #[test]
+fn a_hole_that_is_larger_than_a_cache_is_not_filled() {
+    let Some(world) = World::new(1 << 20) else { return };
+    let kept = world.harvest("acme/app-x/main", "pip", false, |upper| {
+        write(upper, "hole", "");
+        let hole = fs::File::options().write(true).open(upper.join("pip/hole"));
+        hole.unwrap().set_len(1 << 40).unwrap();
+    });
+    assert_eq!(kept, Harvest::TooLarge(1 << 20));
+    assert_eq!(world.found("acme/app-x/main"), Vec::<String>::new());
+}
+
+#[test]
+fn a_customer_s_files_are_kept_whatever_their_names() {
+    let Some(world) = World::new(1 << 20) else { return };
+    for name in ["lock", "partial", "other"] {
+        world.write("acme/app-x/main", name, "1");
+    }
+    assert_eq!(world.found("acme/app-x/main"), ["lock", "other", "partial"]);
+}
+
+#[test]
 fn a_branch_goes_on_from_another_s_without_changing_it() {
     let Some(world) = World::new(1 << 20) else { return };
     world.write("acme/app-x/main", "of-main", "1");
@@ -302,7 +323,8 @@ fn others_go_on_from_production_s_branch_alone() {
         ("release", Some("release"), &["release"]),
         ("main", Some("release"), &["main", "release"]),
         ("side", None, &["side", "main", "master"]),
-        ("master", None, &["master", "main"]),
+        ("master", None, &["master"]),
+        ("main", None, &["main"]),
     ] {
         assert_eq!(branches(own, trunk), expected, "{own} of {trunk:?}");
     }

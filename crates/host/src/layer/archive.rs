@@ -104,6 +104,11 @@ impl<W: Write> Writer<'_, W> {
         if kind.is_char_device() && metadata.rdev() == 0 {
             return self.mark(&deleted(name));
         }
+        // It would have the bytes of a deletion, and another's image that deletes the digest of this one.
+        let last = name.file_name().unwrap_or_default();
+        if last.as_encoded_bytes().starts_with(WHITEOUT.as_bytes()) {
+            return Err(Error::Marked(name.to_string_lossy().into_owned().into()));
+        }
         let linked = (metadata.dev(), metadata.ino());
         if !kind.is_dir() && metadata.nlink() > 1 {
             if let Some(first) = self.links.get(&linked).cloned() {

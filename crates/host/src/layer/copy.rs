@@ -29,6 +29,8 @@ pub(crate) struct Copy<'a> {
     pub deletions: Deletions,
     /// No time is later than this, in seconds since 1970, and all are whole: what was written when makes no other layer.
     pub epoch: Option<i64>,
+    /// The most bytes of files. Holes count: a container's disk limit does not see them, and what is copied has none.
+    pub most: u64,
 }
 
 /// What is done with the marks that an overlay leaves for what was deleted.
@@ -122,7 +124,14 @@ impl Walk<'_> {
             if self.linked(&metadata, to)? {
                 return Ok(());
             }
-            self.bytes += fs::copy(from, to).map_err(io_error("copy", from))?;
+            self.bytes = self.bytes.saturating_add(metadata.len());
+            if self.bytes > self.copy.most {
+                return Err(Error::Large {
+                    path: name.to_owned(),
+                    most: self.copy.most,
+                });
+            }
+            fs::copy(from, to).map_err(io_error("copy", from))?;
         } else {
             // Sockets and devices mean nothing without the process or the machine that made them.
             return Ok(());

@@ -306,7 +306,7 @@ async fn one(
     output: &Output,
 ) -> Result<Built, Fault> {
     let name = task.as_ref().map(|task| task.identifier.clone());
-    let ticket = ticket(name.as_deref());
+    let ticket = ticket(task.as_ref());
     let log: LogRef = format!("build/{ticket}")
         .parse()
         .map_err(|_| Fault::order("the ticket cannot name a log"))?;
@@ -393,11 +393,13 @@ fn remains(
 }
 
 /// A name that no other build on this machine has.
-fn ticket(task: Option<&str>) -> Ticket {
-    let now = super::now().as_microsecond();
-    let task = task.map_or(String::new(), |task| format!("-{}", task.to_lowercase()));
-    let text = format!("t-{now}-{}{task}", std::process::id());
-    text.parse().expect("numbers and identifiers make a ticket")
+fn ticket(task: Option<&Task>) -> Ticket {
+    let text = format!("t-{}-{}", super::now().as_microsecond(), std::process::id());
+    let whole: Ticket = text.parse().expect("numbers make a ticket");
+    match task {
+        Some(task) => whole.part(&task.slug()),
+        None => whole,
+    }
 }
 
 async fn all(

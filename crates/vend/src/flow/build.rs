@@ -207,16 +207,6 @@ fn answer(revision: Digest, built: &Built, reports: &[TestReport]) -> Value {
     json!({ "revision": revision, "log": built.log, "reports": reports })
 }
 
-/// What stands for a build of a batch in its ticket: its identifier, or a digest of it where a ticket cannot have it. The
-/// user guide allows 128 characters, capitals and `_`, as a matrix has them.
-fn part(identifier: &str) -> String {
-    let may = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    match identifier.len() <= 40 && identifier.bytes().all(may) {
-        true => identifier.to_owned(),
-        false => Digest::of(identifier).short(),
-    }
-}
-
 /// One build, with its row.
 async fn build(
     world: &Arc<World>,
@@ -226,7 +216,7 @@ async fn build(
     task: Option<Task>,
 ) -> Result<Built, Fault> {
     let ticket = match &task {
-        Some(task) => attempt.steady.part(&part(&task.identifier)),
+        Some(task) => attempt.steady.part(&task.slug()),
         None => attempt.steady.clone(),
     };
     let secrets = secrets(&world.store, &input.place, &buildspec).await?;

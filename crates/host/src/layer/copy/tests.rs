@@ -1,6 +1,7 @@
 use std::os::unix::fs::{PermissionsExt as _, chown, lchown};
 
 use super::*;
+use crate::layer::archive;
 
 const BASE: u32 = 1_000_000;
 
@@ -56,6 +57,7 @@ const WHOLE: Copy<'_> = Copy {
     skip: &["skipped"],
     deletions: Deletions::Mark,
     epoch: None,
+    most: 1 << 20,
 };
 
 #[test]
@@ -154,6 +156,35 @@ fn merging_deletes_replaces_and_adds() {
     assert!(pair.to.join("dir/old").exists() && pair.to.join("dir/new").exists());
     assert!(!pair.to.join("replaced/old").exists() && !opaque(pair.to.join("replaced")));
     assert!(fs::symlink_metadata(pair.to.join("gone")).is_err());
+}
+
+#[test]
+fn nothing_but_a_deletion_is_sealed_as_one() {
+    let Some(deleting) = pair() else { return };
+    whiteout(&deleting.from.join("gone"));
+    archive::seal(&deleting.from).unwrap();
+    for name in [".wh.gone", ".wh..wh..opq"] {
+        let Some(other) = pair() else { return };
+        file(&other.from.join(name), 0, 0o600);
+        assert!(matches!(archive::seal(&other.from), Err(Error::Marked(path)) if path == name));
+    }
+}
+
+#[test]
+fn holes_count() {
+    let Some(pair) = pair() else { return };
+    file(&pair.from.join("a"), 0, 0o600);
+    let hole = pair.from.join("hole");
+    file(&hole, 0, 0o600);
+    fs::File::options()
+        .write(true)
+        .open(&hole)
+        .unwrap()
+        .set_len(1 << 40)
+        .unwrap();
+    let copied = WHOLE.tree(&pair.from, &pair.to);
+    assert!(matches!(copied, Err(Error::Large { path, .. }) if path == "hole"));
+    assert!(!pair.to.join("hole").exists());
 }
 
 #[test]

@@ -46,6 +46,16 @@ pub struct Task {
 }
 
 impl Task {
+    /// What stands for it in a ticket: its identifier, or a digest of it where a ticket cannot have it. The user guide
+    /// allows 128 characters, capitals and `_`, as a matrix has them.
+    pub fn slug(&self) -> String {
+        let may = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        match self.identifier.len() <= 40 && self.identifier.bytes().all(may) {
+            true => self.identifier.clone(),
+            false => crate::Digest::of(&self.identifier).short(),
+        }
+    }
+
     /// It is one of several parts of a fan-out: what its tests say is not the whole.
     pub fn is_part(&self) -> bool {
         self.shard.is_some_and(|(_, of)| of > 1)

@@ -98,7 +98,14 @@ fn each_identifier_has_a_ticket_of_its_own() {
     let whole: Ticket = "t-0123456789abc-build".parse().unwrap();
     let long = "a".repeat(128);
     let names = ["unit", "Unit", "linux_small", "linux-small", &long, "a"];
-    let tickets = names.map(|name| whole.part(&part(name)).to_string());
+    let tickets = names.map(|name| {
+        let identifier = name.to_owned();
+        let task = Task {
+            identifier,
+            ..Task::default()
+        };
+        whole.part(&task.slug()).to_string()
+    });
     for (name, ticket) in names.iter().zip(&tickets) {
         assert_eq!(
             ticket.parse::<Ticket>().map(|read| read.to_string()).as_ref(),
