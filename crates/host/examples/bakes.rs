@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, fs, process::ExitCode, time::Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use host::{
+    agent::systemctl,
     bake::{Kitchen, Oven},
     base::{Bases, Mirror, Wanted},
     container::{self, Containers},
@@ -26,7 +27,12 @@ use model::{
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments = std::env::args();
+    let own = arguments.next().unwrap_or_default();
+    let arguments: Vec<String> = arguments.collect();
+    if systemctl::is_name(&own) {
+        return systemctl::main(&own, &arguments);
+    }
     let ran = match arguments.as_slice() {
         [node, steps, mode, rest @ ..] => run(node, steps, mode, rest),
         _ => Err("bakes NODE STEPS base|cold|many [COUNT]".into()),
@@ -83,6 +89,7 @@ impl World {
             images: Images::open(&node, layers.clone())?,
             bases: Bases::open(&node, layers.clone(), Mirror::of_this_machine(), reach)?,
             layers: layers.clone(),
+            program: std::env::current_exe()?.try_into()?,
             limits: Resources {
                 cpu: 2.0,
                 memory_mib: 2048,

@@ -4,6 +4,7 @@
 //! names, and nothing else of the source tree: what it cannot see cannot change the layer behind the key's back. It gets
 //! `VEND_TENANT`, `VEND_APP`, `VEND_ENVIRONMENT`, `VEND_COMMIT_ID`, `VEND_COMMIT_AUTHOR`, `VEND_COMMIT_MESSAGE`,
 //! `VEND_COMMIT_BRANCH` and `VEND_COMMIT_REPOSITORY`: the same names that a Packer build gets as environment variables.
+//! `systemctl` is our own program there: it enables what starts with the hosts, and leaves services alone.
 
 mod error;
 mod ground;
@@ -86,6 +87,8 @@ struct Inner {
     /// The layers that bakes stand on, or are about to make.
     ground: InUse,
     made: Made,
+    /// See [`Kitchen::program`].
+    program: Utf8PathBuf,
     limits: Resources,
     /// So many scripts run at a time.
     at_once: usize,
@@ -111,6 +114,9 @@ pub struct Kitchen {
     pub layers: Layers,
     pub images: Images,
     pub bases: Bases,
+    /// A program that calls [`systemctl::main`](crate::agent::systemctl::main) when it goes by that name. It has to run in
+    /// the image: it is static.
+    pub program: Utf8PathBuf,
     /// Of one script.
     pub limits: Resources,
     /// How many scripts run at a time.
@@ -134,6 +140,7 @@ impl Oven {
             baking: Mutex::default(),
             sources: Mutex::default(),
             node: kitchen.node,
+            program: kitchen.program,
             containers: kitchen.containers,
             objects: kitchen.objects,
             logs: kitchen.logs,

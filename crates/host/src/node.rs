@@ -235,17 +235,20 @@ async fn open(config: &NodeConfig, apart: bool) -> Result<Node, Error> {
     opened.map_err(container::Error::from)?;
     let objects = crate::objects::Directory::open(&node, config.object_limit_bytes)?;
     let logs = crate::logs::Directory::open(&node)?;
-    let oven = oven(config, &node, &containers, &objects, &logs)?;
-    let images = oven.images().clone();
+    let layers = Layers::open(&node)?;
+    let images = Images::open(&node, layers.clone())?;
+    let stock = (layers, images.clone());
     let lowers = Arc::new(move |image: &Digest| Ok(images.lowers(image)?));
     let hosts = Hosts::new(node.clone(), containers.clone(), tickets.clone(), lowers)?;
+    let program = hosts.program();
+    let oven = oven(config, &node, &containers, &objects, &logs, stock, program)?;
     let site = Site {
         node: node.clone(),
         containers: containers.clone(),
         objects: objects.clone(),
         logs: logs.clone(),
         oven: oven.clone(),
-        program: hosts.program().to_owned(),
+        program: program.to_owned(),
         at_once: config.builds_at_once,
         queued: crate::build::QUEUED,
         labels: config.labels.clone(),
@@ -299,14 +302,15 @@ fn oven(
     containers: &Containers,
     objects: &crate::objects::Directory,
     logs: &crate::logs::Directory,
+    (layers, images): (Layers, Images),
+    program: &Utf8Path,
 ) -> Result<Oven, Error> {
-    let layers = Layers::open(node)?;
     let kitchen = Kitchen {
         node: node.to_owned(),
         containers: containers.clone(),
         objects: objects.clone(),
         logs: logs.clone(),
-        images: Images::open(node, layers.clone())?,
+        images,
         bases: Bases::open(
             node,
             layers.clone(),
@@ -316,6 +320,7 @@ fn oven(
             },
         )?,
         layers,
+        program: program.to_owned(),
         limits: config.bake_limits.clone(),
         at_once: config.bakes_at_once,
     };

@@ -33,6 +33,8 @@ macro_rules! world {
 // After the macro, which it uses.
 #[path = "agent/begun.rs"]
 mod begun;
+#[path = "agent/boot.rs"]
+mod boot;
 #[path = "agent/bundles.rs"]
 mod bundles;
 #[path = "agent/directives.rs"]
@@ -267,23 +269,6 @@ async fn systemctl_answers_unmodified_scripts() {
     let outcome = world.sh("su nobody -s /bin/sh -c 'systemctl stop shop'").await;
     assert_eq!(outcome.code, Some(4), "{outcome:?}");
     assert!(outcome.stderr.contains("Access denied"), "{outcome:?}");
-}
-
-#[tokio::test]
-async fn what_is_enabled_starts_with_the_first_environment() {
-    let world = world!();
-    world.file(
-        "/etc/systemd/system/boot.service",
-        "[Service]\nExecStart=/bin/sh -c 'echo begun with $GREETING; exec sleep 1000'\n[Install]\nWantedBy=multi-user.target\n",
-    );
-    world.sh("systemctl enable boot").await;
-    assert!(!world.agent.health().await.unwrap().configured);
-    world.configure(&[]).await;
-    assert!(
-        world
-            .until(|| world.log("boot").contains("begun with hello"))
-            .await
-    );
 }
 
 #[tokio::test]

@@ -52,6 +52,7 @@ const CASES: &[Case] = cases![
     bake::an_image_that_another_branch_made_first_is_made_once_more_and_not_again,
     bake::layers_hold_real_ids_and_deletions,
     bake::a_failing_script_says_why,
+    bake::what_scripts_enable_is_in_the_image_and_nothing_else_of_systemctl,
     bake::two_at_a_time_make_one_layer,
     bake::a_bake_is_stopped_by_its_deadline,
     bake::a_bake_s_time_is_not_that_of_those_before_it,
@@ -119,6 +120,9 @@ fn main() -> ExitCode {
     let own = own.rsplit('/').next().unwrap_or_default();
     if host::build::tools::is_tool(own) {
         return host::build::tools::main(own, &arguments);
+    }
+    if host::agent::systemctl::is_name(own) {
+        return host::agent::systemctl::main(own, &arguments);
     }
     if arguments
         .first()

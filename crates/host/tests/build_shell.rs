@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use host::build::shell::{Shell, Shells};
+use host::build::shell::{Expansion, Shell, Shells};
 use model::spec::build::Shell as Kind;
 
 fn start(shells: &mut Shells, kind: Kind) -> Shell {
@@ -98,11 +98,52 @@ fn tells_when_it_is_gone(shells: &mut Shells, kind: Kind) {
     }
 }
 
+/// A text that nothing closes is refused, and the shell does not wait for more.
+fn expands_what_has_an_end(shells: &mut Shells, kind: Kind) {
+    let mut shell = start(shells, kind);
+    check(&mut shell, "set -e; export A=\"b c\"", 0, "");
+    let expand = |shell: &mut Shell, text: &str| {
+        let mut complaint = Vec::new();
+        let expanded = shell.expand(text, &mut |bytes| {
+            complaint.extend_from_slice(bytes);
+            Ok(())
+        });
+        (expanded.unwrap(), String::from_utf8(complaint).unwrap())
+    };
+    for (text, expected) in [
+        ("app-$A", "app-b c"),
+        ("it's \"$(printf '%s' \"$A\")\"", "it's \"b c\""),
+        ("VEND\nVEND_", "VEND\nVEND_"),
+        ("$(false)", ""),
+        ("a\\$A\n", "a$A\n"),
+        ("expanded", "expanded"),
+    ] {
+        let expected = Expansion::Text(expected.to_owned());
+        assert_eq!(expand(&mut shell, text), (expected, String::new()), "{text}");
+    }
+    for text in [
+        "$(date +%Y",
+        "a-`date",
+        "${HOME",
+        "$((1+2",
+        "${ABSENT?is not there}",
+    ] {
+        let mut shell = start(shells, kind);
+        let (expanded, complaint) = expand(&mut shell, text);
+        assert!(!matches!(expanded, Expansion::Text(_)), "{text}: {expanded:?}");
+        assert_ne!(complaint, "", "{text}");
+        if expanded == Expansion::Refused {
+            check(&mut shell, "echo goes on", 0, "goes on\n");
+        }
+    }
+}
+
 #[test]
 fn shells_keep_their_state_and_tell_how_commands_ended() {
     let mut shells = Shells::new().unwrap();
     for kind in [Kind::Sh, Kind::Bash] {
         lives_as_one_shell(&mut shells, kind);
         tells_when_it_is_gone(&mut shells, kind);
+        expands_what_has_an_end(&mut shells, kind);
     }
 }

@@ -212,6 +212,19 @@ pub struct ControlOrder {
     pub types: Vec<String>,
     #[serde(default)]
     pub states: Vec<String>,
+    /// Of `preset`.
+    #[serde(default)]
+    pub preset: Preset,
+}
+
+/// What a preset may do to a unit (`systemctl(1)`, "--preset-mode=").
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    #[default]
+    Full,
+    EnableOnly,
+    DisableOnly,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

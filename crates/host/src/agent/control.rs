@@ -99,7 +99,7 @@ impl Call<'_> {
         let mut units = Vec::new();
         for word in &self.order.units {
             if word.starts_with('/') && matches!(self.order.verb.as_str(), "enable" | "reenable" | "link") {
-                units.extend(self.link(word, out));
+                units.extend(self.installation().link(word, out));
                 continue;
             }
             let pattern = is_pattern(word).then(|| globset::Glob::new(word).ok());
@@ -131,11 +131,13 @@ impl Call<'_> {
             "kill" => self.kill(unit, out).await,
             "reset-failed" if self.state(unit).is_none() => self.services.forgive(unit),
             "reset-failed" => self.wish(unit, Wish::ResetFailed, out).await,
-            "enable" | "reenable" | "preset" => self.enable(unit, out).await,
+            "enable" => self.enable(unit, out).await,
+            "reenable" => self.reenable(unit, out).await,
+            "preset" => self.preset(unit, out).await,
             "link" => {}
             "disable" => self.disable(unit, out).await,
             "mask" => self.mask(unit, out).await,
-            "unmask" => self.unmask(unit, out),
+            "unmask" => self.installation().unmask(unit, out),
             "is-active" => self.is_active(unit, out),
             "is-failed" => self.is_failed(unit, out),
             "is-enabled" => self.is_enabled(unit, out),
@@ -251,7 +253,7 @@ pub fn is_pattern(word: &str) -> bool {
     word.contains(['*', '?', '['])
 }
 
-fn say(out: &mut ControlOutcome, quiet: bool, code: u8, word: &str) {
+pub fn say(out: &mut ControlOutcome, quiet: bool, code: u8, word: &str) {
     out.code = out.code.max(code);
     if !quiet {
         out.stdout.push_str(word);
@@ -259,7 +261,7 @@ fn say(out: &mut ControlOutcome, quiet: bool, code: u8, word: &str) {
     }
 }
 
-fn fail(out: &mut ControlOutcome, message: String) {
+pub fn fail(out: &mut ControlOutcome, message: String) {
     out.code = 1;
     out.stderr.push_str(&message);
 }

@@ -8,6 +8,8 @@ use std::{
 
 #[derive(Debug, Clone)]
 pub struct Layout {
+    /// What all else is below, and what absolute links in unit files are meant to begin at. `/`.
+    pub root: PathBuf,
     /// Shared with the node: the socket and the logs. `/run/vend`.
     pub run: PathBuf,
     /// What the agent must remember when its host restarts. `/var/lib/vend`.
@@ -25,6 +27,8 @@ pub struct Layout {
     pub systemd: PathBuf,
     /// Programs of packages that make units.
     pub generators: Vec<PathBuf>,
+    /// Which units are enabled when they are installed (`systemd.preset(5)`), the first directory wins.
+    pub presets: Vec<PathBuf>,
     /// `tmpfiles.d` of packages, the first directory wins.
     pub temporary: Vec<PathBuf>,
     /// `/dev/log`
@@ -46,6 +50,7 @@ impl Layout {
     /// Below a directory.
     pub fn under(root: &Path) -> Self {
         Self {
+            root: root.to_owned(),
             run: root.join("run/vend"),
             state: root.join("var/lib/vend"),
             deployments: root.join("opt/codedeploy-agent/deployment-root"),
@@ -70,6 +75,14 @@ impl Layout {
             ]
             .map(|directory| root.join(directory))
             .to_vec(),
+            presets: [
+                "etc/systemd/system-preset",
+                "run/systemd/system-preset",
+                "usr/local/lib/systemd/system-preset",
+                "usr/lib/systemd/system-preset",
+            ]
+            .map(|directory| root.join(directory))
+            .to_vec(),
             temporary: ["etc/tmpfiles.d", "run/tmpfiles.d", "usr/lib/tmpfiles.d"]
                 .map(|directory| root.join(directory))
                 .to_vec(),
@@ -90,6 +103,7 @@ impl Layout {
             init: run.join("init/init.d"),
             systemd: run.join("systemd"),
             generators: Vec::new(),
+            presets: Vec::new(),
             temporary: Vec::new(),
             syslog: run.join("log"),
             diversions: run.join("diversions"),

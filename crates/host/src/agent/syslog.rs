@@ -36,18 +36,31 @@ pub fn listen(path: &Path) -> io::Result<Option<UnixDatagram>> {
 /// Writes messages down for ever.
 pub async fn serve(socket: UnixDatagram, services: Services) {
     let log = Arc::new(Mutex::new(Log::new(&services.layout().shared_logs(), "syslog")));
-    let mut buffer = vec![0; MESSAGE];
+    // What is longer shows by filling it.
+    let mut buffer = vec![0; MESSAGE + 1];
     loop {
         let Ok(length) = socket.recv(&mut buffer).await else {
             return;
         };
         let secrets = services.secrets();
-        let mut mask = Mask::new(secrets.iter().map(String::as_str));
+        let mask = Mask::new(secrets.iter().map(String::as_str));
         let mut line = format!("{} ", now().strftime("%Y-%m-%d %H:%M:%S")).into_bytes();
-        line.extend(mask.feed(text(&buffer[..length])));
-        line.extend(mask.finish());
+        line.extend(shown(&buffer[..length], mask));
         line.push(b'\n');
         log.lock().unwrap_or_else(PoisonError::into_inner).append(&line);
+    }
+}
+
+/// What is kept of a message, without secrets. Of one that is longer than that, what may be the beginning of a secret is
+/// left out: the rest of it is cut off, so nobody can know.
+fn shown(message: &[u8], mut mask: Mask) -> Vec<u8> {
+    match message.get(..MESSAGE) {
+        Some(kept) if message.len() > MESSAGE => mask.feed(text(kept)),
+        _ => {
+            let mut shown = mask.feed(text(message));
+            shown.extend(mask.finish());
+            shown
+        }
     }
 }
 
@@ -79,5 +92,24 @@ mod tests {
         assert_eq!(text(b"<13>plain\n"), b"plain");
         assert_eq!(text(b"<"), b"<");
         assert_eq!(text(b""), b"");
+    }
+
+    #[test]
+    fn a_secret_across_the_end_of_what_is_kept_is_left_out() {
+        let secret = "correct horse battery";
+        let check = |before: usize, expected: &str| {
+            let message = format!("<13>{}{secret} and more", "x".repeat(before));
+            let shown = shown(
+                &message.as_bytes()[..message.len().min(MESSAGE + 1)],
+                Mask::new([secret]),
+            );
+            let shown = String::from_utf8(shown).unwrap();
+            assert_eq!(shown.trim_start_matches('x'), expected, "{before}");
+        };
+        check(100, "*** and more");
+        for cut in 1..secret.len() {
+            check(MESSAGE - 4 - cut, "");
+        }
+        check(MESSAGE - 4 - secret.len(), "***");
     }
 }

@@ -2,6 +2,7 @@
 //! the agent: root on the agent's own socket, all others where only questions are answered.
 
 use std::{
+    env,
     ffi::OsStr,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -13,7 +14,8 @@ use rustix::process::geteuid;
 
 use super::{
     Client, Layout,
-    api::{ControlOrder, ControlOutcome},
+    api::{ControlOrder, ControlOutcome, Preset},
+    offline,
 };
 
 /// Is this a name that our binary answers to, inside a host?
@@ -75,13 +77,16 @@ fn systemctl(arguments: &[String]) -> ExitCode {
         println!("systemd 252 (vend)");
         return ExitCode::SUCCESS;
     }
-    let order = match parse(arguments) {
-        Ok(order) => order,
+    let (order, root) = match parse(arguments) {
+        Ok(call) => call,
         Err(why) => {
             eprintln!("{why}");
             return ExitCode::from(1);
         }
     };
+    if root != Path::new("/") || offline::is_asked_for(env::var_os(offline::VARIABLE)) {
+        return tell(&offline::systemctl(&order, &root));
+    }
     answer(&order)
 }
 
@@ -132,6 +137,7 @@ fn order(verb: &str, unit: Option<&str>) -> ControlOrder {
         only_main: false,
         types: Vec::new(),
         states: Vec::new(),
+        preset: Preset::Full,
     }
 }
 
@@ -148,11 +154,7 @@ fn answer(order: &ControlOrder) -> ExitCode {
         runtime.block_on(ask).map_err(|error| error.to_string())
     });
     match asked {
-        Ok(ControlOutcome { code, stdout, stderr }) => {
-            print!("{stdout}");
-            eprint!("{stderr}");
-            ExitCode::from(code)
-        }
+        Ok(outcome) => tell(&outcome),
         Err(why) => {
             eprintln!("systemctl: {why}");
             ExitCode::from(1)
@@ -160,8 +162,16 @@ fn answer(order: &ControlOrder) -> ExitCode {
     }
 }
 
-fn parse(arguments: &[String]) -> Result<ControlOrder, String> {
+fn tell(outcome: &ControlOutcome) -> ExitCode {
+    print!("{}", outcome.stdout);
+    eprint!("{}", outcome.stderr);
+    ExitCode::from(outcome.code)
+}
+
+/// What is asked for, and under which root.
+fn parse(arguments: &[String]) -> Result<(ControlOrder, PathBuf), String> {
     let mut parsed = order("", None);
+    let mut root = PathBuf::from("/");
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         if let Some(option) = word.strip_prefix("--") {
@@ -170,7 +180,10 @@ fn parse(arguments: &[String]) -> Result<ControlOrder, String> {
                 None if TAKE.contains(&option) => (option, words.next().cloned()),
                 None => (option, None),
             };
-            long(&mut parsed, name, &value.unwrap_or_default())?;
+            match (name, value) {
+                ("root", Some(directory)) => root.push(directory),
+                (name, value) => long(&mut parsed, name, &value.unwrap_or_default())?,
+            }
         } else if let Some(letters) = word.strip_prefix('-') {
             short(&mut parsed, letters, &mut words);
         } else if parsed.verb.is_empty() {
@@ -182,11 +195,11 @@ fn parse(arguments: &[String]) -> Result<ControlOrder, String> {
     if parsed.verb.is_empty() {
         "list-units".clone_into(&mut parsed.verb);
     }
-    Ok(parsed)
+    Ok((parsed, root))
 }
 
 /// Options whose value may be the next word.
-const TAKE: [&str; 12] = [
+const TAKE: [&str; 13] = [
     "property",
     "signal",
     "type",
@@ -199,6 +212,7 @@ const TAKE: [&str; 12] = [
     "host",
     "machine",
     "root",
+    "preset-mode",
 ];
 
 fn long(parsed: &mut ControlOrder, name: &str, value: &str) -> Result<(), String> {
@@ -213,7 +227,15 @@ fn long(parsed: &mut ControlOrder, name: &str, value: &str) -> Result<(), String
         "now" => parsed.now = true,
         "quiet" => parsed.quiet = true,
         "all" => parsed.all = true,
-        "user" => return Err("systemctl --user: not available in a host".to_owned()),
+        "preset-mode" => {
+            parsed.preset = match value {
+                "full" => Preset::Full,
+                "enable-only" => Preset::EnableOnly,
+                "disable-only" => Preset::DisableOnly,
+                other => return Err(format!("Failed to parse preset mode: {other}.")),
+            }
+        }
+        "user" | "global" => return Err(format!("systemctl --{name}: not available in a host")),
         _ => {}
     }
     Ok(())
@@ -276,11 +298,13 @@ mod tests {
     #[test]
     fn reads_command_lines_as_scripts_write_them() {
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let order = parse(&words("--no-pager -q enable --now nginx.service redis")).unwrap();
+        let order = parse(&words("--no-pager -q enable --now nginx.service redis"))
+            .unwrap()
+            .0;
         assert_eq!(order.verb, "enable");
         assert_eq!(order.units, ["nginx.service", "redis"]);
         assert!(order.quiet && order.now);
-        let order = parse(&words("show -p MainPID --value web")).unwrap();
+        let order = parse(&words("show -p MainPID --value web")).unwrap().0;
         assert_eq!(
             (order.properties, order.value_only),
             (vec!["MainPID".to_owned()], true)
@@ -288,7 +312,8 @@ mod tests {
         let order = parse(&words(
             "-pMainPID,Id show -al --state failed -tservice --kill-whom main -s HUP a",
         ))
-        .unwrap();
+        .unwrap()
+        .0;
         assert_eq!(order.properties, ["MainPID", "Id"]);
         assert_eq!(
             (order.states, order.types),
@@ -297,7 +322,18 @@ mod tests {
         assert!(order.all && order.only_main && order.units == ["a"]);
         assert_eq!(order.signal.as_deref(), Some("HUP"));
         assert!(parse(&words("--user start a")).is_err());
-        assert_eq!(parse(&[]).unwrap().verb, "list-units");
+        let (order, root) = parse(&words("--root /mnt --preset-mode=enable-only preset a")).unwrap();
+        assert_eq!(
+            (order.units, order.preset),
+            (vec!["a".to_owned()], Preset::EnableOnly)
+        );
+        assert_eq!(root, Path::new("/mnt"));
+        assert!(parse(&words("--preset-mode=none preset a")).is_err());
+        let (order, root) = parse(&[]).unwrap();
+        assert_eq!(
+            (order.verb.as_str(), root.as_path()),
+            ("list-units", Path::new("/"))
+        );
         assert!(is_name("/usr/bin/systemctl") && !is_name("vend"));
     }
 }

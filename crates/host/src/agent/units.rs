@@ -20,6 +20,7 @@ const INIT_TIME: Duration = Duration::from_secs(300);
 /// Unit files, by full name.
 #[derive(Debug, Clone)]
 pub struct Units {
+    root: PathBuf,
     directories: Vec<PathBuf>,
     init: PathBuf,
 }
@@ -27,6 +28,7 @@ pub struct Units {
 impl Units {
     pub fn new(layout: &Layout) -> Self {
         Self {
+            root: layout.root.clone(),
             directories: layout.units.clone(),
             init: layout.init.clone(),
         }
@@ -34,24 +36,34 @@ impl Units {
 
     /// The text of a unit with its drop-ins, and where it is. A template serves its instances.
     pub fn text(&self, name: &str) -> Option<(PathBuf, String)> {
-        let names = [Some(name.to_owned()), template(name)];
+        let names = [Some(name.to_owned()), instance_of(name)];
         let mut names = names.into_iter().flatten();
         let (path, mut text) =
-            names.find_map(|name| self.file(&name).map(|path| (path.clone(), bounded(&path))))?;
+            names.find_map(|name| self.file(&name).map(|path| (path.clone(), self.read(&path))))?;
         for file in self.drop_ins(name) {
             text.push('\n');
-            text.push_str(&bounded(&file));
+            text.push_str(&self.read(&file));
         }
         Some((path, text))
     }
 
     /// May everybody in the host read all that the text of a unit is made of?
     pub fn is_everybodys(&self, name: &str) -> bool {
-        let names = [Some(name.to_owned()), template(name)];
+        let names = [Some(name.to_owned()), instance_of(name)];
         let file = names.into_iter().flatten().find_map(|name| self.file(&name));
         file.into_iter()
             .chain(self.drop_ins(name))
             .all(|path| is_readable(&path))
+    }
+
+    /// An absolute link is one of the machine whose root this is.
+    fn read(&self, path: &Path) -> String {
+        match fs::read_link(path) {
+            Ok(target) if target.is_absolute() && !target.starts_with(&self.root) => {
+                bounded(&self.root.join(target.strip_prefix("/").unwrap_or(&target)))
+            }
+            _ => bounded(path),
+        }
     }
 
     fn file(&self, name: &str) -> Option<PathBuf> {
@@ -140,7 +152,7 @@ impl Units {
                 .and_then(|target| Some(target.file_name()?.to_str()?.to_owned()));
             match next {
                 // A link from an instance to its template is the instance.
-                Some(next) if next != name && template(&name).as_ref() != Some(&next) => name = next,
+                Some(next) if next != name && instance_of(&name).as_ref() != Some(&next) => name = next,
                 _ => break,
             }
         }
@@ -200,8 +212,8 @@ pub fn kind(name: &str) -> Option<&'static str> {
     KINDS.into_iter().find(|kind| *kind == suffix)
 }
 
-/// `a@b.service` is served by `a@.service`.
-fn template(name: &str) -> Option<String> {
+/// The template that a unit is an instance of: `a@b.service` is served by `a@.service`.
+pub fn instance_of(name: &str) -> Option<String> {
     let (prefix, rest) = name.split_once('@')?;
     let (instance, suffix) = rest.rsplit_once('.')?;
     (!instance.is_empty()).then(|| format!("{prefix}@.{suffix}"))
@@ -209,7 +221,7 @@ fn template(name: &str) -> Option<String> {
 
 /// Whose drop-ins a unit gets, the most special first: `a-b@c.service`, `a-b@.service`, `a-.service`, `service`.
 fn owners(name: &str) -> Vec<String> {
-    let mut owners: Vec<String> = [Some(name.to_owned()), template(name)]
+    let mut owners: Vec<String> = [Some(name.to_owned()), instance_of(name)]
         .into_iter()
         .flatten()
         .collect();
@@ -290,6 +302,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (etc, lib) = (root.path().join("etc"), root.path().join("lib"));
         let units = Units {
+            root: root.path().to_owned(),
             directories: vec![etc.clone(), lib.clone()],
             init: root.path().join("init.d"),
         };

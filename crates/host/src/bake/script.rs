@@ -19,6 +19,7 @@ use model::{
 
 use super::{Error, Inner, journal::Journal, time::Time, turn::Unwanted, unpack_inputs};
 use crate::{
+    agent::offline,
     cache::{Crop, DOWNLOADS, inside},
     container::{Bind, Exit, Net, Output, Preset, Rootfs, Spec},
     layer::{
@@ -32,6 +33,9 @@ use crate::{
 
 /// Where scripts find themselves and their inputs.
 const SOURCE: &str = "/srv/vend/source";
+/// Where scripts find our own programs, before those of the image: nothing of the image is hidden, so packages put theirs
+/// where they belong.
+const PROGRAMS: &str = "/srv/vend/programs";
 /// The name of a script that was given as text.
 const INLINE: &str = "bake.sh";
 /// What the next script of the image finds, and the image does not have: it is another one every hour.
@@ -184,12 +188,17 @@ async fn make(
         args: command,
         env: environment(run),
         cwd: SOURCE.to_owned(),
-        binds: vec![Bind {
+        binds: [
+            (source, SOURCE.into()),
+            (oven.program.clone(), format!("{PROGRAMS}/systemctl").into()),
+        ]
+        .map(|(source, target)| Bind {
             source,
-            target: SOURCE.into(),
+            target,
             read_only: true,
             id_mapped: true,
-        }],
+        })
+        .into(),
         resources: oven.limits.clone(),
         network: Some(Net::Outside),
         preset: Preset::Bake,
@@ -258,13 +267,13 @@ async fn prepare(oven: &Inner, run: &Run, into: &Utf8Path) -> Result<Vec<String>
         .to_vec())
 }
 
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 fn environment(run: &Run) -> Vec<(String, String)> {
     let mut environment: BTreeMap<String, String> = crate::base::network_environment();
+    environment.insert("PATH".to_owned(), format!("{PROGRAMS}:{PATH}"));
     for (name, value) in [
-        (
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        ),
+        (offline::VARIABLE, "1"),
         ("HOME", "/root"),
         ("USER", "root"),
         ("LANG", "C.UTF-8"),

@@ -112,6 +112,7 @@ impl Workshop {
                 Reach::Anywhere,
             )?,
             layers,
+            program: program.clone(),
             limits,
             at_once: 1,
         })?;

@@ -69,6 +69,16 @@ pub struct Status {
     pub gone: bool,
 }
 
+/// What a text came to that a shell expanded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expansion {
+    Text(String),
+    /// It is no text that a shell can expand, as one with a `$(` that nothing closes.
+    Refused,
+    /// The shell ended over it.
+    Gone,
+}
+
 /// Starts shells. There is one in a process: it holds descriptor 9 free for them.
 #[derive(Debug)]
 pub struct Shells {
@@ -169,6 +179,31 @@ impl Shell {
     ) -> io::Result<Option<String>> {
         let line = format!("{{ {code}; }} </dev/null >&9\ncommand printf '\\0' >&9\n");
         self.ask(&line, output)
+    }
+
+    /// A text as the shell expands it, in a here-document, so that quotes in it, also those within `$(…)`, are what they
+    /// are. What commands within it write to standard error is the complaint.
+    pub fn expand(
+        &mut self,
+        text: &str,
+        complaint: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<Expansion> {
+        const DONE: &str = "\nexpanded";
+        let mut end = "VEND".to_owned();
+        while text.contains(&end) {
+            end.push('_');
+        }
+        // Of the standard utilities: the build may have a PATH of its own. As one word, which has an end: the shell would
+        // look for what closes an open `$(` in the commands that come later, and wait for them.
+        let document = quoted(&format!("command -p cat <<{end}\n{text}\n{end}\n"));
+        let code = format!("eval {document} && command printf 'expanded'; :");
+        Ok(match self.print(&code, complaint)? {
+            Some(value) => match value.strip_suffix(DONE) {
+                Some(value) => Expansion::Text(value.to_owned()),
+                None => Expansion::Refused,
+            },
+            None => Expansion::Gone,
+        })
     }
 
     /// Everything that another shell needs to go on: the directory and the exported variables, as shell code.

@@ -28,6 +28,7 @@ mkdir "$1/fs/upper" "$1/fs/work" "$1/fs/root"
 mount -t overlay overlay -o "lowerdir=$3,upperdir=$1/fs/upper,workdir=$1/fs/work" "$1/fs/root"
 cd "$1/fs/root"
 rm -rf srv/app etc/systemd/system/multi-user.target.wants lib/systemd/system/multi-user.target.wants
+rm -rf etc/systemd/system/default.target.wants etc/systemd/system/graphical.target.wants
 mkdir -p run/vend etc/systemd/system lib/systemd/system srv
 mount --bind "$1/run" run/vend
 mount -t proc proc proc

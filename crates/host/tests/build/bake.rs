@@ -305,6 +305,47 @@ pub async fn a_failing_script_says_why(world: &World) {
     assert!(fault.message.contains("no base `windows-95`"), "{fault}");
 }
 
+/// Scripts of other people, for machines, call `systemctl`; those of packages have tools of their own.
+pub async fn what_scripts_enable_is_in_the_image_and_nothing_else_of_systemctl(world: &World) {
+    let unit = "[Service]\nExecStart=/opt/shop/run\n[Install]\nWantedBy=multi-user.target\n";
+    let script = format!(
+        "#!/bin/bash\n# {}\nset -euo pipefail\napt-get update -q\napt-get install -qy --no-install-recommends cron\n\
+         cp infra/shop.service /etc/systemd/system/\nsystemctl daemon-reload\nsystemctl enable --now shop.service\n\
+         systemctl restart cron\nsystemctl is-enabled shop cron\nsystemctl is-active shop || echo code $?\n\
+         systemctl mask apt-daily.timer\nsystemctl frobnicate shop || echo code $?\n",
+        world.salt
+    );
+    let files = [
+        ("infra/install.sh", script.as_str()),
+        ("infra/shop.service", unit),
+    ];
+    let order = world.bake_order(&files, &["infra/install.sh"]);
+    let baked = world.oven.bake(&world.ticket(), &order).await.unwrap();
+    let log = world.log(baked.log.as_ref().unwrap());
+    println!("{log}");
+    for text in [
+        "Setting up cron",
+        "Created symlink /etc/systemd/system/multi-user.target.wants/shop.service → /etc/systemd/system/shop.service.",
+        "systemctl start shop.service: ignored, no service runs while an image is made\n",
+        "systemctl restart cron.service: ignored, no service runs",
+        "enabled\nenabled\ninactive\ncode 3\n",
+        "Unknown command verb frobnicate",
+    ] {
+        assert!(log.contains(text), "{text}");
+    }
+    let files = world.layers.files(&baked.layers[1].key);
+    let link = |path: &str| std::fs::read_link(files.join("etc/systemd/system").join(path)).unwrap();
+    assert_eq!(
+        link("multi-user.target.wants/shop.service").to_str(),
+        Some("/etc/systemd/system/shop.service")
+    );
+    assert!(link("multi-user.target.wants/cron.service").ends_with("systemd/system/cron.service"));
+    assert_eq!(link("apt-daily.timer").to_str(), Some("/dev/null"));
+    for absent in ["srv/vend", "usr/bin/systemctl", "bin/systemctl", "run"] {
+        assert!(!files.join(absent).exists(), "{absent}");
+    }
+}
+
 pub async fn two_at_a_time_make_one_layer(world: &World) {
     let script = format!("# {}\nsleep 2; date +%N > /made\n", world.salt);
     let order = world.bake_order(&[("infra/slow.sh", &script)], &["infra/slow.sh"]);

@@ -93,6 +93,7 @@ pub async fn open(node: &Utf8Path) -> World {
         layers: layers.clone(),
         images,
         bases: bases(node, &layers),
+        program: std::env::current_exe().unwrap().try_into().unwrap(),
         limits: Resources {
             cpu: 2.0,
             memory_mib: 1024,

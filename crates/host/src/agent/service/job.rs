@@ -23,7 +23,7 @@ use super::{
     Definition, Surroundings,
     family::{self, family, session_of},
     launch::{Main, read_pid},
-    notify::Socket,
+    notify::{self, Socket},
 };
 use crate::{
     agent::{
@@ -215,7 +215,10 @@ impl<'a> Job<'a> {
                 }
             };
             if let Some(status) = message.status {
-                self.around.note(&format!("says: {status}"));
+                let secrets = (self.around.secrets)();
+                let mask = Mask::new(secrets.iter().map(String::as_str));
+                self.around
+                    .note(&format!("says: {}", notify::shown(&status, &mask)));
             }
             if let Some(pid) = message.main.filter(|pid| *pid != main.pid) {
                 main = self.running(

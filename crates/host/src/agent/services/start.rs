@@ -102,7 +102,7 @@ impl Services {
     /// # Errors
     /// When it, or something that it requires, does not start.
     pub async fn start(&self, unit: &str) -> Result<(), String> {
-        self.begin(unit, || Wish::Start).await
+        self.begin(&[unit], || Wish::Start).await
     }
 
     /// The same because somebody connected.
@@ -110,13 +110,15 @@ impl Services {
     /// # Errors
     /// As of [`Services::start`].
     pub async fn wake(&self, unit: &str) -> Result<(), String> {
-        self.begin(unit, || Wish::Wake).await
+        self.begin(&[unit], || Wish::Wake).await
     }
 
-    async fn begin(&self, unit: &str, wish: fn() -> Wish) -> Result<(), String> {
-        let steps = depend::order(&[unit.to_owned()], |name| self.links(name));
+    /// Starts units together, each once. How the first came out is the outcome.
+    async fn begin(&self, units: &[&str], wish: fn() -> Wish) -> Result<(), String> {
+        let names: Vec<String> = units.iter().map(|unit| (*unit).to_owned()).collect();
+        let steps = depend::order(&names, |name| self.links(name));
         let under_way = UnderWay::begin(self, &steps);
-        self.go(unit, steps, &under_way, (wish, wish)).await
+        self.go(units[0], steps, &under_way, (wish, wish)).await
     }
 
     /// Starts units in their order.
@@ -435,9 +437,14 @@ impl Services {
     pub(super) async fn start_enabled(&self) {
         self.reread().await;
         // Who is started there may need what is listened at already.
-        for target in ["sockets.target", "multi-user.target", "timers.target"] {
-            if let Err(why) = self.start(target).await {
-                tracing::warn!("{target} was not reached: {why}");
+        for targets in [
+            &["sockets.target"][..],
+            // All three at once: a unit that fails is not started again by the next.
+            &["multi-user.target", "graphical.target", "default.target"],
+            &["timers.target"],
+        ] {
+            if let Err(why) = self.begin(targets, || Wish::Start).await {
+                tracing::warn!("{} was not reached: {why}", targets[0]);
             }
         }
         for unit in boot::scripts(&self.layout) {

@@ -13,13 +13,18 @@ use super::{Failure, Runner};
 use crate::{
     build::{
         artifact::{self, Content, Wanted},
+        console::bounded,
         protocol::{Event, FRAME_BYTES, Frames},
         report::{self, Case, Found},
+        shell::Expansion,
     },
     logs::Mask,
     tree::Packer,
 };
 
+/// So much of what commands in a name complain about is looked through for secrets, and so much of it is told.
+const COMPLAINT: usize = 1 << 16;
+const COMPLAINT_SHOWN: usize = 400;
 /// So many tests are told one by one; all are counted.
 const CASES_TOLD: usize = 20_000;
 
@@ -43,8 +48,8 @@ impl<W: Write> Runner<W> {
         self.frames.event(&Event::Exported(exported))
     }
 
-    /// A text as the shell of the build expands it. In a here-document, so that quotes in it, also those within `$(…)`, are
-    /// what they are. `None` when the shell ends over it. What commands within it write to standard error is the complaint.
+    /// A text as the shell of the build expands it; `None` when that cannot. What commands within it write to standard error
+    /// is the complaint.
     pub(super) fn expand(
         &mut self,
         text: &str,
@@ -53,18 +58,14 @@ impl<W: Write> Runner<W> {
         let user = self.shell.as_ref().and_then(|(_, user)| user.clone());
         self.shell_for(user.as_ref())?;
         let (shell, _) = self.shell.as_mut().expect("a shell was started");
-        let mut end = "VEND".to_owned();
-        while text.contains(&end) {
-            end.push('_');
-        }
-        // Of the standard utilities: the build may have a PATH of its own.
-        let code = format!("command -p cat <<{end}\n{text}\n{end}\n:");
-        let value = shell.print(&code, complaint)?;
-        let value = value.map(|value| value.strip_suffix('\n').unwrap_or(&value).to_owned());
-        if value.is_none() {
-            self.shell = None;
-        }
-        Ok(value)
+        Ok(match shell.expand(text, complaint)? {
+            Expansion::Text(text) => Some(text),
+            Expansion::Refused => None,
+            Expansion::Gone => {
+                self.shell = None;
+                None
+            }
+        })
     }
 
     pub(super) fn upload(&mut self) -> io::Result<()> {
@@ -117,7 +118,10 @@ impl<W: Write> Runner<W> {
         let whose = identifier.map_or(String::new(), |identifier| format!(" for {identifier}"));
         self.frames
             .note(format!("Found {} file(s){whose}", found.files.len()))?;
-        let name = self.artifact_name(artifacts)?;
+        let name = match self.artifact_name(artifacts)? {
+            Ok(name) => name,
+            Err(why) => return self.fail(format!("CLIENT_ERROR: {why}")),
+        };
         let identifier = identifier.map(str::to_owned);
         self.frames.event(&Event::Artifact { identifier, name })?;
         match self.pack(&found) {
@@ -126,14 +130,30 @@ impl<W: Write> Runner<W> {
         }
     }
 
-    /// `PREFIX/BUILD-ID/NAME`, as far as the buildspec says.
-    fn artifact_name(&mut self, artifacts: &Artifacts) -> io::Result<Option<String>> {
+    /// `PREFIX/BUILD-ID/NAME`, as far as the buildspec says; or why there is none.
+    fn artifact_name(&mut self, artifacts: &Artifacts) -> io::Result<Result<Option<String>, String>> {
+        let mut complaint = Vec::new();
         let name = match &artifacts.name {
-            Some(name) => self.expand(name, &mut |_| Ok(()))?,
+            Some(written) => {
+                let name = self.expand(written, &mut |bytes| {
+                    let most = COMPLAINT.saturating_sub(complaint.len());
+                    complaint.extend_from_slice(&bytes[..bytes.len().min(most)]);
+                    Ok(())
+                })?;
+                if name.is_none() {
+                    let why = self.mask.conceal(&String::from_utf8_lossy(&complaint));
+                    let why = bounded(why.trim().to_owned(), COMPLAINT_SHOWN);
+                    let written = bounded(written.clone(), COMPLAINT_SHOWN);
+                    return Ok(Err(format!(
+                        "no shell can expand the name `{written}` of the artifact: {why}"
+                    )));
+                }
+                name
+            }
             None => None,
         };
         let Some(prefix) = &artifacts.s3_prefix else {
-            return Ok(name);
+            return Ok(Ok(name));
         };
         let id = self
             .environment
@@ -141,7 +161,8 @@ impl<W: Write> Runner<W> {
             .map_or("", String::as_str);
         let id = id.rsplit(':').next().unwrap_or(id);
         let own = name.unwrap_or_else(|| self.job.project.clone());
-        Ok(Some(format!("{}/{id}/{own}", prefix.trim_end_matches('/'))))
+        let whole = format!("{}/{id}/{own}", prefix.trim_end_matches('/'));
+        Ok(Ok(Some(whole)))
     }
 
     fn pack(&mut self, found: &artifact::Found) -> Result<(), crate::tree::Error> {
