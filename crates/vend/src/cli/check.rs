@@ -277,7 +277,7 @@ mod tests {
     fn a_minimum_of_which_no_new_host_may_fail_is_said_as_a_push_says_it() {
         let work = tempfile::tempdir().unwrap();
         std::fs::write(work.path().join("Procfile"), "web: make\n").unwrap();
-        let sentence = "error: vend.yaml: environment `main`: 2 of 2 new hosts must be healthy: none could ever fail \
+        let sentence = "error: vend.yaml: environment `dev`: 2 of 2 new hosts must be healthy: none could ever fail \
                         (HEALTH_CONSTRAINTS_INVALID)\n  fix: ask for fewer in `deploy.minimum_healthy`";
         for (rule, scaling, told) in [
             ("2", "{ min: 2, max: 2 }", Some(sentence)),
@@ -285,12 +285,14 @@ mod tests {
             (
                 "2",
                 "{ min: 2, max: 3 }",
-                Some("warning: vend.yaml: environment `main`: 2 of 2"),
+                Some("warning: vend.yaml: environment `dev`: 2 of 2"),
             ),
             ("1", "{ min: 2, max: 2 }", None),
             ("half-at-a-time", "{ min: 1, max: 1 }", None),
         ] {
-            let vend_yaml = format!("app: shop\ndeploy: {{ minimum_healthy: {rule} }}\nscaling: {scaling}\n");
+            let vend_yaml = format!(
+                "app: shop\ndeploy: {{ minimum_healthy: {rule} }}\nscaling: {scaling}\nenvironments: {{ dev: {{ branch: dev }} }}\n"
+            );
             std::fs::write(work.path().join("vend.yaml"), vend_yaml).unwrap();
             let report = tree(work.path()).unwrap();
             let said = text(&report, &Output::new(false, String::new()));

@@ -198,7 +198,7 @@ mod tests {
             sim.succeed(activity, json!({})).await;
         }
         let plan = sim.offered("plan").await;
-        assert_eq!(allowed(&sim, Some(&release)).await, [2, 9]);
+        assert_eq!(allowed(&sim, Some(&release)).await, [2, 5, 9]);
         sim.breaks(plan).await;
         drop(sim.offered("unwind").await);
         assert_eq!(allowed(&sim, Some(&release)).await, [2]);
