@@ -13,7 +13,7 @@ use clap::Args;
 use model::{
     Problem,
     problem::Severity,
-    spec::{self, App, Base, Buildspec, CheckReport, Checked, Environment, Files},
+    spec::{self, App, Base, Buildspec, CheckReport, Checked, Environment, Files, Strategy},
 };
 
 use super::{Failure, Global, Outcome, quoted};
@@ -117,9 +117,11 @@ fn environments(app: &App) -> impl Iterator<Item = &Environment> {
 }
 
 /// Minimums of healthy hosts of which no new host may fail: a push is refused in the same words. Where `scaling` lets
-/// somebody ask for enough hosts it may be that they did, which only the platform knows.
+/// somebody ask for enough hosts it may be that they did, which only the platform knows. Of hosts that stay, the reader of
+/// vend.yaml says it.
 fn minimums(app: &App) -> Vec<Problem> {
-    let own = environments(app).filter(|own| own.placement.is_none());
+    let is_new = |own: &&Environment| own.placement.is_none() && own.deploy.strategy != Strategy::InPlace;
+    let own = environments(app).filter(is_new);
     let told = own.filter_map(|own| {
         let refused = |hosts: u32| healthy::possible(own.deploy.minimum_healthy, hosts.max(1)).err();
         let fault = refused(own.scaling.min)?;
