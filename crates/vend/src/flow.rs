@@ -37,6 +37,7 @@ mod judge;
 mod laws;
 pub mod migrate;
 mod muster;
+mod number;
 mod plan;
 mod provision;
 mod record;

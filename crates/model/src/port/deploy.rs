@@ -127,7 +127,7 @@ pub enum LifecycleEvent {
     BeforeAllowTraffic,
     AllowTraffic,
     AfterAllowTraffic,
-    /// Vend's own and in no list of this type: the release's migration, on one host, with nothing deployed yet.
+    /// Vend's own, and not one of [`Self::ALL`]: the release's migration, on one host, with nothing deployed yet.
     Migrate,
 }
 

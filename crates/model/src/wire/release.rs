@@ -217,7 +217,7 @@ pub struct Deployment {
     pub execution: Option<ExecutionId>,
     /// `blue-green`, `in-place`, `canary`, `linear`
     pub strategy: String,
-    /// What made the platform begin it by itself: `joined late`. Absent: somebody wanted it.
+    /// What made the platform begin it by itself: `joined late`, or `rolls back` and the deployment that failed. Absent: somebody wanted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
     /// As CodeDeploy says it: `Created`, `Queued`, `InProgress`, `Baking`, `Ready`, `Succeeded`, `Failed`, `Stopped`.

@@ -77,7 +77,7 @@ pub struct NewDeployment {
     pub release: u64,
     pub execution: Option<ExecutionId>,
     pub strategy: Strategy,
-    pub cause: Option<&'static str>,
+    pub cause: Option<String>,
 }
 
 /// What the checks found on one host.
@@ -205,7 +205,7 @@ impl Tx<'_> {
             ],
         )?;
         let mut detail = json!({ "deployment": new.id, "release": new.release, "strategy": new.strategy });
-        if let Some(cause) = new.cause {
+        if let Some(cause) = &new.cause {
             detail["cause"] = json!(cause);
         }
         self.note(
@@ -227,9 +227,8 @@ impl Tx<'_> {
     ) -> Result<(), Error> {
         self.deployment(id)?;
         for report in reports {
-            let ordinal = LifecycleEvent::ALL
-                .iter()
-                .position(|event| *event == report.event);
+            let mut lifecycle = LifecycleEvent::ALL.iter();
+            let ordinal = lifecycle.position(|event| *event == report.event);
             self.run(
                 "INSERT INTO deployment_events VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT (deployment, host, event) DO UPDATE SET report = excluded.report",
@@ -237,7 +236,8 @@ impl Tx<'_> {
                     id.as_str(),
                     host.as_str(),
                     Word(report.event),
-                    ordinal.map(|ordinal| ordinal as u32),
+                    // A migration comes before all of them.
+                    ordinal.map_or(-1, |ordinal| ordinal as i64),
                     Json(report)
                 ],
             )?;

@@ -13,11 +13,14 @@ use clap::Args;
 use model::{
     Problem,
     problem::Severity,
-    spec::{self, App, Base, Buildspec, CheckReport, Checked, Files},
+    spec::{self, App, Base, Buildspec, CheckReport, Checked, Environment, Files, Strategy},
 };
 
 use super::{Failure, Global, Outcome, quoted};
-use crate::output::{Output, Tone, clean};
+use crate::{
+    flow::healthy,
+    output::{Output, Tone, clean},
+};
 
 #[derive(Debug, Args)]
 pub struct Check {
@@ -72,7 +75,11 @@ fn tree(dir: &Path) -> Result<CheckReport, Failure> {
     let files = Tree(dir);
     let Checked { app, mut report } = spec::checked(&files);
     match app {
-        Some(app) => report.problems.extend(runtimes(&files, &app)),
+        Some(app) => {
+            report.problems.extend(runtimes(&files, &app));
+            report.problems.extend(minimums(&app));
+            report.ok &= !report.problems.iter().any(Problem::is_error);
+        }
         None => alone(dir, &files, &mut report),
     }
     Ok(report)
@@ -104,11 +111,34 @@ fn alone(dir: &Path, files: &dyn Files, report: &mut CheckReport) {
     }
 }
 
+fn environments(app: &App) -> impl Iterator<Item = &Environment> {
+    let patterns = app.patterns.iter().map(|pattern| &pattern.environment);
+    app.environments.iter().chain(patterns)
+}
+
+/// Minimums of healthy hosts of which no new host may fail: a push is refused in the same words. Where `scaling` lets
+/// somebody ask for enough hosts it may be that they did, which only the platform knows. Of hosts that stay, the reader of
+/// vend.yaml says it.
+fn minimums(app: &App) -> Vec<Problem> {
+    let is_new = |own: &&Environment| own.placement.is_none() && own.deploy.strategy != Strategy::InPlace;
+    let own = environments(app).filter(is_new);
+    let told = own.filter_map(|own| {
+        let refused = |hosts: u32| healthy::possible(own.deploy.minimum_healthy, hosts.max(1)).err();
+        let fault = refused(own.scaling.min)?;
+        let message = format!("environment `{}`: {}", own.name, fault.message);
+        let problem = match refused(own.scaling.max) {
+            Some(_) => Problem::error("vend.yaml", 0, 0, message),
+            None => Problem::warning("vend.yaml", 0, 0, message),
+        };
+        Some(problem.help(fault.next.unwrap_or_default()))
+    });
+    told.collect()
+}
+
 /// What builds of an app in `standard` will be told of the runtimes that they ask for. Another image is one that we do not
 /// know.
 fn runtimes(files: &dyn Files, app: &App) -> Vec<Problem> {
-    let patterns = app.patterns.iter().map(|pattern| &pattern.environment);
-    let builds = app.environments.iter().chain(patterns).map(|own| &own.build);
+    let builds = environments(app).map(|own| &own.build);
     let standard = |image: &String| Base::of_builds(image).is_none();
     let paths: BTreeSet<&Utf8PathBuf> = builds
         .filter(|build| build.image.as_ref().is_none_or(standard))
@@ -243,6 +273,37 @@ mod tests {
                 .iter()
                 .any(|problem| problem.message.contains("nodejs"))
         );
+    }
+
+    #[test]
+    fn a_minimum_of_which_no_new_host_may_fail_is_said_as_a_push_says_it() {
+        let work = tempfile::tempdir().unwrap();
+        std::fs::write(work.path().join("Procfile"), "web: make\n").unwrap();
+        let sentence = "error: vend.yaml: environment `dev`: 2 of 2 new hosts must be healthy: none could ever fail \
+                        (HEALTH_CONSTRAINTS_INVALID)\n  fix: ask for fewer in `deploy.minimum_healthy`";
+        for (rule, scaling, told) in [
+            ("2", "{ min: 2, max: 2 }", Some(sentence)),
+            // Somebody may have asked for three.
+            (
+                "2",
+                "{ min: 2, max: 3 }",
+                Some("warning: vend.yaml: environment `dev`: 2 of 2"),
+            ),
+            ("1", "{ min: 2, max: 2 }", None),
+            ("half-at-a-time", "{ min: 1, max: 1 }", None),
+        ] {
+            let vend_yaml = format!(
+                "app: shop\ndeploy: {{ minimum_healthy: {rule} }}\nscaling: {scaling}\nenvironments: {{ dev: {{ branch: dev }} }}\n"
+            );
+            std::fs::write(work.path().join("vend.yaml"), vend_yaml).unwrap();
+            let report = tree(work.path()).unwrap();
+            let said = text(&report, &Output::new(false, String::new()));
+            match told {
+                Some(told) => assert!(said.contains(told), "{said}"),
+                None => assert!(!said.contains("HEALTH_CONSTRAINTS"), "{said}"),
+            }
+            assert_eq!(report.ok, !said.contains("error: "), "{said}");
+        }
     }
 
     #[test]

@@ -268,7 +268,7 @@ fn deployment_text(deployment: &Deployment, output: &Output) -> String {
         clean(&deployment.state)
     );
     if let Some(cause) = &deployment.cause {
-        text.push_str(&format!("by itself, for machines that {}\n", clean(cause)));
+        text.push_str(&format!("by itself: {}\n", clean(cause)));
     }
     if let (Some(who), Some(since)) = (&deployment.paused_by, deployment.paused_at) {
         text.push_str(&format!(

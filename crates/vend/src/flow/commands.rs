@@ -288,19 +288,10 @@ impl Commands for Flows {
 
     fn hold(&self, deployment: DeploymentId, held: bool, by: By) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            let written = self.world.store.write(move |tx| {
-                let found = tx.deployment(&deployment)?;
-                let release = tx.release(&found.place, found.release)?;
-                let spec = release.content.spec;
-                if held && spec.placement.is_some() && spec.deploy.zones.is_none() {
-                    return Err(store::Error::Refused {
-                        message: "a deployment to machines that have no zones has no gate at which it could be held"
-                            .into(),
-                        next: Some(format!("vend deploy abort {deployment}")),
-                    });
-                }
-                tx.pause_deployment(&deployment, held, &by)
-            });
+            let written = self
+                .world
+                .store
+                .write(move |tx| tx.pause_deployment(&deployment, held, &by));
             written.await.map_err(refused)?;
             self.world.pokes.held.notify_waiters();
             // Whoever pushed the fix does not wait for what somebody holds.

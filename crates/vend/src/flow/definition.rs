@@ -184,11 +184,11 @@ pub fn rollback(environment: &spec::Environment) -> Value {
     json!({ "Comment": "Back to a kept release", "StartAt": "Plan", "States": states })
 }
 
-/// The live release on machines that have missed it.
+/// The live release on machines that lack it.
 pub fn join(environment: &spec::Environment) -> Value {
     let mut states = serde_json::Map::new();
     let first = tail::back(&mut states, environment);
-    json!({ "Comment": "The live release to machines that joined late", "StartAt": first, "States": states })
+    json!({ "Comment": "The live release to machines that lack it", "StartAt": first, "States": states })
 }
 
 /// As many hosts of the live release as there are to be: after `vend scale`, and after a host died.
@@ -413,7 +413,7 @@ pub mod tests {
         let next = &flow["States"]["PlanUnchanged"]["Choices"][0]["Next"];
         assert_eq!(
             (next, &flow["States"]["Machines"]["Next"]),
-            (&json!("Machines"), &json!("Record"))
+            (&json!("Machines"), &json!("Waves"))
         );
         assert_eq!(rollback(&placed_sample())["States"]["Plan"]["Next"], "Machines");
         assert!(flow["States"].get("Provision").is_none());
@@ -509,14 +509,20 @@ pub mod tests {
     }
 
     #[test]
-    fn zones_of_machines_are_watched_one_after_the_other() {
-        let flow = release(&zoned_sample(), None);
-        assert_eq!(flow["States"]["Machines"]["Next"], "Zones");
-        assert_eq!(flow["States"]["Zones"]["Default"], "Record");
-        assert_eq!(flow["States"]["Monitor"]["Next"], "Hold");
-        assert_eq!(flow["States"]["Hold"]["Next"], "Machines");
-        assert!(rollback(&zoned_sample())["States"].get("Monitor").is_some());
-        assert!(release(&placed_sample(), None)["States"].get("Monitor").is_none());
+    fn between_machines_there_is_a_gate() {
+        for environment in [placed_sample(), zoned_sample()] {
+            for flow in [
+                release(&environment, None),
+                rollback(&environment),
+                join(&environment),
+            ] {
+                assert_eq!(flow["States"]["Machines"]["Next"], "Waves");
+                assert_eq!(flow["States"]["Waves"]["Choices"][0]["Next"], "Monitor");
+                assert_eq!(flow["States"]["Waves"]["Default"], "Record");
+                assert_eq!(flow["States"]["Monitor"]["Next"], "Hold");
+                assert_eq!(flow["States"]["Hold"]["Next"], "Machines");
+            }
+        }
     }
 
     pub const STRATEGIES: [&str; 4] = ["blue-green", "in-place", "canary", "linear"];

@@ -123,12 +123,52 @@ pub async fn follow<F: Future<Output = Result<Vec<EventReport>, Fault>>>(
     doing: impl Future<Output = Result<Deployed, Fault>>,
     progress: impl Fn() -> F,
 ) -> Result<Deployed, Fault> {
+    let known = pending(order);
+    keep(world, order, &known).await?;
+    watch(world, order, known, doing, progress).await
+}
+
+/// Has one of this machine's hosts run scripts beside the lifecycle: they are on record from when they begin. What is
+/// skipped is not, nor is what only brings them.
+pub async fn scripts(world: &World, ticket: &Ticket, order: &DeployOrder) -> Result<Deployed, Fault> {
+    let is_script = |report: &EventReport| {
+        report.status != EventStatus::Skipped && report.event != LifecycleEvent::DownloadBundle
+    };
+    let doing = world.node.deploy(ticket, order);
+    let progress = || async {
+        let mut seen = world.node.progress(&order.host, ticket).await?;
+        seen.retain(is_script);
+        Ok(seen)
+    };
+    let deployed = watch(world, order, pending(order), doing, progress).await?;
+    let ran: Vec<EventReport> = deployed
+        .events
+        .iter()
+        .filter(|own| is_script(own))
+        .cloned()
+        .collect();
+    keep(world, order, &ran).await?;
+    Ok(deployed)
+}
+
+fn pending(order: &DeployOrder) -> Vec<EventReport> {
+    let at = crate::clock::now();
+    let events = order.events.iter();
+    events
+        .map(|event| EventReport::only(*event, EventStatus::Pending, at))
+        .collect()
+}
+
+/// Keeps the news of an order on record until it is done. `known`: what was to be expected of it.
+async fn watch<F: Future<Output = Result<Vec<EventReport>, Fault>>>(
+    world: &World,
+    order: &DeployOrder,
+    mut known: Vec<EventReport>,
+    doing: impl Future<Output = Result<Deployed, Fault>>,
+    progress: impl Fn() -> F,
+) -> Result<Deployed, Fault> {
     /// Between two looks.
     const LOOK: Duration = Duration::from_secs(1);
-    let at = crate::clock::now();
-    let pending = |event: &LifecycleEvent| EventReport::only(*event, EventStatus::Pending, at);
-    let mut known: Vec<EventReport> = order.events.iter().map(pending).collect();
-    keep(world, order, &known).await?;
     let mut doing = pin!(doing);
     loop {
         tokio::select! {

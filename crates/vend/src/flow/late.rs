@@ -1,21 +1,65 @@
-//! Machines that lack the live release because they joined after its deployment, or were away then: they get it by
-//! themselves, in a deployment of their own, as CodeDeploy's automatic deployments to new instances of an Auto Scaling
-//! group. <https://docs.aws.amazon.com/codedeploy/latest/userguide/integrations-aws-auto-scaling.html>
-//!
-//! What a newer deployment left on a machine when it failed stays there: going back is for people to say.
+//! Machines that lack the live release because they joined after its deployment, or were away then, or because a newer
+//! deployment failed: they get it by themselves, in a deployment of their own, as CodeDeploy's automatic deployments to
+//! new instances of an Auto Scaling group, and its automatic rollbacks.
+//! <https://docs.aws.amazon.com/codedeploy/latest/userguide/integrations-aws-auto-scaling.html>
+//! <https://docs.aws.amazon.com/codedeploy/latest/userguide/deployments-rollback-and-redeploy.html>
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use jiff::Timestamp;
-use model::{HostId, Place, spec::Placement};
+use model::{DeploymentId, HostId, Place, spec::Placement};
+use serde::{Deserialize, Serialize};
 use store::{Db, Deployment, Environment, Error, Machine, PushState};
 
 use crate::reconcile::patience;
 
-/// The kind of an execution that brings the live release to such machines.
+/// The kind of an execution that brings the live release to machines that have missed it.
 pub const JOIN: &str = "join";
-/// Why its deployment is, on record.
-pub const CAUSE: &str = "joined late";
+/// That of one that brings it back to machines on which a newer one failed.
+pub const BACK: &str = "auto-rollback";
+/// Both.
+pub const KINDS: [&str; 2] = [JOIN, BACK];
+
+/// Why machines get the live release by themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// This deployment failed, and its release lies there.
+    Back(DeploymentId),
+    #[default]
+    Late,
+}
+
+/// How the record of a deployment begins that undoes another.
+const UNDOES: &str = "rolls back ";
+
+impl Why {
+    /// The kind of its execution.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Back(_) => BACK,
+            Self::Late => JOIN,
+        }
+    }
+
+    fn read(cause: &str) -> Option<Self> {
+        let undone = cause.strip_prefix(UNDOES)?.parse();
+        undone.ok().map(Self::Back)
+    }
+}
+
+/// As its deployment says it, on record.
+impl fmt::Display for Why {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Back(undone) => write!(out, "{UNDOES}{undone}"),
+            Self::Late => out.write_str("joined late"),
+        }
+    }
+}
 
 /// A machine that it could not be brought to so many times in a row waits for somebody's word.
 pub const MOST: u32 = 5;
@@ -30,8 +74,8 @@ pub enum Stand {
     Again(Timestamp),
     /// Bringing it has failed too often.
     GivenUp,
-    /// A newer deployment failed, and its release lies there.
-    Stays,
+    /// A newer deployment failed, and its release lies there: it goes back once it is connected.
+    Back,
     /// It has it, and its deployment failed there.
     Failed,
 }
@@ -40,9 +84,9 @@ impl Stand {
     /// Is it time to bring it?
     pub fn is_due(self, now: Timestamp) -> bool {
         match self {
-            Self::Late => true,
+            Self::Late | Self::Back => true,
             Self::Again(at) => at <= now,
-            Self::Has | Self::GivenUp | Self::Stays | Self::Failed => false,
+            Self::Has | Self::GivenUp | Self::Failed => false,
         }
     }
 }
@@ -52,22 +96,21 @@ pub struct Rule {
     live: u64,
     /// When the newest deployment began that was for all of them and went well. What came to a machine before is old.
     settled: Option<Timestamp>,
-    /// When the deployments began that machines had last.
-    began: BTreeMap<HostId, Timestamp>,
+    /// The deployments that machines had last.
+    last: BTreeMap<HostId, Deployment>,
 }
 
 impl Rule {
     pub fn read(db: &Db<'_>, place: &Place, live: u64, machines: &[Machine]) -> Result<Self, Error> {
-        let began = |own: Deployment| own.started_at;
         let mut rule = Self {
             live,
-            settled: db.settled_deployment(place)?.map(began),
-            began: BTreeMap::new(),
+            settled: db.settled_deployment(place)?.map(|own| own.started_at),
+            last: BTreeMap::new(),
         };
         for machine in machines {
             let Some(id) = &machine.deployment else { continue };
             match db.deployment(id) {
-                Ok(own) => rule.began.insert(machine.id.clone(), own.started_at),
+                Ok(own) => rule.last.insert(machine.id.clone(), own),
                 // Forgotten: it is older than all that is on record.
                 Err(Error::Missing { .. }) => None,
                 Err(error) => return Err(error),
@@ -83,15 +126,29 @@ impl Rule {
                 (true, None) => Stand::Has,
                 (true, Some(_)) => Stand::Failed,
                 (false, _) if self.has_missed_it(machine) => Stand::Late,
-                (false, _) => Stand::Stays,
+                (false, _) => Stand::Back,
             };
         }
         next_try(machine).map_or(Stand::GivenUp, Stand::Again)
     }
 
     fn has_missed_it(&self, machine: &Machine) -> bool {
-        let began = self.began.get(&machine.id).filter(|_| machine.release.is_some());
-        began.is_none_or(|began| self.settled.is_some_and(|settled| *began < settled))
+        let last = self.last.get(&machine.id).filter(|_| machine.release.is_some());
+        last.is_none_or(|last| self.settled.is_some_and(|settled| last.started_at < settled))
+    }
+
+    /// Why a machine gets the live release. One that is brought back again undoes what it undid before.
+    fn why(&self, machine: &Machine) -> Why {
+        let last = self
+            .last
+            .get(&machine.id)
+            .filter(|_| !self.has_missed_it(machine));
+        let Some(last) = last else { return Why::Late };
+        match &last.cause {
+            Some(cause) => Why::read(cause).unwrap_or_default(),
+            None if machine.release == Some(self.live) => Why::Late,
+            None => Why::Back(last.id.clone()),
+        }
     }
 }
 
@@ -107,6 +164,8 @@ pub struct Due {
     pub place: Place,
     pub live: u64,
     pub machines: Vec<HostId>,
+    /// Of any of them: those that are late go with those that go back.
+    pub why: Why,
 }
 
 /// Of all environments. `connected`: only these can be brought anything.
@@ -127,11 +186,15 @@ pub fn due(db: &Db<'_>, connected: &BTreeSet<HostId>, now: Timestamp) -> Result<
         });
         let rule = Rule::read(db, place, *live, &own)?;
         own.retain(|machine| rule.judge(machine).is_due(now));
-        if !own.is_empty() && is_quiet(db, place)? {
+        let why = own.iter().map(|machine| rule.why(machine)).min();
+        if let Some(why) = why
+            && is_quiet(db, place)?
+        {
             due.push(Due {
                 place: place.clone(),
                 live: *live,
                 machines: own.into_iter().map(|machine| machine.id).collect(),
+                why,
             });
         }
     }
@@ -173,307 +236,4 @@ pub fn is_quiet(db: &Db<'_>, place: &Place) -> Result<bool, Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use camino::Utf8PathBuf;
-    use model::{DeploymentId, Digest, Secret, spec};
-    use store::{By, DeploymentState, NewDeployment, NewInvitation, NewPush, NewRelease, Store, Tx};
-
-    use super::*;
-    use crate::fixtures;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    fn machine(release: Option<u64>, tries: u32, failure: Option<&str>) -> Machine {
-        Machine {
-            id: HostId::from_bits(1),
-            tenant: "acme".parse().unwrap(),
-            name: "box".into(),
-            labels: [
-                ("role".to_owned(), "web".to_owned()),
-                ("zone".to_owned(), "a".to_owned()),
-            ]
-            .into(),
-            place: None,
-            release,
-            deployment: None,
-            tries,
-            tried_at: (tries > 0).then(|| at(100)),
-            failure: failure.map(str::to_owned),
-            leaving: false,
-            address: None,
-            joined_at: at(0),
-            seen_at: None,
-        }
-    }
-
-    #[test]
-    fn what_missed_the_live_release_is_late_and_what_failed_after_it_stays() {
-        use Stand::{Again, Failed, GivenUp, Has, Late, Stays};
-        for (release, began, tries, failure, stand) in [
-            (Some(2), Some(20), 0, None, Has),
-            (None, None, 0, None, Late),
-            // It was away while v2 came, or while people went back to v2.
-            (Some(1), Some(10), 0, None, Late),
-            (Some(3), Some(15), 0, Some("exit code 1"), Late),
-            (Some(1), None, 0, None, Late),
-            // v3 failed after v2 was live, there or on another machine.
-            (Some(3), Some(30), 0, Some("exit code 1"), Stays),
-            (Some(3), Some(30), 0, None, Stays),
-            // v2's own deployment was well enough without this one.
-            (Some(2), Some(20), 0, Some("exit code 1"), Failed),
-            // A minute, two, four and eight; then no more.
-            (Some(2), Some(30), 1, Some("exit code 1"), Again(at(160))),
-            (None, None, 2, None, Again(at(220))),
-            (Some(2), Some(30), 4, Some("exit code 1"), Again(at(580))),
-            (Some(2), Some(30), 5, Some("exit code 1"), GivenUp),
-            (None, None, 6, None, GivenUp),
-        ] {
-            let machine = machine(release, tries, failure);
-            let rule = Rule {
-                live: 2,
-                settled: Some(at(20)),
-                began: began
-                    .map(|began| (machine.id.clone(), at(began)))
-                    .into_iter()
-                    .collect(),
-            };
-            assert_eq!(rule.judge(&machine), stand, "{machine:?}");
-        }
-    }
-
-    #[test]
-    fn only_what_is_due_is_brought_now() {
-        for (stand, due) in [
-            (Stand::Late, true),
-            (Stand::Again(at(9)), true),
-            (Stand::Again(at(10)), true),
-            (Stand::Again(at(11)), false),
-            (Stand::GivenUp, false),
-            (Stand::Stays, false),
-            (Stand::Failed, false),
-            (Stand::Has, false),
-        ] {
-            assert_eq!(stand.is_due(at(10)), due, "{stand:?}");
-        }
-    }
-
-    /// A platform's catalogue, to which things happen one after the other.
-    struct Story {
-        store: Store,
-        clock: i64,
-        _directory: tempfile::TempDir,
-    }
-
-    const DEV: &str = "acme/shop/dev";
-
-    impl Story {
-        async fn new() -> Self {
-            let directory = tempfile::tempdir().unwrap();
-            let path = Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap();
-            let story = Self {
-                store: Store::open(&path).unwrap(),
-                clock: 0,
-                _directory: directory,
-            };
-            story
-                .does(|tx, by| {
-                    let place: Place = DEV.parse().unwrap();
-                    tx.create_tenant(&place.tenant, by)?;
-                    tx.create_app(&place.tenant, &place.app, None, by)
-                })
-                .await;
-            story
-        }
-
-        async fn does<T: Send + 'static>(
-            &self,
-            what: impl FnOnce(&mut Tx<'_>, &By) -> Result<T, Error> + Send + 'static,
-        ) -> T {
-            let by = By::platform(at(self.clock));
-            self.store.write(move |tx| what(tx, &by)).await.unwrap()
-        }
-
-        async fn joins(&self, number: u64, labels: &[(&str, &str)]) -> HostId {
-            let (id, secret) = (HostId::from_bits(number), Secret::new(format!("secret {number}")));
-            let labels = labels
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            let new = NewInvitation {
-                tenant: "acme".parse().unwrap(),
-                labels: labels.collect(),
-                expires_at: at(1_000_000),
-            };
-            let own = id.clone();
-            self.does(move |tx, by| {
-                tx.invite_machine(&secret, &new, by)?;
-                tx.join_machine(&own, &secret, "box", Digest::of(number.to_be_bytes()), by.at)
-            })
-            .await;
-            id
-        }
-
-        /// A release to the environment's machines, of which these get it; live if it goes well.
-        async fn release(&mut self, place: &str, placement: &str, reached: &[&HostId], well: bool) {
-            self.clock += 100;
-            let place: Place = place.parse().unwrap();
-            let text = format!("app: shop\nplacement: {{ registered: {placement} }}\n");
-            let spec = spec::App::parse(&text, "vend.yaml", &|_| true)
-                .unwrap()
-                .0
-                .environments
-                .remove(0);
-            let labels = spec.placement.clone().unwrap().registered;
-            let reached: Vec<HostId> = reached.iter().copied().cloned().collect();
-            let deployment = DeploymentId::from_bits(self.clock.unsigned_abs());
-            self.does(move |tx, by| {
-                tx.ensure_environment(&place, "main", by)?;
-                let new = NewRelease {
-                    commit: fixtures::commit("main", by.at),
-                    source: Digest::of("source"),
-                    image: Digest::of("image"),
-                    revision: Digest::of("revision"),
-                    spec,
-                    secrets: BTreeMap::new(),
-                    execution: None,
-                };
-                let number = tx.create_release(&place, &new, by)?.content.number;
-                let new = NewDeployment {
-                    id: deployment.clone(),
-                    place: place.clone(),
-                    release: number,
-                    execution: None,
-                    strategy: spec::Strategy::InPlace,
-                    cause: None,
-                };
-                tx.begin_deployment(&new, by)?;
-                tx.claim_machines(&place, &labels, by)?;
-                for id in &reached {
-                    tx.set_machine_release(id, number, &deployment)?;
-                    tx.settle_machine(id, (!well).then_some("exit code 1"))?;
-                }
-                let state = match well {
-                    true => DeploymentState::Succeeded,
-                    false => DeploymentState::Failed,
-                };
-                if well {
-                    tx.set_live(&place, number, by.at, by)?;
-                }
-                tx.finish_deployment(&deployment, state, None, None, by)
-            })
-            .await;
-        }
-
-        /// What is due, by its environment's name, while these are connected.
-        async fn due(&self, connected: &[&HostId]) -> Vec<(String, Vec<HostId>)> {
-            let connected = connected.iter().copied().cloned().collect();
-            let now = at(self.clock);
-            let due = self.store.read(move |db| due(db, &connected, now)).await.unwrap();
-            due.into_iter()
-                .map(|due| (due.place.environment.to_string(), due.machines))
-                .collect()
-        }
-    }
-
-    const WEB: &str = "{ role: web }";
-
-    #[tokio::test]
-    async fn machines_that_missed_a_release_are_found_and_others_left_alone() {
-        let mut story = Story::new().await;
-        let first = story.joins(1, &[("role", "web")]).await;
-        let second = story.joins(2, &[("role", "web")]).await;
-        let all = [&first, &second];
-        assert_eq!(story.due(&all).await, [], "nothing is live");
-        story.release(DEV, WEB, &all, true).await;
-        assert_eq!(story.due(&all).await, [], "both have it");
-
-        let third = story.joins(3, &[("role", "web")]).await;
-        let batch = story.joins(4, &[("role", "batch")]).await;
-        let all = [&first, &second, &third, &batch];
-        let only = |id: &HostId| vec![("dev".to_owned(), vec![id.clone()])];
-        assert_eq!(story.due(&all).await, only(&third));
-        assert_eq!(story.due(&[&first, &second]).await, [], "it is away");
-
-        // v2 goes to one, while another is away: that one is late when it comes back.
-        story.release(DEV, WEB, &[&first, &third], true).await;
-        assert_eq!(story.due(&all).await, only(&second));
-        // v3 fails on one of them, and stays there.
-        story.release(DEV, WEB, &[&first], false).await;
-        assert_eq!(story.due(&all).await, only(&second));
-
-        // What is tried is not tried again at once, and not for ever.
-        let mut tried = 0;
-        for _ in 0..2_000 {
-            let due = story.due(&all).await;
-            if !due.is_empty() {
-                assert_eq!(due, only(&second));
-                tried += 1;
-                let id = second.clone();
-                story
-                    .does(move |tx, by| {
-                        let tries = tx.machine(&id)?.tries + 1;
-                        tx.set_machine_tries(&id, tries, by.at)?;
-                        tx.settle_machine(&id, Some("exit code 1"))
-                    })
-                    .await;
-                assert_eq!(story.due(&all).await, []);
-            }
-            story.clock += 1;
-        }
-        assert_eq!(tried, MOST);
-        // The next release is for it, too; and what is waited for comes first.
-        story.release(DEV, WEB, &all[..3], true).await;
-        assert_eq!(story.due(&all).await, []);
-        story.joins(5, &[("role", "web")]).await;
-        let fifth = HostId::from_bits(5);
-        assert_eq!(story.due(&[&fifth]).await, only(&fifth));
-        let push = NewPush {
-            tenant: "acme".parse().unwrap(),
-            app: "shop".parse().unwrap(),
-            environment: Some("dev".parse().unwrap()),
-            branch: "main".into(),
-            commit: story
-                .store
-                .read(|db| db.release(&DEV.parse().unwrap(), 1))
-                .await
-                .unwrap()
-                .content
-                .commit,
-            origin: "git".into(),
-            event: None,
-        };
-        story.does(move |tx, by| tx.enqueue_push(&push, by)).await;
-        assert_eq!(
-            story.due(&[&fifth]).await,
-            [],
-            "a push waits, which takes it along"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_machine_is_for_the_environment_that_asks_for_most_of_its_labels() {
-        let mut story = Story::new().await;
-        let first = story.joins(1, &[("role", "web")]).await;
-        let south = story.joins(2, &[("role", "web"), ("site", "south")]).await;
-        story.release(DEV, WEB, &[&first], true).await;
-        story
-            .does(|tx, by| tx.free_machine(&HostId::from_bits(2), by))
-            .await;
-        assert_eq!(
-            story.due(&[&first, &south]).await,
-            [("dev".to_owned(), vec![south.clone()])]
-        );
-        let third = story.joins(3, &[("role", "web"), ("site", "south")]).await;
-        story
-            .release("acme/shop/south", "{ role: web, site: south }", &[&south], true)
-            .await;
-        story
-            .does(|tx, by| tx.free_machine(&HostId::from_bits(3), by))
-            .await;
-        assert_eq!(
-            story.due(&[&first, &south, &third]).await,
-            [("south".to_owned(), vec![third])]
-        );
-    }
-}
+mod tests;

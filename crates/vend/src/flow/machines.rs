@@ -10,6 +10,7 @@ use std::{
 
 use camino::Utf8PathBuf;
 use host::agent::api::Configuration;
+use jiff::SignedDuration;
 use model::{
     DeploymentId, HostId, Place,
     plan::PlanKind,
@@ -39,11 +40,14 @@ struct Input {
     kind: PlanKind,
     plan: Planned,
     deployment: DeploymentId,
-    /// What the zones before this one came to.
+    /// What it came to before it waited.
     #[serde(default)]
     deployed: Known,
-    /// Only these get it, which have missed it. Without: all.
+    /// Only these get it, which lack it. Without: all.
     late: Option<BTreeSet<HostId>>,
+    /// Why these do.
+    #[serde(default)]
+    why: late::Why,
 }
 
 impl Input {
@@ -66,6 +70,30 @@ struct Known {
 enum Seen {
     Well,
     Failed,
+}
+
+/// How far the waves have gone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// To the end.
+    Done,
+    /// So many zones are finished, and another one follows.
+    Zone(usize),
+    /// Somebody holds the deployment.
+    Held,
+}
+
+impl Until {
+    /// For how long the machines are watched before it goes on. `None`: there is nothing to go on with.
+    fn pause(self, release: &Release) -> Option<SignedDuration> {
+        match (self, release.spec.deploy.zones) {
+            (Self::Done, _) => None,
+            (Self::Zone(1), Some(zones)) => Some(zones.first_monitor),
+            (Self::Zone(_), Some(zones)) => Some(zones.monitor),
+            // The gate is what it waits at.
+            (Self::Zone(_), None) | (Self::Held, _) => Some(SignedDuration::ZERO),
+        }
+    }
 }
 
 /// The label by which a machine says its zone.
@@ -101,9 +129,9 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         checks: validate::read_checks(world, &input.place, &release).await?,
         bundle: bring(world, attempt, &release).await?,
     };
-    let zone = rollout.zone(&machines).await;
+    let went = rollout.waves(&machines).await;
     let _ = tokio::fs::remove_file(&rollout.bundle).await;
-    let (known, next) = zone?;
+    let (known, until) = went?;
     let well = known
         .outcomes
         .values()
@@ -113,13 +141,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         "machines": machines.len(), "succeeded": well,
         "outcomes": known.outcomes, "reason": known.reason,
     });
-    if let (Some(next), Some(zones)) = (next, release.spec.deploy.zones) {
-        let is_first = next == 1;
-        let monitor = if is_first {
-            zones.first_monitor
-        } else {
-            zones.monitor
-        };
+    if let Some(monitor) = until.pause(&release) {
         answer["more"] = json!(true);
         answer["monitor_s"] = json!(monitor.as_secs());
         return Ok(answer);
@@ -180,7 +202,7 @@ async fn begin(
         release: input.plan.release,
         execution: Some(attempt.execution.clone()),
         strategy: model::spec::Strategy::InPlace,
-        cause: input.late.is_some().then_some(late::CAUSE),
+        cause: input.late.as_ref().map(|_| input.why.to_string()),
     };
     let (wanted, by) = (placement.registered.clone(), By::platform(crate::clock::now()));
     let all = input.late.is_none();
@@ -203,7 +225,7 @@ async fn begin(
 
 fn nobody(input: &Input, placement: &Placement) -> Fault {
     if input.late.is_some() {
-        return Fault::customer("the machines that joined late are gone (NO_INSTANCES)")
+        return Fault::customer("the machines that lack the live release are gone (NO_INSTANCES)")
             .code(Code::NoInstances);
     }
     let labels: Vec<String> = placement
@@ -248,9 +270,9 @@ async fn bring(world: &World, attempt: &Attempt, release: &Release) -> Result<Ut
 }
 
 impl Rollout<'_> {
-    /// Waves in one zone, until it is finished or too many have failed. Gives what is known then, and how many zones are
-    /// finished if another one follows.
-    async fn zone(&self, machines: &[Machine]) -> Result<(Known, Option<usize>), Fault> {
+    /// Waves in one zone, until it is finished, too many have failed, or somebody holds the deployment. Gives what is known
+    /// then.
+    async fn waves(&self, machines: &[Machine]) -> Result<(Known, Until), Fault> {
         let mut known = Known {
             outcomes: self.input.deployed.outcomes.clone(),
             reason: self.input.deployed.reason.clone(),
@@ -269,11 +291,12 @@ impl Rollout<'_> {
         loop {
             let standings: Vec<Standing> = zones.iter().map(|zone| self.standing(zone, &known)).collect();
             let (at, count) = match zone::next(rule, each, &standings) {
-                (_, Wave::Done) => return Ok((known, None)),
+                (_, Wave::Done) => return Ok((known, Until::Done)),
                 (at, Wave::Next(_)) if begun.is_some_and(|begun| begun != at) => {
                     let finished = standings.iter().filter(|zone| zone.left == 0).count();
-                    return Ok((known, Some(finished)));
+                    return Ok((known, Until::Zone(finished)));
                 }
+                (_, Wave::Next(_)) if self.is_held().await? => return Ok((known, Until::Held)),
                 (at, Wave::Next(count)) => (at, count),
                 (_, Wave::Failed(short)) => {
                     return Err(self.failed(&known, short, machines.len(), first));
@@ -306,6 +329,13 @@ impl Rollout<'_> {
         queue::of(left, rule, |machine| self.is_there(machine))
     }
 
+    /// Does somebody hold the deployment?
+    async fn is_held(&self) -> Result<bool, Fault> {
+        let id = self.input.deployment.clone();
+        let read = self.world.store.read(move |db| db.deployment(&id));
+        Ok(read.await.map_err(stored)?.paused.is_some())
+    }
+
     fn is_there(&self, machine: &Machine) -> bool {
         self.world.machines.live.address(&machine.id).is_some()
     }
@@ -333,7 +363,7 @@ impl Rollout<'_> {
         }
     }
 
-    /// Looks again at what was well before the zone was watched: machines that are gone since, or that do not pass their
+    /// Looks again at what was well before the zone was watched, or the deployment held: machines that are gone since, or that do not pass their
     /// checks any more, have failed.
     async fn monitored(&self, machines: &[Machine], known: &mut Known) -> Result<(), Fault> {
         for machine in machines {
@@ -343,7 +373,7 @@ impl Rollout<'_> {
             let outcome = match self.is_there(machine) {
                 true => self.checked(machine).await,
                 false => Err(Fault::customer(format!(
-                    "{} was gone while its zone was watched",
+                    "{} was gone while the deployment waited",
                     machine.id
                 ))),
             };

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use model::{
     DeploymentId, HostId, Place,
     plan::{Change, PlanKind, Subject},
-    port::{Deployer as _, EventReport, Fault, Hosts as _, LifecycleEvent, LogRef},
+    port::{EventReport, Fault, Hosts as _, LifecycleEvent, LogRef},
     release::Release,
     spec::Migrate,
 };
@@ -68,7 +68,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         )
     };
     let ticket = attempt.steady.part(host.as_str());
-    let deployed = world.node.deploy(&ticket, &order).await?;
+    let deployed = deploy::scripts(world, &ticket, &order).await?;
     let failure = deployed
         .failure()
         .map(|event| fault(event, &release, &host, &deployed.log));

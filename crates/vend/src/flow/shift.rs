@@ -6,7 +6,7 @@ use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use model::{
     DeploymentId, HostId, Place,
-    port::{Deployer as _, EventStatus, Fault, LifecycleEvent},
+    port::{Fault, LifecycleEvent},
     release::Release,
 };
 use serde::Deserialize;
@@ -178,21 +178,13 @@ impl Shift<'_> {
         let mut order = deploy::order(fleet.release, self.place, deployment, host, vec![event]);
         order.ignores_stop = fleet.ignores_stop;
         let name = format!("{host}.{}", event.to_string().to_lowercase());
-        let mut deployed = match world.node.deploy(&self.attempt.steady.part(&name), &order).await {
+        let ticket = self.attempt.steady.part(&name);
+        let deployed = match deploy::scripts(world, &ticket, &order).await {
             Err(fault) if deploy::is_lost(world, host, &fault).await => return Ok(Some(deploy::lost(host))),
             deployed => deployed?,
         };
         let failure = order.failure(&deployed.events);
-        let failure = failure.map(|failed| deploy::fault(failed, host, &deployed.log));
-        deployed
-            .events
-            .retain(|report| report.status != EventStatus::Skipped);
-        let (deployment, host) = (deployment.clone(), host.clone());
-        let kept = world
-            .store
-            .write(move |tx| tx.record_events(&deployment, &host, &deployed.events));
-        kept.await.map_err(stored)?;
-        Ok(failure)
+        Ok(failure.map(|failed| deploy::fault(failed, host, &deployed.log)))
     }
 
     /// A host that served the same release before is not failed by a hook that is run again: a change of the number of

@@ -1,5 +1,5 @@
-//! Which releases lie on an environment's machines: a deployment that failed leaves its own on those that it reached, and
-//! a machine that joined later has none yet.
+//! Which releases lie on an environment's machines: a deployment that failed leaves its own on those that it reached until
+//! they go back, and a machine that joined later has none yet.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use model::{DeploymentId, ExecutionId, HostId, Place};
 use store::{Db, Error, Machine};
 
-use super::late::{JOIN, Rule, Stand};
+use super::late::{self, Rule, Stand};
 
 /// An environment's machines, by what they have.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,8 +23,10 @@ pub struct Spread {
     pub ill: usize,
     /// How many keep something else until people say so.
     pub torn: usize,
-    /// How many get the live one by themselves as soon as they are connected.
+    /// How many get the live one by themselves as soon as they are connected, for they have missed it.
     pub late: usize,
+    /// How many get it back by themselves, for what came after it has failed.
+    pub back: usize,
     /// The one to which it was tried most often to bring the live one.
     pub tried: Option<Tried>,
     /// What brings it just now.
@@ -66,7 +68,10 @@ pub fn of(db: &Db<'_>, place: &Place) -> Result<Option<Spread>, Error> {
         .iter()
         .map(|machine| (machine, rule.as_ref().map(|rule| rule.judge(machine))));
     let mut spread = Spread::count(environment.live, stands);
-    spread.joining = db.open_execution(place, Some(JOIN))?.map(|own| own.id);
+    for kind in late::KINDS {
+        let open = db.open_execution(place, Some(kind))?;
+        spread.joining = spread.joining.or(open.map(|own| own.id));
+    }
     Ok(Some(spread))
 }
 
@@ -85,7 +90,7 @@ impl Spread {
                 Some(_) => spread.ill += usize::from(machine.failure.is_some()),
             }
             match stand {
-                Some(Stand::Stays) => spread.torn += 1,
+                Some(Stand::Back) => spread.back += 1,
                 Some(Stand::Late) => spread.late += 1,
                 Some(Stand::Again(at)) => spread.try_(machine, Some(at)),
                 Some(Stand::GivenUp) => {
@@ -174,7 +179,11 @@ impl Spread {
                 tried.machine
             ));
         }
-        (self.late > 0).then(|| format!("v{live} comes by itself to what has missed it"))
+        match (self.back, self.late) {
+            (0, 0) => None,
+            (0, _) => Some(format!("v{live} comes by itself to what has missed it")),
+            _ => Some(format!("v{live} comes back there by itself")),
+        }
     }
 }
 
@@ -204,7 +213,7 @@ mod tests {
 
     #[test]
     fn what_machines_have_is_said() {
-        use Stand::{Failed, GivenUp, Has, Late, Stays};
+        use Stand::{Back, Failed, GivenUp, Has, Late};
         type Case<'a> = (
             Option<u64>,
             &'a [(Option<u64>, Stand)],
@@ -217,10 +226,10 @@ mod tests {
             (Some(1), &[(Some(1), Has), (Some(1), Has)], false, "", None),
             (
                 Some(1),
-                &[(Some(2), Stays), (Some(2), Stays)],
-                true,
+                &[(Some(2), Back), (Some(2), Back)],
+                false,
                 "2 of 2 machines have v2",
-                None,
+                Some("v1 comes back there by itself"),
             ),
             (
                 Some(3),
@@ -261,7 +270,7 @@ mod tests {
                         GivenUp => (5, Some("no")),
                         Stand::Again(_) => (1, Some("no")),
                         Failed => (0, Some("no")),
-                        Has | Late | Stays => (0, None),
+                        Has | Late | Back => (0, None),
                     };
                     (machine(*release, tries, failure), *stand)
                 })

@@ -5,7 +5,7 @@ use serde_json::json;
 use store::{By, Db, Error, ExecutionSummary, Push, Tx};
 
 use super::{
-    World, definition, late, migrate,
+    World, definition, late, migrate, number,
     runs::{self, New},
 };
 use crate::reconcile::bases::AUTOMATIC;
@@ -198,20 +198,21 @@ pub fn refuse_rollback(db: &Db<'_>, place: &Place, to: u64, across: bool) -> Res
     refuse_moving(db, place)
 }
 
-/// Brings the live release to machines that have missed it, unless something is under way or about to be there. Says
+/// Brings the live release to machines that lack it, unless something is under way or about to be there. Says
 /// whether it began. That it was tried is written with it: what ends it, it is not tried for ever.
 pub async fn join(world: &World, due: late::Due, by: By) -> Result<bool, Error> {
     let late::Due {
         place,
         live,
         machines,
+        why,
     } = due;
     let own = place.clone();
     let release = world.store.read(move |db| db.release(&own, live)).await?;
     let (id, deployment) = fresh();
     let new = New {
         id,
-        kind: late::JOIN,
+        kind: why.kind(),
         place: place.clone(),
         definition: definition::join(&release.content.spec),
         input: json!({
@@ -220,6 +221,7 @@ pub async fn join(world: &World, due: late::Due, by: By) -> Result<bool, Error> 
             "plan": { "release": live, "from": live },
             "deployment": deployment,
             "late": machines,
+            "why": why,
         }),
         by: by.clone(),
     };
@@ -268,8 +270,8 @@ pub async fn scale(world: &World, place: Place, hosts: u32, by: By) -> Result<Ex
     let moving = world.store.write(move |tx| {
         let moving = runs::moving(tx, &own)?.filter(|moving| moving.kind != DESTROY);
         refuse_gone(tx, &own)?;
-        if moving.is_some() {
-            refuse_number(tx, &own, hosts, true)?;
+        if let Some(moving) = &moving {
+            number::refuse(tx, &own, hosts, Some(moving))?;
             tx.set_desired(&own, Some(hosts), &actor)?;
         }
         Ok::<_, Error>(moving.map(|moving| moving.id))
@@ -281,50 +283,10 @@ pub async fn scale(world: &World, place: Place, hosts: u32, by: By) -> Result<Ex
     let (own, actor) = (place.clone(), by.clone());
     bring(world, &place, "scale", by, move |tx| {
         refuse_gone(tx, &own)?;
-        refuse_number(tx, &own, hosts, false)?;
+        number::refuse(tx, &own, hosts, None)?;
         tx.set_desired(&own, Some(hosts), &actor)
     })
     .await
-}
-
-/// Refuses a number of hosts that `scaling` does not allow: of the live release, or of the one that is about to be.
-fn refuse_number(db: &Db<'_>, place: &Place, hosts: u32, moves: bool) -> Result<(), Error> {
-    let live = db.live_release(place)?.map(|live| live.content.spec.scaling);
-    let environment = db.environment(place)?;
-    let arriving = environment.spec.filter(|_| moves).map(|spec| spec.scaling);
-    match outside(
-        place,
-        hosts,
-        environment.desired,
-        live.into_iter().chain(arriving),
-    ) {
-        Some((message, next)) => Err(refusal(message, Some(next))),
-        None => Ok(()),
-    }
-}
-
-/// Why none of these allows so many hosts, and what does. `has`: those that were asked for before, perhaps when more were
-/// allowed; they may stay, or become fewer.
-fn outside(
-    place: &Place,
-    hosts: u32,
-    has: Option<u32>,
-    allowed: impl Iterator<Item = spec::Scaling>,
-) -> Option<(String, String)> {
-    let allowed: Vec<spec::Scaling> = allowed.collect();
-    let spec::Scaling { min, max } = *allowed.last()?;
-    let most = |own: &spec::Scaling| own.max.max(has.unwrap_or_default());
-    if allowed.iter().any(|own| (own.min..=most(own)).contains(&hosts)) {
-        return None;
-    }
-    let (bound, key, word) = match hosts > max {
-        true => (max, "max", "at most"),
-        false => (min, "min", "at least"),
-    };
-    Some((
-        format!("{place} has {bound} hosts {word}, and {hosts} were asked for: `scaling.{key}` says so"),
-        format!("vend scale {place} {bound}, or change `scaling.{key}` in vend.yaml and push"),
-    ))
 }
 
 /// Begins an execution of the live release's fleet, with `change` in the same transaction.
@@ -489,54 +451,4 @@ async fn take_down(
         }
     })
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn so_many_hosts_as_vend_yaml_allows() {
-        let place: Place = "acme/shop/dev".parse().unwrap();
-        let of = |min, max| spec::Scaling { min, max };
-        for (hosts, allowed, said) in [
-            (2, vec![of(2, 4)], None),
-            (4, vec![of(2, 4)], None),
-            (
-                5,
-                vec![of(2, 4)],
-                Some((
-                    "has 4 hosts at most, and 5 were asked for",
-                    "vend scale acme/shop/dev 4, or",
-                )),
-            ),
-            (
-                1,
-                vec![of(2, 4)],
-                Some(("has 2 hosts at least, and 1 were asked for", "`scaling.min`")),
-            ),
-            // The one that is about to be live allows more, or less.
-            (5, vec![of(2, 4), of(2, 6)], None),
-            (4, vec![of(2, 4), of(2, 2)], None),
-            (
-                5,
-                vec![of(2, 4), of(2, 2)],
-                Some(("has 2 hosts at most", "scale acme/shop/dev 2")),
-            ),
-            (9, vec![], None),
-        ] {
-            let found = outside(&place, hosts, None, allowed.into_iter());
-            match (&found, said) {
-                (Some((message, next)), Some((what, how))) => {
-                    assert!(message.contains(what) && next.contains(how), "{hosts}: {found:?}");
-                }
-                _ => assert_eq!(found.is_some(), said.is_some(), "{hosts}: {found:?}"),
-            }
-        }
-        // As many as before, when more were allowed, or fewer.
-        for (hosts, is_refused) in [(1, true), (2, false), (7, false), (8, true)] {
-            let found = outside(&place, hosts, Some(7), [of(2, 4)].into_iter());
-            assert_eq!(found.is_some(), is_refused, "{hosts}: {found:?}");
-        }
-    }
 }

@@ -85,9 +85,9 @@ fn judge(
     }))
 }
 
-/// What a newer push may take the place of: a release, or the live one's way to machines that joined late.
+/// What a newer push may take the place of: a release, or the live one's way to machines that lack it.
 fn giving_way(db: &Db<'_>, place: &Place) -> Result<Option<ExecutionSummary>, Error> {
-    for kind in [runs::RELEASE, late::JOIN] {
+    for kind in [runs::RELEASE].into_iter().chain(late::KINDS) {
         if let Some(execution) = db.open_execution(place, Some(kind))? {
             return Ok(Some(execution));
         }

@@ -23,7 +23,7 @@ pub fn of(
     match to {
         // What failed lies on machines, and the live release is the one before it.
         Some(number) if number == live && !spread.is_whole() => Ok(live),
-        None if spread.is_torn() => Ok(live),
+        None if spread.is_torn() || spread.back > 0 => Ok(live),
         Some(number) if number == live => Err(Fault::order(format!("v{number} is live already")).next(list)),
         Some(number)
             if releases

@@ -36,7 +36,7 @@ struct Input {
     /// The deployment that undoes it in place.
     undo: Option<DeploymentId>,
     failure: Failure,
-    /// Machines that it was about, which joined late.
+    /// Machines that it was about, which lacked the live release.
     #[serde(default)]
     late: BTreeSet<HostId>,
 }

@@ -103,11 +103,7 @@ fn judge(db: &Db<'_>, execution: &ExecutionSummary) -> Result<Option<Order>, Err
         true => is_told,
         false => run.orders.values().any(|order| is_spared(&order.resource)),
     };
-    // Machines of a customer's own have no release before to go back to by themselves.
-    let what = match spec.placement {
-        Some(_) => format!("v{} of {place} was stopped", own.release),
-        None => format!("v{} of {place} was taken back", own.release),
-    };
+    let what = format!("v{} of {place} was taken back", own.release);
     Ok((!is_left_alone).then(|| Order {
         run: execution.run,
         execution: execution.id.clone(),

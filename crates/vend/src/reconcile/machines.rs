@@ -1,4 +1,4 @@
-//! Machines as the catalogue says: those that came back get again what their agents have lost, those that missed the live
+//! Machines as the catalogue says: those that came back get again what their agents have lost, those that lack the live
 //! release get it, those that are to be removed are, and those that nobody knows any more are not talked to.
 //!
 //! Each is looked after by itself: one that hangs keeps no other waiting.
@@ -97,7 +97,7 @@ async fn after(world: &World, id: &HostId) -> Result<(), Fault> {
     }
 }
 
-/// Begins deployments of live releases to machines that have missed them.
+/// Begins deployments of live releases to machines that lack them.
 async fn catch_up(world: &World, machines: &[Machine]) -> Result<(), Fault> {
     let ids = machines.iter().map(|machine| &machine.id);
     let connected: BTreeSet<_> = ids
@@ -107,9 +107,14 @@ async fn catch_up(world: &World, machines: &[Machine]) -> Result<(), Fault> {
     let now = crate::clock::now();
     let due = world.store.read(move |db| late::due(db, &connected, now));
     for due in due.await.map_err(stored)? {
-        let (place, many) = (due.place.clone(), due.machines.len());
+        let told = format!(
+            "{} machines of {} get its live release by themselves: {}",
+            due.machines.len(),
+            due.place,
+            due.why
+        );
         if start::join(world, due, By::platform(now)).await.map_err(stored)? {
-            info!("{many} machines of {place} joined late, and get its live release");
+            info!("{told}");
         }
     }
     Ok(())

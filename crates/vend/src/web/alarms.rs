@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::{
     Json,
-    body::{Body, to_bytes},
+    body::Body,
     extract::{FromRequest as _, Request, State as Held},
 };
 use jiff::SignedDuration;
@@ -16,13 +16,13 @@ use model::{
     policy::{self, Action},
     wire::{Alarm, Alerts, AlertsTaken, Ignoring, NewAlarm, Page},
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 pub use pace::Pace;
 
 use super::{
     auth::Caller,
-    input::{self, Paging, Path, Query},
+    input::{self, Paging, Path, Query, Unread},
     refusal::{Kind, Refusal},
     scope::keyed,
     state::State,
@@ -120,18 +120,22 @@ pub async fn receive(
     state.pace.admit(&caller.0, by.at)?;
     let (parts, body) = request.into_parts();
     let turns = state.pace.readers(&tenant);
-    let reading = async {
-        let _turn = turns.acquire().await.expect("nobody closes it");
-        to_bytes(body, MAX_ALERTS_BYTES).await
-    };
-    let late = |_| {
+    let late = || {
         Refusal::new(
             Kind::Busy,
             format!("the post was not here within {} s", READ.as_secs()),
         )
     };
-    let broken = |_| Refusal::new(Kind::TooLarge, "the post is over 4 MiB, or it broke off");
-    let bytes = timeout(READ, reading).await.map_err(late)?.map_err(broken)?;
+    let until = Instant::now() + READ;
+    let bytes = {
+        let turn = timeout_at(until, turns.acquire()).await.map_err(|_| late())?;
+        let _turn = turn.expect("nobody closes it");
+        let read = input::whole(body, MAX_ALERTS_BYTES, until).await;
+        read.map_err(|unread| match unread {
+            Unread::Late => late(),
+            Unread::Broken => Refusal::new(Kind::TooLarge, "the post is over 4 MiB, or it broke off"),
+        })?
+    };
     let (told, mut passed_over) = {
         let _turn = state.alert_calls.acquire().await.expect("nobody closes it");
         let request = Request::from_parts(parts, Body::from(bytes));

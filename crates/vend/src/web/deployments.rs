@@ -184,11 +184,9 @@ pub async fn abort(
 /// What becomes of what a deployment did that is ended. `live`: the release that serves beside it. `placed`: it goes to
 /// registered machines.
 fn stopping(own: &store::Deployment, live: Option<u64>, placed: bool) -> String {
-    let (id, place, release) = (&own.id, &own.place, own.release);
+    let (id, release) = (&own.id, own.release);
     let what = match (placed, live, own.strategy) {
-        (true, Some(live), _) => {
-            format!("machines that have v{release} keep it, until: vend rollback {place} --to v{live}")
-        }
+        (true, Some(live), _) => format!("machines that have v{release} get v{live} again"),
         (true, None, _) => format!("machines that have v{release} keep it"),
         (false, Some(live), Strategy::InPlace) => {
             format!("hosts that have v{release} get v{live} again, and all traffic goes to it")
@@ -221,12 +219,7 @@ mod tests {
         };
         use Strategy::{BlueGreen, Canary, InPlace};
         for (strategy, live, placed, said) in [
-            (
-                InPlace,
-                Some(3),
-                true,
-                "machines that have v4 keep it, until: vend rollback acme/shop/dev --to v3",
-            ),
+            (InPlace, Some(3), true, "machines that have v4 get v3 again"),
             (BlueGreen, None, true, "machines that have v4 keep it"),
             (
                 InPlace,

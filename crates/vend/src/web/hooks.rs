@@ -9,7 +9,6 @@ use axum::{
     extract::State as Held,
     http::{HeaderMap, StatusCode},
 };
-use http_body_util::{BodyExt as _, Limited};
 use jiff::Timestamp;
 use model::{
     AppName, DeliveryId, Secret, TenantName,
@@ -17,8 +16,14 @@ use model::{
 };
 use serde_json::{Value, json};
 use store::{By, DeliveryVerdict, NewDelivery, Received};
+use tokio::time::Instant;
 
-use super::{commands::Pushed, input::Path, refusal::Refusal, state::State};
+use super::{
+    commands::Pushed,
+    input::{self, Path, Unread},
+    refusal::Refusal,
+    state::State,
+};
 
 /// How long a body may take to come.
 const BODY: Duration = Duration::from_secs(60);
@@ -150,14 +155,11 @@ fn provider_name(provider: Provider) -> &'static str {
 }
 
 async fn read(body: Body) -> Result<Bytes, String> {
-    let read = Limited::new(body, MAX_BODY_BYTES).collect();
-    match tokio::time::timeout(BODY, read).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(_)) => Err(format!(
-            "the body broke off, or has more than {MAX_BODY_BYTES} bytes"
-        )),
-        Err(_) => Err(format!("the body did not come in {} s", BODY.as_secs())),
-    }
+    let read = input::whole(body, MAX_BODY_BYTES, Instant::now() + BODY).await;
+    read.map_err(|unread| match unread {
+        Unread::Broken => format!("the body broke off, or has more than {MAX_BODY_BYTES} bytes"),
+        Unread::Late => format!("the body did not come in {} s", BODY.as_secs()),
+    })
 }
 
 /// Headers as texts. What is no text, or longer than any that means something, is left out.

@@ -1,13 +1,32 @@
 //! Extractors whose refusals are ours.
 
 use axum::{
+    body::{Body, Bytes, to_bytes},
     extract::{FromRequest, FromRequestParts, Request, rejection::JsonRejection},
     http::{StatusCode, request::Parts},
     response::IntoResponse,
 };
 use serde::{Deserialize, de::DeserializeOwned};
+use tokio::time::{Instant, timeout_at};
 
 use super::refusal::{Kind, Refusal};
+
+/// Why a body is not wholly here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// It is larger than it may be, or it broke off.
+    Broken,
+    Late,
+}
+
+/// A body of so many bytes at most, wholly here by then.
+pub async fn whole(body: Body, most: usize, until: Instant) -> Result<Bytes, Unread> {
+    match timeout_at(until, to_bytes(body, most)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => Err(Unread::Broken),
+        Err(_) => Err(Unread::Late),
+    }
+}
 
 /// A JSON body.
 pub struct Json<T>(pub T);

@@ -188,8 +188,8 @@ fn heals(why: &mut WhyEnvironment, failing: patience::Failing) {
     why.next = Some(format!("vend executions show {}", failing.last));
 }
 
-/// Machines keep what failed on them, until somebody lays the live release on them again; those that have missed it get
-/// it by themselves.
+/// Machines that lack the live release get it by themselves, until that has failed too often or somebody stopped it: then
+/// somebody must lay it on them again.
 fn torn(why: &mut WhyEnvironment, place: &model::Place, spread: &Spread) {
     let sentence = spread.sentence();
     if !sentence.is_empty() {

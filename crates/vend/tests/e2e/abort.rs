@@ -67,6 +67,17 @@ impl Stage<'_> {
         });
     }
 
+    /// Runs this event on a host, as the newest deployment says?
+    pub fn goes_on(&self, name: &str) -> bool {
+        let shown = self.deployment();
+        let mut events = shown["hosts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|host| host["events"].as_array().unwrap());
+        events.any(|event| event["event"] == name && event["status"] == "InProgress")
+    }
+
     /// Visitors meet all of these releases and no other.
     pub fn meets(&self, texts: &[&str]) {
         let mut met = std::collections::BTreeSet::new();
@@ -288,6 +299,9 @@ fn a_deployment_is_ended_while_a_hook_of_the_old_hosts_hangs() {
     app.says("two");
     let number = platform.push(&app.copy, &stage.app, "dev");
     eventually("it hangs on an old host", MINUTE, || runs(HANGS).then_some(()));
+    eventually("it is on record that it runs", MINUTE, || {
+        stage.goes_on("BeforeBlockTraffic").then_some(())
+    });
     platform.vend(&["deploy", "abort", &stage.dev]);
     let push = platform.ended(&stage.app, number);
     assert_eq!(push["state"], "failed", "{push:#}");

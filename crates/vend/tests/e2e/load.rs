@@ -8,7 +8,10 @@ use std::{
     thread::JoinHandle,
 };
 
-use crate::platform::{Copy, Platform, can_run, get};
+use crate::{
+    platform::{Copy, Platform, can_run, get},
+    strategies::{App, Stage, nothing_was_lost},
+};
 
 const VEND_YAML: &str = "app: shop
 host: { health: { path: /, interval: 1s, timeout: 1s } }
@@ -116,4 +119,52 @@ fn no_request_is_lost_through_deploy_failing_deploy_rollback_and_restarts() {
         &bad[..bad.len().min(5)]
     );
     platform.vend(&["tenants", "delete", &tenant, "--yes"]);
+}
+
+/// The hosts of the new release serve already when its last hook fails.
+#[test]
+fn no_request_is_lost_when_a_hook_fails_after_the_traffic_has_come() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    for strategy in ["blue-green", "in-place"] {
+        let stage = Stage::new(&platform, "after");
+        let app = App::new(&format!("strategy: {strategy}"), 2);
+        let appspec = std::fs::read_to_string(app.copy.directory.path().join("appspec.yml")).unwrap();
+        app.copy.write(
+            "appspec.yml",
+            format!("{appspec}  AfterAllowTraffic: [{{ location: after.sh, timeout: 20 }}]\n"),
+        );
+        app.copy.write("after.sh", "#!/bin/sh\nexit 0\n");
+        app.says("one");
+        platform.release(&app.copy, &stage.app, "dev");
+        let load = Load::on(&platform.http(), &stage.host);
+
+        app.copy
+            .write("after.sh", "#!/bin/sh\nsleep 2\necho nobody can pay\nexit 3\n");
+        app.says("two");
+        let (push, failed) = stage.fails(&app);
+        for told in [&push["reason"], &failed["reason"]] {
+            let told = told.as_str().unwrap();
+            assert!(
+                told.contains("AfterAllowTraffic failed on host") && told.contains("nobody can pay"),
+                "{strategy}: {told}"
+            );
+        }
+        let shown = platform.json(&["deployments", "show", failed["id"].as_str().unwrap()]);
+        let mut events = shown["hosts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|host| host["events"].as_array().unwrap());
+        assert!(
+            events.any(|event| event["event"] == "AfterAllowTraffic" && event["status"] == "Failed"),
+            "{strategy}: {shown:#}"
+        );
+        stage.serves("one");
+        nothing_was_lost(load);
+        stage.serves("one");
+        stage.end();
+    }
 }

@@ -4,6 +4,7 @@ mod abort;
 mod anywhere;
 mod apart;
 mod back;
+mod held;
 mod killed;
 
 use std::{
@@ -359,29 +360,26 @@ fn a_machine_joins_is_deployed_to_changes_its_key_and_is_removed() {
     let log = platform.vend(&["logs", logs.find(|log| log.starts_with(&own)).unwrap()]);
     assert!(log.contains("no configuration"), "{log}");
 
-    // What failed lies there, which is said, and going back lays the live release again.
-    let why = platform.json(&["why", &dev]);
-    let own = &why["environments"][0];
-    let sentence = own["sentence"].as_str().unwrap();
-    assert!(
-        sentence.contains("v2 is live, and 1 of 1 machine has v3"),
-        "{sentence}"
+    // What was there before comes back by itself, and why is on record.
+    let undo = gone_back(&platform, &dev);
+    let list = platform.json(&["deployments", "list", &dev]);
+    let failed = list["items"][1]["id"].as_str().unwrap();
+    assert_eq!(
+        (&undo["release"], &undo["cause"], &undo["strategy"]),
+        (
+            &2.into(),
+            &format!("rolls back {failed}").into(),
+            &"in-place".into()
+        ),
+        "{list:#}"
     );
-    assert_eq!(own["next"], format!("vend rollback {dev} --to v2"));
+    assert_eq!(text(&on.file("srv/shop/server.pl")), "two");
+    assert_eq!(of_kind(&platform, &app, "auto-rollback")[0]["state"], "succeeded");
     let environment = platform.json(&["environments", "show", &dev]);
     assert_eq!(
         (&environment["hosts"], &environment["urls"]),
         (&1.into(), &serde_json::json!([]))
     );
-    let plan = platform.json(&["rollback", &dev, "--plan"]);
-    assert_eq!(plan["plan"]["to"], 2, "{plan:#}");
-    let changes = plan["plan"]["changes"].as_array().unwrap();
-    assert_eq!(changes.len(), 1, "{plan:#}");
-    assert_eq!(changes[0]["before"], "1 of 1 machine has v3");
-    work.write("start.sh", "#!/bin/sh\n");
-    std::fs::write(on.file("srv/shop/server.pl"), "half").unwrap();
-    platform.succeeds(&["rollback", &dev]);
-    assert_eq!(text(&on.file("srv/shop/server.pl")), "two");
     let why = platform.json(&["why", &dev]);
     assert!(
         !why["environments"][0]["sentence"]
@@ -422,6 +420,15 @@ fn a_machine_joins_is_deployed_to_changes_its_key_and_is_removed() {
     for name in [&owner, other.split('/').next().unwrap()] {
         platform.vend(&["tenants", "delete", name, "--yes"]);
     }
+}
+
+/// The newest deployment, once it has undone another.
+fn gone_back(platform: &Platform, dev: &str) -> Value {
+    eventually("it goes back", Duration::from_secs(120), || {
+        let newest = platform.json(&["deployments", "list", dev])["items"][0].clone();
+        let undoes = newest["cause"].as_str()?.starts_with("rolls back d-");
+        (undoes && newest["state"] == "Succeeded").then_some(newest)
+    })
 }
 
 /// The executions of a kind, newest first.

@@ -16,6 +16,9 @@ use crate::{
 
 pub const MINUTE: Duration = Duration::from_secs(60);
 
+/// The platform listens on the first address of this machine's own.
+const ELSEWHERE: [u8; 4] = [127, 0, 0, 2];
+
 impl Stage<'_> {
     /// Pushes, and waits until its deployment is held.
     fn held(&self, app: &App) -> u64 {
@@ -41,6 +44,25 @@ impl Stage<'_> {
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         answer.to_ascii_lowercase().contains("\r\nset-cookie: ")
+    }
+
+    /// What a visitor of a path gets who comes from another address of this machine.
+    fn from_elsewhere(&self) -> String {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+        let to: std::net::SocketAddr = self.platform.http().parse().unwrap();
+        let own = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&own, &std::net::SocketAddr::from((ELSEWHERE, 0))).unwrap();
+        connect(&own, &to).unwrap();
+        let mut stream = TcpStream::from(own);
+        let host = &self.host;
+        write!(
+            stream,
+            "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.lines().next().unwrap_or_default().to_owned()
     }
 
     /// The first deployment of a release, with what happened on its hosts.
@@ -255,7 +277,7 @@ pub fn kill(platform: &Platform, host: &str) {
 }
 
 #[test]
-fn going_back_restores_configuration_secrets_and_health_check() {
+fn going_back_restores_configuration_secrets_health_check_and_rules() {
     if !can_run() {
         return;
     }
@@ -272,24 +294,36 @@ fn going_back_restores_configuration_secrets_and_health_check() {
         "port: 8080,",
         "port: 8080, traffic: { stickiness: { duration: 1d } }, env: { LEVEL: \"{{secret:level}}\" },",
     );
+    let with_secret = format!("access: {{ deny: [127.0.0.2] }}\n{with_secret}");
     app.copy.write("vend.yaml", &with_secret);
     set("low");
     app.says("one");
     platform.release(&app.copy, &stage.app, "dev");
     assert_eq!(platform.get(&stage.host, "/").1, "one low\n");
     assert!(stage.binds_visitors());
+    assert!(
+        stage.from_elsewhere().contains(" 403 "),
+        "{}",
+        stage.from_elsewhere()
+    );
     set("high");
     app.copy.write(
         "vend.yaml",
         with_secret
             .replace("path: /health", "path: /")
             .replace("drain: 5s", "drain: 3s")
+            .replace("access: { deny: [127.0.0.2] }\n", "")
             .replace("traffic: { stickiness: { duration: 1d } }, ", ""),
     );
     app.says("two");
     platform.release(&app.copy, &stage.app, "dev");
     assert_eq!(platform.get(&stage.host, "/").1, "two high\n");
     assert!(!stage.binds_visitors());
+    assert!(
+        stage.from_elsewhere().contains(" 200 "),
+        "{}",
+        stage.from_elsewhere()
+    );
 
     let plan = platform.json(&["rollback", &stage.dev, "--plan"]);
     let change = |name: &str| {
@@ -302,6 +336,7 @@ fn going_back_restores_configuration_secrets_and_health_check() {
     assert_eq!(change("level")["after"], "version 1");
     assert_eq!(change("host.health.path")["after"], "/health");
     assert_eq!(change("deploy.drain")["after"], "5s");
+    assert_eq!(change("access.deny")["after"], "127.0.0.2/32");
     assert!(
         change("deployment")["after"]
             .as_str()
@@ -312,6 +347,11 @@ fn going_back_restores_configuration_secrets_and_health_check() {
     platform.succeeds(&["rollback", &stage.dev]);
     assert_eq!(platform.get(&stage.host, "/").1, "one low\n");
     assert!(stage.binds_visitors());
+    assert!(
+        stage.from_elsewhere().contains(" 403 "),
+        "{}",
+        stage.from_elsewhere()
+    );
     stage.end();
 }
 

@@ -282,6 +282,9 @@ fn a_migration_is_not_ended_in_the_middle_unasked_and_what_it_did_is_told() {
     app.says("two");
     let push = platform.push(&app.copy, &stage.app, "dev");
     running(2);
+    eventually("it is told with the deployment", Duration::from_secs(60), || {
+        stage.goes_on("Migrate").then_some(())
+    });
     let refused = platform.try_vend(&["deploy", "abort", &stage.dev]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(
@@ -301,6 +304,13 @@ fn a_migration_is_not_ended_in_the_middle_unasked_and_what_it_did_is_told() {
         "{superseded:#}"
     );
     assert!(log_of(&platform, &migration(&platform, &stage.dev, 2)).contains("through"));
+    let shown = stage.deployments_of(2);
+    let first = &shown["hosts"][0]["events"][0];
+    assert_eq!(
+        (&first["event"], &first["status"]),
+        (&"Migrate".into(), &"Succeeded".into()),
+        "{shown:#}"
+    );
 
     // Who says so may end it, and is told what that means.
     running(3);

@@ -103,7 +103,9 @@ fn a_share_goes_elsewhere_and_comes_back() {
         platform: &platform,
         dev: dev.clone(),
     };
-    let copy = Copy::new("here", "app: shop\nenvironments:\n  dev: { branch: dev }\n");
+    let copy = Copy::new("before", "app: shop\nenvironments:\n  dev: { branch: dev }\n");
+    platform.release(&copy, &app, "dev");
+    copy.says("here");
     platform.release(&copy, &app, "dev");
     let host = format!("dev.shop.{customer}.localhost");
     let begin = || Some(json!({ "host": HOST }));
@@ -119,7 +121,7 @@ fn a_share_goes_elsewhere_and_comes_back() {
     }
     assert_eq!(asked.ask("GET", "", None).0, 404);
     let begun = asked.good("POST", "", begin());
-    assert_eq!((&begun["share"], &begun["release"]), (&json!(0), &json!(1)));
+    assert_eq!((&begun["share"], &begun["release"]), (&json!(0), &json!(2)));
     assert!(asked.refused("POST", "", begin()).contains("already"));
     assert_eq!(served(), 200, "it is only probed there");
     eventually("it is seen that nobody is there", Duration::from_secs(60), || {
@@ -128,7 +130,11 @@ fn a_share_goes_elsewhere_and_comes_back() {
 
     // Nothing else becomes live meanwhile: what is pushed waits.
     let rollback = platform.try_vend(&["rollback", &dev]);
-    assert!(!rollback.status.success());
+    let said = String::from_utf8_lossy(&rollback.stderr).into_owned();
+    assert!(
+        !rollback.status.success() && said.contains("is being moved to AWS, with v2"),
+        "{said}"
+    );
     copy.says("newer");
     let waiting = platform.push(&copy, &app, "dev");
     asked.good("PUT", "", asked.forward(100));
@@ -336,9 +342,12 @@ fn a_release_that_waits_for_people_and_a_move_keep_each_other_out() {
     };
     let approver = platform.token("ops@acme.example", "approver", &customer);
     let yaml = "app: shop\nenvironments:\n  production: { branch: main, approval: { required: 1 } }\n";
-    let copy = Copy::new("one", yaml);
-    let first = platform.push(&copy, &app, "main");
-    approved(&platform, &approver, &open_approval(&platform, &app), &app, first);
+    let copy = Copy::new("none", yaml);
+    for text in ["zero", "one"] {
+        copy.says(text);
+        let push = platform.push(&copy, &app, "main");
+        approved(&platform, &approver, &open_approval(&platform, &app), &app, push);
+    }
     // People are asked: whatever they answer, the move would be of another release than they thought.
     copy.says("two");
     let second = platform.push(&copy, &app, "main");
@@ -373,7 +382,12 @@ fn a_release_that_waits_for_people_and_a_move_keep_each_other_out() {
         !all["items"].as_array().unwrap().iter().any(is_open),
         "nobody is asked: {all}"
     );
-    assert!(!platform.try_vend(&["rollback", &asked.dev]).status.success());
+    let rollback = platform.try_vend(&["rollback", &asked.dev]);
+    let said = String::from_utf8_lossy(&rollback.stderr).into_owned();
+    assert!(
+        !rollback.status.success() && said.contains("is being moved to AWS, with v2"),
+        "{said}"
+    );
     asked.good("DELETE", "", None);
     approved(&platform, &approver, &open_approval(&platform, &app), &app, third);
     let host = format!("production.shop.{customer}.localhost");

@@ -255,8 +255,15 @@ fn all_four(strategy: &str, deploy: &str, hosts: u32) {
     app.says("hook");
     let (push, failed) = stage.fails(&app);
     assert!(
-        push["reason"].as_str().unwrap().contains("no configuration"),
+        push["reason"]
+            .as_str()
+            .unwrap()
+            .contains("ValidateService failed on host"),
         "{push:#}"
+    );
+    assert!(
+        failed["reason"].as_str().unwrap().contains("no configuration"),
+        "{failed:#}"
     );
     assert_eq!(failed["code"], "HEALTH_CONSTRAINTS", "{failed:#}");
     stage.serves("two");

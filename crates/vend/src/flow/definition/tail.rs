@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{HELD, HOUR, Stage, add as put, retry, task};
 
-/// The wait after a zone.
+/// The wait after a zone. Where it is only held, it takes no time.
 pub const MONITOR: &str = "Monitor";
 
 const PROVISION: Stage = Stage::new("Provision", "provision", "$.fleet", 900);
@@ -29,7 +29,7 @@ pub fn add(states: &mut Map<String, Value>, environment: &Environment) -> &'stat
     let deploy = &environment.deploy;
     let first = follow(states, &stage::tail(environment), Some(environment));
     match (&environment.placement, deploy.strategy, &deploy.steps) {
-        (Some(_), ..) => by_zones(states, environment),
+        (Some(_), ..) => by_waves(states),
         (None, Strategy::InPlace, _) => {
             let way = in_place(states);
             // On the hosts that are there, it runs before the first of them changes.
@@ -50,7 +50,7 @@ pub fn add(states: &mut Map<String, Value>, environment: &Environment) -> &'stat
 pub fn back(states: &mut Map<String, Value>, environment: &Environment) -> &'static str {
     let first = follow(states, &stage::back(environment), None);
     match (&environment.placement, environment.deploy.strategy) {
-        (Some(_), _) => by_zones(states, environment),
+        (Some(_), _) => by_waves(states),
         (None, Strategy::InPlace) => return in_place(states),
         _ => {}
     }
@@ -62,14 +62,11 @@ pub fn again(states: &mut Map<String, Value>) -> &'static str {
     follow(states, &stage::again(), None)
 }
 
-/// Machines that are there already are deployed to at once, or one of their zones after the other, with a wait and a gate
-/// between them.
-fn by_zones(states: &mut Map<String, Value>, environment: &Environment) {
-    if environment.deploy.zones.is_none() {
-        return;
-    }
-    chain(states, &[MACHINES], "Zones");
-    choose(states, "Zones", &[("$.deployed.more", MONITOR)], RECORD.name);
+/// Machines that are there already are deployed to some at a time; where it is held, and between two zones, which are
+/// watched first, there is a gate.
+fn by_waves(states: &mut Map<String, Value>) {
+    chain(states, &[MACHINES], "Waves");
+    choose(states, "Waves", &[("$.deployed.more", MONITOR)], RECORD.name);
     states.insert(
         MONITOR.into(),
         json!({ "Type": "Wait", "SecondsPath": "$.deployed.monitor_s", "Next": HOLD.name }),

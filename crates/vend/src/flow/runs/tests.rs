@@ -110,11 +110,19 @@ impl Sim {
 
     /// As the platform fails: it is tried again a moment later.
     async fn fail(&self, offer: Offer) {
-        let error = Some("Vend.Platform".to_owned());
-        self.engine
-            .fail(PLATFORM, &offer.token, error, None)
-            .await
-            .unwrap();
+        self.fails(offer, "Vend.Platform").await;
+    }
+
+    /// As a release fails.
+    pub async fn breaks(&self, offer: Offer) {
+        self.fails(offer, "Vend.Customer").await;
+    }
+
+    async fn fails(&self, offer: Offer, error: &str) {
+        let failed = self
+            .engine
+            .fail(PLATFORM, &offer.token, Some(error.to_owned()), None);
+        failed.await.unwrap();
     }
 
     /// Who has the hosts, whom each comes after, and whether others are refused.

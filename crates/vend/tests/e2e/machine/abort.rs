@@ -51,7 +51,10 @@ fn a_deployment_to_machines_is_aborted_with_the_script_that_runs() {
     work.says("two");
     let push = platform.push(&work, &app, "dev");
     on.hangs();
-    platform.vend(&["deploy", "abort", &dev]);
+    // What comes back does not hang.
+    std::fs::remove_file(on.inside("srv/hangs")).unwrap();
+    let said = platform.vend(&["deploy", "abort", &dev]);
+    assert!(said.contains("machines that have v2 get v1 again"), "{said}");
     let push = platform.ended(&app, push);
     let reason = push["reason"].as_str().unwrap_or_default();
     assert!(
@@ -59,24 +62,47 @@ fn a_deployment_to_machines_is_aborted_with_the_script_that_runs() {
         "{push:#}"
     );
     on.hangs_no_more();
-    assert_eq!(text(&on.file("srv/started")), "hello\n", "it went no further");
-    let newest = platform.json(&["deployments", "list", &dev])["items"][0].clone();
+    let undo = gone_back(&platform, &dev);
+    let list = platform.json(&["deployments", "list", &dev]);
+    let stopped = &list["items"][1];
     assert_eq!(
-        (&newest["state"], &newest["code"], &newest["release"]),
+        (&stopped["state"], &stopped["code"], &stopped["release"]),
         (&"Stopped".into(), &"MANUAL_STOP".into(), &2.into()),
-        "{newest:#}"
+        "{list:#}"
     );
-    let why = platform.json(&["why", &dev])["environments"][0].clone();
-    let sentence = why["sentence"].as_str().unwrap();
-    assert!(
-        sentence.contains("v1 is live, and 1 of 1 machine has v2"),
-        "{why:#}"
+    assert_eq!(
+        undo["cause"],
+        format!("rolls back {}", stopped["id"].as_str().unwrap())
     );
+    assert_eq!(text(&on.file("srv/started")), "hello\nhello\n", "once for each");
+    assert!(text(&on.file("srv/shop/server.pl")).contains("one"));
 
-    // What it left is mended by going back.
+    // Whoever stops the way back as well wants to see what is there: that stays, until it is gone back by hand.
+    std::fs::write(on.inside("srv/hangs"), "").unwrap();
+    work.says("three");
+    let push = platform.push(&work, &app, "dev");
+    on.hangs();
+    platform.vend(&["deploy", "abort", &dev]);
+    platform.ended(&app, push);
+    let back = eventually("the way back hangs", Duration::from_secs(120), || {
+        let newest = platform.json(&["deployments", "list", &dev])["items"][0].clone();
+        (newest["cause"].is_string() && newest["ended_at"].is_null()).then_some(newest)
+    });
+    on.hangs();
+    platform.vend(&["deploy", "abort", &dev]);
+    eventually("it is stopped", Duration::from_secs(120), || {
+        let shown = platform.json(&["deployments", "show", back["id"].as_str()?]);
+        (shown["state"] == "Stopped").then_some(())
+    });
+    on.hangs_no_more();
+    let why = eventually("it waits for somebody", Duration::from_secs(60), || {
+        let why = platform.json(&["why", &dev])["environments"][0].clone();
+        let sentence = why["sentence"].as_str()?.to_owned();
+        sentence.contains("is not tried again by itself").then_some(why)
+    });
+    assert_eq!(why["next"], format!("vend rollback {dev} --to v1"), "{why:#}");
     std::fs::remove_file(on.inside("srv/hangs")).unwrap();
     platform.succeeds(&["rollback", &dev, "--to", "v1"]);
-    assert_eq!(text(&on.file("srv/started")), "hello\nhello\n");
     assert!(text(&on.file("srv/shop/server.pl")).contains("one"));
     platform.vend(&["tenants", "delete", &owner, "--yes"]);
 }

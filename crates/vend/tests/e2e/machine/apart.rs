@@ -55,16 +55,23 @@ fn a_machine_whose_last_deployment_failed_goes_after_its_app() {
     platform.release(&work, &app, "dev");
 
     work.write("stop.sh", "#!/bin/sh\necho two stops >>/srv/stops\n");
-    work.write("refuse.sh", "#!/bin/sh\nexit 3\n");
+    work.write(
+        "refuse.sh",
+        "#!/bin/sh\nuntil [ -e /srv/refuse ]; do sleep 0.1; done\nexit 3\n",
+    );
     let refuses = APPSPEC.replace("hooks:\n", "hooks:\n  BeforeInstall: [{ location: refuse.sh }]\n");
     work.write("appspec.yml", refuses);
     work.commit("Two");
-    let failed = platform.ended(&app, platform.push(&work, &app, "dev"));
-    assert_eq!(failed["state"], "failed", "{failed:#}");
+    let push = platform.push(&work, &app, "dev");
     let stops = || text(&on.file("srv/stops"));
-    assert_eq!(stops(), "one stops\n", "before two was to be installed");
-
+    eventually("two is about to be installed", Duration::from_secs(120), || {
+        (stops() == "one stops\n").then_some(())
+    });
+    // One that leaves gets nothing more, nor the release before.
     platform.vend(&["hosts", "remove", id.as_str().unwrap()]);
+    std::fs::write(on.inside("srv/refuse"), "").unwrap();
+    let failed = platform.ended(&app, push);
+    assert_eq!(failed["state"], "failed", "{failed:#}");
     eventually("it is removed", Duration::from_secs(40), || {
         let hosts = platform.json(&["hosts", "list", &owner]);
         (hosts["machines"] == serde_json::json!([])).then_some(())

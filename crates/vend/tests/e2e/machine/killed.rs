@@ -72,6 +72,10 @@ fn what_an_agent_ran_that_was_killed_goes_on_once_and_its_script_ends() {
         on.processes("sleep 4321").is_empty().then_some(())
     });
     assert_eq!(text(&on.file("srv/slow")), "slow\n", "it ran once");
+    eventually("the release before is back", Duration::from_secs(60), || {
+        (begun() == 4).then_some(())
+    });
+    on.goes_on();
     platform.vend(&["tenants", "delete", &owner, "--yes"]);
 }
 
