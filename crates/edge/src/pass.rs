@@ -64,7 +64,7 @@ fn enter(worker: &Worker, ask: &Ask) -> Result<Option<Seat<Box<str>>>, u16> {
     if !rule.lets_in(ask.peer) {
         return Err(403);
     }
-    rule.hit(1);
+    rule.hit();
     worker.tenant_seat(rule).map_err(|Full| 429)
 }
 

@@ -409,7 +409,7 @@ fn decide(
         return Err(Answer::not_let_in());
     }
     if first {
-        rule.hit(1);
+        rule.hit();
         let most = limits.tenant_requests;
         if most > 0 && !shared.tenants.request(quota::tenant(rule.place()), most, tick) {
             shared.totals.limited.fetch_add(1, Relaxed);
