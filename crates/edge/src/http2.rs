@@ -285,9 +285,14 @@ fn refuse(worker: &Worker, ends: &Ends, ask: &mut Ask, answer: Answer, received:
         .totals
         .refused
         .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let response = local(answer.clone(), false);
+    let response = forward::answered(answer.clone(), ask);
     if let Some(log) = &worker.log {
-        let sent = length(response.headers()) + answer.body.len() as u64;
+        let body = if response.body().is_end_stream() {
+            0
+        } else {
+            answer.body.len()
+        };
+        let sent = length(response.headers()) + body as u64;
         log.refused(ask, ends, "HTTP/2", &answer, (received, sent));
     }
     response
