@@ -24,6 +24,7 @@ mod pass;
 mod routing;
 mod seen;
 mod share;
+mod slow;
 mod streams;
 mod switch;
 mod tenants;
