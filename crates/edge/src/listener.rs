@@ -120,8 +120,12 @@ impl Door {
         }
     }
 
-    pub fn is_secure(&self) -> bool {
-        matches!(self.speaks, Spoken::Https(..))
+    /// What it shows, where it speaks TLS.
+    pub fn certificates(&self) -> Option<&Arc<Certificates>> {
+        match &self.speaks {
+            Spoken::Https(server) => Some(server.certificates()),
+            _ => None,
+        }
     }
 
     /// What is spoken there, for people.

@@ -21,6 +21,7 @@ mod numbers;
 mod open;
 mod own;
 mod pass;
+mod plain;
 mod routing;
 mod seen;
 mod share;
