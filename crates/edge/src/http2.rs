@@ -78,7 +78,8 @@ impl Busy {
 }
 
 /// Serves a client whose first bytes are in `input`.
-pub async fn serve(worker: Rc<Worker>, client: Watched, input: Buffer, ends: Ends) {
+pub async fn serve(worker: Rc<Worker>, client: Watched, input: Buffer, ends: Box<Ends>) {
+    let ends: Rc<Ends> = ends.into();
     let busy = Rc::new(Busy {
         worker: Rc::clone(&worker),
         link: Rc::clone(&client.link),
@@ -89,7 +90,7 @@ pub async fn serve(worker: Rc<Worker>, client: Watched, input: Buffer, ends: End
         busy: Rc::clone(&busy),
         input: RefCell::new(input),
     };
-    let service = service_fn(move |request| handle(Rc::clone(&busy), ends.clone(), request));
+    let service = service_fn(move |request| handle(Rc::clone(&busy), Rc::clone(&ends), request));
     let connection = Builder::new(Local)
         .max_concurrent_streams(STREAMS)
         // What is more than this is refused there, without a line in the log; a field counts 32 bytes more (RFC 9113,
@@ -238,7 +239,11 @@ fn local(answer: Answer, head: bool) -> Response<Out> {
     response
 }
 
-async fn handle(busy: Rc<Busy>, ends: Ends, request: Request<Incoming>) -> Result<Response<Out>, Infallible> {
+async fn handle(
+    busy: Rc<Busy>,
+    ends: Rc<Ends>,
+    request: Request<Incoming>,
+) -> Result<Response<Out>, Infallible> {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let logging = busy.worker.is_logging();

@@ -195,7 +195,7 @@ pub fn doors<'a>(
 }
 
 /// Serves one connection to its end.
-pub async fn serve(worker: Rc<Worker>, door: &Door, stream: TcpStream, ends: Ends) {
+pub async fn serve(worker: Rc<Worker>, door: &Door, stream: TcpStream, ends: Box<Ends>) {
     let until = Instant::now() + worker.limits().head_time;
     let (mut stream, mut ends) = (stream, ends);
     let failed = |(failure, cause): Failed, ends: &Ends| {

@@ -49,7 +49,7 @@ pub struct Stream {
     /// Of the request; none when it is empty.
     pub body: Option<Incoming>,
     pub framing: Framing,
-    pub ends: Ends,
+    pub ends: Rc<Ends>,
     pub started: Instant,
     /// Bytes of the request's head, and of what has come of its body; only where they are logged.
     pub received: u64,
