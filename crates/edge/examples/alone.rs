@@ -28,6 +28,7 @@ async fn main() -> Result<(), Failure> {
         listeners: vec![edge::Listener::http(std::net::TcpListener::bind(listen)?)],
         admin: folder.join("edge.sock"),
         snapshot: folder.join("table.log"),
+        plain_http: true,
         workers: 1,
         access_log: options
             .iter()

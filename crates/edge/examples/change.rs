@@ -39,6 +39,7 @@ fn serve(folder: &Utf8Path) -> Result<(), Failure> {
         listeners: vec![edge::Listener::http(listener)],
         admin: folder.join("edge.sock"),
         snapshot: folder.join("table.log"),
+        plain_http: true,
         workers: 1,
         access_log: None,
         metrics: None,

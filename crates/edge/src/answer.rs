@@ -1,6 +1,6 @@
 //! Answers that the edge gives itself: one line of text that says what happened.
 
-use std::{borrow::Cow, io::Write, net::SocketAddr};
+use std::{borrow::Cow, io::Write};
 
 use model::route::Redirect;
 
@@ -105,29 +105,9 @@ impl Answer {
         Self::bad_gateway("the request was given up")
     }
 
-    /// No rule is for the request. `secure` is where this edge speaks TLS: whoever comes without is sent there first, as
-    /// by the default actions of the listeners that ALB has here. A socket that is a rule's own sends nobody away, and
-    /// what only this machine reaches nobody from elsewhere. A rule may come for the host: browsers must ask again.
-    pub fn unmatched(ask: &Ask, secure: &[SocketAddr]) -> Self {
-        let reached = |at: &&SocketAddr| ask.loopback || !at.ip().to_canonical().is_loopback();
-        let plain = !ask.tls && !ask.host.is_empty() && ask.only.is_none();
-        match secure.iter().find(reached).filter(|_| plain) {
-            None => Self::new(503, "host not found"),
-            Some(at) => {
-                // Behind a translation of addresses ports of ours are nobody's but the usual ones.
-                let port = if ask.is_at_usual_port() { 443 } else { at.port() };
-                let there = Redirect {
-                    status: 301,
-                    protocol: "HTTPS".into(),
-                    port: port.to_string(),
-                    ..Redirect::default()
-                };
-                Self {
-                    passing: true,
-                    ..Self::redirect(&there, ask)
-                }
-            }
-        }
+    /// No rule is for the request.
+    pub fn not_found() -> Self {
+        Self::new(503, "host not found")
     }
 
     pub fn no_targets() -> Self {
@@ -313,50 +293,6 @@ fn filled(text: &str, words: &[(&str, &str)]) -> String {
 mod tests {
     use super::*;
     use crate::worker::Ends;
-
-    /// Where somebody is sent who comes to `local` and names `host`.
-    fn sent(local: &str, host: &str, secure: &[&str], own: bool) -> Option<String> {
-        let ends = Ends {
-            peer: "192.0.2.9:1".parse().unwrap(),
-            local: local.parse().unwrap(),
-            tls: false,
-            identity: None,
-            connection: None,
-            only: own.then(|| [Box::from("other.test")].into()),
-        };
-        let mut ask = Ask::default();
-        ask.start("GET", "/a?b=c", &ends);
-        assert!(ask.name_host(host));
-        let secure: Vec<SocketAddr> = secure.iter().map(|at| at.parse().unwrap()).collect();
-        let answer = Answer::unmatched(&ask, &secure);
-        assert_eq!(answer.status, if answer.location.is_some() { 301 } else { 503 });
-        let mut out = Vec::new();
-        answer.write(&mut out, "", false);
-        let kept = !String::from_utf8(out)
-            .unwrap()
-            .contains("Cache-Control: no-store");
-        assert_eq!(kept, answer.location.is_none());
-        answer.location
-    }
-
-    #[test]
-    fn who_no_rule_is_for_is_sent_to_https_where_it_can_be_reached() {
-        let there = |port: &str| Some(format!("https://shop.test{port}/a?b=c"));
-        let (outside, inside) = ("198.51.100.1:8080", "127.0.0.1:8080");
-        // The port that is bound is not the one that clients see.
-        assert_eq!(sent(outside, "shop.test", &["0.0.0.0:8443"], false), there(""));
-        assert_eq!(sent(outside, "shop.test:80", &["0.0.0.0:8443"], false), there(""));
-        assert_eq!(
-            sent(outside, "shop.test:8080", &["0.0.0.0:8443"], false),
-            there(":8443")
-        );
-        let both = ["127.0.0.1:4443", "[::]:8443"];
-        assert_eq!(sent(outside, "shop.test:8080", &both, false), there(":8443"));
-        assert_eq!(sent(inside, "shop.test:8080", &both, false), there(":4443"));
-        assert_eq!(sent(outside, "shop.test", &["[::1]:443"], false), None);
-        assert_eq!(sent(outside, "shop.test", &["0.0.0.0:443"], true), None);
-        assert_eq!(sent(outside, "shop.test", &[], false), None);
-    }
 
     /// What ALB documents of redirects: each part may be kept, changed, or made of the parts of the request; a port that is
     /// usual is not said.

@@ -353,13 +353,13 @@ impl Book {
         groups
     }
 
-    /// Targets that have left and still have requests.
     /// The group in which a target is. It looks at all of them.
     pub fn group_of(&self, target: &Target) -> Option<Group> {
         let here = |group: &&Group| group.targets().iter().any(|one| one.serial == target.serial);
         self.groups.iter().find(here).cloned()
     }
 
+    /// Targets that have left and still have requests.
     pub fn leaving(&self, tick: u64) -> Vec<(Box<str>, Target)> {
         let busy = |target: &Target| target.active() > 0 && !target.is_gone(tick);
         self.leaving

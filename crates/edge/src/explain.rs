@@ -31,6 +31,9 @@ pub struct Question {
 pub struct Explanation {
     /// The rule that decides.
     pub rule: Option<route::Rule>,
+    /// It comes without TLS, and no rule is asked before it comes with it.
+    #[serde(default)]
+    pub plain: bool,
     /// Rules before it that are for this host, by priority, with the condition that does not hold.
     pub passed_over: Vec<(u32, String)>,
     /// What the client gets when it is not a target's answer.
@@ -59,6 +62,13 @@ pub fn explain(shared: &Shared, question: &Question) -> Result<Explanation, Stri
             ..Explanation::default()
         });
     }
+    if let Some(answer) = shared.first(&ask) {
+        return Ok(Explanation {
+            answer: Some(sent(answer)),
+            plain: true,
+            ..Explanation::default()
+        });
+    }
     let live = shared.live.load_full();
     let decides = live.rules.find(&ask);
     let last = decides.map_or(u32::MAX, |rule| rule.priority);
@@ -74,9 +84,7 @@ pub fn explain(shared: &Shared, question: &Question) -> Result<Explanation, Stri
         ..Explanation::default()
     };
     let Some(rule) = decides else {
-        let answer = Answer::unmatched(&ask, shared.secure());
-        let what = answer.location.unwrap_or_else(|| "host not found".into());
-        explanation.answer = Some(format!("{} {what}", answer.status));
+        explanation.answer = Some(sent(shared.last(&ask)));
         return Ok(explanation);
     };
     if !rule.lets_in(ask.peer) {
@@ -90,12 +98,7 @@ pub fn explain(shared: &Shared, question: &Question) -> Result<Explanation, Stri
     match &rule.action {
         Action::Fixed(fixed) => explanation.answer = Some(fixed.status.to_string()),
         Action::Redirect(redirect) => {
-            let answer = Answer::redirect(redirect, &ask);
-            explanation.answer = Some(format!(
-                "{} {}",
-                answer.status,
-                answer.location.unwrap_or_default()
-            ));
+            explanation.answer = Some(sent(Answer::redirect(redirect, &ask)));
         }
         Action::Forward(weights) => explanation.shared_out(rule, weights, &ask),
     }
@@ -154,6 +157,13 @@ fn local(authority: &str) -> IpAddr {
         true => Ipv4Addr::LOCALHOST.into(),
         false => Ipv4Addr::UNSPECIFIED.into(),
     }
+}
+
+/// Its number, and where it leads to or its words.
+fn sent(answer: Answer) -> String {
+    let words = said(&answer);
+    let there = answer.location.map(|to| format!("{} {to}", answer.status));
+    there.unwrap_or(words)
 }
 
 /// Its number and its words.

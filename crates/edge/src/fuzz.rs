@@ -4,27 +4,33 @@
 mod certificate;
 mod change;
 mod chunked;
+mod cookies;
 mod dice;
 mod names;
 mod ocsp;
 mod proxied;
+mod redirect;
 mod reply;
 mod request;
 mod rules;
 mod snapshot;
+mod sources;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 pub use certificate::certificate;
 pub use change::change;
 pub use chunked::chunked;
+pub use cookies::cookies;
 pub use names::names;
 pub use ocsp::ocsp;
 pub use proxied::proxied;
+pub use redirect::redirect;
 pub use reply::reply;
 pub use request::request;
 pub use rules::rules;
 pub use snapshot::snapshot;
+pub use sources::sources;
 
 use crate::{http1::parse, worker::Ends};
 
@@ -106,11 +112,12 @@ mod tests {
     proptest! {
         #[test]
         fn seeds_and_their_like_hold(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
-            let targets: [(&str, Target); 10] = [
+            let targets: [(&str, Target); 13] = [
                 ("edge_request", super::request), ("edge_reply", super::reply), ("edge_chunked", super::chunked),
                 ("edge_change", super::change), ("edge_proxy", super::proxied), ("edge_snapshot", super::snapshot),
                 ("edge_certificate", super::certificate), ("edge_names", super::names),
-                ("edge_rules", super::rules), ("edge_ocsp", super::ocsp),
+                ("edge_rules", super::rules), ("edge_ocsp", super::ocsp), ("edge_redirect", super::redirect),
+                ("edge_cookies", super::cookies), ("edge_sources", super::sources),
             ];
             for (target, run) in targets {
                 for mut seed in seeds(target) {

@@ -28,7 +28,7 @@ use crate::{
 struct Session {
     worker: Rc<Worker>,
     link: Rc<Link>,
-    ends: Ends,
+    ends: Box<Ends>,
     input: Buffer,
     ask: Ask,
     /// What goes to the client next.
@@ -59,7 +59,7 @@ enum After {
 }
 
 /// Serves a client until it, or the worker, has enough.
-pub async fn serve(worker: Rc<Worker>, client: Watched, ends: Ends) {
+pub async fn serve(worker: Rc<Worker>, client: Watched, ends: Box<Ends>) {
     let mut session = Session {
         link: Rc::clone(&client.link),
         ends,

@@ -78,7 +78,8 @@ impl Busy {
 }
 
 /// Serves a client whose first bytes are in `input`.
-pub async fn serve(worker: Rc<Worker>, client: Watched, input: Buffer, ends: Ends) {
+pub async fn serve(worker: Rc<Worker>, client: Watched, input: Buffer, ends: Box<Ends>) {
+    let ends: Rc<Ends> = ends.into();
     let busy = Rc::new(Busy {
         worker: Rc::clone(&worker),
         link: Rc::clone(&client.link),
@@ -89,7 +90,7 @@ pub async fn serve(worker: Rc<Worker>, client: Watched, input: Buffer, ends: End
         busy: Rc::clone(&busy),
         input: RefCell::new(input),
     };
-    let service = service_fn(move |request| handle(Rc::clone(&busy), ends.clone(), request));
+    let service = service_fn(move |request| handle(Rc::clone(&busy), Rc::clone(&ends), request));
     let connection = Builder::new(Local)
         .max_concurrent_streams(STREAMS)
         // What is more than this is refused there, without a line in the log; a field counts 32 bytes more (RFC 9113,
@@ -238,7 +239,11 @@ fn local(answer: Answer, head: bool) -> Response<Out> {
     response
 }
 
-async fn handle(busy: Rc<Busy>, ends: Ends, request: Request<Incoming>) -> Result<Response<Out>, Infallible> {
+async fn handle(
+    busy: Rc<Busy>,
+    ends: Rc<Ends>,
+    request: Request<Incoming>,
+) -> Result<Response<Out>, Infallible> {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let logging = busy.worker.is_logging();
@@ -285,9 +290,14 @@ fn refuse(worker: &Worker, ends: &Ends, ask: &mut Ask, answer: Answer, received:
         .totals
         .refused
         .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let response = local(answer.clone(), false);
+    let response = forward::answered(answer.clone(), ask);
     if let Some(log) = &worker.log {
-        let sent = length(response.headers()) + answer.body.len() as u64;
+        let body = if response.body().is_end_stream() {
+            0
+        } else {
+            answer.body.len()
+        };
+        let sent = length(response.headers()) + body as u64;
         log.refused(ask, ends, "HTTP/2", &answer, (received, sent));
     }
     response

@@ -39,6 +39,7 @@ mod own;
 mod pass;
 mod proxy;
 mod quota;
+mod secure;
 mod snapshot;
 mod socket;
 mod sticky;
@@ -85,6 +86,7 @@ use access::{Sink, Writer};
 use admin::Admin;
 use listener::{Door, Watched};
 use live::{Keeper, Shared};
+use secure::Secure;
 use worker::{Order, Worker};
 
 /// What the edge needs to run.
@@ -98,6 +100,9 @@ pub struct Config {
     pub admin: Utf8PathBuf,
     /// Where the table is kept: `<data>/edge/table.log`.
     pub snapshot: Utf8PathBuf,
+    /// Who comes without TLS is served all the same. Else a request for a name that has a certificate is sent to the
+    /// listener that speaks TLS, whatever rules say; where a rule has a socket for itself, nobody is.
+    pub plain_http: bool,
     /// Threads that serve; one per core is best. 0 counts as 1.
     pub workers: usize,
     /// The access log is written only when there is a path.
@@ -224,7 +229,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         control.spawn(server.watch());
     }
     let mut secure = doors.iter().chain(unbound.iter().map(|(_, door)| door));
-    let secure = secure.find(|door| door.is_secure()).cloned();
+    let secure = secure.find(|door| door.certificates().is_some()).cloned();
     let sockets = own::Sockets {
         shared: Arc::clone(&shared),
         workers: orders.clone().into(),
@@ -353,10 +358,14 @@ fn open(config: &Config, shared: &Shared) -> Result<(Vec<Door>, Unopened, Watche
     let at = config.unbound.iter().map(|unbound| unbound.address);
     let unbound: Unopened = at.zip(later).collect();
     let open = config.listeners.iter().zip(&doors);
-    let open = open.filter(|(_, door)| door.is_secure());
-    let open = open.filter_map(|(listener, _)| listener.socket.local_addr().ok());
-    let later = unbound.iter().filter(|(_, door)| door.is_secure());
-    let _ = shared.secure.set(open.chain(later.map(|(at, _)| *at)).collect());
+    let open = open.filter_map(|(listener, door)| Some((listener.socket.local_addr().ok()?, door)));
+    let later = unbound.iter().map(|(at, door)| (*at, door));
+    let secure = open
+        .chain(later)
+        .filter_map(|(at, door)| Some((at, Arc::clone(door.certificates()?))));
+    let _ = shared
+        .secure
+        .set(Secure::new(secure.collect(), config.plain_http));
     Ok((doors, unbound, watched))
 }
 

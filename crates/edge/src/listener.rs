@@ -120,8 +120,12 @@ impl Door {
         }
     }
 
-    pub fn is_secure(&self) -> bool {
-        matches!(self.speaks, Spoken::Https(..))
+    /// What it shows, where it speaks TLS.
+    pub fn certificates(&self) -> Option<&Arc<Certificates>> {
+        match &self.speaks {
+            Spoken::Https(server) => Some(server.certificates()),
+            _ => None,
+        }
     }
 
     /// What is spoken there, for people.
@@ -191,7 +195,7 @@ pub fn doors<'a>(
 }
 
 /// Serves one connection to its end.
-pub async fn serve(worker: Rc<Worker>, door: &Door, stream: TcpStream, ends: Ends) {
+pub async fn serve(worker: Rc<Worker>, door: &Door, stream: TcpStream, ends: Box<Ends>) {
     let until = Instant::now() + worker.limits().head_time;
     let (mut stream, mut ends) = (stream, ends);
     let failed = |(failure, cause): Failed, ends: &Ends| {

@@ -6,7 +6,6 @@
 use std::{
     borrow::Borrow,
     collections::HashMap,
-    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64},
@@ -19,14 +18,17 @@ use model::route::{Delta, Invalid};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    answer::Answer,
     away,
     book::{Book, Turn},
     clock, dns,
     draft::Gap,
+    head::Ask,
     health, lines, login,
     metrics::Totals,
     own,
     quota::Quota,
+    secure::Secure,
     snapshot::{self, Log},
     table::Rules,
     tls::Failures,
@@ -79,8 +81,8 @@ pub struct Shared {
     pub own: own::Held,
     /// Where the edge itself is.
     pub zone: OnceLock<String>,
-    /// Where the listeners are that speak TLS, in their order.
-    pub secure: OnceLock<Vec<SocketAddr>>,
+    /// Where TLS is spoken, and who is sent there.
+    pub secure: OnceLock<Secure>,
     /// How targets that are elsewhere are reached.
     pub away: away::Trust,
     /// Where people sign in; none when its keys cannot be read.
@@ -91,9 +93,15 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Where the listeners are that speak TLS, in their order.
-    pub fn secure(&self) -> &[SocketAddr] {
-        self.secure.get().map_or(&[], Vec::as_slice)
+    /// What is done with a request before any rule is asked.
+    pub fn first(&self, ask: &Ask) -> Option<Answer> {
+        self.secure.get()?.first(ask)
+    }
+
+    /// What is done with a request that no rule is for.
+    pub fn last(&self, ask: &Ask) -> Answer {
+        let sent = self.secure.get().and_then(|secure| secure.last(ask));
+        sent.unwrap_or_else(Answer::not_found)
     }
 
     /// The control side's record. Workers never ask for it.

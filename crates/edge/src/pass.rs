@@ -24,7 +24,7 @@ use crate::{
 const ATTEMPTS: usize = 4;
 
 /// Carries one connection to its end.
-pub async fn through(worker: &Rc<Worker>, client: &Watched, ends: Ends, host: Option<&str>) {
+pub async fn through(worker: &Rc<Worker>, client: &Watched, ends: Box<Ends>, host: Option<&str>) {
     let mut input = worker.buffers.take();
     let host = match host {
         Some(host) => Some(host.to_owned()),
@@ -64,7 +64,7 @@ fn enter(worker: &Worker, ask: &Ask) -> Result<Option<Seat<Box<str>>>, u16> {
     if !rule.lets_in(ask.peer) {
         return Err(403);
     }
-    rule.hit(1);
+    rule.hit();
     worker.tenant_seat(rule).map_err(|Full| 429)
 }
 

@@ -58,14 +58,14 @@ struct More {
     /// Conditions beside the host's patterns, transforms, and who must sign in.
     rest: Option<Box<Rest>>,
     own: Option<Box<route::Own>>,
-    /// Requests that it has decided about, and what they were answered.
-    hits: AtomicU64,
-    answers: Answers,
+    /// Only rules that have been asked for have it. A rule in the place of this one has the same.
+    counts: OnceBox<Arc<Counts>>,
 }
 
-/// What clients got.
+/// What a rule has decided about, and what clients got.
 #[derive(Default)]
-struct Answers {
+struct Counts {
+    hits: AtomicU64,
     /// By class of their status: 1xx to 5xx.
     classes: [AtomicU64; 5],
     /// Bytes of bodies.
@@ -110,48 +110,52 @@ impl Rule {
         self.more.get()?.own.as_deref()
     }
 
-    /// Requests that it has decided about.
-    pub fn hits(&self) -> u64 {
-        self.more.get().map_or(0, |more| more.hits.load(Relaxed))
+    fn counted(&self) -> Option<&Arc<Counts>> {
+        self.more.get()?.counts.get()
     }
 
-    /// So many more.
-    pub fn hit(&self, count: u64) {
-        if count > 0 {
-            let more = self.more.get_or_init(Box::default);
-            more.hits.fetch_add(count, Relaxed);
-        }
+    fn counts(&self) -> &Counts {
+        self.more
+            .get_or_init(Box::default)
+            .counts
+            .get_or_init(Box::default)
+    }
+
+    /// Requests that it has decided about.
+    pub fn hits(&self) -> u64 {
+        self.counted().map_or(0, |counts| counts.hits.load(Relaxed))
+    }
+
+    /// One more.
+    pub fn hit(&self) {
+        self.counts().hits.fetch_add(1, Relaxed);
     }
 
     /// A client got an answer with so many bytes of a body.
     pub fn answered(&self, status: u16, bytes: u64) {
-        let answers = &self.more.get_or_init(Box::default).answers;
-        if let Some(class) = answers.classes.get(usize::from(status / 100).wrapping_sub(1)) {
+        let counts = self.counts();
+        if let Some(class) = counts.classes.get(usize::from(status / 100).wrapping_sub(1)) {
             class.fetch_add(1, Relaxed);
         }
-        answers.sent.fetch_add(bytes, Relaxed);
+        counts.sent.fetch_add(bytes, Relaxed);
     }
 
     pub fn answers(&self) -> Answered {
-        let Some(more) = self.more.get() else {
+        let Some(counts) = self.counted() else {
             return Answered::default();
         };
         Answered {
-            classes: std::array::from_fn(|class| more.answers.classes[class].load(Relaxed)),
-            sent: more.answers.sent.load(Relaxed),
+            classes: std::array::from_fn(|class| counts.classes[class].load(Relaxed)),
+            sent: counts.sent.load(Relaxed),
         }
     }
 
-    /// Counts what the rule has counted in whose place it is.
+    /// Counts with the rule in whose place it is, which may have requests under way: they end as those of this one.
     pub fn go_on_from(&self, before: &Self) {
-        self.hit(before.hits());
-        let Some(more) = before.more.get().filter(|_| before.hits() > 0) else {
-            return;
-        };
-        let answers = &self.more.get_or_init(Box::default).answers;
-        let pairs = answers.classes.iter().zip(&more.answers.classes);
-        for (now, then) in pairs.chain([(&answers.sent, &more.answers.sent)]) {
-            now.fetch_add(then.load(Relaxed), Relaxed);
+        if let Some(counts) = before.counted() {
+            let more = self.more.get_or_init(Box::default);
+            // It is new, so there are none yet.
+            let _ = more.counts.set(Box::new(Arc::clone(counts)));
         }
     }
 

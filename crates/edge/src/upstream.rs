@@ -377,6 +377,12 @@ fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Cho
         shared.totals.limited.fetch_add(1, Relaxed);
         return Err(Answer::too_many("too many requests from this address"));
     }
+    if let Some(answer) = shared.first(ask) {
+        if let Some(note) = &mut ask.note {
+            note.unmatched(&answer);
+        }
+        return Err(answer);
+    }
     let live = shared.live.load();
     let here = ask
         .only
@@ -384,7 +390,7 @@ fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Cho
         .is_none_or(|only| only.iter().any(|host| matches(host, &ask.host)));
     let Some(rule) = live.rules.find(ask).filter(|_| here) else {
         worker.shared.totals.unmatched.fetch_add(1, Relaxed);
-        let answer = Answer::unmatched(ask, shared.secure());
+        let answer = shared.last(ask);
         if let Some(note) = &mut ask.note {
             note.unmatched(&answer);
         }
@@ -409,7 +415,7 @@ fn decide(
         return Err(Answer::not_let_in());
     }
     if first {
-        rule.hit(1);
+        rule.hit();
         let most = limits.tenant_requests;
         if most > 0 && !shared.tenants.request(quota::tenant(rule.place()), most, tick) {
             shared.totals.limited.fetch_add(1, Relaxed);

@@ -289,14 +289,15 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Rc<Door>) {
             Ok((stream, peer)) => {
                 let admission = worker.admit();
                 let local = stream.local_addr().unwrap_or(peer);
-                let ends = Ends {
+                // Each step of the connection's task has a place of its own for it.
+                let ends = Box::new(Ends {
                     peer,
                     local,
                     tls: false,
                     identity: None,
                     connection: None,
                     only: door.only.clone(),
-                };
+                });
                 let (worker, door) = (Rc::clone(&worker), Rc::clone(&door));
                 tokio::task::spawn_local(async move {
                     listener::serve(worker, &door, stream, ends).await;

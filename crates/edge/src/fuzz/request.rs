@@ -7,6 +7,7 @@ use crate::{
         frame::{Bad, Body},
         parse,
     },
+    http2::forward,
 };
 
 /// Reads a request's head from any bytes. What is written for the target must be one whole head, and must be read by
@@ -36,6 +37,34 @@ pub fn request(bytes: &[u8]) {
     assert!(first.host.is_empty() || first.host == second.host, "another host");
     assert!(!again.http10, "targets get HTTP/1.1");
     assert!(!read.upgrade || read.body.is_over(), "an upgrade has a body");
+    said_in_http2(&first);
+}
+
+/// The same to a target that speaks HTTP/2: the same method, path and host, and no field that HTTP/2 forbids.
+fn said_in_http2(ask: &Ask) {
+    let Ok(request) = forward::request(ask, ()) else {
+        return;
+    };
+    assert_eq!(request.method().as_str(), ask.method_name());
+    let path = request.uri().path_and_query().map(|target| target.as_str());
+    assert_eq!(path, Some(ask.target()), "another path");
+    let named = request.uri().authority().map(|authority| authority.host());
+    let host = named.map(|host| host.trim_end_matches('.').to_ascii_lowercase());
+    // HTTP/1.0 may name none, and HTTP/2 must.
+    assert!(
+        ask.host.is_empty() || host.as_deref() == Some(&*ask.host),
+        "another host"
+    );
+    for forbidden in [
+        "connection",
+        "transfer-encoding",
+        "upgrade",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+    ] {
+        assert!(!request.headers().contains_key(forbidden), "{forbidden}");
+    }
 }
 
 fn left(body: &Body) -> Option<u64> {

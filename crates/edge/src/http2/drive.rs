@@ -21,8 +21,8 @@ use tokio::{
 
 use super::{
     FRAMES, Out, Parting,
-    forward::{forward, grpc_answer, is_grpc},
-    length, local,
+    forward::{answered, forward},
+    length,
 };
 use crate::{
     access::Record,
@@ -49,7 +49,7 @@ pub struct Stream {
     /// Of the request; none when it is empty.
     pub body: Option<Incoming>,
     pub framing: Framing,
-    pub ends: Ends,
+    pub ends: Rc<Ends>,
     pub started: Instant,
     /// Bytes of the request's head, and of what has come of its body; only where they are logged.
     pub received: u64,
@@ -144,10 +144,7 @@ impl Stream {
         self.note(&answer);
         let (status, heard) = (answer.status, Heard::default());
         let body = answer.body.len();
-        let response = match is_grpc(&self.ask) {
-            true => grpc_answer(&answer),
-            false => local(answer, self.ask.is_head()),
-        };
+        let response = answered(answer, &self.ask);
         if !response.body().is_end_stream() {
             heard.passed(body);
         }

@@ -28,7 +28,7 @@ use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
 use super::{
     Local, Out,
-    drive::Stream,
+    drive::{Stream, linger},
     length, local,
     passage::{Passage, Up},
 };
@@ -37,6 +37,7 @@ use crate::{
     clock,
     head::Ask,
     http1::{
+        frame::TOO_LARGE,
         parse::FIELDS,
         relay::{Fail, Heard},
     },
@@ -239,6 +240,9 @@ async fn pass(stream: &mut Stream, asked: &Asked<'_>, answer: Response<Incoming>
     if worker.is_logging() {
         heard.head.set(length(&parts.headers));
     }
+    if is_grpc(&stream.ask) {
+        passage.end_with(grpc_status(&Answer::bad_request(TOO_LARGE.0)));
+    }
     let (passing, ended) = passage.back(body);
     if let Some(response) = stream.response.take() {
         // A client that has gone needs no answer.
@@ -261,7 +265,10 @@ async fn pass(stream: &mut Stream, asked: &Asked<'_>, answer: Response<Incoming>
             stream.log(Some((&chosen.group, &chosen.target)), status, &heard, asked.at);
         }
         Err(fail) => {
-            passage.cut();
+            let (body, _) = passage.take_back();
+            if let (Some(body), Fail::ClientBad(_)) = (body, &fail) {
+                tokio::task::spawn_local(linger(body));
+            }
             stream.give_up(chosen, asked.at, &fail, &heard);
         }
     }
@@ -274,23 +281,36 @@ async fn closed(response: &mut Option<oneshot::Sender<Response<Out>>>) {
     }
 }
 
-/// An answer of our own to a gRPC client: a status of gRPC's, in the head.
-pub fn grpc_answer(answer: &Answer) -> Response<Out> {
+/// An answer of our own as a client understands it: to one of gRPC its status is gRPC's, in the head. Who is sent elsewhere
+/// is told so by HTTP, for which gRPC has no word.
+pub fn answered(answer: Answer, ask: &Ask) -> Response<Out> {
+    if !is_grpc(ask) || answer.location.is_some() {
+        return local(answer, ask.is_head());
+    }
+    let mut response = local(Answer::text(String::new()), true);
+    *response.headers_mut() = grpc_status(&answer);
+    let grpc = HeaderValue::from_static("application/grpc");
+    response.headers_mut().insert(CONTENT_TYPE, grpc);
+    response
+}
+
+/// What gRPC says of an answer of our own (its document on status codes): that there is too much of something is
+/// RESOURCE_EXHAUSTED, whoever is to blame.
+fn grpc_status(answer: &Answer) -> HeaderMap {
     let status = match answer.status {
-        429 => 8,
+        401 => 16,
+        403 => 7,
+        413 | 429 | 431 => 8,
         408 | 504 => 4,
         502 | 503 => 14,
         _ => 13,
     };
-    let mut response = local(Answer::text(String::new()), true);
-    let headers = response.headers_mut();
-    headers.clear();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from(status));
+    let mut fields = HeaderMap::new();
+    fields.insert("grpc-status", HeaderValue::from(status));
     if let Ok(message) = HeaderValue::from_str(&answer.body) {
-        headers.insert("grpc-message", message);
+        fields.insert("grpc-message", message);
     }
-    response
+    fields
 }
 
 pub fn is_grpc(ask: &Ask) -> bool {
@@ -362,7 +382,7 @@ async fn connect(worker: &Rc<Worker>, target: &Target) -> Result<Line, Answer> {
 const OURS: usize = 28;
 
 /// The request as it was written for targets, transforms included, in HTTP/2's words.
-fn request(ask: &Ask, body: Up) -> Result<Request<Up>, &'static str> {
+pub fn request<B>(ask: &Ask, body: B) -> Result<Request<B>, &'static str> {
     let mut slots = [httparse::EMPTY_HEADER; FIELDS + OURS];
     let mut parsed = httparse::Request::new(&mut slots);
     let wrong = "the request cannot be said in HTTP/2";

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::{
+    HeaderMap,
+    body::{Body, Bytes, Frame, Incoming},
+};
 use tokio::sync::{Notify, oneshot};
 
 use crate::{
@@ -35,6 +38,8 @@ pub struct Passage {
     most: u64,
     /// It has more.
     too_large: Notify,
+    /// What a client is told then that has the beginning of an answer: in its trailers, where it reads them.
+    last: RefCell<Option<HeaderMap>>,
     /// The tick at which something moved last.
     moved: Cell<u64>,
     cut: Cell<bool>,
@@ -98,6 +103,11 @@ impl Passage {
         *new.up.body.borrow_mut() = body;
         new.moved.set(clock::ticks());
         Rc::new(new)
+    }
+
+    /// Ends an answer with these trailers, in the place of cutting it, when the request has too much.
+    pub fn end_with(&self, trailers: HeaderMap) {
+        *self.last.borrow_mut() = Some(trailers);
     }
 
     /// What is left of the request's body, and whether that is all of it. Nothing more passes here.
@@ -168,10 +178,14 @@ impl Passage {
         self.down.close();
     }
 
+    fn has_too_much(&self) -> bool {
+        self.most > 0 && self.up.bytes.get() > self.most
+    }
+
     /// Ends the request when its body is larger than it may be. What the client still sends stays to be read: it is to
     /// hear why.
     fn is_too_large(&self) -> bool {
-        let is = self.most > 0 && self.up.bytes.get() > self.most;
+        let is = self.has_too_much();
         if is && !self.cut.replace(true) {
             self.down.close();
             self.too_large.notify_one();
@@ -230,6 +244,11 @@ impl Passing {
     }
 
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.passage.has_too_much()
+            && let Some(trailers) = self.passage.last.take()
+        {
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
         let frame = self.passage.poll(&self.passage.down, cx);
         if let Some((_, end)) = &mut self.over {
             match &frame {

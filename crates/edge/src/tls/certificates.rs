@@ -167,6 +167,11 @@ impl Certificates {
         self.own.load().keys().cloned().collect()
     }
 
+    /// Is there one for this host, which is in lower case?
+    pub fn are_for(&self, host: &str) -> bool {
+        self.own.load().contains_key(host) || self.serving.load().find(host).is_some()
+    }
+
     /// The name of the certificate that a client gets who asks for this host, and whether it is for that host.
     pub fn shown(&self, host: Option<&str>) -> (Option<String>, bool) {
         let own = host.map(str::to_ascii_lowercase);

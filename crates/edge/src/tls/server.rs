@@ -34,7 +34,7 @@ impl Server {
         self.current.load_full()
     }
 
-    pub fn certificates(&self) -> &Certificates {
+    pub fn certificates(&self) -> &Arc<Certificates> {
         &self.certificates
     }
 

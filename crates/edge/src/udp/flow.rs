@@ -240,7 +240,7 @@ fn choose(shared: &Shared, opened: &Opened<'_>, refused: Option<u64>) -> Option<
     }
     let live = shared.live.load();
     let rule = live.rules.find(&ask).filter(|rule| rule.lets_in(ask.peer))?;
-    rule.hit(1);
+    rule.hit();
     let Action::Forward(weights) = &rule.action else {
         return None;
     };

@@ -195,6 +195,8 @@ async fn certificate(challenge: Challenge) -> (Edge, tempfile::TempDir, Authorit
     };
     let edge = Edge::configured(&folder, vec![Listener::http(http), secure], |config| {
         config.acme = Some(acme);
+        // What an authority asks for is answered to who comes without TLS, whatever the name has.
+        config.plain_http = false;
         config.dns = names;
     });
     (edge, folder, authority)

@@ -54,6 +54,10 @@ async fn echo(request: Request<Incoming>, well: bool) -> Response<BoxBody<Bytes,
     if request.method() == hyper::Method::GET {
         return said(&request, well);
     }
+    if request.uri().path().ends_with("/Late") {
+        let _ = request.into_body().collect().await;
+        return Response::new(Full::new(Bytes::new()).boxed());
+    }
     let (frames, body) = mpsc::channel(4);
     let path = request.uri().path().to_owned();
     let via = request.headers().get("x-forwarded-for").cloned();
@@ -248,5 +252,69 @@ async fn a_target_of_http2_is_asked_in_http2() {
         edge.apply(&table).await;
         assert_eq!(falls_ill(&edge, &service).await.as_deref(), Some("status 200"));
     }
+    edge.stop().await;
+}
+
+/// Of whatever a call has too much: gRPC says so, and clients do not take it for a fault of the service.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_sends_too_much_ends_in_grpcs_own_status() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = service().await;
+    let limits = edge::Limits {
+        body: 10,
+        ..edge::Limits::default()
+    };
+    let edge = Edge::with(&folder, limits, 1);
+    edge.apply(&table(1, service.address, Protocol::Grpc)).await;
+    let stream = TokioIo::new(edge.connect().await);
+    let (mut h2, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let call = |method: &str, body: BoxBody<Bytes, Infallible>| {
+        Request::post(format!("http://shop.test/shop.Cart/{method}"))
+            .header("content-type", "application/grpc")
+            .body(body)
+            .unwrap()
+    };
+    let exhausted = |fields: &HeaderMap| {
+        assert_eq!(fields["grpc-status"], "8");
+        assert_eq!(fields["grpc-message"], "the body of the request is too large");
+    };
+    // Its length is said before; it comes before there is an answer; it comes in the middle of one.
+    let whole = Full::new(Bytes::from_static(b"twelve bytes")).boxed();
+    let answer = soon("a head", h2.send_request(call("Add", whole))).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    exhausted(answer.headers());
+    let (send, body) = mpsc::channel(4);
+    let word = |text: &'static str| Ok(Frame::data(Bytes::from_static(text.as_bytes())));
+    for text in ["six is", " much"] {
+        send.send(word(text)).await.unwrap();
+    }
+    let late = call("Late", frames::Of(body).boxed());
+    let answer = soon("a head", h2.send_request(late)).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    exhausted(answer.headers());
+    let (send, body) = mpsc::channel(4);
+    let answer = h2.send_request(call("Add", frames::Of(body).boxed()));
+    send.send(word("three")).await.unwrap();
+    let mut body = soon("a head", answer).await.unwrap().into_body();
+    let message = soon("a message", body.frame()).await.unwrap().unwrap();
+    assert_eq!(message.into_data().unwrap(), "three");
+    send.send(word("and three")).await.unwrap();
+    let trailers = soon("trailers", body.frame()).await.unwrap();
+    exhausted(&trailers.expect("no reset").into_trailers().unwrap());
+    assert!(soon("the end", body.frame()).await.is_none());
+    // Nobody else is harmed, nor is this client.
+    let fits = Full::new(Bytes::from_static(b"ten bytes!")).boxed();
+    let answer = soon("a head", h2.send_request(call("Add", fits))).await.unwrap();
+    let answer = soon("an answer", answer.into_body().collect()).await.unwrap();
+    assert_eq!(answer.trailers().unwrap()["grpc-status"], "0");
+    assert_eq!(answer.to_bytes(), "ten bytes!");
+    until("all are over", || async {
+        edge.client.stats().await.unwrap()[0].active == 0
+    })
+    .await;
+    drop(h2);
     edge.stop().await;
 }

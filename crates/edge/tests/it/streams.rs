@@ -24,21 +24,21 @@ use tokio::net::TcpListener;
 
 use crate::world::{self, Edge, shop, soon, until};
 
-type Body = BoxBody<Bytes, std::convert::Infallible>;
+pub type Body = BoxBody<Bytes, std::convert::Infallible>;
 
 /// What a target does with one request. True: it closes the connection, without a word.
-type Doing = std::pin::Pin<Box<dyn Future<Output = bool> + Send>>;
-type Does = fn(Request<RecvStream>, SendResponse<Bytes>) -> Doing;
+pub type Doing = std::pin::Pin<Box<dyn Future<Output = bool> + Send>>;
+pub type Does = fn(Request<RecvStream>, SendResponse<Bytes>) -> Doing;
 
-struct Target {
-    address: SocketAddr,
+pub struct Target {
+    pub address: SocketAddr,
     /// Requests that came, and connections.
     seen: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
 }
 
 impl Target {
-    async fn that(does: Does) -> Self {
+    pub async fn that(does: Does) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(AtomicUsize::new(0));
@@ -80,7 +80,7 @@ impl Target {
         }
     }
 
-    fn seen(&self) -> usize {
+    pub fn seen(&self) -> usize {
         self.seen.load(SeqCst)
     }
 }
@@ -163,7 +163,7 @@ fn silent(_: Request<RecvStream>, mut answer: SendResponse<Bytes>) -> Doing {
 }
 
 /// All targets are found well, at an address of their own.
-async fn table(addresses: &[SocketAddr]) -> Table {
+pub async fn table(addresses: &[SocketAddr]) -> Table {
     let well = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut table = shop(1, addresses);
     let group = table.target_groups.get_mut("shop").unwrap();
@@ -189,7 +189,7 @@ async fn edge(folder: &tempfile::TempDir, table: &Table) -> Edge {
     edge
 }
 
-async fn client(edge: &Edge) -> SendRequest<Body> {
+pub async fn client(edge: &Edge) -> SendRequest<Body> {
     let stream = edge.connect().await;
     let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await
@@ -198,7 +198,7 @@ async fn client(edge: &Edge) -> SendRequest<Body> {
     sender
 }
 
-fn request(method: Method, body: Body) -> Request<Body> {
+pub fn request(method: Method, body: Body) -> Request<Body> {
     let request = Request::builder().method(method).uri("http://shop.test/");
     request.body(body).unwrap()
 }
@@ -207,11 +207,11 @@ fn nothing() -> Body {
     Empty::new().boxed()
 }
 
-async fn send(h2: &mut SendRequest<Body>, request: Request<Body>) -> Response<Incoming> {
+pub async fn send(h2: &mut SendRequest<Body>, request: Request<Body>) -> Response<Incoming> {
     soon("an answer", h2.send_request(request)).await.unwrap()
 }
 
-async fn text(answer: Response<Incoming>) -> (u16, String) {
+pub async fn text(answer: Response<Incoming>) -> (u16, String) {
     let status = answer.status().as_u16();
     let body = soon("a body", answer.into_body().collect())
         .await
@@ -441,8 +441,11 @@ async fn a_body_that_is_too_large_ends_its_request() {
         .unwrap();
     let answer = post(&mut h2, &[4, 6]).await;
     assert_eq!(text(answer).await, (200, "well xxxxxxxxxx".to_owned()));
-    let answer = post(&mut h2, &[4, 7]).await;
+    let (sender, body) = tokio::sync::mpsc::channel(2);
+    sender.send(Bytes::from_static(b"four")).await.unwrap();
+    let answer = send(&mut h2, request(Method::POST, Channel(body).boxed())).await;
     assert_eq!(answer.status(), 200);
+    sender.send(Bytes::from_static(b"and more")).await.unwrap();
     let body = soon("an end", answer.into_body().collect()).await;
     assert!(body.is_err(), "{body:?}");
     assert_eq!(metric(&edge, FAILURES).await, 0, "no target is to blame");

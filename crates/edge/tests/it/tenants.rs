@@ -19,7 +19,7 @@ async fn talker() -> Origin {
         };
         let answer = match head.contains("Upgrade: websocket") {
             true => "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-            false => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            false => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
         };
         let _ = stream.write_all(answer.as_bytes()).await;
         let (mut from, mut to) = stream.split();
@@ -57,6 +57,13 @@ async fn bytes(at: std::net::SocketAddr) -> Option<TcpStream> {
     let mut back = [0];
     let read = soon("an end", stream.read(&mut back)).await;
     read.is_ok_and(|length| length == 1).then_some(stream)
+}
+
+/// Asks for a WebSocket; the status of the answer.
+async fn upgrade(stream: &mut TcpStream) -> u16 {
+    let request = "GET / HTTP/1.1\r\nHost: shop.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    status(&soon("an upgrade", read_head(stream)).await.unwrap())
 }
 
 /// Those of one tenant, but for the host of another.
@@ -112,10 +119,7 @@ async fn a_tenant_has_its_share_of_all_that_is_open() {
 
     // A WebSocket and a connection of bytes are all that it may have.
     let mut upgraded = edge.connect().await;
-    let upgrade = "GET / HTTP/1.1\r\nHost: shop.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
-    upgraded.write_all(upgrade.as_bytes()).await.unwrap();
-    let head = soon("an upgrade", read_head(&mut upgraded)).await.unwrap();
-    assert_eq!(status(&head), 101);
+    assert_eq!(upgrade(&mut upgraded).await, 101);
     let passing = bytes(through).await.expect("there is room for two");
     let refused = edge.get("shop.test", "/").await;
     assert_eq!(
@@ -151,5 +155,91 @@ async fn a_tenant_has_its_share_of_all_that_is_open() {
         status(&edge.get("shop.test", "/").await) == 200
     })
     .await;
+    edge.stop().await;
+}
+
+/// Its rule and its group may change or go while a WebSocket is open: whoever counts it as open counts its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_ends_where_it_is_counted_whatever_became_of_its_rule() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (talker().await, talker().await);
+    let limits = Limits {
+        tenant_connections: 1,
+        ..Limits::default()
+    };
+    let edge = Edge::with(&folder, limits, 1);
+    // The same rule with its group as it was, with one target more, to another group, and away.
+    type Next = fn(&mut Table);
+    let changes: [(Next, bool, bool); 4] = [
+        (|_| (), true, true),
+        (
+            |table| {
+                let more = table.target_groups["two"].targets[0].clone();
+                table.target_groups.get_mut("one").unwrap().targets.push(more);
+            },
+            true,
+            true,
+        ),
+        (
+            |table| table.rules[0].action = forward(&[("two", 1)]),
+            false,
+            true,
+        ),
+        (
+            |table| {
+                table.rules.clear();
+                table.target_groups.remove("one");
+            },
+            false,
+            false,
+        ),
+    ];
+    for (version, (change, same_rule, same_group)) in (1..).step_by(2).zip(changes) {
+        let mut table = Table {
+            version,
+            rules: vec![rule(
+                u32::try_from(version).unwrap(),
+                "shop.test",
+                forward(&[("one", 1)]),
+            )],
+            target_groups: [("one", one.address), ("two", two.address)]
+                .map(|(name, address)| (name.to_owned(), group(&[address])))
+                .into(),
+        };
+        edge.apply(&table).await;
+        let mut stream = edge.connect().await;
+        assert_eq!(upgrade(&mut stream).await, 101);
+        let open = async |name: &str| {
+            let stats = edge.client.stats().await.unwrap();
+            stats
+                .iter()
+                .find(|stats| stats.group == name)
+                .map(|stats| stats.active)
+        };
+        until("it is counted", || async { open("one").await == Some(1) }).await;
+        table.version += 1;
+        change(&mut table);
+        edge.apply(&table).await;
+        assert_eq!(open("one").await, same_group.then_some(1), "{version}");
+        stream.write_all(b"still here").await.unwrap();
+        let mut echo = [0; 10];
+        soon("it goes on", stream.read_exact(&mut echo)).await.unwrap();
+        drop(stream);
+        until("nothing is open", || async {
+            let health = edge.client.health().await.unwrap();
+            let groups = edge.client.stats().await.unwrap();
+            health.iter().all(|target| target.active == 0) && groups.iter().all(|group| group.active == 0)
+        })
+        .await;
+        // What it was answered is counted at its end, by its rule if that is still there.
+        let ended =
+            format!("rule_responses_total{{rule=\"{version}\",place=\"acme/shop/dev\",class=\"1xx\"}} 1\n");
+        let metrics = edge.client.metrics().await.unwrap();
+        assert_eq!(metrics.contains(&ended), same_rule, "{version}: {metrics}");
+        // Its place among those of its tenant is free.
+        let asked = edge.get("shop.test", "/").await;
+        let expected = if table.rules.is_empty() { 503 } else { 200 };
+        assert_eq!(status(&asked), expected, "{asked}");
+    }
     edge.stop().await;
 }

@@ -93,6 +93,7 @@ impl Edge {
             listeners,
             admin: folder.join("run/edge.sock"),
             snapshot: folder.join("edge/table.log"),
+            plain_http: true,
             workers: 1,
             access_log: Some(edge::Log::short(folder.join("access.log"))),
             metrics: None,

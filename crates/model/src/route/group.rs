@@ -66,15 +66,16 @@ pub enum Algorithm {
     AnomalyMitigation,
 }
 
-/// What targets speak.
+/// What targets speak. `http1` when nothing is said; `http2` without TLS, by prior knowledge, for clients that speak HTTP/2; `grpc`:
+/// the same, for calls of gRPC alone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     #[default]
     Http1,
-    /// HTTP/2 without TLS, by prior knowledge.
+    /// HTTP/2 without TLS, by prior knowledge. Clients that do not speak HTTP/2 get 464.
     Http2,
-    /// The same; failures of the balancer's own are gRPC statuses.
+    /// The same; what is not gRPC gets 464, too.
     Grpc,
 }
 
@@ -162,17 +163,18 @@ impl Default for HealthCheck {
     }
 }
 
-/// How a target is asked whether it is well. `http`: one GET, whose status decides. `tcp`: it accepts a connection. `grpc`: one
-/// unary call with an empty message, whose status decides.
+/// How a target is asked whether it is well. `http`: one GET in the version of HTTP that targets speak, as the group's `protocol`
+/// says, whose status decides. `tcp`: it accepts a connection. `grpc`: one unary call with an empty message over HTTP/2, whatever
+/// targets speak, whose gRPC status decides. `http` when nothing is said.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HealthProtocol {
-    /// One GET; the status decides.
+    /// One GET in HTTP/1.1, or in HTTP/2 where the group's `Protocol` is that or gRPC; the status decides.
     #[default]
     Http,
     /// It accepts a connection.
     Tcp,
-    /// One unary gRPC call with an empty message; the gRPC status decides.
+    /// One unary gRPC call with an empty message, over HTTP/2 whatever the group's `Protocol` is; the gRPC status decides.
     Grpc,
 }
 

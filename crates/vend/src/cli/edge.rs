@@ -233,6 +233,11 @@ fn explained(explanation: &Explanation, output: &Output) -> String {
             any(&rule.paths),
             action(&rule.action)
         )),
+        None if explanation.plain => lines.push(
+            "it is sent to HTTPS before any rule is asked, because the name has a certificate; \
+             `plain_http = true` in `[edge]` of platform.toml has rules asked"
+                .into(),
+        ),
         None => lines.push("no rule is for this request".into()),
     }
     if let Some(login) = explanation
@@ -357,6 +362,7 @@ mod tests {
         for (state, said) in [(TargetState::Unhealthy, true), (TargetState::Healthy, false)] {
             let explanation = Explanation {
                 rule: None,
+                plain: false,
                 passed_over: Vec::new(),
                 answer: None,
                 groups: vec![("shop".into(), 100.0)],

@@ -22,6 +22,9 @@ pub struct Edge {
     /// Where Prometheus asks; `false` for nowhere.
     pub metrics: Metrics,
     pub limits: Limited,
+    /// Who comes to `listen.http` is served there too, in the place of being sent to `listen.https`. Whatever it says, names
+    /// without a certificate are served there, and so are domains at listeners of their own.
+    pub plain_http: bool,
     /// Of `listen.https`: the oldest TLS that is spoken, 1.2 or 1.3.
     pub minimum: Minimum,
     /// Of `listen.https`: cipher suites as rustls names them; its own choice when there are none.
@@ -348,18 +351,49 @@ mod tests {
         }
     }
 
+    /// The keys of a section, as they are told to who has written another.
+    fn keys(section: &str) -> Vec<String> {
+        let error = read(&format!("[{section}]\nnobody = 1")).unwrap_err().to_string();
+        let (_, known) = error.split_once("expected one of ").unwrap();
+        let names = known.split('`').skip(1).step_by(2);
+        names.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_guide_has_every_key_with_its_default() {
+        let guide = include_str!("../../../../docs/guides/operating.md");
+        let (_, text) = guide.split_once("```toml\ndomain = ").unwrap();
+        let (text, _) = text.split_once("\n```").unwrap();
+        let text = format!("domain = {text}\n");
+        for section in ["edge", "edge.limits", "access_log"] {
+            let (_, own) = text.split_once(&format!("\n[{section}]")).unwrap();
+            let own = own.split("\n[").next().unwrap();
+            for key in keys(section).iter().filter(|key| *key != "limits") {
+                let says = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{key} = "));
+                assert!(own.lines().any(says), "[{section}] {key}");
+            }
+        }
+        let (said, usual) = (read(&text).unwrap(), Platform::default());
+        assert_eq!(said.edge.limits.limits(), usual.edge.limits.limits());
+        let edge = Edge {
+            limits: Limited::default(),
+            ..said.edge
+        };
+        assert_eq!((edge, said.access_log), (usual.edge, usual.access_log));
+    }
+
     #[test]
     fn what_is_said_is_what_the_edge_gets() {
         let platform = read(
-            "[edge]\nmetrics = false\nminimum = 1.3\nproxied = true\n\
+            "[edge]\nmetrics = false\nminimum = 1.3\nproxied = true\nplain_http = true\n\
              [edge.limits]\nrequests_per_tenant = 7\nconnections_per_tenant = 8\nhead = 2048\nidle = '5s'\n\
              [access_log]\nformat = 'json'\none_in = 10\nsize_mib = 1\n",
         )
         .unwrap();
         let (edge, limits) = (&platform.edge, platform.edge.limits.limits());
         assert_eq!(
-            (edge.metrics.0, edge.minimum.0, edge.proxied),
-            (None, Version::Tls13, true)
+            (edge.metrics.0, edge.minimum.0, edge.proxied, edge.plain_http),
+            (None, Version::Tls13, true, true)
         );
         assert_eq!((limits.tenant_requests, limits.tenant_connections), (7, 8));
         assert_eq!(limits.head, 2048);
@@ -370,9 +404,8 @@ mod tests {
             (log.format, log.one_in, log.rotation.size),
             (edge::Format::Json, 10, 1 << 20)
         );
-        assert_eq!(
-            Platform::default().edge.metrics.0.unwrap().to_string(),
-            "127.0.0.1:9180"
-        );
+        let usual = Platform::default().edge;
+        assert_eq!(usual.metrics.0.unwrap().to_string(), "127.0.0.1:9180");
+        assert!(!usual.plain_http);
     }
 }

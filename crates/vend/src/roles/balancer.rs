@@ -54,6 +54,7 @@ fn config(platform: &Platform, data: &Data, lent: &mut Lent) -> Result<Config, S
         unbound,
         admin: data.edge_socket(),
         snapshot: data.edge().join("table.log"),
+        plain_http: platform.edge.plain_http,
         workers: Workers::or_cores(platform.edge.workers),
         access_log: Some(access_log.map_err(|why| format!("`[access_log]`: {why}"))?),
         metrics: metrics(platform, lent),

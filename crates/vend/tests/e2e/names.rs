@@ -196,12 +196,28 @@ domains: [{{ host: {domain}, dedicated_balancer: true }}]
         });
     }
 
+    // From now on the domain is asked over HTTPS; names without a certificate, and its listener of its own, answer as before.
+    assert_eq!(platform.get(&domain, "/").0, 301);
+    assert_eq!(platform.get(&long, "/"), (200, "one\n".into()));
+    assert_eq!(get(&own, &domain, "/").unwrap(), (200, "one\n".into()));
+    let explained = platform.vend(&[
+        "edge",
+        "explain",
+        "http://127.0.0.1/",
+        "--header",
+        &format!("Host: {domain}"),
+    ]);
+    assert!(
+        explained.contains("sent to HTTPS before any rule") && explained.contains("`plain_http = true`"),
+        "{explained}"
+    );
+
     // Datagrams: who has begun with a release stays with it while there is a newer one.
     let first = client(port);
     assert_eq!(ask(&first, "a"), "one a");
     says(&copy, "two");
     platform.release(&copy, &app, "main");
-    assert_eq!(platform.get(&domain, "/"), (200, "two\n".into()));
+    assert_eq!(platform.get(&long, "/"), (200, "two\n".into()));
     assert_eq!(ask(&first, "b"), "one b", "its flow goes on");
     assert_eq!(ask(&client(port), "c"), "two c", "new flows follow the release");
 

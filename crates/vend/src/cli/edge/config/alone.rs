@@ -41,6 +41,8 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
         unbound,
         admin: data.edge_socket(),
         snapshot: data.edge().join("table.log"),
+        // Rules say it here.
+        plain_http: true,
         workers: Workers::or_cores(config.workers),
         access_log: config.log()?,
         metrics: config.metrics()?,
