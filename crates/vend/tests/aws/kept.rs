@@ -25,9 +25,7 @@ fn what_was_kept_is_said_before_a_second_is_made() {
         assert!(said.contains(part), "{part}: {said}");
     }
     // Nobody agrees to a bucket of a name that is taken, and a zone that the files name is no second one.
-    let zone =
-        world.python("print(client('route53').list_hosted_zones()['HostedZones'][0]['Id'].split('/')[-1])");
-    world.write("aws.toml", &format!("{FOUNDATION}zone = \"{zone}\"\n"));
+    world.write("aws.toml", &format!("{FOUNDATION}zone = \"Z0123456789\"\n"));
     let (code, said) = world.bad(&["apply", "--yes", "--anew", "--only", "vend-production"]);
     assert!(
         code == 3 && !said.contains("HostedZone") && said.contains("S3::Bucket"),
