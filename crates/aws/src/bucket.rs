@@ -88,6 +88,15 @@ pub async fn empty(client: &Client, bucket: &str) -> Result<Option<usize>, Error
     Ok(Some(gone))
 }
 
+/// Is there such a bucket?
+pub async fn is_there(client: &Client, bucket: &str) -> Result<bool, Error> {
+    match get(client, &call::LIST_VERSIONS, bucket, "max-keys=1&versions=").await {
+        Ok(_) => Ok(true),
+        Err(error) if error.code() == "NoSuchBucket" => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Deletes every version of one object; one that is not there is as good.
 pub async fn erase(client: &Client, bucket: &str, key: &str) -> Result<(), Error> {
     let query = format!("max-keys=1000&prefix={}&versions=", encoded(key, ""));

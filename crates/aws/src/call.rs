@@ -125,6 +125,8 @@ calls! {
     DESCRIBE_KEY = Call::new("kms", "DescribeKey", KMS, "see whether a kept key is on its way out");
     DELETE_KEY = Call::new("kms", "ScheduleKeyDeletion", KMS, "destroy a key that a stack kept");
     DELETE_REPOSITORY = Call::new("ecr", "DeleteRepository", ECR, "destroy images that a stack kept");
+    DESCRIBE_REPOSITORIES = Call::new("ecr", "DescribeRepositories", ECR, "see whether what a stack kept is still there");
+    DESCRIBE_TABLE = Call::new("dynamodb", "DescribeTable", DYNAMO, "see whether what a stack kept is still there");
     DELETE_TABLE = Call::new("dynamodb", "DeleteTable", DYNAMO, "destroy a table that a stack kept");
     ZONE_RECORDS = Call::new("route53", "ListResourceRecordSets", Protocol::Rest, "empty a zone that a stack kept");
     CHANGE_RECORDS = Call::new("route53", "ChangeResourceRecordSets", Protocol::Rest, "empty a zone that a stack kept");
@@ -180,6 +182,8 @@ calls! {
     ADDRESSES = Call::new("ec2", "DescribeAddresses", EC2, "compare with the quota");
     SERVICE_REGIONS =
         Call::new("ssm", "GetParametersByPath", SSM, "check that a service exists in the region");
+    TYPES = Call::new("ec2", "DescribeInstanceTypes", EC2, "compare processors with the quota");
+    OUTPOST_TYPES = Call::new("outposts", "GetOutpostInstanceTypes", Protocol::Rest, "check that an Outpost has the sizes");
     QUOTA = Call::new("servicequotas", "GetServiceQuota", QUOTAS, "check the account's limits");
     SIMULATE =
         Call::new("iam", "SimulatePrincipalPolicy", IAM, "check permissions before the first call");

@@ -235,7 +235,7 @@ async fn key(client: &Client, id: &str, forgets: bool) -> Result<Fate, Error> {
 
 /// Deletes a zone with its records; those of certificates and hosts that are gone are all that can be in it.
 async fn zone(client: &Client, id: &str) -> Result<(), Broken> {
-    let path = format!("/2013-04-01/hostedzone/{}", id.trim_start_matches("/hostedzone/"));
+    let path = zone_path(id);
     loop {
         let answer = client
             .rest(
@@ -270,7 +270,11 @@ async fn zone(client: &Client, id: &str) -> Result<(), Broken> {
         .map(drop)
 }
 
-fn rest(method: Method, path: String, body: Bytes) -> Rest<'static> {
+pub(crate) fn zone_path(id: &str) -> String {
+    format!("/2013-04-01/hostedzone/{}", id.trim_start_matches("/hostedzone/"))
+}
+
+pub(crate) fn rest(method: Method, path: String, body: Bytes) -> Rest<'static> {
     Rest {
         method,
         bucket: None,

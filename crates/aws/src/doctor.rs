@@ -1,5 +1,7 @@
 //! Is everything there that an apply needs? Asked before anything is made; nothing here changes anything.
 
+mod room;
+
 use std::collections::BTreeSet;
 
 use serde::Serialize;
@@ -92,6 +94,8 @@ pub async fn doctor(
     if let Some(foundation) = foundation {
         checks.extend(quotas(site, &foundation.template).await);
     }
+    checks.extend(room::processors(site, &templates).await);
+    checks.extend(room::outposts(site, &templates).await);
     checks.push(permissions(site, caller, &templates).await);
     checks
 }

@@ -13,6 +13,7 @@ pub mod credentials;
 pub mod destroy;
 pub mod doctor;
 pub mod download;
+pub mod kept;
 pub mod lambda;
 pub mod live;
 pub mod mark;

@@ -57,6 +57,11 @@ impl List {
         serde_json::from_str(text)
     }
 
+    /// Has it prices of this region? None is taken from another.
+    pub fn knows(&self, region: &str) -> bool {
+        self.regions.contains_key(region)
+    }
+
     /// What a template's resources cost in a region.
     pub fn of(&self, template: &Template, region: &str) -> Price {
         let mut dollars = 0.0;
@@ -110,14 +115,14 @@ impl List {
             return None;
         }
         let own = &resource.properties;
-        let count = least(&own["MinSize"])?;
+        let count = number(&own["MinSize"])?;
         let price = here.and_then(|here| host(here, launch(resource, template)?));
         Some(price.map(|price| price * count))
     }
 }
 
 /// How the hosts of a group, or an instance, start: the launch template that is named somewhere in it.
-fn launch<'t>(resource: &Resource, template: &'t Template) -> Option<&'t Value> {
+pub(crate) fn launch<'t>(resource: &Resource, template: &'t Template) -> Option<&'t Value> {
     fn names(value: &Value, id: &str) -> bool {
         match value {
             Value::Object(own) => {
@@ -144,12 +149,11 @@ fn service(resource: &Resource, template: &Template, here: Option<&Region>) -> O
     if resource.id.starts_with("Green") {
         return None;
     }
-    let count = least(&resource.properties["DesiredCount"])?;
+    let count = number(&resource.properties["DesiredCount"])?;
     let task = template.of("AWS::ECS::TaskDefinition").next()?;
     if task.properties["RequiresCompatibilities"][0] != "FARGATE" {
         return None;
     }
-    let number = |value: &Value| value.as_str().and_then(|text| text.parse::<f64>().ok());
     let price = here.and_then(|here| {
         let cpu = number(&task.properties["Cpu"])? / 1024.0 * here.fargate_cpu;
         let memory = number(&task.properties["Memory"])? / 1024.0 * here.fargate_gib;
@@ -167,12 +171,12 @@ fn database(here: &Region, own: &Value) -> Option<f64> {
     Some((hour * HOURS + storage.unwrap_or(0.0) * here.database_gib) * copies)
 }
 
-/// The number of hosts when the half runs.
-fn least(value: &Value) -> Option<f64> {
+/// A number of hosts: that when the half runs.
+pub(crate) fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Number(number) => number.as_f64(),
         Value::String(text) => text.parse().ok(),
-        Value::Object(_) => least(&value["Fn::If"][1]),
+        Value::Object(_) => number(&value["Fn::If"][1]),
         _ => None,
     }
 }

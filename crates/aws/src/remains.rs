@@ -111,6 +111,21 @@ async fn snapshots(
     }
 }
 
+/// Ids of the last snapshots of these stacks, of machines and of clusters.
+pub async fn last_snapshots(client: &Client, stacks: &[&str]) -> Result<Vec<String>, Error> {
+    let owner = Owner {
+        platform: "",
+        foundation: "",
+        app: "",
+        stacks,
+    };
+    let clusters = ["DBClusterSnapshots", "DBClusterSnapshotIdentifier"];
+    let machines = ["DBSnapshots", "DBSnapshotIdentifier"];
+    let mut all = snapshots(client, owner, &call::SNAPSHOTS, machines).await?;
+    all.extend(snapshots(client, owner, &call::CLUSTER_SNAPSHOTS, clusters).await?);
+    Ok(all.into_iter().map(|own| own.id).collect())
+}
+
 /// Secrets by the beginning of their names, each with what is the app's own.
 async fn secrets(client: &Client, owner: Owner<'_>) -> Result<Vec<Remain>, Error> {
     let prefix = format!("{}/{}/{}/", owner.platform, owner.foundation, owner.app);

@@ -7,6 +7,8 @@
 mod branch;
 #[path = "aws/eject.rs"]
 mod eject;
+#[path = "aws/kept.rs"]
+mod kept;
 #[path = "aws/live.rs"]
 mod live;
 #[path = "aws/moving.rs"]
@@ -501,8 +503,10 @@ fn who_calls_is_found_or_it_is_said_where_it_was_looked() {
     for what in ["credentials", "region", "services", "sizes", "networks"] {
         assert_eq!(check(what), "good", "{what}: {checks}");
     }
-    // moto simulates no policies.
-    assert_eq!(check("permissions"), "unknown");
+    // moto simulates no policies, and knows no quota of processors.
+    for what in ["permissions", "processors"] {
+        assert_eq!(check(what), "unknown", "{what}: {checks}");
+    }
     world.write(
         "aws.toml",
         &FOUNDATION.replace("domain", "account = \"999999999999\"\ndomain"),

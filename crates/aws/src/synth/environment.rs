@@ -14,6 +14,7 @@ mod deploy;
 mod gap;
 mod hosts;
 mod names;
+mod ports;
 mod scaling;
 mod traffic;
 
@@ -22,6 +23,8 @@ use model::{
     spec::{self, Strategy},
 };
 use serde_json::{Value, json};
+
+pub(super) use ports::doors;
 
 use super::{
     Error, Kind, Priorities, Stack,
@@ -224,6 +227,7 @@ pub fn environment(
         None => traffic::add(&mut template, &scope, &mut notes),
     }
     names::add(&mut template, &scope, priorities)?;
+    ports::add(&mut template, &scope);
     database::add(&mut template, &scope)?;
     match scope.is_container() {
         true => container::add(&mut template, &scope)?,

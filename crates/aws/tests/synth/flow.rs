@@ -48,6 +48,8 @@ pub struct World {
     pub questions: Vec<String>,
     /// Hosts that keep a record, one more with each look, and how many at most.
     pub records: (u32, u32),
+    /// The target group whose hosts nobody finds well, by the end of its name.
+    pub unwell: Option<&'static str>,
     /// The stacks that were looked at.
     pub stacks: Vec<String>,
 }
@@ -154,6 +156,13 @@ impl World {
                 json!({ "DeploymentId": "d-1" })
             }
             "codedeploy:getDeployment" => json!({ "DeploymentInfo": { "Status": self.deployment } }),
+            "elasticloadbalancingv2:describeTargetHealth"
+                if self
+                    .unwell
+                    .is_some_and(|own| input["TargetGroupArn"].as_str().unwrap().ends_with(own)) =>
+            {
+                json!({ "TargetHealthDescriptions": [{ "TargetHealth": { "State": "unhealthy" } }] })
+            }
             "elasticloadbalancingv2:describeTargetHealth" => {
                 let well = json!({ "TargetHealth": { "State": "healthy" } });
                 json!({ "TargetHealthDescriptions": [well, well] })
@@ -220,6 +229,8 @@ impl World {
             "GreenTargetsArn",
             "BlueRecords",
             "GreenRecords",
+            "BluePort5514TargetsArn",
+            "GreenPort5514TargetsArn",
         ]
         .iter()
         .map(|key| json!({ "OutputKey": key, "OutputValue": format!("ZoneId/{key}") }))

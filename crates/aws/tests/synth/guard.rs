@@ -110,6 +110,12 @@ fn breaks() -> Vec<(&'static str, &'static str, &'static str, Value)> {
             world(),
         ),
         (
+            "the_world_reaches_declared_ports",
+            shop,
+            "/PortsGroup/Properties/SecurityGroupIngress",
+            world(),
+        ),
+        (
             "the_world_reaches_load_balancers_only",
             dev,
             "/DataGroup/Properties/SecurityGroupIngress",

@@ -462,6 +462,29 @@ fn cloudformation_may_do_nothing_that_no_type_needs() {
     assert_eq!(idle, Vec::<&String>::new());
 }
 
+/// An app's own ports have another kind of load balancer than its rules, and CloudFormation may make that too.
+#[test]
+fn cloudformation_may_make_the_load_balancer_of_ports() {
+    let (document, _) = role();
+    let own = ["loadbalancer/net/a/1", "listener/net/a/1/2"]
+        .map(|own| format!("arn:aws:elasticloadbalancing:eu-central-1:111111111111:{own}"));
+    for (kind, resource) in [
+        ("AWS::ElasticLoadBalancingV2::LoadBalancer", &own[0]),
+        ("AWS::ElasticLoadBalancingV2::Listener", &own[1]),
+    ] {
+        let (.., actions) = HANDLERS.iter().find(|(own, ..)| *own == kind).unwrap();
+        let changes = words(actions).into_iter();
+        for action in
+            changes.filter(|own| own.starts_with("elasticloadbalancing:") && !own.contains(":Describe"))
+        {
+            assert!(
+                is_allowed(&document, &action, &[&own[0], resource]),
+                "{action} of {resource}"
+            );
+        }
+    }
+}
+
 /// The judge of these tests sees what is missing.
 #[test]
 fn a_role_without_a_duty_is_seen() {

@@ -116,8 +116,18 @@ fn no_store_is_public() {
 }
 
 #[test]
-fn the_world_reaches_load_balancers_only_and_on_two_ports() {
+fn the_world_reaches_load_balancers_only_and_on_ports_that_are_declared() {
     every(|name, template| {
+        // What a Network Load Balancer listens to, as a protocol and a number.
+        let listens = |rule: &Value| {
+            each(template, "AWS::ElasticLoadBalancingV2::Listener").any(|(_, own)| {
+                let words = own["Protocol"].as_str().unwrap().to_lowercase();
+                let mut words = words.split('_');
+                own["LoadBalancerArn"]["Ref"] == "PortsBalancer"
+                    && own["Port"] == rule["FromPort"]
+                    && words.any(|word| rule["IpProtocol"] == word)
+            })
+        };
         for (id, group) in each(template, "AWS::EC2::SecurityGroup") {
             assert!(
                 !group["SecurityGroupEgress"].as_array().unwrap().is_empty(),
@@ -127,12 +137,12 @@ fn the_world_reaches_load_balancers_only_and_on_two_ports() {
                 let world = rule["CidrIp"] == "0.0.0.0/0" || rule["CidrIpv6"] == "::/0";
                 let port =
                     rule["FromPort"] == rule["ToPort"] && (rule["FromPort"] == 80 || rule["FromPort"] == 443);
+                let one = rule["FromPort"] == rule["ToPort"];
+                let opened = id == "PortsGroup" && one && listens(rule);
                 // Hosts that a carrier's network reaches, where there is no load balancer.
-                let carried = id == "HostGroup"
-                    && template.resource("BlueNobody").is_some()
-                    && rule["FromPort"] == rule["ToPort"];
+                let carried = id == "HostGroup" && template.resource("BlueNobody").is_some() && one;
                 assert!(
-                    !world || (id == "BalancerGroup" && port) || carried,
+                    !world || (id == "BalancerGroup" && port) || opened || carried,
                     "{name} {id}: {rule}"
                 );
             }

@@ -156,7 +156,8 @@ fn what_moto_makes_is_there() {
     let config =
         toml::from_str("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'apps.example.com'\n")
             .unwrap();
-    let app = crate::app("{ min: 1, max: 2 }");
+    let text = "app: shop\nlisteners: [{ protocol: udp, port: 5514 }]\nenvironments: { production: { scaling: { max: 2 } } }\n";
+    let (app, _) = model::spec::App::parse(text, "vend.yaml", &|_| true).unwrap();
     let output = aws::synth::all(&config, &app, &mut aws::synth::Priorities::default()).unwrap();
     for stack in &output.stacks {
         fs::write(

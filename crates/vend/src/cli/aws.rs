@@ -8,6 +8,7 @@ mod doctor;
 mod eject;
 mod home;
 mod hosts;
+mod kept;
 mod logs;
 mod moving;
 mod plan;

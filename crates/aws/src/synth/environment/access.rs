@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Scope, carrier, database};
+use super::{Scope, carrier, database, ports};
 use crate::synth::{
     config::{Endpoint, Nat},
     foundation::closed,
@@ -52,10 +52,15 @@ fn hosts(template: &mut Template, scope: &Scope<'_>) {
             )
         }
     };
+    let ingress: Vec<Value> = [ingress].into_iter().chain(ports::ingress(scope)).collect();
+    let about = match scope.spec.listeners.is_empty() {
+        true => about.to_owned(),
+        false => about.replace("port", "ports"),
+    };
     let properties = json!({
         "GroupDescription": from,
         "VpcId": scope.shared("Vpc"),
-        "SecurityGroupIngress": [ingress],
+        "SecurityGroupIngress": ingress,
         "SecurityGroupEgress": egress,
         "Tags": tags("hosts"),
     });

@@ -5,7 +5,7 @@ mod capacity;
 use model::spec::Variable;
 use serde_json::{Value, json};
 
-use super::{Half, Scope, access, database, scaling};
+use super::{Half, Scope, access, database, ports, scaling};
 use crate::synth::{
     Error,
     config::Runtime,
@@ -118,11 +118,16 @@ fn definition(scope: &Scope<'_>, half: Half, cpu: u32, memory: u32, architecture
         Runtime::Fargate => "FARGATE",
         _ => "EC2",
     };
+    let http = json!({ "ContainerPort": scope.spec.host.port, "Protocol": "tcp" });
+    let opened: Vec<Value> = [http]
+        .into_iter()
+        .chain(ports::of_containers(scope, half).0)
+        .collect();
     let container = json!({
         "Name": "app",
         "Image": re(half.id("Image")),
         "Essential": true,
-        "PortMappings": [{ "ContainerPort": scope.spec.host.port, "Protocol": "tcp" }],
+        "PortMappings": opened,
         "Environment": plain,
         "Secrets": secrets,
         "StopTimeout": scope.drain().clamp(2, 120),
@@ -197,6 +202,13 @@ fn variables(scope: &Scope<'_>) -> (Vec<Value>, Vec<Value>) {
 }
 
 fn service(scope: &Scope<'_>, half: Half) -> Resource {
+    let http = json!({
+        "ContainerName": "app", "ContainerPort": scope.spec.host.port, "TargetGroupArn": re(half.id("Targets")),
+    });
+    let targets: Vec<Value> = [http]
+        .into_iter()
+        .chain(ports::of_containers(scope, half).1)
+        .collect();
     let mut properties = json!({
         "ServiceName": half.word().to_lowercase(),
         "Cluster": re("Cluster"),
@@ -210,9 +222,7 @@ fn service(scope: &Scope<'_>, half: Half) -> Resource {
         "EnableECSManagedTags": true,
         "EnableExecuteCommand": true,
         "HealthCheckGracePeriodSeconds": scope.within(),
-        "LoadBalancers": [{
-            "ContainerName": "app", "ContainerPort": scope.spec.host.port, "TargetGroupArn": re(half.id("Targets")),
-        }],
+        "LoadBalancers": targets,
         "NetworkConfiguration": { "AwsvpcConfiguration": {
             "AssignPublicIp": "DISABLED",
             "SecurityGroups": [att("HostGroup.GroupId")],
@@ -242,6 +252,10 @@ fn service(scope: &Scope<'_>, half: Half) -> Resource {
     );
     // A target group takes targets once a rule leads to it.
     let service = Resource::new(half.id("Service"), "AWS::ECS::Service", about, properties).after("Rule");
+    let doors = ports::doors(scope.spec);
+    let service = doors
+        .iter()
+        .fold(service, |service, door| service.after(door.id("Listener")));
     let service = match has_providers(scope) {
         true => service.after("Providers"),
         false => service,

@@ -3,7 +3,7 @@
 use model::spec::MinimumHealthy;
 use serde_json::{Value, json};
 
-use super::{Half, Scope};
+use super::{Half, Scope, ports};
 use crate::synth::template::{Resource, Template, att, re};
 
 pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
@@ -100,8 +100,12 @@ fn group(scope: &Scope<'_>, half: Half, configuration: &Value) -> Resource {
     // Only hosts that serve while they are deployed must be taken out of the traffic: a half that is new gets none yet.
     if scope.halves().len() == 1 && scope.wave().is_none() {
         properties["DeploymentStyle"]["DeploymentOption"] = json!("WITH_TRAFFIC_CONTROL");
-        properties["LoadBalancerInfo"] =
-            json!({ "TargetGroupInfoList": [{ "Name": att(half.id("Targets.TargetGroupName")) }] });
+        // CodeDeploy takes ten, and there are nine at most.
+        let groups = [half.id("Targets")].into_iter().chain(ports::groups(scope, half));
+        let groups: Vec<Value> = groups
+            .map(|id| json!({ "Name": att(format!("{id}.TargetGroupName")) }))
+            .collect();
+        properties["LoadBalancerInfo"] = json!({ "TargetGroupInfoList": groups });
     }
     let about = format!(
         "Puts revisions on the hosts of the {} half, also on those that scaling adds later.",

@@ -24,12 +24,7 @@ pub(super) fn refuse(scope: &Scope<'_>) -> Result<(), Error> {
         Err(Error::config(at, why.to_owned()))
     };
     let (build, deploy) = (&scope.spec.build, &scope.deploy);
-    if !scope.spec.listeners.is_empty() {
-        return said(
-            "listeners",
-            "the load balancer is one for HTTP, and none for TCP and UDP is made: an app with ports of its own stays on a platform",
-        );
-    }
+    super::ports::refuse(scope)?;
     if build.batch {
         return said(
             "build.batch",
@@ -148,6 +143,7 @@ pub(super) fn notes(scope: &Scope<'_>) -> Vec<String> {
     );
     approval(scope, &mut notes);
     domains(scope, &mut notes);
+    notes.extend(super::ports::notes(scope));
     notes
 }
 

@@ -3,7 +3,7 @@
 use model::spec::MinimumHealthy;
 use serde_json::{Value, json};
 
-use super::{Half, Scope, boot, scaling};
+use super::{Half, Scope, boot, ports, scaling};
 use crate::synth::{
     Error,
     pipeline::REACH_S,
@@ -118,7 +118,8 @@ fn group(scope: &Scope<'_>, half: Half, types: &[String]) -> Resource {
         "Tags": [{ "Key": "Name", "Value": sub(format!("${{AWS::StackName}}-{}", half.word().to_lowercase())), "PropagateAtLaunch": true }],
     });
     if scope.wave().is_none() {
-        properties["TargetGroupARNs"] = json!([re(half.id("Targets"))]);
+        let own = [half.id("Targets")].into_iter().chain(ports::groups(scope, half));
+        properties["TargetGroupARNs"] = own.map(re).collect();
     }
     match options.warm.is_some() || scope.outpost().is_some() {
         true => properties["LaunchTemplate"] = launch,

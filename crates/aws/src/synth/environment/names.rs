@@ -106,7 +106,7 @@ fn rules(
 /// What happens to a request: who asks is known first, if the environment wants it, and then a half answers.
 /// Source: "Authenticate users using an Application Load Balancer".
 fn actions(scope: &Scope<'_>) -> Value {
-    let forward = forward(scope);
+    let forward = forward(scope, "Targets");
     let Some(login) = &scope.spec.authenticate else {
         return json!([forward]);
     };

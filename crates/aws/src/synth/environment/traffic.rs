@@ -37,11 +37,11 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>, notes: &mut Vec<St
 }
 
 /// Seconds between checks: a load balancer takes 5 to 300, and needs the time-out to be shorter.
-fn interval(scope: &Scope<'_>) -> i64 {
+pub(super) fn interval(scope: &Scope<'_>) -> i64 {
     scope.spec.host.health.interval.as_secs().clamp(5, 300)
 }
 
-fn timeout(scope: &Scope<'_>) -> i64 {
+pub(super) fn timeout(scope: &Scope<'_>) -> i64 {
     scope
         .spec
         .host
@@ -68,7 +68,7 @@ fn health_notes(scope: &Scope<'_>, notes: &mut Vec<String>) {
 }
 
 /// `200-299,302`
-fn codes(scope: &Scope<'_>) -> String {
+pub(super) fn codes(scope: &Scope<'_>) -> String {
     let range = |(low, high): &(u16, u16)| match low == high {
         true => low.to_string(),
         false => format!("{low}-{high}"),
@@ -179,11 +179,19 @@ fn attributes_of(scope: &Scope<'_>) -> Vec<Value> {
     all
 }
 
+/// Who is in target groups: hosts, or the addresses of containers.
+pub(super) fn kind(scope: &Scope<'_>) -> &'static str {
+    match scope.options.runtime {
+        Runtime::Host => "instance",
+        _ => "ip",
+    }
+}
+
 fn targets(scope: &Scope<'_>, half: Half) -> Resource {
     let health = &scope.spec.host.health;
     let properties = json!({
         "VpcId": scope.shared("Vpc"),
-        "TargetType": if scope.options.runtime == Runtime::Host { "instance" } else { "ip" },
+        "TargetType": kind(scope),
         "Protocol": "HTTP",
         "ProtocolVersion": version(&scope.spec.host.traffic),
         "Port": scope.spec.host.port,
@@ -206,10 +214,10 @@ fn targets(scope: &Scope<'_>, half: Half) -> Resource {
         .skip("CKV_AWS_378", "TLS ends at the load balancer; from there to the hosts the way is inside the network, between two groups.")
 }
 
-/// Where a rule sends what it takes: to the halves, by their weights.
-pub(super) fn forward(scope: &Scope<'_>) -> Value {
+/// Where a rule, or a listener, sends what it takes: to these target groups of the halves, by their weights.
+pub(super) fn forward(scope: &Scope<'_>, targets: &str) -> Value {
     let one = |half: &Half| {
-        let mut target = json!({ "TargetGroupArn": re(half.id("Targets")) });
+        let mut target = json!({ "TargetGroupArn": re(half.id(targets)) });
         if scope.halves().len() > 1 {
             target["Weight"] = re(half.id("Weight"));
         }

@@ -147,7 +147,9 @@ fn traffic(scope: &Scope<'_>) -> Vec<Grant> {
             [
                 arn("elasticloadbalancing", "listener-rule/app/*"),
                 arn("elasticloadbalancing", "listener/app/*"),
+                arn("elasticloadbalancing", "listener/net/*"),
                 arn("elasticloadbalancing", "loadbalancer/app/*"),
+                arn("elasticloadbalancing", "loadbalancer/net/*"),
                 arn("elasticloadbalancing", "targetgroup/*"),
             ],
         ),

@@ -56,6 +56,8 @@ pub(super) enum Want {
     Sticky,
     /// Visitors who have signed in.
     SignIn,
+    /// Ports of TCP and UDP of the app's own.
+    Ports,
 }
 
 /// What is not there. The first that is wanted is said.
@@ -83,7 +85,7 @@ const fn fact(place: Place, want: Want, why: &'static str, source: &'static str)
 const NO_FARGATE: &str = "Fargate runs in a region's own zones only";
 
 /// The first that is wanted is said.
-pub(super) const FACTS: [Fact; 24] = [
+pub(super) const FACTS: [Fact; 26] = [
     fact(
         Place::LocalZone,
         Want::Fargate,
@@ -108,6 +110,13 @@ pub(super) const FACTS: [Fact; 24] = [
         "the foundation's load balancer stands in the region's own zones, and one load balancer cannot stand in zones of two kinds: \
          say `dedicated_balancer = true`",
         "Application Load Balancers, subnets for your load balancer; 2026-11-21",
+    ),
+    fact(
+        Place::LocalZone,
+        Want::Ports,
+        "`listeners` want a Network Load Balancer, and that one stands in every Local Zone is written nowhere: an app with ports of its own stands \
+         in the region's own zones",
+        "features of Local Zones, and the EKS user guide on them, which name the Application Load Balancer; 2026-11-22",
     ),
     fact(
         Place::Wavelength,
@@ -230,6 +239,12 @@ pub(super) const FACTS: [Fact; 24] = [
         "a load balancer on an Outpost does not ask who somebody is: take `authenticate` away",
         "Application Load Balancers, Outposts; 2026-11-22",
     ),
+    fact(
+        Place::Outpost,
+        Want::Ports,
+        "`listeners` want a Network Load Balancer, and not every rack takes one: an app with ports of its own stands in the region's own zones",
+        "API reference of Elastic Load Balancing, AvailabilityZone.OutpostId: Application Load Balancers; 2026-11-22",
+    ),
 ];
 
 /// What is asked of a place.
@@ -274,6 +289,7 @@ impl Wanted<'_> {
             (Want::SharedBalancer, !own.dedicated_balancer),
             (Want::Sticky, spec.host.traffic.stickiness.is_some()),
             (Want::SignIn, spec.authenticate.is_some()),
+            (Want::Ports, !spec.listeners.is_empty()),
         ];
         let wanted = wants.into_iter().filter(|(_, is_wanted)| *is_wanted);
         wanted.map(|(want, _)| want).collect()

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::{
-    Exit, Failure, agreed, broken, chain, plan,
+    Exit, Failure, agreed, broken, chain, kept, plan,
     project::{Loaded, Project},
     slot,
 };
@@ -29,6 +29,9 @@ pub struct Apply {
     /// This resource's data may be lost, or left without a stack.
     #[arg(long, value_name = "RESOURCE")]
     lose: Vec<String>,
+    /// Make empty databases and zones beside those that an earlier `destroy` kept.
+    #[arg(long)]
+    anew: bool,
 }
 
 impl Apply {
@@ -38,6 +41,7 @@ impl Apply {
             project,
             yes: true,
             lose: Vec::new(),
+            anew: false,
         }
     }
 }
@@ -66,6 +70,7 @@ async fn work(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
         output.say(&plan::people(&plans, &loaded, output));
     }
     refuse(own, &plans)?;
+    kept::refuse(&kept::all(&loaded, &plans).await?, own.anew)?;
     if !idle && !agreed("Apply?", own.yes, output)? {
         return Err(Failure::failed("nothing was changed"));
     }

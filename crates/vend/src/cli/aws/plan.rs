@@ -1,14 +1,17 @@
 //! `vend aws plan`: what `apply` would do.
 
+use std::collections::BTreeSet;
+
 use ::aws::{
     change::{Change, Deed, Loss},
     plan::{self, Doing, Plan as Planned},
+    price::List,
     site::Found,
 };
 use clap::Args;
 
 use super::{
-    Failure, broken,
+    Failure, broken, kept,
     project::{Loaded, Project},
     refused,
 };
@@ -25,7 +28,12 @@ pub async fn run(own: &Plan, output: &Output) -> Result<(), Failure> {
     let found = loaded.found().await?;
     loaded.settle(&found).await?;
     let plans = all(&loaded, &found, false).await?;
-    output.show(&plans, |plans| people(plans, &loaded, output));
+    let kept = match kept::all(&loaded, &plans).await {
+        Ok(kept) => kept::people(&kept),
+        // A plan is made by who may only look, too.
+        Err(_) => "what an earlier destruction kept is not known: AWS does not say it to you\n".to_owned(),
+    };
+    output.show(&plans, |plans| people(plans, &loaded, output) + &kept);
     Ok(())
 }
 
@@ -135,12 +143,8 @@ fn money(plans: &[Planned], loaded: &Loaded) -> String {
         .map(|cents| cents as i64)
         .sum();
     let after: i64 = plans.iter().map(|plan| plan.price.cents as i64).sum();
-    let unknown: usize = plans.iter().map(|plan| plan.price.unknown).sum();
     let sign = if after >= before { "+" } else { "-" };
-    let rest = match unknown {
-        0 => String::new(),
-        count => format!("; of {count} resources the list has no price for their region"),
-    };
+    let rest = without(plans, &loaded.prices);
     format!(
         "US$ {} a month when nobody comes, {sign}{} (prices of {}; traffic and bytes are extra{rest})\n",
         dollars(after),
@@ -149,9 +153,52 @@ fn money(plans: &[Planned], loaded: &Loaded) -> String {
     )
 }
 
+/// What is not in the sum because nobody knows its price: no region's stand in for another's.
+fn without(plans: &[Planned], prices: &List) -> String {
+    let some = || plans.iter().filter(|plan| plan.price.unknown > 0);
+    let (known, foreign): (Vec<&Planned>, Vec<&Planned>) =
+        some().partition(|plan| prices.knows(&plan.region));
+    let mut text = String::new();
+    let count: usize = known.iter().map(|plan| plan.price.unknown).sum();
+    if count > 0 {
+        text.push_str(&format!("; {count} resources have no price in the list"));
+    }
+    let regions: BTreeSet<&str> = foreign.iter().map(|plan| plan.region.as_str()).collect();
+    for region in regions {
+        text.push_str(&format!("; no price known for {region}: --prices FILE"));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
+    use ::aws::price::Price;
+
     use super::*;
+
+    #[test]
+    fn a_region_without_prices_is_named() {
+        let plan = |region: &str, unknown| Planned {
+            stack: "s".to_owned(),
+            region: region.to_owned(),
+            doing: Doing::Create,
+            changes: Vec::new(),
+            cents_before: None,
+            price: Price { cents: 1, unknown },
+        };
+        let prices = List::shipped();
+        let said = |plans: &[Planned]| without(plans, prices);
+        assert_eq!(said(&[plan("eu-central-1", 0), plan("sa-east-1", 0)]), "");
+        let both = said(&[
+            plan("eu-central-1", 2),
+            plan("sa-east-1", 3),
+            plan("sa-east-1", 1),
+        ]);
+        assert_eq!(
+            both,
+            "; 2 resources have no price in the list; no price known for sa-east-1: --prices FILE"
+        );
+    }
 
     #[test]
     fn what_is_lost_is_said_in_red() {

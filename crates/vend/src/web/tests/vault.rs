@@ -1,10 +1,8 @@
 //! The contract of what keeps customers' secrets, on both that do: a platform's own vault, by the interface, and Secrets
 //! Manager, by moto's server.
 
-use std::{process::Stdio, sync::Arc, time::Duration};
-
 use aws::{
-    Client, Machine, Source, call,
+    Client, call,
     live::vault::{self, Shelf},
 };
 use axum::http::{Method, StatusCode};
@@ -12,7 +10,7 @@ use model::{Place, Secret};
 use serde_json::json;
 
 use super::{
-    states::clients,
+    moto::Moto,
     world::{Who, World},
 };
 
@@ -145,35 +143,6 @@ async fn the_contract_holds_in_the_platform() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_contract_holds_in_secrets_manager() {
-    let Some(python) = clients() else {
-        println!("skipped: moto is not there; `cargo xtask test` installs it");
-        return;
-    };
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/aws/server.py");
-    let mut server = tokio::process::Command::new(python);
-    server.args([script, &port.to_string()]).kill_on_drop(true);
-    let _server = server
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let machine = Machine {
-        variable: Arc::new(move |name| match name {
-            "AWS_ENDPOINT_URL_SECRETS_MANAGER" => Some(format!("http://127.0.0.1:{port}")),
-            "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("test".to_owned()),
-            _ => None,
-        }),
-        now: crate::clock::now,
-        bits: crate::clock::bits,
-    };
-    let source = Arc::new(Source::chain(machine.clone(), None));
-    contract(&Amazon(Client::new(machine, source, "eu-central-1"))).await;
+    let Some(moto) = Moto::start().await else { return };
+    contract(&Amazon(moto.client())).await;
 }

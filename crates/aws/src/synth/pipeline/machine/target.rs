@@ -8,7 +8,10 @@ use model::{
 use serde_json::{Value, json};
 
 use super::{States, Whole, call, catch, migrate, retry};
-use crate::synth::{config::Runtime, environment::stack_name};
+use crate::synth::{
+    config::Runtime,
+    environment::{doors, stack_name},
+};
 
 /// Which half has the traffic: `old`; the other gets the release: `new`. At first it is blue.
 const OLD: &str = "$before.GreenRuns = 'yes' and ($before.BlueRuns != 'yes' or $number($before.GreenWeight) > $number($before.BlueWeight)) \
@@ -401,7 +404,7 @@ fn recorded(target: &mut Target, whole: &Whole<'_>, next: &str) {
     target.until("Healthy", look, next);
 }
 
-/// All targets of the new half are well, and as many as there have to be.
+/// All targets of the new half are well, and as many as there have to be, for each load balancer in front of them.
 fn healthy(target: &mut Target, whole: &Whole<'_>, next: &str) {
     if whole
         .options()
@@ -409,11 +412,24 @@ fn healthy(target: &mut Target, whole: &Whole<'_>, next: &str) {
     {
         return recorded(target, whole, next);
     }
+    let ports = doors(whole.environment);
+    let own = ports.iter().map(|door| (door.id("Healthy"), door.targets()));
+    let all: Vec<(String, String)> = [("Healthy".to_owned(), "TargetsArn".to_owned())]
+        .into_iter()
+        .chain(own)
+        .collect();
+    for (n, (name, output)) in all.iter().enumerate() {
+        let after = all.get(n + 1).map_or(next, |(name, _)| name);
+        found_well(target, whole, name, output, after);
+    }
+}
+
+fn found_well(target: &mut Target, whole: &Whole<'_>, name: &str, output: &str, next: &str) {
     let good = format!("$well >= {} and $ill = 0", whole.environment.scaling.min);
     let health = "$states.result.TargetHealthDescriptions.TargetHealth";
     let look = Look {
         what: "elasticloadbalancingv2:describeTargetHealth",
-        arguments: json!({ "TargetGroupArn": "{% $lookup($outputs, $new & 'TargetsArn') %}" }),
+        arguments: json!({ "TargetGroupArn": format!("{{% $lookup($outputs, $new & '{output}') %}}") }),
         assign: json!({
             "well": format!("{{% $count({health}[State = 'healthy']) %}}"),
             "ill": format!("{{% $count({health}[$not(State in ['healthy', 'draining'])]) %}}"),
@@ -424,7 +440,7 @@ fn healthy(target: &mut Target, whole: &Whole<'_>, next: &str) {
         error: "Vend.Health",
         cause: "{% $string($well) & ' hosts are well and ' & $string($ill) & ' are not' %}",
     };
-    target.until("Healthy", look, next);
+    target.until(name, look, next);
 }
 
 /// The traffic moves: at once, or in steps between which no alarm of the new half may ring.
