@@ -47,7 +47,7 @@ impl Stage<'_> {
     }
 
     /// What a visitor of a path gets who comes from another address of this machine.
-    fn from_elsewhere(&self) -> String {
+    fn visited_from_elsewhere(&self) -> String {
         use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
         let to: std::net::SocketAddr = self.platform.http().parse().unwrap();
         let own = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
@@ -302,9 +302,9 @@ fn going_back_restores_configuration_secrets_health_check_and_rules() {
     assert_eq!(platform.get(&stage.host, "/").1, "one low\n");
     assert!(stage.binds_visitors());
     assert!(
-        stage.from_elsewhere().contains(" 403 "),
+        stage.visited_from_elsewhere().contains(" 403 "),
         "{}",
-        stage.from_elsewhere()
+        stage.visited_from_elsewhere()
     );
     set("high");
     app.copy.write(
@@ -320,9 +320,9 @@ fn going_back_restores_configuration_secrets_health_check_and_rules() {
     assert_eq!(platform.get(&stage.host, "/").1, "two high\n");
     assert!(!stage.binds_visitors());
     assert!(
-        stage.from_elsewhere().contains(" 200 "),
+        stage.visited_from_elsewhere().contains(" 200 "),
         "{}",
-        stage.from_elsewhere()
+        stage.visited_from_elsewhere()
     );
 
     let plan = platform.json(&["rollback", &stage.dev, "--plan"]);
@@ -348,9 +348,9 @@ fn going_back_restores_configuration_secrets_health_check_and_rules() {
     assert_eq!(platform.get(&stage.host, "/").1, "one low\n");
     assert!(stage.binds_visitors());
     assert!(
-        stage.from_elsewhere().contains(" 403 "),
+        stage.visited_from_elsewhere().contains(" 403 "),
         "{}",
-        stage.from_elsewhere()
+        stage.visited_from_elsewhere()
     );
     stage.end();
 }
