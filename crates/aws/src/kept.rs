@@ -130,6 +130,6 @@ mod tests {
         let known = ["a-live", "a-live-2"];
         assert_eq!(of(&ids, "a-live", &known), [ids[0].as_str()]);
         assert_eq!(of(&ids, "a-live-2", &known), [ids[1].as_str()]);
-        assert!(of(&ids, "a", &known).is_empty());
+        assert_eq!(of(&ids, "a", &known), [ids[2].as_str()], "of neither longer name");
     }
 }
