@@ -366,7 +366,7 @@ async fn what_a_deleted_tenant_got_is_not_the_next_one_s() {
             .filter_map(|known| known.tenant)
             .collect()
     };
-    assert_eq!(whose(), [rival.clone()]);
+    assert_eq!(whose(), std::slice::from_ref(&rival));
     place.registry.mood(Mood::Tokens(401));
     let denied = |got| matches!(got, Err(Error::Oci(oci::Error::Denied { .. })));
     assert!(denied(got(wanted(&acme, 1)).await), "it is asked for anew");
