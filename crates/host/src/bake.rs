@@ -53,6 +53,7 @@ use crate::{
     container::Containers,
     image::Images,
     layer::{self, Layers, Record},
+    lives::{Life, Lives},
     logs, objects,
     ticket::Stop,
     tree,
@@ -81,6 +82,7 @@ struct Inner {
     images: Images,
     bases: Bases,
     caches: Caches,
+    lives: Lives,
     uids: Uids,
     /// The images that builds stand on.
     in_use: InUse,
@@ -129,6 +131,7 @@ impl Oven {
         work::clean(&kitchen.node.join("bakes"))?;
         Ok(Self(Arc::new(Inner {
             caches: Caches::open(&kitchen.node, 4 << 30)?,
+            lives: Lives::open(&kitchen.node)?,
             uids: Uids::default(),
             in_use: InUse::default(),
             ground: InUse::default(),
@@ -220,13 +223,24 @@ impl Oven {
         self.platform(STANDARD, base::DEBIAN, STANDARD_SCRIPT).await
     }
 
-    /// Removes what is cached for a tenant, or for one app of it.
+    /// Removes what is cached for a tenant, or for one app of it, and what its logins got from registries. Of what was baked
+    /// for it, which may run elsewhere, the next of that name finds nothing.
     pub fn forget(&self, tenant: &TenantName, app: Option<&AppName>) -> Result<(), Fault> {
+        // First: what is still being made for it is made for who it was.
+        self.0.lives.end(tenant, app).map_err(Error::from)?;
         let name = match app {
             Some(app) => format!("{tenant}/app-{app}"),
-            None => tenant.to_string(),
+            None => {
+                self.0.bases.forget(tenant).map_err(Error::from)?;
+                tenant.to_string()
+            }
         };
         Ok(self.0.caches.remove(&name).map_err(Error::from)?)
+    }
+
+    /// How often this name was a deleted tenant's.
+    pub(crate) fn life(&self, tenant: &TenantName) -> Result<u64, layer::Error> {
+        self.0.lives.of_tenant(tenant)
     }
 
     pub(crate) fn uids(&self) -> &Uids {
@@ -274,12 +288,13 @@ impl Oven {
         stop: Stop,
     ) -> Result<Baked, Error> {
         let started = Instant::now();
+        let life = self.0.lives.of(&order.place)?;
         let timeout = order.timeout.try_into().unwrap_or(Duration::ZERO);
         let noted = (ticket.clone(), self.0.waiting.clone());
         let mut time = Time::new(timeout, QUEUED, Some(noted));
-        let (base, _stays) = self.base(order, journal).await?;
-        let (steps, _stay) = self.steps(order, base.key).await?;
-        if let Some(baked) = self.made_before(order, base.key, &steps, started).await? {
+        let (base, _stays) = self.base(order, life, journal).await?;
+        let (steps, _stay) = self.steps(order, base.key, life).await?;
+        if let Some(baked) = self.made_before(order, base.key, &steps, life, started).await? {
             return Ok(baked);
         }
         let mut keys = vec![base.key];
@@ -303,7 +318,7 @@ impl Oven {
                 commit: Some(order.commit.clone()),
                 script: digest,
                 epoch: base.epoch,
-                downloads: downloads(order),
+                downloads: downloads(order, life),
             };
             reused &= self.layer(run, &mut time, journal, stop.clone()).await?;
             keys.push(key);
@@ -440,9 +455,10 @@ fn since(started: Instant) -> u64 {
 }
 
 /// A branch's own downloads of its bakes. Builds have others: what a test may write, production's image must not find.
-fn downloads(order: &BakeOrder) -> Downloads {
+/// Layers are keyed by their name, and so by whose they are, which a name alone does not say: see [`Lives`].
+fn downloads(order: &BakeOrder, life: Life) -> Downloads {
     let branches = cache::branches(&order.commit.branch, order.trunk.as_deref()).into_iter();
-    let mut names = branches.map(|branch| format!("{}-bakes", cache::of_branch(&order.place, branch)));
+    let mut names = branches.map(|branch| format!("{}-bakes{life}", cache::of_branch(&order.place, branch)));
     Downloads {
         own: names.next().expect("a branch's own is the first"),
         below: names.collect(),

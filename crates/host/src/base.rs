@@ -6,7 +6,10 @@
 
 mod calm;
 mod distribution;
+mod forget;
+mod login;
 mod mirror;
+mod proxy;
 mod ready;
 mod settle;
 mod tag;
@@ -15,10 +18,16 @@ mod tests;
 mod trust;
 
 pub use mirror::Mirror;
+pub(crate) use proxy::{network_environment, passwords, proxies};
 pub(crate) use ready::Quiet;
 pub use tag::Untold;
 
-use std::{collections::BTreeMap, fs, io, process::Stdio, time::Duration};
+use std::{
+    fs,
+    io::{self, Write as _},
+    process::Stdio,
+    time::Duration,
+};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::{SignedDuration, Timestamp};
@@ -80,6 +89,8 @@ pub struct Wanted<'a> {
     pub base: &'a Base,
     /// What one tenant's login got from a registry is not another's; `None` is the platform.
     pub tenant: Option<&'a TenantName>,
+    /// How often that name was a deleted tenant's: what such a one got is not who has the name now's.
+    pub life: u64,
     pub login: Option<&'a Secret>,
 }
 
@@ -89,6 +100,7 @@ impl<'a> Wanted<'a> {
         Self {
             base,
             tenant: None,
+            life: 0,
             login: None,
         }
     }
@@ -173,6 +185,11 @@ impl Bases {
         })
     }
 
+    /// What lets apt into the machine's archives: for the platform's own scripts, and no customer's.
+    pub(crate) fn logins(&self) -> Option<&str> {
+        self.mirror.logins.text()
+    }
+
     /// The layer of a base of the platform or a registry, if it was made.
     pub fn find(&self, wanted: Wanted<'_>) -> Result<Option<Record>, Error> {
         Ok(self.here(wanted)?.map(|(_, record)| record))
@@ -190,12 +207,8 @@ impl Bases {
     /// forgotten.
     pub fn all(&self) -> Result<Vec<Known>, Error> {
         let mut all = Vec::new();
-        for entry in self
-            .root
-            .read_dir_utf8()
-            .map_err(io_error("read", &self.root))?
-            .flatten()
-        {
+        for entry in self.root.read_dir_utf8().map_err(io_error("read", &self.root))? {
+            let entry = entry.map_err(io_error("read", &self.root))?;
             let path = entry.path();
             let Some(slug) = path.file_name().and_then(|name| name.strip_suffix(".json")) else {
                 continue;
@@ -275,6 +288,10 @@ impl Bases {
         let slug = slug(wanted);
         let _held = self.lock(&slug, wanted.base, &mut progress).await?;
         let before = self.known(&slug)?.map(|known| known.key);
+        // Forgotten since somebody asked for it, with who wanted it.
+        if before.is_none() && wanted.tenant.is_some() {
+            return Ok(false);
+        }
         let record = self.make(wanted, quiet, progress).await?;
         Ok(before.is_some_and(|before| before != record.key))
     }
@@ -439,11 +456,18 @@ impl Bases {
             fs::write(&path, key).map_err(io_error("write", &path))?;
             command.arg(format!("--keyring={path}"));
         }
+        let stdin = match self.mirror.logins.text() {
+            Some(logins) => {
+                command.arg(r#"--setup-hook=umask 077 && cat > "$1/etc/apt/auth.conf""#);
+                given(logins).map_err(io_error("open a pipe to", Utf8Path::new("mmdebstrap")))?
+            }
+            None => Stdio::null(),
+        };
         command
             .args([suite, target.as_str()])
             .args(sources)
             .env("SOURCE_DATE_EPOCH", distribution.epoch.to_string())
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -464,6 +488,8 @@ impl Bases {
         let mut parts = vec![VERSION.to_owned(), distribution.name.to_owned()];
         parts.extend(packages);
         parts.extend(trusted);
+        // Those that were made before had the logins in them: they are others.
+        parts.extend(self.mirror.logins.text().map(|_| "no logins".to_owned()));
         let key = Digest::of_parts(&parts);
         if self.layers.get(&key)?.is_some() {
             return Ok(Ready::Here(key));
@@ -499,13 +525,22 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|_| io_error("finish", Utf8Path::new("a base"))(io::Error::other("interrupted")))?
 }
 
+/// What a process reads that is told a short secret, which no command line and no file of the machine has.
+fn given(text: &str) -> io::Result<Stdio> {
+    let (reader, mut writer) = io::pipe()?;
+    writer.write_all(text.as_bytes())?;
+    Ok(reader.into())
+}
+
 /// The file name of what is known of a base.
 fn slug(wanted: Wanted<'_>) -> String {
     match wanted.base {
         Base::Named(name) => (*name).to_owned(),
         other => {
             let tenant = wanted.tenant.map(TenantName::as_str).unwrap_or_default();
-            format!("oci-{}", Digest::of_parts([tenant, &other.to_string()]).short())
+            // Whole: who writes the name of a base could find one whose digest begins like another's.
+            let parts = [tenant, &wanted.life.to_string(), &other.to_string()];
+            format!("oci-{}", Digest::of_parts(parts).hex())
         }
     }
 }
@@ -523,34 +558,4 @@ fn arguments(cache: &Utf8Path) -> Vec<String> {
         format!("--setup-hook=sync-in {cache} /var/cache/apt/archives"),
         format!("--customize-hook=sync-out /var/cache/apt/archives {cache}"),
     ]
-}
-
-/// How what runs in a container reaches the world outside: the machine's proxies, and for the tools that bring
-/// certificates of their own, where those of the system are.
-pub(crate) fn network_environment() -> BTreeMap<String, String> {
-    const BUNDLE: [&str; 5] = [
-        "CURL_CA_BUNDLE",
-        "NODE_EXTRA_CA_CERTS",
-        "PIP_CERT",
-        "REQUESTS_CA_BUNDLE",
-        "SSL_CERT_FILE",
-    ];
-    let bundle = BUNDLE.map(|name| (name.to_owned(), "/etc/ssl/certs/ca-certificates.crt".to_owned()));
-    proxies().into_iter().chain(bundle).collect()
-}
-
-/// The machine's own settings about proxies.
-pub(crate) fn proxies() -> BTreeMap<String, String> {
-    const NAMES: [&str; 8] = [
-        "http_proxy",
-        "https_proxy",
-        "no_proxy",
-        "ftp_proxy",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-        "all_proxy",
-    ];
-    let set = |name: &&str| Some(((*name).to_owned(), std::env::var(name).ok()?));
-    NAMES.iter().filter_map(set).collect()
 }

@@ -70,6 +70,7 @@ use self::{
 };
 use crate::{
     bake::{Held, Oven},
+    base::proxies,
     container::{Containers, Exit, Net},
     layer::io_error,
     logs, objects,
@@ -183,7 +184,7 @@ impl Yard {
                 let fault = Fault::from(error).evidence(log);
                 Err(Fault {
                     phases,
-                    message: secrets::mask(&order.secrets).conceal(&fault.message),
+                    message: secrets::mask(&order.secrets, &proxies()).conceal(&fault.message),
                     ..fault
                 })
             }
@@ -315,7 +316,7 @@ impl Yard {
         Ok(Console::open(
             &self.0.logs,
             log.clone(),
-            secrets::mask(&order.secrets),
+            secrets::mask(&order.secrets, &proxies()),
             LOG_BYTES,
             record.clone(),
         )?)

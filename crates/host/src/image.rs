@@ -57,11 +57,17 @@ pub struct Swept {
 }
 
 impl Images {
-    /// The images under `<data>/node`.
+    /// The images under `<data>/node`. What an interrupted node was writing is removed.
     pub fn open(node: &Utf8Path, layers: Layers) -> Result<Self, Error> {
         let root = node.join("images");
         fs::create_dir_all(&root).map_err(io_error("create", &root))?;
-        Ok(Self { root, layers })
+        let images = Self { root, layers };
+        for path in images.entries()? {
+            if path.file_name().is_some_and(|name| name.starts_with('.')) {
+                fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            }
+        }
+        Ok(images)
     }
 
     /// The digest of the image that these layers are, the base first.
@@ -334,12 +340,11 @@ impl Images {
         Ok(key)
     }
 
+    /// All of them: one that cannot be listed is an error, since a sweep takes who is not there for gone.
     pub fn list(&self) -> Result<Vec<Image>, Error> {
-        let entries = self.root.read_dir_utf8().map_err(io_error("read", &self.root))?;
         let mut images = Vec::new();
-        for entry in entries.flatten() {
-            let digest = entry
-                .path()
+        for path in self.entries()? {
+            let digest = path
                 .file_stem()
                 .and_then(|hex| format!("sha256:{hex}").parse().ok());
             if let Some(digest) = digest {
@@ -347,6 +352,17 @@ impl Images {
             }
         }
         Ok(images)
+    }
+
+    fn entries(&self) -> Result<Vec<Utf8PathBuf>, Error> {
+        self.root
+            .read_dir_utf8()
+            .and_then(|entries| {
+                entries
+                    .map(|entry| entry.map(|entry| entry.into_path()))
+                    .collect()
+            })
+            .map_err(io_error("read", &self.root))
     }
 
     /// Removes the images that are neither in `keep` nor used since `unused_since`, and sets aside the layers that nothing needs

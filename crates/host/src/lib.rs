@@ -22,6 +22,7 @@ mod clock;
 pub mod image;
 pub mod inherited;
 pub mod layer;
+mod lives;
 pub mod logs;
 pub mod lookup;
 pub mod objects;

@@ -7,6 +7,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{self, Read, Write},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -17,11 +18,13 @@ use model::{
 };
 use sha2::{Digest as _, Sha256};
 
-/// Objects under `<node>/objects/sha256/aa/<64 hex digits>`.
+/// Objects under `<node>/objects/sha256/aa/<64 hex digits>`. Clones share everything; no two processes may have them open.
 #[derive(Debug, Clone)]
 pub struct Directory {
     root: Utf8PathBuf,
     limit_bytes: u64,
+    /// Held for moments: while one object's age is looked at and it goes, or becomes young.
+    moment: Arc<Mutex<()>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +61,11 @@ impl Directory {
                 fs::remove_file(&path).map_err(io_error("remove", &path))?;
             }
         }
-        Ok(Self { root, limit_bytes })
+        Ok(Self {
+            root,
+            limit_bytes,
+            moment: Arc::default(),
+        })
     }
 
     /// Keeps all bytes of a reader. `name` says in errors where they come from.
@@ -94,6 +101,7 @@ impl Directory {
     /// Whether an object is here. One that is counts as kept now, so that no sweep takes it before it is used.
     pub fn renew(&self, digest: &Digest, now: SystemTime) -> Result<bool, Error> {
         let path = self.path(digest);
+        let _moment = self.moment();
         match File::open(&path).and_then(|file| file.set_modified(now)) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -120,6 +128,8 @@ impl Directory {
                 let wanted = format!("sha256:{name}")
                     .parse()
                     .is_ok_and(|digest: Digest| keep.contains(&digest));
+                // It may be kept again just now: that is before this look, or after it is gone.
+                let _moment = self.moment();
                 let metadata = fs::symlink_metadata(&path).map_err(io_error("read", &path))?;
                 let young = metadata
                     .modified()
@@ -170,13 +180,20 @@ impl Directory {
         let shelf = path.parent().expect("an object's path has a directory");
         file.sync_all().map_err(io_error("write", temporary))?;
         fs::create_dir_all(shelf).map_err(io_error("create", shelf))?;
-        fs::rename(temporary, &path).map_err(io_error("rename", temporary))?;
+        {
+            let _moment = self.moment();
+            fs::rename(temporary, &path).map_err(io_error("rename", temporary))?;
+        }
         for directory in [shelf, &self.root] {
             File::open(directory)
                 .and_then(|directory| directory.sync_all())
                 .map_err(io_error("write", directory))?;
         }
         Ok(())
+    }
+
+    fn moment(&self) -> MutexGuard<'_, ()> {
+        self.moment.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn copy_out_at(&self, digest: &Digest, path: &Utf8Path) -> Result<(), Error> {
@@ -366,5 +383,29 @@ mod tests {
             Swept::default()
         );
         assert_eq!(objects.sweep(&nobodys, later(60), hour).unwrap().objects, 1);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "compares with the times of real files")]
+    fn a_sweep_leaves_what_is_kept_again_meanwhile() {
+        let (_temporary, objects) = directory();
+        let digest = objects.keep(&b"abc"[..], "memory".into()).unwrap();
+        let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
+        let begin = std::sync::Barrier::new(2);
+        for _ in 0..3000 {
+            if !objects.renew(&digest, now - 2 * hour).unwrap() {
+                objects.keep(&b"abc"[..], "memory".into()).unwrap();
+                assert!(objects.renew(&digest, now - 2 * hour).unwrap());
+            }
+            let told = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    begin.wait();
+                    objects.sweep(&BTreeSet::new(), now, hour).unwrap();
+                });
+                begin.wait();
+                objects.renew(&digest, now).unwrap()
+            });
+            assert!(!told || objects.contains(&digest), "it was said to be here");
+        }
     }
 }

@@ -49,6 +49,7 @@ const CASES: &[Case] = cases![
     bake::an_image_is_baked_once,
     bake::downloads_are_a_branch_s_own,
     bake::layers_are_a_branch_s_own,
+    bake::what_a_deleted_one_baked_is_not_the_next_one_s,
     bake::an_image_that_another_branch_made_first_is_made_once_more_and_not_again,
     bake::layers_hold_real_ids_and_deletions,
     bake::a_failing_script_says_why,
@@ -75,6 +76,7 @@ const CASES: &[Case] = cases![
     kill::a_killed_bake_leaves_nothing,
     kill::a_bake_that_is_killed_at_any_instant_is_taken_up_as_it_was,
     kill::a_build_that_is_killed_at_any_instant_is_made_once,
+    kill::a_build_ends_with_who_listens_to_it,
     yard::a_python_app_is_built_and_tested,
     yard::a_failing_command_stops_its_phase,
     yard::an_early_failure_ends_the_build,
@@ -136,10 +138,10 @@ fn main() -> ExitCode {
         kill::bake(node, rest.first().map(String::as_str));
         return ExitCode::SUCCESS;
     }
-    if let [first, node, ticket] = arguments.as_slice()
+    if let [first, node, ticket, rest @ ..] = arguments.as_slice()
         && first == kill::BUILDS
     {
-        kill::build(node, ticket);
+        kill::build(node, ticket, !rest.is_empty());
         return ExitCode::SUCCESS;
     }
     if arguments.iter().any(|argument| argument == "--list") {

@@ -94,6 +94,28 @@ fn limits_hold() {
             "{exit:?}"
         );
 
+        // Where crashes go to a program of the machine, only this limit keeps them from it, and nobody inside undoes it.
+        let dumps = spec(
+            &node,
+            "t-dumps",
+            "ulimit -c 0; ulimit -S -c 0; ulimit -n 100; grep -E 'core|open' /proc/self/limits; ulimit -c",
+        );
+        let exit = containers.run(dumps, LONG).await.unwrap();
+        let said = log(&node, "t-dumps");
+        let limit = |name: &str| {
+            let line = said
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap_or_default();
+            line.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            (limit("Max core file size"), exit.code),
+            ("1 1".to_owned(), 0),
+            "{said}"
+        );
+        assert_eq!(limit("Max open files"), "100 100", "{said}");
+
         let forever = spec(
             &node,
             "t-forever",

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     base::{self, Wanted},
     layer::{self, Record},
+    lives::Life,
 };
 
 /// A base that goes between two looks is asked for again, so many times in all.
@@ -56,13 +57,14 @@ impl Oven {
     pub(super) async fn base(
         &self,
         order: &BakeOrder,
+        life: Life,
         journal: &mut Journal,
     ) -> Result<(Record, Vec<Held>), Error> {
         let base = base::parse(&order.base)?;
         if let Base::Named(_) | Base::Oci(_) = base {
             let mut tries = TRIES;
             loop {
-                let (wanted, line) = (wanted(&base, order), |line: &str| journal.line(line));
+                let (wanted, line) = (wanted(&base, order, life), |line: &str| journal.line(line));
                 let (record, old) = self.0.bases.recent(wanted, self.quiet(), line).await?;
                 if let Some(why) = old {
                     journal.line(&format!(
@@ -109,12 +111,13 @@ impl Oven {
         &self,
         order: &BakeOrder,
         base: Digest,
+        life: Life,
     ) -> Result<(Vec<Step>, Vec<Held>), Error> {
         let index = self.index(&order.source).await?;
         // A sweep that goes on has chosen already: what is found now is there as long as it is held.
         let _together = self.together().await;
         let there = |key: &Digest| Ok(self.0.layers.get(key)?.is_some());
-        let steps = index.steps(order, base, &downloads(order), there)?;
+        let steps = index.steps(order, base, &downloads(order, life), there)?;
         let stay = steps.iter().map(|step| self.0.ground.hold(step.key)).collect();
         Ok((steps, stay))
     }
@@ -122,14 +125,15 @@ impl Oven {
     /// The image that an order makes, if all of it is there.
     pub(super) async fn find_image(&self, order: &BakeOrder) -> Result<Option<Baked>, Error> {
         let started = Instant::now();
-        let Some(base) = self.find_base(order).await? else {
+        let life = self.0.lives.of(&order.place)?;
+        let Some(base) = self.find_base(order, life).await? else {
             return Ok(None);
         };
         let Some((base, _stays)) = self.stays(base, 1).await? else {
             return Ok(None);
         };
-        let (steps, _stay) = self.steps(order, base.key).await?;
-        if let Some(baked) = self.made_before(order, base.key, &steps, started).await? {
+        let (steps, _stay) = self.steps(order, base.key, life).await?;
+        if let Some(baked) = self.made_before(order, base.key, &steps, life, started).await? {
             return Ok(Some(baked));
         }
         let keys: Vec<Digest> = [base.key]
@@ -149,6 +153,7 @@ impl Oven {
         order: &BakeOrder,
         base: Digest,
         steps: &[Step],
+        life: Life,
         started: Instant,
     ) -> Result<Option<Baked>, Error> {
         if self.has(steps.iter().map(|step| &step.key))? {
@@ -156,7 +161,7 @@ impl Oven {
         }
         let index = self.index(&order.source).await?;
         let _together = self.together().await;
-        for name in downloads(order).names() {
+        for name in downloads(order, life).names() {
             let alone = Downloads {
                 own: name.to_owned(),
                 below: Vec::new(),
@@ -214,10 +219,10 @@ impl Oven {
         Ok(index)
     }
 
-    async fn find_base(&self, order: &BakeOrder) -> Result<Option<Record>, Error> {
+    async fn find_base(&self, order: &BakeOrder, life: Life) -> Result<Option<Record>, Error> {
         let base = base::parse(&order.base)?;
         if let Base::Named(_) | Base::Oci(_) = base {
-            return Ok(self.0.bases.find(wanted(&base, order))?);
+            return Ok(self.0.bases.find(wanted(&base, order, life))?);
         }
         let index = self.index(&order.source).await?;
         let (key, _) = source::base_key(&index, &base).ok_or_else(|| source::no_base(&base))?;
@@ -234,12 +239,13 @@ impl Oven {
     }
 }
 
-fn wanted<'a>(base: &'a Base, order: &'a BakeOrder) -> Wanted<'a> {
+fn wanted<'a>(base: &'a Base, order: &'a BakeOrder, life: Life) -> Wanted<'a> {
     // The platform's own are the same for everybody.
     let tenant = matches!(base, Base::Oci(_)).then_some(&order.place.tenant);
     Wanted {
         base,
         tenant,
+        life: life.tenant,
         login: order.login.as_ref(),
     }
 }

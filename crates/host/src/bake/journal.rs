@@ -5,7 +5,10 @@ use std::io::Write as _;
 use model::port::{Baked, Fault, LogRef};
 
 use super::Error;
-use crate::logs::{self, Mask};
+use crate::{
+    base::{passwords, proxies},
+    logs::{self, Mask},
+};
 
 const LOG_BYTES: u64 = 32 << 20;
 
@@ -27,9 +30,15 @@ impl Journal {
 
     pub fn writer(&mut self) -> Result<&mut logs::Writer, Error> {
         if self.writer.is_none() {
-            self.writer = Some(self.logs.append(&self.name, Mask::default(), LOG_BYTES)?);
+            self.writer = Some(self.logs.append(&self.name, Self::mask(), LOG_BYTES)?);
         }
         Ok(self.writer.as_mut().expect("it was just opened"))
+    }
+
+    /// Scripts see the machine's proxies with their logins, and `env` in one says them.
+    fn mask() -> Mask {
+        let passwords = passwords(&proxies());
+        Mask::new(passwords.iter().map(String::as_str))
     }
 
     pub fn line(&mut self, text: &str) {

@@ -3,10 +3,10 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     os::{
         fd::{AsRawFd as _, OwnedFd},
-        unix::fs::PermissionsExt as _,
+        unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     },
     time::{Duration, Instant},
 };
@@ -38,17 +38,20 @@ const SOURCE: &str = "/srv/vend/source";
 const PROGRAMS: &str = "/srv/vend/programs";
 /// The name of a script that was given as text.
 const INLINE: &str = "bake.sh";
+/// Where the platform's own scripts find the logins of the machine's archives.
+const LOGINS: &str = "etc/apt/auth.conf.d/machine.conf";
 /// What the next script of the image finds, and the image does not have: it is another one every hour.
 const ASIDE: &str = "var/lib/apt/lists";
 /// Not a part of a layer: the caches, places that a container has of its own, and what says when and where something was
 /// done instead of what, such as logs and ids of machines.
-const SKIPPED: [&str; 27] = [
+const SKIPPED: [&str; 28] = [
     // With the archives: what apt makes of its lists, tens of megabytes, is made again when it is missing.
     "var/cache/apt",
     // Kept for the next bake of the branch.
     DOWNLOADS[0],
     DOWNLOADS[1],
     "srv/vend",
+    LOGINS,
     "dev",
     "proc",
     "sys",
@@ -188,17 +191,7 @@ async fn make(
         args: command,
         env: environment(run),
         cwd: SOURCE.to_owned(),
-        binds: [
-            (source, SOURCE.into()),
-            (oven.program.clone(), format!("{PROGRAMS}/systemctl").into()),
-        ]
-        .map(|(source, target)| Bind {
-            source,
-            target,
-            read_only: true,
-            id_mapped: true,
-        })
-        .into(),
+        binds: binds(oven, run, source, work)?,
         resources: oven.limits.clone(),
         network: Some(Net::Outside),
         preset: Preset::Bake,
@@ -265,6 +258,33 @@ async fn prepare(oven: &Inner, run: &Run, into: &Utf8Path) -> Result<Vec<String>
     Ok(["/bin/sh", "-c", command, inside.as_str()]
         .map(str::to_owned)
         .to_vec())
+}
+
+/// What is not the image's: the script's source, our own programs, and for the platform's own scripts what lets apt into
+/// the machine's archives. Customers' would show it to anybody.
+fn binds(oven: &Inner, run: &Run, source: Utf8PathBuf, work: &Utf8Path) -> Result<Vec<Bind>, Error> {
+    let bind = |source, target: String| Bind {
+        source,
+        target: target.into(),
+        read_only: true,
+        id_mapped: true,
+    };
+    let mut binds = vec![
+        bind(source, SOURCE.to_owned()),
+        bind(oven.program.clone(), format!("{PROGRAMS}/systemctl")),
+    ];
+    if let (Source::Text(_), Some(logins)) = (&run.source, oven.bases.logins()) {
+        let path = work.join("logins");
+        fs::File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(logins.as_bytes()))
+            .map_err(io_error("write", &path))?;
+        binds.push(bind(path, format!("/{LOGINS}")));
+    }
+    Ok(binds)
 }
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -97,7 +97,7 @@ impl Index {
                 // What a script downloads comes out of a cache. Who could run the same script on a cache of his making, be it
                 // another tenant, another app or another branch, must not make this one's layers.
                 let head: [&[u8]; 4] = [
-                    b"vend layer 4",
+                    b"vend layer 5",
                     parent.as_bytes(),
                     base.as_bytes(),
                     downloads.as_bytes(),

@@ -144,6 +144,7 @@ impl Oven {
         let base = base::parse(base)?;
         let wanted = Wanted {
             tenant: matches!(base, Base::Oci(_)).then_some(tenant),
+            life: self.life(tenant).map_err(Error::from)?,
             base: &base,
             login,
         };

@@ -1,14 +1,36 @@
 //! Where packages come from: where the machine's own come from, unless the operator says otherwise.
 
-use std::fs;
+use std::{fmt, fs};
 
-/// Archives, without a slash at the end.
+use model::Secret;
+
+use super::login;
+
+/// Archives, without a slash at the end and without a login: the addresses are in logs and images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror {
     pub debian: String,
     pub security: String,
     pub ubuntu: String,
     pub ubuntu_security: String,
+    pub(crate) logins: Logins,
+}
+
+/// What lets apt into the archives, as `apt_auth.conf(5)` has it. It comes into no image.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Logins(Secret);
+
+impl fmt::Debug for Logins {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("Logins")
+    }
+}
+
+impl Logins {
+    /// `None`: the archives let everybody in.
+    pub fn text(&self) -> Option<&str> {
+        Some(self.0.expose()).filter(|text| !text.is_empty())
+    }
 }
 
 impl Default for Mirror {
@@ -18,6 +40,7 @@ impl Default for Mirror {
             security: "http://deb.debian.org/debian-security".to_owned(),
             ubuntu: "http://archive.ubuntu.com/ubuntu".to_owned(),
             ubuntu_security: "http://security.ubuntu.com/ubuntu".to_owned(),
+            logins: Logins(Secret::new(String::new())),
         }
     }
 }
@@ -38,23 +61,48 @@ impl Mirror {
         Self::of_sources(&texts.join("\n\n"))
     }
 
-    fn of_sources(text: &str) -> Self {
+    pub(super) fn of_sources(text: &str) -> Self {
         let mut mirror = Self::default();
+        let mut logins = String::new();
         for (address, suites) in sources(text) {
-            let address = address.trim_end_matches('/').to_owned();
             let has = |names: [&str; 2]| names.iter().any(|name| suites.contains(name));
-            if has(["bookworm", "trixie"]) {
-                mirror.debian = address;
+            let archive = if has(["bookworm", "trixie"]) {
+                &mut mirror.debian
             } else if has(["bookworm-security", "trixie-security"]) {
-                mirror.security = address;
+                &mut mirror.security
             } else if suites.contains(&"noble") {
-                mirror.ubuntu = address;
+                &mut mirror.ubuntu
             } else if suites.contains(&"noble-security") {
-                mirror.ubuntu_security = address;
-            }
+                &mut mirror.ubuntu_security
+            } else {
+                continue;
+            };
+            let address = address.trim_end_matches('/');
+            let split = login::split(address);
+            let (login, address) = split.map_or((None, address.to_owned()), |(login, address)| {
+                (Some(login), address)
+            });
+            logins.extend(login.and_then(|login| entry(&address, login)));
+            *archive = address;
         }
+        mirror.logins = Logins(Secret::new(logins));
         mirror
     }
+}
+
+/// A line of `apt_auth.conf(5)`. It has no way to say a word with white space in it.
+fn entry(address: &str, login: &str) -> Option<String> {
+    let (user, password) = login.split_once(':').unwrap_or((login, ""));
+    let (user, password) = (login::decoded(user), login::decoded(password));
+    let said = |word: &str| word.chars().all(|c| !c.is_whitespace() && !c.is_control());
+    if user.is_empty() || !said(&user) || !said(&password) {
+        return None;
+    }
+    let password = match password.is_empty() {
+        true => String::new(),
+        false => format!(" password {password}"),
+    };
+    Some(format!("machine {address}/ login {user}{password}\n"))
 }
 
 /// The address and suites of every enabled source, in both formats (`sources.list(5)`). Only plain http(s) counts.
@@ -120,5 +168,30 @@ mod tests {
             "https://m.example/debian",
             &ours.security,
         );
+    }
+
+    #[test]
+    fn a_login_is_for_apt_alone() {
+        let text = "deb https://ann:hun%40ter2@m.example:8443/debian/ bookworm main\n\n\
+                    Types: deb\nURIs: http://token@m.example/sec\nSuites: bookworm-security\n\n\
+                    deb http://ann:hunter2@elsewhere.example/x jammy main\n\
+                    deb http://ann:two%20words@m.example/ubuntu noble main\n";
+        let mirror = Mirror::of_sources(text);
+        let addresses = [&mirror.debian, &mirror.security, &mirror.ubuntu];
+        let expected = [
+            "https://m.example:8443/debian",
+            "http://m.example/sec",
+            "http://m.example/ubuntu",
+        ];
+        assert_eq!(addresses, expected);
+        let mut logins: Vec<&str> = mirror.logins.text().unwrap().lines().collect();
+        logins.sort_unstable();
+        let expected = [
+            "machine http://m.example/sec/ login token",
+            "machine https://m.example:8443/debian/ login ann password hun@ter2",
+        ];
+        assert_eq!(logins, expected);
+        assert!(!format!("{mirror:?}").contains("ter2"));
+        assert_eq!(Mirror::default().logins.text(), None);
     }
 }

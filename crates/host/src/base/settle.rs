@@ -9,8 +9,13 @@ use crate::layer::io_error;
 
 /// What makes a fresh system fit to be a layer, and the same as another of the same packages.
 pub(super) fn settle(files: &Utf8Path) -> Result<(), Error> {
-    // Containers have their own.
-    for path in ["etc/hostname", "etc/resolv.conf", "var/lib/dbus/machine-id"] {
+    // Containers have their own; the logins of the machine's archives are its alone.
+    for path in [
+        "etc/apt/auth.conf",
+        "etc/hostname",
+        "etc/resolv.conf",
+        "var/lib/dbus/machine-id",
+    ] {
         let _ = fs::remove_file(files.join(path));
     }
     for path in [

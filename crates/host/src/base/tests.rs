@@ -1,6 +1,7 @@
 //! Tags of a registry that is away, slow, or has something else by now.
 
 use std::{
+    collections::BTreeMap,
     io::{BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex},
@@ -307,6 +308,7 @@ async fn what_another_tenant_was_told_is_asked_for_and_not_taken() {
         let wanted = Wanted {
             base: &place.base,
             tenant: Some(&tenants[tenant]),
+            life: 0,
             login: None,
         };
         place.bases.recent(wanted, Quiet::Kept, |_| ()).await.unwrap()
@@ -340,4 +342,88 @@ async fn what_another_tenant_was_told_is_asked_for_and_not_taken() {
     recent(0).await;
     recent(1).await;
     assert_eq!(place.registry.asked(), Vec::<String>::new(), "both know it");
+}
+
+#[tokio::test]
+async fn what_a_deleted_tenant_got_is_not_the_next_one_s() {
+    let place = place();
+    let [acme, rival]: [TenantName; 2] = ["acme", "rival"].map(|name| name.parse().unwrap());
+    let wanted = |tenant, life| Wanted {
+        tenant: Some(tenant),
+        life,
+        ..Wanted::of(&place.base)
+    };
+    let bases = &place.bases;
+    let got = async |wanted| bases.recent(wanted, Quiet::Kept, |_| ()).await;
+    got(wanted(&acme, 0)).await.unwrap();
+    got(wanted(&rival, 0)).await.unwrap();
+    bases.forget(&acme).unwrap();
+    let whose = || -> Vec<TenantName> {
+        bases
+            .all()
+            .unwrap()
+            .into_iter()
+            .filter_map(|known| known.tenant)
+            .collect()
+    };
+    assert_eq!(whose(), std::slice::from_ref(&rival));
+    place.registry.mood(Mood::Tokens(401));
+    let denied = |got| matches!(got, Err(Error::Oci(oci::Error::Denied { .. })));
+    assert!(denied(got(wanted(&acme, 1)).await), "it is asked for anew");
+    assert!(!denied(got(wanted(&rival, 0)).await));
+    // What was still under way for the one who is gone.
+    place.registry.mood(Mood::Well);
+    got(wanted(&acme, 0)).await.unwrap();
+    place.registry.mood(Mood::Tokens(401));
+    assert!(denied(got(wanted(&acme, 1)).await));
+    place.registry.mood(Mood::Well);
+    assert!(!bases.refresh(wanted(&acme, 1), |_| ()).await.unwrap());
+    assert!(
+        bases.find(wanted(&acme, 1)).unwrap().is_none(),
+        "nobody has asked for it"
+    );
+    let node = bases.root.parent().unwrap();
+    Bases::forget_all(node).unwrap();
+    assert_eq!(whose(), []);
+}
+
+/// What asks a listener for files that it has not got says who it is.
+fn asked_as(listener: &TcpListener) -> String {
+    let (mut stream, _) = listener.accept().unwrap();
+    let lines = io::BufRead::lines(BufReader::new(stream.try_clone().unwrap()));
+    let mut lines = lines.map_while(Result::ok).take_while(|line| !line.is_empty());
+    let login = lines.find_map(|line| line.strip_prefix("Authorization: ").map(str::to_owned));
+    let _ = stream.write_all(b"HTTP/1.1 403 X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    login.unwrap_or_default()
+}
+
+#[tokio::test]
+async fn apt_has_the_login_of_an_archive_and_nobody_is_told() {
+    let mut place = place();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://ann:hunter2@{}/debian", listener.local_addr().unwrap());
+    place.bases.mirror = Mirror::of_sources(&format!("deb {address} bookworm main"));
+    // Nothing else is asked: what is refused first is the end.
+    place.bases.mirror.security.clone_from(&place.bases.mirror.debian);
+    let distribution = Distribution::find(DEBIAN).unwrap();
+    let target = tempfile::tempdir().unwrap();
+    let path = Utf8Path::from_path(target.path()).unwrap();
+    let child = place.bases.mmdebstrap(distribution, path).unwrap();
+    let command = fs::read_to_string(format!("/proc/{}/cmdline", child.id().unwrap())).unwrap();
+    let asked = tokio::task::spawn_blocking(move || asked_as(&listener));
+    let said = child.wait_with_output().await.unwrap();
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("running apt-get update"), "{said}");
+    // `ann:hunter2`
+    assert_eq!(asked.await.unwrap(), "Basic YW5uOmh1bnRlcjI=");
+    let sources = fs::read_to_string(path.join("etc/apt/sources.list")).unwrap();
+    for told in [said, sources, command] {
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+    assert!(path.join("etc/apt/auth.conf").exists());
+    for at in ["var/log", "usr/sbin", "etc/dpkg/dpkg.cfg.d"] {
+        fs::create_dir_all(path.join(at)).unwrap();
+    }
+    settle(path).unwrap();
+    assert!(!path.join("etc/apt/auth.conf").exists());
 }

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of containers, limits or clocks: the node stops it from outside and stamps what it says.
 
+mod alone;
 mod keys;
 mod outputs;
 
@@ -41,6 +42,7 @@ pub fn main() -> ExitCode {
 
 fn run() -> io::Result<()> {
     let shells = Shells::new()?;
+    alone::end(io::stdout().as_fd().try_clone_to_owned()?)?;
     let job = Job::read(File::from(io::stdin().as_fd().try_clone_to_owned()?))?;
     let frames = Frames(File::from(io::stdout().as_fd().try_clone_to_owned()?));
     tools::install()?;
@@ -71,7 +73,7 @@ struct Runner<W: Write> {
 
 impl<W: Write> Runner<W> {
     fn new(job: Job, frames: Frames<W>, shells: Shells) -> Self {
-        let mask = secrets::mask(&job.secrets);
+        let mask = secrets::mask(&job.secrets, &job.variables);
         let mut environment = job.variables.clone();
         let secrets = job.secrets.iter();
         environment.extend(secrets.map(|(name, secret)| (name.clone(), secret.expose().to_owned())));

@@ -63,7 +63,10 @@ fn process(spec: &Spec, machine: &Machine) -> Value {
         "capabilities": { "bounding": capabilities, "effective": capabilities, "permitted": capabilities },
         "rlimits": [
             { "type": "RLIMIT_NOFILE", "soft": machine.open_files.min(65_536), "hard": machine.open_files },
-            { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 },
+            // One byte, and no less: where dumps go to a program of the machine (`core_pattern` with `|`), the kernel starts
+            // it whatever the limit, and it journals the process's environment. Only a limit of exactly 1 means none
+            // (`do_coredump` in fs/coredump.c).
+            { "type": "RLIMIT_CORE", "soft": 1, "hard": 1 },
         ],
         "noNewPrivileges": no_new_privileges(spec.preset),
     })

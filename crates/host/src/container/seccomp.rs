@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 /// Flags of `clone` that make namespaces: a container must not make more of them.
 const NAMESPACES: u64 = 0x7E02_0000;
+const RLIMIT_CORE: u64 = 4;
 const ENOSYS: u32 = 38;
 const EPERM: u32 = 1;
 
@@ -32,13 +33,24 @@ pub fn profile() -> Value {
             { "names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [equal(0, 0xffff_ffff)] },
             // Every family but AF_VSOCK, which reaches past the network namespace to a hypervisor.
             { "names": ["socket"], "action": "SCMP_ACT_ALLOW",
-              "args": [{ "index": 0, "value": 40, "op": "SCMP_CMP_NE" }] },
+              "args": [differs(0, 40)] },
+            // The limit of dumps stays what it is, see `config`. Many a script sets it to 0, and none needs it to be so.
+            { "names": ["setrlimit"], "action": "SCMP_ACT_ALLOW", "args": [differs(0, RLIMIT_CORE)] },
+            { "names": ["setrlimit"], "action": "SCMP_ACT_ERRNO", "errnoRet": 0, "args": [equal(0, RLIMIT_CORE)] },
+            { "names": ["prlimit64"], "action": "SCMP_ACT_ALLOW", "args": [differs(1, RLIMIT_CORE)] },
+            { "names": ["prlimit64"], "action": "SCMP_ACT_ALLOW", "args": [equal(1, RLIMIT_CORE), equal(2, 0)] },
+            { "names": ["prlimit64"], "action": "SCMP_ACT_ERRNO", "errnoRet": 0,
+              "args": [equal(1, RLIMIT_CORE), differs(2, 0)] },
         ],
     })
 }
 
 fn masked(index: u32, mask: u64) -> Value {
     json!({ "index": index, "value": mask, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" })
+}
+
+fn differs(index: u32, value: u64) -> Value {
+    json!({ "index": index, "value": value, "op": "SCMP_CMP_NE" })
 }
 
 fn equal(index: u32, value: u64) -> Value {
@@ -127,7 +139,7 @@ const SOCKETS: &str = "
     accept accept4 bind connect getpeername getsockname getsockopt listen recv recvfrom recvmmsg recvmmsg_time64 recvmsg
     send sendmmsg sendmsg sendto setsockopt shutdown socketcall socketpair";
 
-const LIMITS: &str = "getrandom getrlimit getrusage prlimit64 setrlimit";
+const LIMITS: &str = "getrandom getrlimit getrusage";
 
 /// What a program may probe for and must be told that it is not allowed, rather than that it does not exist.
 const REFUSED: &str = "
@@ -149,7 +161,14 @@ mod tests {
         for two in all.windows(2) {
             assert_ne!(two[0], two[1]);
         }
-        for special in ["clone", "clone3", "personality", "socket"] {
+        for special in [
+            "clone",
+            "clone3",
+            "personality",
+            "prlimit64",
+            "setrlimit",
+            "socket",
+        ] {
             assert!(!all.contains(&special), "{special} has conditions of its own");
         }
     }

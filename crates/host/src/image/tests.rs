@@ -181,3 +181,19 @@ fn no_layer_of_an_image_that_is_there_goes_whatever_was_chosen() {
     assert_eq!(gone, [two]);
     assert!(images.lowers(&image).is_ok() && layers.get(&held).unwrap().is_some());
 }
+
+#[test]
+fn what_was_being_written_is_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Utf8Path::from_path(directory.path()).unwrap();
+    let layers = Layers::open(node).unwrap();
+    let images = Images::open(node, layers.clone()).unwrap();
+    let half = images
+        .root
+        .join(format!(".{}-{}", Digest::of("x").hex(), random()));
+    fs::write(&half, "half").unwrap();
+    let whole = images.path(&Digest::of("x"));
+    fs::write(&whole, "").unwrap();
+    Images::open(node, layers).unwrap();
+    assert!(!half.exists() && whole.exists());
+}

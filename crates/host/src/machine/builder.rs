@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, path::Path};
 use camino::Utf8Path;
 
 use crate::{
+    base::Bases,
     build,
     cache::Caches,
     container::chain,
@@ -22,11 +23,13 @@ pub fn own_labels() -> BTreeMap<String, String> {
     build::own_labels(BTreeMap::new())
 }
 
-/// Removes what builds have left to be faster. `state`: the directory of a builder that does not run.
+/// Removes what builds have left to be faster, and what logins got from registries. `state`: the directory of a builder that does not run.
 pub(super) fn forget_all(state: &Path) -> Result<(), Error> {
     let node = Utf8Path::from_path(state).map(|state| state.join("node"));
     let node = node.ok_or_else(|| Error::Told("the directory's path is not UTF-8".into()))?;
-    Caches::remove_all(&node).map_err(|error| Error::Told(chain(&error)))
+    let told = |error| Error::Told(chain(&error));
+    Caches::remove_all(&node).map_err(told)?;
+    Bases::forget_all(&node).map_err(told)
 }
 
 /// What has the builder of a directory begin again. `None`: it is no builder's.

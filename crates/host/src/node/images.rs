@@ -141,6 +141,10 @@ impl Shelf for Node {
         let wanted = Wanted {
             base: &base,
             tenant: order.tenant.as_ref(),
+            life: match &order.tenant {
+                Some(tenant) => self.oven.life(tenant)?,
+                None => 0,
+            },
             login: order.login.as_ref(),
         };
         let line = |line: &str| tracing::debug!(line, "a base is looked at");

@@ -473,3 +473,36 @@ pub async fn a_sweep_waits_for_no_bake_and_takes_nothing_from_one(world: &World)
     assert_eq!(world.oven.images().lowers(&baked.image).unwrap().len(), 3);
     assert!(world.layers.files(&baked.layers[1].key).join("one").exists());
 }
+
+pub async fn what_a_deleted_one_baked_is_not_the_next_one_s(world: &World) {
+    let salt = world.salt.trim_start_matches('.').to_lowercase();
+    let script = format!("# {}\ncp /proc/sys/kernel/random/uuid /own\n", world.salt);
+    let order = world.bake_order(&[("infra/a.sh", &script)], &["infra/a.sh"]);
+    let place = |tenant: &str, app: &str| {
+        let place = format!("{tenant}-{salt}/{app}/dev");
+        of(order.clone(), &place, ("main", None))
+    };
+    let own = [
+        place("gone", "shop"),
+        place("gone", "site"),
+        place("stays", "shop"),
+    ];
+    for order in &own {
+        world.oven.bake(&world.ticket(), order).await.unwrap();
+    }
+    let there = async || {
+        let mut all = Vec::new();
+        for order in &own {
+            all.push(world.oven.find(order).await.unwrap().is_some());
+        }
+        all
+    };
+    assert_eq!(there().await, [true, true, true]);
+    let (tenant, app) = (&own[0].place.tenant, &own[0].place.app);
+    world.oven.forget(tenant, Some(app)).unwrap();
+    assert_eq!(there().await, [false, true, true]);
+    world.oven.bake(&world.ticket(), &own[0]).await.unwrap();
+    assert_eq!(there().await, [true, true, true]);
+    world.oven.forget(tenant, None).unwrap();
+    assert_eq!(there().await, [false, false, true]);
+}

@@ -23,7 +23,8 @@ use crate::{
 /// The first argument of a process that bakes until it is killed; the second is its node's directory, the third, if there
 /// is one, the salt of an image of three steps.
 pub const BAKES: &str = "bake-until-killed";
-/// The first argument of a process that builds until it is killed; then its node's directory and the build's ticket.
+/// The first argument of a process that builds until it is killed; then its node's directory, the build's ticket, and
+/// anything if it is to take long.
 pub const BUILDS: &str = "build-until-killed";
 const RUNNING: &str = "begun";
 
@@ -38,9 +39,14 @@ fn alone<F: Future<Output = ()>>(node: &str, work: impl FnOnce(World) -> F) {
     runtime.block_on(async { work(world::open(Utf8Path::new(node)).await).await });
 }
 
-pub fn build(node: &str, ticket: &str) {
+pub fn build(node: &str, ticket: &str, long: bool) {
     alone(node, async |world| {
-        let _ = world.build(&ticket.parse().unwrap(), &cached(&world)).await;
+        let mut order = cached(&world);
+        if long {
+            let text = "version: 0.2\nphases: { build: { commands: [sleep 1000] } }\n";
+            order.buildspec = Buildspec::parse(text, "b").unwrap().0;
+        }
+        let _ = world.build(&ticket.parse().unwrap(), &order).await;
     });
 }
 
@@ -263,6 +269,33 @@ pub async fn a_build_that_is_killed_at_any_instant_is_made_once(world: &World) {
     }
     println!("{cut} of {ROUNDS} builds were cut short");
     assert!(cut > 0, "every build was done before it was killed");
+    fs::remove_dir_all(&node).unwrap();
+}
+
+pub async fn a_build_ends_with_who_listens_to_it(world: &World) {
+    let node: Utf8PathBuf = world.node().with_file_name("killed");
+    with_base(world, &node).await;
+    // The first makes what is only made once.
+    builder(&node, "t-first").wait().unwrap();
+    let program = std::env::current_exe().unwrap();
+    let arguments = [BUILDS, node.as_str(), "t-long", "long"];
+    let mut child = Command::new(program).args(arguments).spawn().unwrap();
+    let group = format!("vend-{}/", tag_of(&node));
+    let runs = || processes("cgroup", &group);
+    while !runs().iter().any(|process| process.contains("sleep 1000")) {
+        assert!(child.try_wait().unwrap().is_none(), "the build ended by itself");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Nobody clears away, and no node is started.
+    let begun = Instant::now();
+    while !runs().is_empty() && begun.elapsed() < Duration::from_secs(30) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let left = runs();
+    world::open(&node).await.containers.teardown_all().await.unwrap();
+    assert_eq!(left, Vec::<String>::new());
     fs::remove_dir_all(&node).unwrap();
 }
 

@@ -125,17 +125,21 @@ impl Shift<'_> {
         if failures.is_empty() {
             return Ok(());
         }
-        for (host, fault) in &failures {
-            self.fail(host, &fault.message, since).await?;
-        }
-        world.routes.apply().await?;
         let total = fleet.hosts.len() as u32;
+        let rule = fleet.release.spec.deploy.minimum_healthy;
+        let is_enough = before.is_enough(rule, total, total - failures.len() as u32);
+        // Those that have traffic keep it until the release before has it again: without them nobody would answer.
+        if is_enough || event != LifecycleEvent::AfterAllowTraffic {
+            for (host, fault) in &failures {
+                self.fail(host, &fault.message, since).await?;
+            }
+            world.routes.apply().await?;
+        }
         fleet
             .hosts
             .retain(|host| failures.iter().all(|(own, _)| own != host));
-        let rule = fleet.release.spec.deploy.minimum_healthy;
         match failures.into_iter().next() {
-            Some((_, fault)) if !before.is_enough(rule, total, fleet.hosts.len() as u32) => Err(fault),
+            Some((_, fault)) if !is_enough => Err(fault),
             _ => Ok(()),
         }
     }

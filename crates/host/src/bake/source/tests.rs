@@ -3,6 +3,7 @@ use jiff::SignedDuration;
 use model::port::Commit;
 
 use super::*;
+use crate::lives::Life;
 
 struct World {
     _temporary: tempfile::TempDir,
@@ -44,8 +45,12 @@ impl World {
 
     /// The keys where these layers are there.
     fn keys_beside(&self, order: &BakeOrder, there: &[Digest]) -> Result<Vec<Digest>, Error> {
+        self.keys_of(order, Life::default(), there)
+    }
+
+    fn keys_of(&self, order: &BakeOrder, life: Life, there: &[Digest]) -> Result<Vec<Digest>, Error> {
         let index = Index::read(&self.objects, &order.source)?;
-        let downloads = super::super::downloads(order);
+        let downloads = super::super::downloads(order, life);
         let there = |key: &Digest| Ok(there.contains(key));
         let steps = index.steps(order, Digest::of("base"), &downloads, there)?;
         Ok(steps.into_iter().map(|step| step.key).collect())
@@ -234,4 +239,18 @@ fn a_branch_begins_with_the_trunk_s_layers_and_goes_on_with_its_own() {
         world.keys_beside(&elsewhere, &alone(&trunk)).unwrap(),
         alone(&trunk)
     );
+}
+
+#[test]
+fn who_had_a_name_before_made_none_of_the_layers() {
+    let world = world();
+    let order = order(world.source(FILES));
+    let keys = |tenant, app, there: &[Digest]| world.keys_of(&order, Life { tenant, app }, there).unwrap();
+    let first = keys(0, 0, &[]);
+    for (tenant, app) in [(1, 0), (0, 1), (1, 1)] {
+        let own = keys(tenant, app, &first);
+        assert!(own.iter().all(|key| !first.contains(key)), "{tenant} {app}");
+        assert_eq!(own, keys(tenant, app, &own));
+    }
+    assert_ne!(keys(1, 0, &[]), keys(0, 1, &[]));
 }
