@@ -70,11 +70,8 @@ impl Stage<'_> {
     /// Runs this event on a host, as the newest deployment says?
     pub fn goes_on(&self, name: &str) -> bool {
         let shown = self.deployment();
-        let mut events = shown["hosts"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .flat_map(|host| host["events"].as_array().unwrap());
+        let hosts = shown["hosts"].as_array().into_iter().flatten();
+        let mut events = hosts.flat_map(|host| host["events"].as_array().unwrap());
         events.any(|event| event["event"] == name && event["status"] == "InProgress")
     }
 
