@@ -95,11 +95,13 @@ impl Caches {
     pub fn open(node: &Utf8Path, limit_bytes: u64) -> Result<Self, Error> {
         let root = node.join("cache");
         remove_tree(&root.join(STAGING))?;
-        Ok(Self {
+        let own = Self {
             root,
             limit_bytes,
             used: Arc::default(),
-        })
+        };
+        own.staging("")?;
+        Ok(own)
     }
 
     /// Removes all caches of a node that has them not open.
