@@ -126,14 +126,14 @@ impl Db<'_> {
         )
     }
 
-    /// Environments with a waiting push and something under way that may have to give way to it.
+    /// Environments with a waiting push and something under way, which may have to give way to it.
     pub fn places_held_up(&self) -> Result<Vec<Place>, Error> {
         self.all(
             "SELECT DISTINCT t.name AS tenant, a.name AS app, p.environment FROM pushes p
              JOIN apps a ON a.id = p.app_id JOIN tenants t ON t.id = a.tenant_id
              WHERE p.state = 'waiting' AND p.environment IS NOT NULL AND EXISTS (
                  SELECT 1 FROM executions x WHERE x.tenant = t.name AND x.app = a.name
-                 AND x.environment = p.environment AND x.kind IN ('release', 'join') AND x.ended_at IS NULL)",
+                 AND x.environment = p.environment AND x.ended_at IS NULL)",
             [],
             |row| super::environments::place(row, "environment"),
         )

@@ -184,7 +184,14 @@ impl Shift<'_> {
         let name = format!("{host}.{}", event.to_string().to_lowercase());
         let ticket = self.attempt.steady.part(&name);
         let deployed = match deploy::scripts(world, &ticket, &order).await {
-            Err(fault) if deploy::is_lost(world, host, &fault).await => return Ok(Some(deploy::lost(host))),
+            Err(fault) if deploy::is_lost(world, host, &fault).await => {
+                // One that was to go has gone: nothing of it could go on.
+                let leaves = [
+                    LifecycleEvent::BeforeBlockTraffic,
+                    LifecycleEvent::AfterBlockTraffic,
+                ];
+                return Ok((!leaves.contains(&event)).then(|| deploy::lost(host)));
+            }
             deployed => deployed?,
         };
         let failure = order.failure(&deployed.events);

@@ -99,3 +99,34 @@ fn neither_a_build_nor_the_hooks_of_new_hosts_keep_anybody_from_those_that_serve
     assert_eq!(stage.serving().len(), 2);
     stage.end();
 }
+
+/// It was to go: that it went by itself, before its scripts were through, is no reason to bring it back.
+#[test]
+fn an_old_host_that_dies_on_its_way_out_fails_nothing() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let stage = Stage::new(&platform, "leaves");
+    let app = App::new("strategy: blue-green", 1);
+    let appspec = std::fs::read_to_string(app.copy.directory.path().join("appspec.yml")).unwrap();
+    app.copy.write(
+        "appspec.yml",
+        format!("{appspec}  AfterBlockTraffic: [{{ location: leave.sh, timeout: 600 }}]\n"),
+    );
+    app.copy.write("leave.sh", WAITS);
+    app.says("one");
+    platform.release(&app.copy, &stage.app, "dev");
+    let old = stage.serving()[0]["id"].as_str().unwrap().to_owned();
+
+    app.says("two");
+    let number = platform.push(&app.copy, &stage.app, "dev");
+    eventually("its last script runs", 10 * MINUTE, || {
+        stage.goes_on("AfterBlockTraffic").then_some(())
+    });
+    kill(&platform, &old);
+    let push = platform.ended(&stage.app, number);
+    assert_eq!(push["state"], "done", "{push:#}\n{}", platform.log());
+    stage.serves("two");
+    stage.end();
+}

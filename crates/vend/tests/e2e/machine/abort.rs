@@ -140,3 +140,32 @@ fn a_newer_push_takes_the_place_of_a_late_machines_deployment_that_hangs() {
     assert_eq!(text(&second.file("srv/started")), "two\n");
     platform.vend(&["tenants", "delete", &owner, "--yes"]);
 }
+
+#[test]
+fn a_newer_push_takes_the_place_of_a_way_back_that_hangs() {
+    if !can_run() {
+        return;
+    }
+    let platform = for_machines("[deployments]\npatience_s = 3\n");
+    let (owner, app) = platform.tenant_with_app("fixing");
+    let (on, ..) = Machine::joins(&platform, &owner, &["role=web"]);
+    machines(&platform, &owner, 1);
+    let work = hanging();
+    platform.release(&work, &app, "dev");
+
+    // It fails, and leaves what the release before does not start with.
+    work.write("start.sh", "#!/bin/sh\ntouch /srv/hangs\nexit 3\n");
+    work.commit("It fails");
+    let failing = platform.push(&work, &app, "dev");
+    assert_eq!(platform.ended(&app, failing)["state"], "failed");
+    on.hangs();
+    let back = of_kind(&platform, &app, "auto-rollback").remove(0);
+    assert_eq!(back["state"], "running", "{back:#}");
+
+    work.write("start.sh", "#!/bin/sh\necho fixed >>/srv/started\n");
+    work.commit("It is fixed");
+    platform.release(&work, &app, "dev");
+    on.hangs_no_more();
+    assert_eq!(text(&on.file("srv/started")), "hello\nfixed\n");
+    platform.vend(&["tenants", "delete", &owner, "--yes"]);
+}
