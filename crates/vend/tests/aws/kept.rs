@@ -46,7 +46,7 @@ fn no_empty_database_stands_beside_the_last_snapshot_in_silence() {
     let snapshot = |name: &str| {
         world.python(&format!(
             "r = client('rds')\n\
-             if not r.describe_db_instances()['DBInstances']: r.create_db_instance(DBInstanceIdentifier='old', DBInstanceClass='db.t4g.small', Engine='mariadb', AllocatedStorage=20, MasterUsername='a', MasterUserPassword='not-known')\n\
+             if not r.describe_db_instances()['DBInstances']: r.create_db_instance(DBInstanceIdentifier='old', DBInstanceClass='db.t4g.small', Engine='mariadb', EngineVersion='11.4', AllocatedStorage=20, MasterUsername='a', MasterUserPassword='not-known')\n\
              r.create_db_snapshot(DBSnapshotIdentifier='{name}', DBInstanceIdentifier='old')"
         ))
     };
