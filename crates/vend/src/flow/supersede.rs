@@ -122,7 +122,7 @@ fn entered(lines: &[Line]) -> Option<Timestamp> {
 
 /// Does it what is finished, whoever wants it stopped? It undoes; or it migrates, of which nobody would know how far it
 /// came.
-fn is_left_alone(db: &Db<'_>, execution: &ExecutionSummary) -> Result<bool, Error> {
+pub fn is_left_alone(db: &Db<'_>, execution: &ExecutionSummary) -> Result<bool, Error> {
     let run = runs::open(db, execution.run)?;
     Ok(run.is_none_or(|run| {
         run.orders

@@ -11,7 +11,7 @@ use crate::{
     flow::{
         alarms, migrate, runs,
         spread::{self, Spread},
-        target,
+        supersede, target,
     },
     output::without_next,
     reconcile::patience,
@@ -227,7 +227,12 @@ fn waiting(db: &Db<'_>, why: &mut WhyEnvironment, place: &model::Place) -> Resul
                     "the last push waits until {kind} {id} has ended, which is still built or baked (vend executions \
                      cancel {id})"
                 ),
-                false => format!("the last push waits until {kind} {id} has ended"),
+                false if supersede::is_left_alone(db, &execution)? => {
+                    format!("the last push waits until {kind} {id} has ended")
+                }
+                false => format!(
+                    "the last push waits until {kind} {id} has ended (vend executions cancel {id} ends it now)"
+                ),
             }
         }
         None if db.find_move(place)?.is_some() => {
