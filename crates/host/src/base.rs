@@ -288,8 +288,8 @@ impl Bases {
         let slug = slug(wanted);
         let _held = self.lock(&slug, wanted.base, &mut progress).await?;
         let before = self.known(&slug)?.map(|known| known.key);
-        // Forgotten since somebody asked for it, with who wanted it.
-        if before.is_none() && wanted.tenant.is_some() {
+        // Forgotten with who wanted it, since somebody asked for it. Before the first of a name is deleted, nobody was.
+        if before.is_none() && wanted.tenant.is_some() && wanted.life > 0 {
             return Ok(false);
         }
         let record = self.make(wanted, quiet, progress).await?;

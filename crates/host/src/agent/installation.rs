@@ -79,16 +79,21 @@ impl Installation<'_> {
     /// Where the links of an enabled unit are.
     fn links(&self, unit: &str, parsed: &Unit) -> Vec<PathBuf> {
         let local = self.units.local();
-        let safe = |target: &&String| !target.contains('/') && !target.starts_with('.');
         let into = |targets: &[String], suffix: &str| -> Vec<PathBuf> {
-            let targets = targets.iter().filter(safe);
+            let targets = targets.iter().filter(is_plain);
             targets
                 .map(|target| local.join(format!("{target}.{suffix}")).join(unit))
                 .collect()
         };
         let mut links = into(&parsed.wanted_by, "wants");
         links.extend(into(&parsed.required_by, "requires"));
-        links.extend(parsed.aliases.iter().filter(safe).map(|alias| local.join(alias)));
+        links.extend(
+            parsed
+                .aliases
+                .iter()
+                .filter(is_plain)
+                .map(|alias| local.join(alias)),
+        );
         links
     }
 
@@ -187,7 +192,13 @@ impl Installation<'_> {
             .text(unit)
             .map(|(_, text)| unit::parse(short(unit), &text).unit);
         let parsed = parsed.unwrap_or_else(|| Unit::new(unit));
-        links.extend(parsed.aliases.iter().map(|alias| local.join(alias)));
+        links.extend(
+            parsed
+                .aliases
+                .iter()
+                .filter(is_plain)
+                .map(|alias| local.join(alias)),
+        );
         for link in links.into_iter().filter(|link| link.is_symlink()) {
             match fs::remove_file(&link) {
                 Ok(()) => out
@@ -257,6 +268,11 @@ impl Installation<'_> {
         let below = path.strip_prefix(&self.layout.root).unwrap_or(path);
         Path::new("/").join(below)
     }
+}
+
+/// Is it the name of a file here, and not of one elsewhere?
+fn is_plain(name: &&String) -> bool {
+    !name.contains('/') && !name.starts_with('.')
 }
 
 /// Is there something that a unit is linked into?

@@ -314,6 +314,15 @@ impl Tx<'_> {
         .map(drop)
     }
 
+    /// The last of these counts no more.
+    pub fn forget_machine_try(&self, id: &HostId) -> Result<(), Error> {
+        self.run(
+            "UPDATE registered_machines SET tries = max(tries, 1) - 1 WHERE id = ?1",
+            params![id.as_str()],
+        )
+        .map(drop)
+    }
+
     /// How its deployment ended there. A machine that is well was not tried in vain.
     pub fn settle_machine(&self, id: &HostId, failure: Option<&str>) -> Result<(), Error> {
         self.run(

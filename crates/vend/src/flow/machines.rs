@@ -48,6 +48,9 @@ struct Input {
     /// Why these do.
     #[serde(default)]
     why: late::Why,
+    /// Can it wait at a gate?
+    #[serde(default)]
+    gate: bool,
 }
 
 impl Input {
@@ -296,7 +299,9 @@ impl Rollout<'_> {
                     let finished = standings.iter().filter(|zone| zone.left == 0).count();
                     return Ok((known, Until::Zone(finished)));
                 }
-                (_, Wave::Next(_)) if self.is_held().await? => return Ok((known, Until::Held)),
+                (_, Wave::Next(_)) if self.input.gate && self.is_held().await? => {
+                    return Ok((known, Until::Held));
+                }
                 (at, Wave::Next(count)) => (at, count),
                 (_, Wave::Failed(short)) => {
                     return Err(self.failed(&known, short, machines.len(), first));
@@ -436,10 +441,14 @@ impl Rollout<'_> {
         let ticket = self.attempt.steady.part(machine.id.as_str());
         // Whatever becomes of it, the machine has not what it had.
         let (id, number, own) = (machine.id.clone(), plan.release, deployment.clone());
-        let written = self
-            .world
-            .store
-            .write(move |tx| tx.set_machine_release(&id, number, &own));
+        let (is_late, at) = (self.input.late.is_some(), crate::clock::now());
+        let written = self.world.store.write(move |tx| {
+            if !is_late {
+                // How often another release was brought in vain says nothing of this one.
+                tx.set_machine_tries(&id, 0, at)?;
+            }
+            tx.set_machine_release(&id, number, &own)
+        });
         written.await.map_err(stored)?;
         let doing = live.deploy(&ticket, &order, &self.bundle);
         let progress = || live.progress(&machine.id, &ticket);

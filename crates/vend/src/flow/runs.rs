@@ -41,6 +41,9 @@ pub async fn begin(
     let New {
         id, kind, place, by, ..
     } = new;
+    // What an older version began has no gate where this one has, and would take a wait at one for the end.
+    let mut input = new.input;
+    input["gate"] = new.definition["States"].get("Hold").is_some().into();
     let definition = new.definition.to_string();
     let program = asl::Machine::parse(&definition).map_err(|problems| {
         Error::Damaged(format!(
@@ -60,7 +63,7 @@ pub async fn begin(
         name: id.to_string(),
         arn: definition::arn(&format!("execution:{kind}:{id}")),
         origin: json!({ "tenant": place.tenant }).to_string(),
-        input: new.input,
+        input,
         fresh: true,
     };
     let execution = id.clone();

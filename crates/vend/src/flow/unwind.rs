@@ -70,17 +70,17 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let (push, deployment, error) = (input.push, input.deployment, input.failure.error);
     let migrated = input.plan.map(|plan| (input.place, plan.release));
     let execution = attempt.execution.clone();
-    // Nobody who stopped it wants it again in a minute.
-    let stopped_by_hand = error == cancel::ERROR;
-    let left = if stopped_by_hand {
-        input.late
-    } else {
-        BTreeSet::new()
-    };
+    let lacking = input.late;
     let makes = input.kind == PlanKind::Release;
     let finished = world.store.write(move |tx| {
-        for machine in &left {
-            tx.set_machine_tries(machine, late::MOST, by.at)?;
+        for machine in &lacking {
+            match error.as_str() {
+                // Nobody who stopped it wants it again in a minute.
+                cancel::ERROR => tx.set_machine_tries(machine, late::MOST, by.at)?,
+                // What gave way to a newer push was not tried to its end.
+                supersede::ERROR => tx.forget_machine_try(machine)?,
+                _ => {}
+            }
         }
         tx.void_approvals(&execution, "nobody waits for the answer any more", &by)?;
         let mut reason = reason;
