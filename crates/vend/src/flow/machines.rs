@@ -50,7 +50,7 @@ struct Input {
     why: late::Why,
     /// Can it wait at a gate?
     #[serde(default)]
-    gate: bool,
+    gated: bool,
 }
 
 impl Input {
@@ -299,7 +299,7 @@ impl Rollout<'_> {
                     let finished = standings.iter().filter(|zone| zone.left == 0).count();
                     return Ok((known, Until::Zone(finished)));
                 }
-                (_, Wave::Next(_)) if self.input.gate && self.is_held().await? => {
+                (_, Wave::Next(_)) if self.input.gated && self.is_held().await? => {
                     return Ok((known, Until::Held));
                 }
                 (at, Wave::Next(count)) => (at, count),

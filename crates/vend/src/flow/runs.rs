@@ -43,7 +43,7 @@ pub async fn begin(
     } = new;
     // What an older version began has no gate where this one has, and would take a wait at one for the end.
     let mut input = new.input;
-    input["gate"] = new.definition["States"].get("Hold").is_some().into();
+    input["gated"] = new.definition["States"].get("Hold").is_some().into();
     let definition = new.definition.to_string();
     let program = asl::Machine::parse(&definition).map_err(|problems| {
         Error::Damaged(format!(
