@@ -15,9 +15,10 @@ macro_rules! two {
 }
 
 pub fn of_what_ended() -> Vec<Case> {
-    const DIES: &str = "systemctl start NAME; systemctl kill -s KILL NAME-b; within 3 '[ $(systemctl is-active NAME) = inactive ]'; \
-        systemctl is-active NAME";
-    const BOTH: &str = "systemctl start NAME; systemctl kill -s KILL NAME-b; within 3 '[ $(systemctl is-active NAME) = inactive ]'; \
+    const DIES: &str = "systemctl start NAME; systemctl kill -s KILL NAME-b; \
+        within 3 '[ $(systemctl is-active NAME) = inactive ]'; systemctl is-active NAME";
+    const BOTH: &str = "systemctl start NAME; systemctl kill -s KILL NAME-b; \
+        within 3 '[ $(systemctl is-active NAME) = inactive ]'; \
         within 9 'systemctl is-active -q NAME-b'; systemctl is-active NAME NAME-b";
     // It goes on while the other one waits, and is started again with it.
     const AGAIN: &str = "systemctl start NAME; pid() { systemctl show -p MainPID --value NAME; }; old=$(pid); \
