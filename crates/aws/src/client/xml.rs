@@ -91,12 +91,10 @@ impl Node {
             .map(str::to_owned)
     }
 
-    /// The items of a list that is in this one: `member` of the Query protocol, `item` of EC2's.
-    pub fn list(&self, name: &str) -> impl Iterator<Item = &Self> {
-        let items = self.get(name).map_or(&[][..], |list| list.children.as_slice());
-        items
-            .iter()
-            .filter(|item| item.name == "member" || item.name == "item")
+    /// The items of a list that is in this one. `member` in the Query protocol, `item` in EC2's; RDS calls each by its kind
+    /// (`<DBSnapshots><DBSnapshot>`), so every element in a list is an item of it.
+    pub fn list(&self, name: &str) -> std::slice::Iter<'_, Self> {
+        self.get(name).map_or(&[][..], |list| &list.children).iter()
     }
 }
 
@@ -115,6 +113,9 @@ mod tests {
         let names: Vec<&str> = result.list("L").map(|item| item.text("N")).collect();
         assert_eq!(names, ["a & b", ""]);
         assert_eq!(node.at(&["R", "Nothing"]), None);
+        let text = b"<R><DBSnapshots><DBSnapshot><Id>a</Id></DBSnapshot><DBSnapshot><Id>b</Id></DBSnapshot></DBSnapshots></R>";
+        let ids: Vec<String> = Node::parse(text).unwrap().list("DBSnapshots").map(|own| own.text("Id").to_owned()).collect();
+        assert_eq!(ids, ["a", "b"]);
     }
 
     #[test]

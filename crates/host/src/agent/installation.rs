@@ -1,5 +1,5 @@
 //! Which units start with the machine, as its files say: the links that `[Install]` sections ask for, masks and presets
-//! (`systemd.unit(5)`, "[Install] section options"). Knows nothing of what runs: in a host the agent uses it, in an image
+//! (`systemd.unit(5)`, "\[Install\] section options"). Knows nothing of what runs: in a host the agent uses it, in an image
 //! that is being made `systemctl` itself.
 
 mod preset;
