@@ -53,16 +53,17 @@ fn main() -> ExitCode {
 }
 
 fn test() -> anyhow::Result<()> {
-    // All at once: the binary alone would build most dependencies with other features, and so twice.
-    step(
-        "the binary and its tests",
-        cargo(["test", "--workspace", "--no-run"]),
-    )?;
+    // What comes from the network comes while the compiler works.
+    std::thread::scope(|scope| {
+        let others = scope.spawn(others);
+        let built = build();
+        others
+            .join()
+            .expect("what is installed does not panic")
+            .and(built)
+    })?;
+    // After the others: Debian's packages are installed by one at a time.
     step("what the tests need", vend(["doctor", "--install"]))?;
-    tools()?;
-    clients()?;
-    checkov()?;
-    provider()?;
     step("format", cargo(["fmt", "--all", "--check"]))?;
     step(
         "format of the fuzz targets",
@@ -112,6 +113,22 @@ fn test() -> anyhow::Result<()> {
     }
     println!("-- everything passed");
     Ok(())
+}
+
+/// All at once: the binary alone would build most dependencies with other features, and so twice.
+fn build() -> anyhow::Result<()> {
+    step(
+        "the binary and its tests",
+        cargo(["test", "--workspace", "--no-run"]),
+    )
+}
+
+/// What others made, and only the tests need.
+fn others() -> anyhow::Result<()> {
+    tools()?;
+    clients()?;
+    checkov()?;
+    provider()
 }
 
 /// What only the tests need, besides what the platform does.
@@ -221,11 +238,7 @@ fn python(name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
 }
 
 fn reference() -> anyhow::Result<()> {
-    // All at once: the binary alone would build most dependencies with other features, and so twice.
-    step(
-        "the binary and its tests",
-        cargo(["test", "--workspace", "--no-run"]),
-    )?;
+    build()?;
     step("reference documents", vend(["reference", "docs/reference"]))
 }
 

@@ -114,7 +114,11 @@ mod tests {
         assert_eq!(names, ["a & b", ""]);
         assert_eq!(node.at(&["R", "Nothing"]), None);
         let text = b"<R><DBSnapshots><DBSnapshot><Id>a</Id></DBSnapshot><DBSnapshot><Id>b</Id></DBSnapshot></DBSnapshots></R>";
-        let ids: Vec<String> = Node::parse(text).unwrap().list("DBSnapshots").map(|own| own.text("Id").to_owned()).collect();
+        let ids: Vec<String> = Node::parse(text)
+            .unwrap()
+            .list("DBSnapshots")
+            .map(|own| own.text("Id").to_owned())
+            .collect();
         assert_eq!(ids, ["a", "b"]);
     }
 
