@@ -148,17 +148,16 @@ async fn is_cleared(client: &Client, stack: &str) -> Result<bool, Error> {
     Ok(!stuck.is_empty())
 }
 
-/// What destroyed stacks of these names have left, by CloudFormation's own record.
-pub async fn left(site: &Site, names: &[&str]) -> Result<Vec<Left>, Broken> {
+/// What destroyed stacks of these names have left, by CloudFormation's own record, each with its stack's name.
+pub async fn left(site: &Site, names: &[&str]) -> Result<Vec<(String, Left)>, Broken> {
     let mut all = Vec::new();
-    for id in stack::destroyed(&site.client, names).await? {
-        let held = stack::resources(&site.client, &id).await?;
-        all.extend(
-            kept(held)
-                .into_iter()
-                .filter(|own| !all.contains(own))
-                .collect::<Vec<_>>(),
-        );
+    for (name, id) in stack::destroyed(&site.client, names).await? {
+        for left in kept(stack::resources(&site.client, &id).await?) {
+            let own = (name.clone(), left);
+            if !all.contains(&own) {
+                all.push(own);
+            }
+        }
     }
     Ok(all)
 }
@@ -244,12 +243,10 @@ async fn zone(client: &Client, id: &str) -> Result<(), Broken> {
             )
             .await?;
         let page = Node::parse(&answer.body).unwrap_or_default();
-        let records = page
-            .get("ResourceRecordSets")
-            .map_or(&[][..], |list| list.children.as_slice());
+        let records = page.list("ResourceRecordSets");
         // A zone's own two go with it.
         let own = |record: &&Node| !["NS", "SOA"].contains(&record.text("Type"));
-        let changes: String = records.iter().filter(own).map(removal).collect();
+        let changes: String = records.filter(own).map(removal).collect();
         if changes.is_empty() {
             break;
         }

@@ -360,20 +360,21 @@ async fn quotas(site: &Site, template: &Template) -> Vec<Check> {
     ];
     let mut checks = Vec::new();
     for (what, service, code, more, call, list) in counted {
-        let ask = json!({ "ServiceCode": service, "QuotaCode": code });
-        let quota = site.client.json(&call::QUOTA, ask).await;
+        let quota = quota(site, service, code).await;
         let there = site.client.query(&call, Form::default()).await;
         checks.push(match (quota, there) {
-            (Ok(quota), Ok(there)) => enough(
-                what,
-                quota["Quota"]["Value"].as_f64(),
-                there.list(list).count() as f64,
-                more,
-            ),
+            (Ok(quota), Ok(there)) => enough(what, quota, there.list(list).count() as f64, more),
             (Err(error), _) | (_, Err(error)) => Check::unknown(what, &error),
         });
     }
     checks
+}
+
+/// How many of something the account may have, by the codes of the service and of the quota, if AWS says so.
+async fn quota(site: &Site, service: &str, code: &str) -> Result<Option<f64>, Error> {
+    let ask = json!({ "ServiceCode": service, "QuotaCode": code });
+    let answer = site.client.json(&call::QUOTA, ask).await?;
+    Ok(answer["Quota"]["Value"].as_f64())
 }
 
 fn enough(what: &'static str, quota: Option<f64>, there: f64, more: f64) -> Check {

@@ -32,17 +32,8 @@ pub struct Owner<'a> {
 /// What an app has left at one place, by kinds.
 pub async fn remains(client: &Client, owner: Owner<'_>) -> Result<Vec<Remain>, Error> {
     let mut all = images(client, owner).await?;
-    all.extend(
-        snapshots(
-            client,
-            owner,
-            &call::SNAPSHOTS,
-            ["DBSnapshots", "DBSnapshotIdentifier"],
-        )
-        .await?,
-    );
-    let clusters = ["DBClusterSnapshots", "DBClusterSnapshotIdentifier"];
-    all.extend(snapshots(client, owner, &call::CLUSTER_SNAPSHOTS, clusters).await?);
+    let snapshots = snapshots(client, owner.stacks).await?;
+    all.extend(snapshots.into_iter().map(|(_, own)| own));
     all.extend(secrets(client, owner).await?);
     Ok(all)
 }
@@ -75,22 +66,64 @@ async fn images(client: &Client, owner: Owner<'_>) -> Result<Vec<Remain>, Error>
     Ok(answer.list("imagesSet").map(one).collect())
 }
 
-/// CloudFormation calls a last snapshot after its stack.
-async fn snapshots(
-    client: &Client,
-    owner: Owner<'_>,
-    call: &Call,
-    [list, name]: [&str; 2],
-) -> Result<Vec<Remain>, Error> {
-    let (what, flag) = match list {
-        "DBSnapshots" => ("delete-db-snapshot", "--db-snapshot-identifier"),
-        _ => ("delete-db-cluster-snapshot", "--db-cluster-snapshot-identifier"),
-    };
+/// Is this the last snapshot that CloudFormation made of a database of this stack? It names them
+/// `STACK-Snapshot-ID-RANDOM`, with the id in the template and letters and digits, and RDS writes names in lower case. Others'
+/// names go on from a stack's, too: those of another stack of a longer name, and of snapshots that people made.
+fn is_last(id: &str, stack: &str) -> bool {
+    let stack = stack.to_lowercase();
+    let rest = id
+        .strip_prefix(&stack)
+        .and_then(|rest| rest.strip_prefix("-snapshot-"));
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    rest.and_then(|rest| rest.split_once('-'))
+        .is_some_and(|(resource, random)| is_word(resource) && is_word(random))
+}
+
+/// A kind of snapshot: how it is asked for, its list and its id in the answer, what deletes it, by which id.
+type Kind = (&'static Call, [&'static str; 4]);
+
+const KINDS: [Kind; 2] = [
+    (
+        &call::SNAPSHOTS,
+        [
+            "DBSnapshots",
+            "DBSnapshotIdentifier",
+            "delete-db-snapshot",
+            "--db-snapshot-identifier",
+        ],
+    ),
+    (
+        &call::CLUSTER_SNAPSHOTS,
+        [
+            "DBClusterSnapshots",
+            "DBClusterSnapshotIdentifier",
+            "delete-db-cluster-snapshot",
+            "--db-cluster-snapshot-identifier",
+        ],
+    ),
+];
+
+/// The last snapshots of these stacks, each with its stack's name.
+async fn snapshots(client: &Client, stacks: &[&str]) -> Result<Vec<(String, Remain)>, Error> {
     let region = client.region();
-    let is_own = |id: &str| {
-        let mut stacks = owner.stacks.iter();
-        stacks.any(|stack| id.strip_prefix(stack).is_some_and(|rest| rest.starts_with('-')))
-    };
+    let mut all = Vec::new();
+    for (call, [list, name, deletes, flag]) in KINDS {
+        for id in ids(client, call, [list, name]).await? {
+            if let Some(stack) = stacks.iter().find(|stack| is_last(&id, stack)) {
+                let own = Remain {
+                    kind: "snapshot",
+                    command: format!("aws rds {deletes} --region {region} {flag} {id}"),
+                    id,
+                };
+                all.push(((*stack).to_owned(), own));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Ids of all snapshots of a kind that no schedule of RDS's made.
+async fn ids(client: &Client, call: &Call, [list, name]: [&str; 2]) -> Result<Vec<String>, Error> {
     let mut all = Vec::new();
     let mut marker = None;
     loop {
@@ -98,12 +131,7 @@ async fn snapshots(
         form.add("SnapshotType", "manual")
             .maybe("Marker", marker.as_deref());
         let page = client.query(call, form).await?;
-        let ids = page.list(list).map(|own| own.text(name).to_owned());
-        all.extend(ids.filter(|id| is_own(id)).map(|id| Remain {
-            kind: "snapshot",
-            command: format!("aws rds {what} --region {region} {flag} {id}"),
-            id,
-        }));
+        all.extend(page.list(list).map(|own| own.text(name).to_owned()));
         marker = page.maybe("Marker");
         if marker.is_none() {
             return Ok(all);
@@ -111,19 +139,10 @@ async fn snapshots(
     }
 }
 
-/// Ids of the last snapshots of these stacks, of machines and of clusters.
-pub async fn last_snapshots(client: &Client, stacks: &[&str]) -> Result<Vec<String>, Error> {
-    let owner = Owner {
-        platform: "",
-        foundation: "",
-        app: "",
-        stacks,
-    };
-    let clusters = ["DBClusterSnapshots", "DBClusterSnapshotIdentifier"];
-    let machines = ["DBSnapshots", "DBSnapshotIdentifier"];
-    let mut all = snapshots(client, owner, &call::SNAPSHOTS, machines).await?;
-    all.extend(snapshots(client, owner, &call::CLUSTER_SNAPSHOTS, clusters).await?);
-    Ok(all.into_iter().map(|own| own.id).collect())
+/// Ids of the last snapshots of these stacks, of machines and of clusters, each with its stack's name.
+pub async fn last_snapshots(client: &Client, stacks: &[&str]) -> Result<Vec<(String, String)>, Error> {
+    let all = snapshots(client, stacks).await?;
+    Ok(all.into_iter().map(|(stack, own)| (stack, own.id)).collect())
 }
 
 /// Secrets by the beginning of their names, each with what is the app's own.
@@ -145,4 +164,41 @@ async fn secrets(client: &Client, owner: Owner<'_>) -> Result<Vec<Remain>, Error
         }
     };
     Ok(named.keys().map(one).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_last;
+
+    #[test]
+    fn a_last_snapshot_is_of_one_stack() {
+        let check = |id: &str, stack: &str, expected: bool| {
+            assert_eq!(is_last(id, stack), expected, "{id} of {stack}");
+        };
+        let own = "vend-production-shop-live-snapshot-database-1k3jx0q2mz7a";
+        check(own, "vend-production-shop-live", true);
+        check(own, "vend-Production-shop-live", true);
+        // Others', whose names go on or begin alike.
+        let longer = "vend-production-shop-live-eu-snapshot-database-1k3jx0q2mz7a";
+        check(longer, "vend-production-shop-live", false);
+        check(longer, "vend-production-shop-live-eu", true);
+        check(own, "vend-production-shop", false);
+        let named = "vend-production-shop-live-snapshot-snapshot-database-1k3jx0q2mz7a";
+        check(named, "vend-production-shop-live", false);
+        check(named, "vend-production-shop-live-snapshot", true);
+        // People's own.
+        for rest in [
+            "",
+            "-before-v7",
+            "-snapshot-",
+            "-snapshot-database",
+            "-snapshot-database-",
+        ] {
+            check(
+                &format!("vend-production-shop-live{rest}"),
+                "vend-production-shop-live",
+                false,
+            );
+        }
+    }
 }

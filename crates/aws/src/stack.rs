@@ -225,14 +225,16 @@ pub async fn resources(client: &Client, stack: &str) -> Result<Vec<Held>, Error>
     Ok(all.map(held).collect())
 }
 
-/// Ids of the destroyed stacks of this name; CloudFormation remembers them for 90 days.
-pub async fn destroyed(client: &Client, names: &[&str]) -> Result<Vec<String>, Error> {
+/// Names and ids of the destroyed stacks of these names; CloudFormation remembers them for 90 days.
+pub async fn destroyed(client: &Client, names: &[&str]) -> Result<Vec<(String, String)>, Error> {
     let mut form = Form::default();
     form.list("StackStatusFilter.member", ["DELETE_COMPLETE"]);
     let pages = pages(client, &call::LIST_STACKS, &form).await?;
     let all = pages.iter().flat_map(|page| page.list("StackSummaries"));
     let ours = all.filter(|node| names.contains(&node.text("StackName")));
-    Ok(ours.map(|node| texts(node, "StackId")).collect())
+    Ok(ours
+        .map(|node| (texts(node, "StackName"), texts(node, "StackId")))
+        .collect())
 }
 
 /// Makes a stack that is not there; it is rolled back when it fails. `token`: a repeat is the same stack.

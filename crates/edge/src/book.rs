@@ -13,6 +13,7 @@ use model::route::{self, Delta, Invalid, TargetHealth};
 use crate::{
     balance::Group,
     metrics::GroupStats,
+    quota,
     table::{Rule, Rules},
     target::Target,
 };
@@ -38,8 +39,8 @@ pub struct Turn {
     pub new: Vec<Rule>,
     /// Targets that have left, with what their group grants them in ticks.
     pub left: Vec<(Target, u64)>,
-    /// Targets to be probed from now on, or in another way.
-    pub probed: Vec<Target>,
+    /// Targets to be probed from now on, or in another way, with what `tenant_of` knows their groups by.
+    pub probed: Vec<(Target, u64)>,
 }
 
 impl Turn {
@@ -53,8 +54,10 @@ impl Turn {
 
     /// Targets that were on their way out and are asked again stay.
     pub fn rejoin(&self) {
-        let leaving = self.probed.iter().filter(|target| target.is_leaving());
-        leaving.for_each(|target| target.rejoin());
+        let leaving = self.probed.iter().map(|(target, _)| target);
+        leaving
+            .filter(|target| target.is_leaving())
+            .for_each(|target| target.rejoin());
     }
 }
 
@@ -163,11 +166,12 @@ impl Book {
         } else {
             Vec::new()
         };
-        for priority in all.iter().chain(&delta.without_rules) {
-            self.take_rule(*priority, &mut turn);
-        }
-        for rule in &delta.rules {
-            self.take_rule(rule.priority, &mut turn);
+        let coming = delta.rules.iter().map(|rule| rule.priority);
+        let going = all.into_iter().chain(delta.without_rules.iter().copied());
+        let mut counted: HashMap<u32, Rule> = HashMap::new();
+        for priority in going.chain(coming) {
+            let taken = self.take_rule(priority, &mut turn);
+            counted.extend(taken.filter(Rule::is_counted).map(|rule| (priority, rule)));
         }
         let mut renewed = Vec::new();
         for (name, spec) in &delta.target_groups {
@@ -175,6 +179,11 @@ impl Book {
         }
         for rule in &delta.rules {
             self.put_rule(rule, &mut turn);
+            // The same place's rule with another action goes on counting.
+            let before = counted.get(&rule.priority);
+            if let Some(before) = before.filter(|before| before.place() == rule.place.to_string()) {
+                self.rule(rule.priority).inspect(|rule| rule.go_on_from(before));
+            }
         }
         // Rules that stayed, of groups that did not: the same rule, to the new group.
         renewed.retain(|priority| self.rule(*priority).is_some());
@@ -256,6 +265,7 @@ impl Book {
         };
         let mut targets = Vec::with_capacity(spec.targets.len());
         let policy = self.policy(spec);
+        let hash = self.hasher.hash_one(name);
         let same_check = before
             .as_ref()
             .is_some_and(|group| group.policy.health == policy.health);
@@ -266,7 +276,7 @@ impl Book {
             // What is not of its check may be another all the same.
             target.probe(&policy);
             if anew {
-                turn.probed.push(target.clone());
+                turn.probed.push((target.clone(), hash));
             }
             targets.push(target);
         }
@@ -357,6 +367,18 @@ impl Book {
     pub fn group_of(&self, target: &Target) -> Option<Group> {
         let here = |group: &&Group| group.targets().iter().any(|one| one.serial == target.serial);
         self.groups.iter().find(here).cloned()
+    }
+
+    /// A number for the tenant of the first rule that forwards to a group, by the hash of its name. Where none does yet, as
+    /// before an environment's first release serves, the group's own name says whose it is.
+    pub fn tenant_of(&self, group: u64) -> u64 {
+        let here = |one: &Group| self.hasher.hash_one(one.name()) == group;
+        let Some(group) = self.groups.find(group, here) else {
+            return 0;
+        };
+        let rule = self.users(group).first().and_then(|rule| self.rule(*rule));
+        let name = rule.map_or(group.name(), |rule| rule.place());
+        self.hasher.hash_one(quota::tenant(name))
     }
 
     /// Targets that have left and still have requests.
@@ -500,7 +522,7 @@ mod tests {
         };
         table.target_groups.insert("a".into(), group(&[1].into(), 2));
         let turn = book.apply(&Delta::from(table.clone()), 0);
-        let target = &turn.probed[0];
+        let (target, _) = &turn.probed[0];
         assert!(!target.policy().unwrap().waking);
         table.version = 2;
         table.target_groups.get_mut("a").unwrap().waking = true;
@@ -546,7 +568,7 @@ mod tests {
             prop_assert!(held.remove(&target.serial).is_some());
             target.leave(1_000_000);
         }
-        for target in &turn.probed {
+        for (target, _) in &turn.probed {
             target.rejoin();
             held.insert(target.serial, target.clone());
         }

@@ -128,7 +128,7 @@ impl Explanation {
 
 /// What the client gets in the place of an answer of this group's targets.
 fn instead(rule: &Rule, group: &Group, ask: &Ask) -> Option<String> {
-    if group.policy.waking && !group.has_healthy() {
+    if group.sleeps() {
         return Some(format!(
             "asleep: a request wakes {}, and waits for it",
             group.name()

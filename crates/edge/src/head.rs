@@ -145,9 +145,14 @@ impl Ask {
         };
         self.host.push_str(host);
         self.host.make_ascii_lowercase();
+        self.line_of_host(authority);
+        true
+    }
+
+    /// The `Host` line that the target gets, the first of all.
+    pub fn line_of_host(&mut self, authority: &str) {
         self.header(b"Host", authority.as_bytes());
         self.top = self.wire.len();
-        true
     }
 
     /// Does the target get another `Host` line than the client sent?

@@ -4,10 +4,9 @@
 mod grpc;
 mod http1;
 mod http2;
+mod queue;
 
 use std::{
-    cmp::Ordering,
-    collections::BinaryHeap,
     fmt, io,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
@@ -16,6 +15,7 @@ use std::{
 use model::route::{HealthProtocol, Protocol, TargetGroup, TargetState};
 use tokio::{net::TcpStream, sync::mpsc, task::JoinSet};
 
+use self::queue::{Due, Queue, Seat};
 use crate::{away::Trust, clock, live::Shared, target::Target, wake::Wanted};
 
 /// Probes under way at the same time.
@@ -26,8 +26,8 @@ const EARLY: u64 = 100;
 const EAGER: u64 = 10;
 const PART: u64 = 8;
 
-/// Targets to be asked from now on, each in the way that it says.
-pub type Admissions = Vec<Target>;
+/// Targets to be asked from now on, each in the way that it says, and their groups, as the book knows them.
+pub type Admissions = Vec<(Target, u64)>;
 
 /// Why a target is not healthy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,49 +101,6 @@ impl fmt::Display for Why {
     }
 }
 
-/// When a target is to be asked next. One that has been admitted again since means nothing.
-struct Due {
-    /// The tick, and in its last 16 bits the admission.
-    when: u64,
-    target: Target,
-}
-
-impl Ord for Due {
-    /// The greatest is the one that is due first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.when.cmp(&self.when)
-    }
-}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        self.when == other.when
-    }
-}
-
-impl Eq for Due {}
-
-impl Due {
-    fn tick(&self) -> u64 {
-        self.when >> 16
-    }
-
-    fn at(mut self, tick: u64) -> Self {
-        self.when = tick << 16 | self.when & 0xffff;
-        self
-    }
-
-    fn stands(&self) -> bool {
-        !self.target.is_leaving() && u64::from(self.target.admission.load(Relaxed)) == self.when & 0xffff
-    }
-}
-
 /// Starts the thread. It ends when nobody can admit targets any more.
 pub fn start(admissions: mpsc::UnboundedReceiver<Admissions>, shared: Arc<Shared>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -151,26 +108,28 @@ pub fn start(admissions: mpsc::UnboundedReceiver<Admissions>, shared: Arc<Shared
         .build()?;
     std::thread::Builder::new()
         .name("edge-health".into())
-        .spawn(move || runtime.block_on(run(admissions, &shared)))
+        .spawn(move || runtime.block_on(run(admissions, &shared, PARALLEL)))
         .map(|_| ())
 }
 
-/// Probes until nobody can admit targets any more.
-async fn run(mut admissions: mpsc::UnboundedReceiver<Admissions>, shared: &Arc<Shared>) {
-    let mut queue = BinaryHeap::new();
+/// Probes, so many at the same time, until nobody can admit targets any more.
+async fn run(mut admissions: mpsc::UnboundedReceiver<Admissions>, shared: &Arc<Shared>, most: usize) {
+    let mut queue = Queue::new(most);
     let (mut probes, mut teller) = (JoinSet::new(), Teller::default());
     loop {
         let next = ask_due(&mut queue, &mut probes, shared);
         tokio::select! {
             admitted = admissions.recv() => match admitted {
                 Some(admitted) => {
-                    make_room(&mut queue, admitted.len());
-                    queue.extend(admitted.into_iter().map(admit));
+                    queue.make_room(admitted.len());
+                    for (target, group) in admitted {
+                        queue.push(admit(target, group));
+                    }
                 }
                 None => return,
             },
             Some(found) = probes.join_next() => {
-                if let Ok((due, policy, result)) = found && Due::stands(&due) {
+                if let Ok((due, policy, result, _seat)) = found && due.stands() {
                     let before = due.target.state();
                     let next = learn(&due.target, &policy, result, clock::ticks(), &shared.wanted);
                     if due.target.state() != before {
@@ -184,17 +143,7 @@ async fn run(mut admissions: mpsc::UnboundedReceiver<Admissions>, shared: &Arc<S
     }
 }
 
-/// An eighth more than is needed: doubling would leave up to half of a long list unused.
-fn make_room(queue: &mut BinaryHeap<Due>, coming: usize) {
-    let needed = queue.len() + coming;
-    if needed > queue.capacity() {
-        queue.reserve_exact(coming + needed / 8);
-    } else if queue.capacity() > 4 * needed.max(1024) {
-        queue.shrink_to(needed + needed / 8);
-    }
-}
-
-fn admit(target: Target) -> Due {
+fn admit(target: Target, group: u64) -> Due {
     let tick = clock::ticks();
     for streak in [&target.good, &target.bad] {
         streak.store(0, Relaxed);
@@ -202,28 +151,18 @@ fn admit(target: Target) -> Due {
     if target.state() == TargetState::Initial {
         target.begin(tick);
     }
-    let admission = target.admission.fetch_add(1, Relaxed).wrapping_add(1);
-    Due {
-        when: tick << 16 | u64::from(admission),
-        target,
-    }
+    Due::new(target, group, tick)
 }
 
 /// A target, how it was asked, and what came of it.
-type Probed = (Due, Arc<TargetGroup>, Result<(), Why>);
+type Probed = (Due, Arc<TargetGroup>, Result<(), Why>, Seat);
 
 /// Starts the probes that are due, as many as may run, and says in how many ms to look again.
-fn ask_due(queue: &mut BinaryHeap<Due>, probes: &mut JoinSet<Probed>, shared: &Arc<Shared>) -> u64 {
+fn ask_due(queue: &mut Queue, probes: &mut JoinSet<Probed>, shared: &Arc<Shared>) -> u64 {
     let now = clock::ticks();
-    while let Some(next) = queue.peek() {
-        if next.tick() > now {
-            return next.tick() - now;
-        }
-        if probes.len() >= PARALLEL {
-            break;
-        }
-        let due = queue.pop().filter(Due::stands);
-        let Some((due, policy)) = due.and_then(|due| due.target.policy().map(|policy| (due, policy))) else {
+    let tenant = |due: &Due| shared.book().tenant_of(due.group);
+    while let Some((due, seat)) = queue.next(now, tenant) {
+        let Some(policy) = due.target.policy() else {
             continue;
         };
         let shared = Arc::clone(shared);
@@ -231,11 +170,11 @@ fn ask_due(queue: &mut BinaryHeap<Due>, probes: &mut JoinSet<Probed>, shared: &A
             let mut address = due.target.address();
             address.set_port(policy.health.port.unwrap_or(address.port()));
             let result = probe(address, &policy, &shared.away).await;
-            (due, policy, result)
+            (due, policy, result, seat)
         });
     }
     // The end of a probe or a change of the table comes first.
-    3_600_000
+    queue.wait(now).unwrap_or(3_600_000)
 }
 
 /// What a probe says, and to whom. Returns the tick of the next one.
@@ -482,5 +421,92 @@ mod tests {
         judge(&target, &policy, Err(Why::Refused), 15_000);
         assert_eq!(target.seen("g").state, TargetState::Unhealthy);
         assert_eq!(target.seen("g").reason.as_deref(), Some("connection refused"));
+    }
+
+    #[tokio::test]
+    async fn targets_that_hang_keep_no_other_tenants_waiting() {
+        other_is_asked(true).await;
+    }
+
+    #[tokio::test]
+    async fn nor_those_whose_first_release_does_not_serve_yet() {
+        other_is_asked(false).await;
+    }
+
+    /// One tenant's twenty targets hang, and then another's comes; rules forward to both or to neither.
+    async fn other_is_asked(forwarded: bool) {
+        let hanging = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let well = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let group = |count, address, protocol| TargetGroup {
+            targets: (0..count)
+                .map(|n| model::route::Target {
+                    id: format!("h-{n}"),
+                    address,
+                })
+                .collect(),
+            health: HealthCheck {
+                protocol,
+                timeout: jiff::SignedDuration::from_secs(120),
+                ..HealthCheck::default()
+            },
+            ..TargetGroup::default()
+        };
+        let groups = [
+            (
+                "one/shop/dev/v1",
+                group(20, hanging.local_addr().unwrap(), HealthProtocol::Http),
+            ),
+            (
+                "two/shop/dev/v1",
+                group(1, well.local_addr().unwrap(), HealthProtocol::Tcp),
+            ),
+        ];
+        let rule = |group: &str| model::route::Rule {
+            priority: if group.starts_with("one") { 1 } else { 2 },
+            place: group.trim_end_matches("/v1").parse().unwrap(),
+            hosts: vec!["shop.test".into()],
+            paths: Vec::new(),
+            conditions: model::route::Conditions::default(),
+            transforms: model::route::Transforms::default(),
+            access: Vec::new(),
+            authenticate: None,
+            own: model::route::Own::default(),
+            action: model::route::Action::Forward {
+                groups: vec![model::route::Weighted {
+                    group: group.into(),
+                    weight: 1,
+                }],
+                stickiness: None,
+            },
+        };
+        let table = model::route::Delta {
+            version: 1,
+            rules: match forwarded {
+                true => groups.each_ref().map(|(name, _)| rule(name)).into(),
+                false => Vec::new(),
+            },
+            target_groups: groups.map(|(name, group)| (name.to_owned(), group)).into(),
+            ..model::route::Delta::default()
+        };
+        let shared = Arc::new(Shared::default());
+        let mut probed = shared.book().apply(&table, 0).probed;
+        let other = probed.pop().unwrap();
+        let (prober, admissions) = mpsc::unbounded_channel();
+        let probing = Arc::clone(&shared);
+        let running = tokio::spawn(async move { run(admissions, &probing, 8).await });
+        prober.send(probed).unwrap();
+        let mut held = Vec::new();
+        for _ in 0..2 {
+            held.push(hanging.accept().await.unwrap());
+        }
+        prober.send(vec![other.clone()]).unwrap();
+        let healthy = async {
+            while other.0.state() != TargetState::Healthy {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let met = tokio::time::timeout(Duration::from_secs(20), healthy).await;
+        assert!(met.is_ok(), "it was not asked");
+        running.abort();
     }
 }

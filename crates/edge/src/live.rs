@@ -183,7 +183,7 @@ impl Keeper {
             rules: book.index(),
         };
         // What came and went again before the last line is not asked: nobody is there any more.
-        probed.retain(|target| !target.is_leaving());
+        probed.retain(|(target, _)| !target.is_leaving());
         *self.shared.book() = book;
         self.shared.live.store(Arc::new(live));
         let _ = self.prober.send(probed);
@@ -382,7 +382,7 @@ mod tests {
         };
         keeper.start().unwrap();
         let asked = admissions.try_recv().unwrap();
-        let mut asked: Vec<u16> = asked.iter().map(|target| target.address().port()).collect();
+        let mut asked: Vec<u16> = asked.iter().map(|(target, _)| target.address().port()).collect();
         asked.sort_unstable();
         asked.dedup();
         assert_eq!(asked, [1, 3]);

@@ -1,7 +1,8 @@
 //! Who somebody is, as an OpenID Connect provider says (ALB's `authenticate-oidc`), before their request goes on.
 //!
-//! Nothing is kept here about anybody: browsers keep it, sealed, and show it again. What is sealed for one rule is
-//! worth nothing for another: neither a tenant nor an older configuration can make sessions for somebody else's hosts.
+//! Nothing is kept here about anybody: browsers keep it, sealed, and show it again. What is sealed for one place and
+//! provider is worth nothing for another: neither a tenant nor an older configuration can make sessions for somebody
+//! else's hosts.
 //! Secrets and keys are files of a folder that only the edge reads; a table has names of secrets.
 
 mod keys;
@@ -29,7 +30,13 @@ use self::{
     provider::{Error, Grant, Provider},
     session::Session,
 };
-use crate::{answer::Answer, call, clock, head::Ask, table::Rule, vault::SECRETS};
+use crate::{
+    answer::Answer,
+    call, clock,
+    head::Ask,
+    table::{Rule, Rules},
+    vault::SECRETS,
+};
 
 pub use keys::pem;
 
@@ -55,13 +62,30 @@ pub struct Login {
 
 impl Login {
     pub fn new(spec: &Authenticate, place: &str) -> Self {
-        let text = json!([place, spec]).to_string();
+        // Not what a rule does with people: rules of one place that differ in that share their sessions. What the provider
+        // is asked beyond the standard is of it: by that a rule may want more of who signs in.
+        let bound = [
+            place,
+            &spec.issuer,
+            &spec.authorization_endpoint,
+            &spec.token_endpoint,
+            &spec.user_info_endpoint,
+            &spec.client_id,
+            &spec.client_secret,
+            &spec.session_cookie,
+        ];
+        let text = json!([json!(bound), spec.extra_parameters]).to_string();
         let mut bond = [0; 32];
         bond.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
         Self {
             spec: spec.clone(),
             bond,
         }
+    }
+
+    /// Is somebody still signed in who has been since then?
+    fn lasts(&self, session: &Session, now: i64) -> bool {
+        session.since.saturating_add(self.spec.session_timeout.as_secs()) > now
     }
 
     /// What seals for this rule are tied to.
@@ -136,21 +160,32 @@ impl Desk {
         (id == self.keys.id).then_some(&*self.keys.public)
     }
 
+    /// The rule that has sent somebody to the provider who comes back with this request. Whether its conditions hold is
+    /// not asked: they are about where somebody was going, and the provider sends everybody back to one path.
+    pub fn awaited<'a>(&self, rules: &'a Rules, ask: &Ask) -> Option<&'a Rule> {
+        if ask.path() != CALLBACK {
+            return None;
+        }
+        let (authority, state) = (authority(ask)?, parameter(ask, "state")?);
+        let opens = |login: &Login| {
+            let bond = errand_bond(login, authority);
+            let errand = self.keys.open_sealed::<Errand>(&bond, state.as_bytes());
+            errand.is_some()
+        };
+        rules.first(&ask.host, |rule| rule.login().is_some_and(opens))
+    }
+
     /// May this request go on? Otherwise the answer is what the browser gets.
     pub async fn admit(&self, rule: &Rule, login: &Login, ask: &Ask) -> Result<Admitted, Answer> {
         if !ask.tls {
             return Err(Answer::insecure());
         }
-        let authority = ask
-            .fields("host")
-            .next()
-            .and_then(|host| str::from_utf8(host).ok());
         let visit = Visit {
             desk: self,
             login,
             place: rule.place(),
             ask,
-            authority: authority.ok_or_else(|| Answer::bad_request("the request names no host"))?,
+            authority: authority(ask).ok_or_else(|| Answer::bad_request("the request names no host"))?,
             now: clock::now().as_second(),
         };
         match ask.path() {
@@ -201,7 +236,8 @@ impl Desk {
 
 impl Visit<'_> {
     async fn admit(&self) -> Result<Admitted, Answer> {
-        let known = Session::read(&self.desk.keys, self.login, self.ask).filter(|s| s.until > self.now);
+        let known = Session::read(&self.desk.keys, self.login, self.ask);
+        let known = known.filter(|session| self.login.lasts(session, self.now));
         if let Some(session) = known {
             // Without a token to renew it, the provider's word is good until the session ends; so says ALB.
             let Some(refresh) = session.refresh.as_deref().filter(|_| session.fresh <= self.now) else {
@@ -225,7 +261,7 @@ impl Visit<'_> {
         let renewed = async {
             let provider = self.desk.provider(&self.login.spec).await?;
             provider
-                .session(Grant::Refresh(session), self.now, session.until)
+                .session(Grant::Refresh(session), self.now, session.since)
                 .await
         };
         match renewed.await {
@@ -272,12 +308,7 @@ impl Visit<'_> {
 
     /// They come back with a code, or with the provider's refusal.
     async fn finish(&self) -> Answer {
-        let field = |name: &str| {
-            let mut pairs = form_urlencoded::parse(self.ask.query().as_bytes());
-            pairs
-                .find(|(key, _)| key == name)
-                .map(|(_, value)| value.into_owned())
-        };
+        let field = |name: &str| parameter(self.ask, name);
         let errand = field("state").and_then(|state| {
             self.desk
                 .keys
@@ -331,8 +362,7 @@ impl Visit<'_> {
             redirect: &self.callback(),
             nonce: &shown(&errand.nonce),
         };
-        let until = self.now.saturating_add(self.login.spec.session_timeout.as_secs());
-        provider.session(grant, self.now, until).await
+        provider.session(grant, self.now, self.now).await
     }
 
     fn cookies(&self, session: &Session) -> Result<Vec<String>, Answer> {
@@ -367,13 +397,29 @@ impl Visit<'_> {
     }
 
     fn errand_bond(&self) -> [&[u8]; 3] {
-        [b"errand", self.login.bond(), self.authority.as_bytes()]
+        errand_bond(self.login, self.authority)
     }
 
     fn told(&self, error: &Error) {
         let cause = std::error::Error::source(error).map(ToString::to_string);
         tracing::warn!(place = self.place, %error, cause, "nobody can be signed in");
     }
+}
+
+/// What the seal of an errand is tied to.
+fn errand_bond<'a>(login: &'a Login, authority: &'a str) -> [&'a [u8]; 3] {
+    [b"errand", login.bond(), authority.as_bytes()]
+}
+
+/// The host that a request names, as it names it.
+fn authority(ask: &Ask) -> Option<&str> {
+    str::from_utf8(ask.fields("host").next()?).ok()
+}
+
+fn parameter(ask: &Ask, name: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(ask.query().as_bytes());
+    let (_, value) = pairs.find(|(key, _)| key == name)?;
+    Some(value.into_owned())
 }
 
 /// What the provider sees of a number, so that what it says does not give the number away.

@@ -239,10 +239,7 @@ impl Sockets {
     fn seen(&self, wanted: &Wanted, address: SocketAddr, problem: Option<String>) -> OwnSeen {
         let speaks = match &wanted.whose {
             Whose::All(number) => self.unbound[*number].1.name(),
-            Whose::Rule(Speaks::Http) => "http",
-            Whose::Rule(Speaks::Https) => "https",
-            Whose::Rule(Speaks::Tcp) => "tcp",
-            Whose::Rule(Speaks::Udp { .. }) => "udp",
+            Whose::Rule(speaks) => speaks.word(),
         };
         OwnSeen {
             address,

@@ -157,7 +157,7 @@ fn choose(worker: &Worker, ask: &Ask) -> Option<Group> {
     let live = worker.shared.live.load();
     let rule = live.rules.find(ask).filter(|rule| rule.lets_in(ask.peer))?;
     match &rule.action {
-        Action::Forward(weights) => weights.pick().cloned(),
+        Action::Forward(weights) => weights.pick_awake().cloned(),
         Action::Fixed(_) | Action::Redirect(_) => None,
     }
 }

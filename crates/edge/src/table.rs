@@ -150,6 +150,11 @@ impl Rule {
         }
     }
 
+    /// Had it any request?
+    pub fn is_counted(&self) -> bool {
+        self.counted().is_some()
+    }
+
     /// Counts with the rule in whose place it is, which may have requests under way: they end as those of this one.
     pub fn go_on_from(&self, before: &Self) {
         if let Some(counts) = before.counted() {
@@ -353,12 +358,16 @@ impl Rules {
 
     /// The first rule, by priority, whose conditions all hold.
     pub fn find(&self, ask: &Ask) -> Option<&Rule> {
-        let host = ask.host.as_str();
+        self.first(&ask.host, |rule| rule.fits(ask))
+    }
+
+    /// The first rule, by priority, of those for this host that fit.
+    pub fn first(&self, host: &str, fits: impl Fn(&Rule) -> bool) -> Option<&Rule> {
         let mut best: Option<&Rule> = None;
-        self.exact.best(host, ask, &mut best, |pattern| Some(pattern));
+        self.exact.best(host, &fits, &mut best, |pattern| Some(pattern));
         if !self.suffix.is_empty() {
             for (dot, _) in host.match_indices('.') {
-                self.suffix.best(&host[dot + 1..], ask, &mut best, |pattern| {
+                self.suffix.best(&host[dot + 1..], &fits, &mut best, |pattern| {
                     pattern.strip_prefix(b"*.")
                 });
             }
@@ -368,13 +377,13 @@ impl Rules {
             .free
             .iter()
             .take_while(|(rule, _)| sooner(best, rule))
-            .find(|(rule, free)| free.iter().any(|at| matches(rule.host_at(*at), host)) && rule.fits(ask));
+            .find(|(rule, free)| free.iter().any(|at| matches(rule.host_at(*at), host)) && fits(rule));
         best = found.map(|(rule, _)| rule).or(best);
         let found = self
             .any
             .iter()
             .take_while(|(rule, ())| sooner(best, rule))
-            .find(|(rule, ())| rule.fits(ask));
+            .find(|(rule, ())| fits(rule));
         found.map(|(rule, ())| rule).or(best)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A flow is a client's address and port at one listener. It is given a target by a hash of the client, so that the
 //! same client finds the same target after a restart too, and stays with it while the target is there and well: a
-//! change of routes breaks no flow. Nothing is ever sent to somebody but what a target answered to that flow.
+//! change of routes breaks no flow, unless it closes the rule or keeps the client out. Nothing is ever sent to somebody but what a target answered to that flow.
 
 mod flow;
 
@@ -204,8 +204,16 @@ impl Listening {
                 }
                 _ = sweep.tick() => {
                     let now = clock::ticks();
-                    let idle = self.idle;
-                    self.flows.retain(|_, flow| !flow.is_over(now, idle));
+                    // A client that says nothing more is kept out all the same.
+                    self.flows.retain(|from, flow| {
+                        let opened = Opened {
+                            socket: &self.socket,
+                            at: self.at,
+                            from: *from,
+                            host: &self.host,
+                        };
+                        !flow.is_over(now, self.idle) && flow.is_let_in(&self.shared, &opened)
+                    });
                 }
             }
         }
@@ -218,10 +226,14 @@ impl Listening {
         // A target that turns the datagram away has a second one after it.
         let mut refused = None;
         for _ in 0..2 {
-            if self
-                .flows
-                .get(&from)
-                .is_some_and(|flow| !is_settled(flow, clock::ticks()))
+            let opened = Opened {
+                socket: &self.socket,
+                at: self.at,
+                from,
+                host: &self.host,
+            };
+            if let Some(flow) = self.flows.get_mut(&from)
+                && !(is_settled(flow, clock::ticks()) && flow.is_let_in(&self.shared, &opened))
             {
                 self.flows.remove(&from);
             }

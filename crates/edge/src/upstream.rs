@@ -388,7 +388,8 @@ fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Cho
         .only
         .as_ref()
         .is_none_or(|only| only.iter().any(|host| matches(host, &ask.host)));
-    let Some(rule) = live.rules.find(ask).filter(|_| here) else {
+    let awaited = desk.and_then(|desk| desk.awaited(&live.rules, ask));
+    let Some(rule) = awaited.or_else(|| live.rules.find(ask)).filter(|_| here) else {
         worker.shared.totals.unmatched.fetch_add(1, Relaxed);
         let answer = shared.last(ask);
         if let Some(note) = &mut ask.note {
@@ -440,13 +441,14 @@ fn decide(
         Action::Fixed(fixed) => return Err(mine(Answer::fixed(fixed))),
         Action::Redirect(redirect) => return Err(mine(Answer::redirect(redirect, ask))),
     };
-    let group = sticky::wanted_group(ask, weights).or_else(|| weights.pick());
+    let wanted = sticky::wanted_group(ask, weights).filter(|group| !group.sleeps());
+    let group = wanted.or_else(|| weights.pick_awake());
     let group = group.ok_or_else(Answer::no_targets)?;
     if let Some(note) = &mut ask.note {
         note.group(group.name());
     }
     let wanted = sticky::wanted_target(ask, group);
-    attempts.sleeps = group.policy.waking && !group.has_healthy();
+    attempts.sleeps = group.sleeps();
     if attempts.sleeps {
         return Err(Answer::waking(false));
     }

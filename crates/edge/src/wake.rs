@@ -158,16 +158,14 @@ impl Drop for Seat<'_> {
     }
 }
 
-/// The place of the request's rule, when all that the rule leads to sleeps.
+/// The place of the request's rule, when all sleeps that the rule leads to. Whoever is given a group that sleeps must be of
+/// the same mind, or nobody would wait for it.
 pub fn asleep<'a>(live: &'a Live, ask: &Ask) -> Option<&'a str> {
     let rule = live.rules.find(ask).filter(|rule| rule.lets_in(ask.peer))?;
     let Action::Forward(weights) = &rule.action else {
         return None;
     };
-    let sleeps = weights
-        .groups()
-        .all(|group| group.policy.waking && !group.has_healthy());
-    sleeps.then(|| rule.place())
+    weights.sleep().then(|| rule.place())
 }
 
 /// Waits until what the request is for is awake. False: too long, or too many wait.

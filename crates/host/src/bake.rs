@@ -30,11 +30,10 @@ use std::{
 
 use camino::{Utf8Path, Utf8PathBuf};
 use model::{
-    AppName, Digest, TenantName, Ticket,
+    AppName, Digest, Place, TenantName, Ticket,
     port::{BakeOrder, Baked, Bakery, Fault, Layer, LogRef, Resources},
     spec::Base,
 };
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::info;
 
 use self::{
@@ -55,6 +54,7 @@ use crate::{
     layer::{self, Layers, Record},
     lives::{Life, Lives},
     logs, objects,
+    queue::{self, Queue},
     ticket::Stop,
     tree,
     uids::Uids,
@@ -94,7 +94,7 @@ struct Inner {
     limits: Resources,
     /// So many scripts run at a time.
     at_once: usize,
-    places: Semaphore,
+    places: Queue,
     waiting: Waiting,
     /// A sweep holds it alone. Who says that something is to stay, or makes an image of layers, holds it together with
     /// others, and not for long: a sweep makes the room that bakes wait for.
@@ -137,7 +137,7 @@ impl Oven {
             ground: InUse::default(),
             made: Made::open(&kitchen.node)?,
             at_once: kitchen.at_once.max(1),
-            places: Semaphore::new(kitchen.at_once.max(1)),
+            places: Queue::new(kitchen.at_once),
             waiting: Waiting::default(),
             quiet: Arc::default(),
             baking: Mutex::default(),
@@ -236,6 +236,17 @@ impl Oven {
             }
         };
         Ok(self.0.caches.remove(&name).map_err(Error::from)?)
+    }
+
+    /// Which of those that had the names of this place has them now.
+    pub(crate) fn life_of(&self, place: &Place) -> Result<Life, layer::Error> {
+        self.0.lives.of(place)
+    }
+
+    /// What a layer holds, or its key when it is not here.
+    pub(crate) fn content(&self, key: &Digest) -> Result<Digest, layer::Error> {
+        let record = self.0.layers.get(key)?;
+        Ok(record.map_or(*key, |record| record.identity()))
     }
 
     /// How often this name was a deleted tenant's.
@@ -364,7 +375,7 @@ impl Oven {
             return Ok(true);
         }
         let mut unwanted = Unwanted { stop, turn: &turn };
-        let _place = self.place(&run.name, time, journal, &mut unwanted).await?;
+        let _place = self.place(&run, time, journal, &mut unwanted).await?;
         let began = Instant::now();
         let done = script::run(&self.0, run, time, journal, unwanted).await;
         time.ran(began, Instant::now());
@@ -374,20 +385,19 @@ impl Oven {
     /// The right to run a script. Who has to wait for it says so.
     async fn place(
         &self,
-        script: &str,
+        run: &Run,
         time: &mut Time,
         journal: &mut Journal,
         unwanted: &mut Unwanted<'_>,
-    ) -> Result<SemaphorePermit<'_>, Error> {
-        if let Ok(place) = self.0.places.try_acquire() {
-            return Ok(place);
-        }
-        journal.line(&format!(
-            "{script}: waiting: scripts of other images run, at most {} at a time",
-            self.0.at_once
-        ));
+    ) -> Result<queue::Place, Error> {
+        let (script, most) = (&run.name, self.0.at_once);
+        let told = |_| {
+            journal.line(&format!(
+                "{script}: waiting: scripts of other images run, at most {most} at a time"
+            ));
+        };
         tokio::select! {
-            place = time.wait(self.0.places.acquire()) => place?.map_err(|_| Error::Interrupted),
+            place = time.wait(self.0.places.enter(run.source.tenant(), None, told)) => place,
             () = unwanted.wait() => Err(Error::Stopped(unwanted.stop.reason().unwrap_or_default())),
         }
     }

@@ -47,7 +47,7 @@ use self::{
 };
 use crate::{
     layer::{self, Layers, Record, Staging, archive, io_error, touch},
-    oci::{self, Reach, unpack::Deletions},
+    oci::{self, Reach, limits::Limits, unpack::Deletions},
 };
 
 /// The base that is used where none is named.
@@ -113,6 +113,9 @@ pub struct Known {
     pub base: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<TenantName>,
+    /// Which of those that had the tenant's name asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub life: Option<u64>,
     pub key: Digest,
     /// When it was last seen to be so: before it was asked.
     pub checked_at: Timestamp,
@@ -344,6 +347,7 @@ impl Bases {
             let known = Known {
                 base: wanted.base.to_string(),
                 tenant: wanted.tenant.cloned(),
+                life: wanted.tenant.map(|_| wanted.life),
                 key: record.key,
                 checked_at,
                 named,
@@ -513,9 +517,11 @@ pub(crate) fn flatten(
     source: &dyn oci::Source,
     image: &oci::Image,
     into: &Utf8Path,
+    limits: Limits,
 ) -> Result<(), oci::Error> {
+    let mut left = limits.whole();
     (0..image.manifest.layers.len())
-        .try_for_each(|number| oci::unpack_layer(source, image, number, into, Deletions::Apply))
+        .try_for_each(|number| oci::unpack_layer(source, image, number, into, Deletions::Apply, &mut left))
 }
 
 async fn blocking<T: Send + 'static>(

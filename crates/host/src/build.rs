@@ -20,7 +20,6 @@ mod left;
 pub mod local;
 mod over;
 pub mod protocol;
-mod queue;
 mod record;
 pub mod report;
 pub mod runner;
@@ -28,12 +27,13 @@ mod runtime;
 mod sandbox;
 mod secrets;
 pub mod shell;
+mod told;
 pub mod tools;
 mod verdict;
 
-pub use choice::lacking;
 #[cfg(test)]
 pub(crate) use choice::tests::order as choice_order;
+pub use choice::{image, lacking};
 pub use console::Broken;
 pub use demand::{Offer, fits, one_has, own_labels, wanted};
 pub use error::Error;
@@ -64,7 +64,6 @@ use self::{
     choice::Choice,
     console::Console,
     left::{Objects, Shelf},
-    queue::Queue,
     record::Record,
     report::History,
 };
@@ -73,7 +72,9 @@ use crate::{
     base::proxies,
     container::{Containers, Exit, Net},
     layer::io_error,
+    lives::Life,
     logs, objects,
+    queue::Queue,
     ticket::Stop,
     work::{self, Work},
 };
@@ -154,9 +155,12 @@ impl Yard {
             .map_err(|_| Fault::order("the ticket cannot name a log"))?;
         let started = Instant::now();
         let record = Record::taken();
+        // Before it waits for anything: whoever has the name when it is done may be somebody else.
+        let life = self.0.oven.life_of(&order.place).map_err(Error::from)?;
         let once = Once {
             ticket,
             order,
+            life,
             log: &log,
             shelf,
             before: &Before::default(),
@@ -197,6 +201,8 @@ impl Yard {
 struct Once<'a> {
     ticket: &'a Ticket,
     order: &'a BuildOrder,
+    /// Whose it is, of those who had the place's names.
+    life: Life,
     log: &'a LogRef,
     /// For what it leaves when it fails.
     shelf: Option<&'a Shelf>,
@@ -278,7 +284,7 @@ impl Yard {
         let mut console = self.console(once)?;
         console.began("QUEUED");
         let tenant = &once.order.place.tenant;
-        let place = self.0.queue.enter(tenant, once.ticket, |waiting| {
+        let place = self.0.queue.enter(Some(tenant), Some(once.ticket), |waiting| {
             console.line(&format!(
                 "Waiting: {} builds run, {} wait before this one",
                 waiting.running, waiting.before
@@ -330,7 +336,7 @@ impl Yard {
         mut stop: Stop,
     ) -> Result<End, Error> {
         let (ticket, order, before) = (once.ticket, once.order, once.before);
-        let prepared = match self.prepare(work, order, ticket, &mut console, &mut stop).await {
+        let prepared = match self.prepare(work, once, &mut console, &mut stop).await {
             Ok(prepared) => prepared,
             Err(error) => {
                 let message = match &error {
@@ -363,7 +369,7 @@ impl Yard {
         // What the runner says of itself could be forged; how often a build is made is the file's to say.
         let again = ran.console.outcome.again && again::may(&order.buildspec, before.retried);
         if came_to_its_end && !again {
-            self.compare(order, &mut ran.console)?;
+            self.compare(once, &mut ran.console)?;
         }
         let (mut outcome, judged) = verdict::judge(order, before, ran);
         if came_to_its_end {
@@ -407,14 +413,14 @@ impl Yard {
     async fn prepare(
         &self,
         work: &Work,
-        order: &BuildOrder,
-        ticket: &Ticket,
+        once: Once<'_>,
         console: &mut Console,
         stop: &mut Stop,
     ) -> Result<Prepared, Error> {
+        let (ticket, order) = (once.ticket, once.order);
         console.began("PROVISIONING");
         let image = match choice::choose(order) {
-            Ok(choice) => Ok(self.image(order, choice, console, stop).await?),
+            Ok(choice) => Ok(self.image(once, choice, console, stop).await?),
             Err(why) => Err(Error::Runtime(why)),
         };
         console.ended(PhaseStatus::Succeeded, None);
@@ -437,7 +443,7 @@ impl Yard {
             source: &source,
         };
         let keys = self.keys(asking, stop).await?;
-        let caches = self.restore(order, &keys, console)?;
+        let caches = self.restore(order, once.life, &keys, console)?;
         console.ended(PhaseStatus::Succeeded, None);
         let mut lowers = vec![source];
         lowers.extend(self.0.oven.images().lowers(&image.digest)?);
@@ -452,7 +458,7 @@ impl Yard {
     /// What the container stands on, made where it is not there yet.
     async fn image(
         &self,
-        order: &BuildOrder,
+        Once { order, life, .. }: Once<'_>,
         choice: Choice<'_>,
         console: &mut Console,
         stop: &mut Stop,
@@ -463,7 +469,10 @@ impl Yard {
                 let login = choice::login(order, base).cloned();
                 let (base, tenant) = (choice::named(base), order.place.tenant.clone());
                 console.line(&format!("The build runs in {base}"));
-                let made = tokio::spawn(async move { oven.bare(&base, &tenant, login.as_ref()).await });
+                let made =
+                    tokio::spawn(
+                        async move { oven.bare(&base, (&tenant, life.tenant), login.as_ref()).await },
+                    );
                 let bare = tokio::select! {
                     made = made => made.map_err(|_| Error::Interrupted)?.map_err(Error::Image)?,
                     reason = stop.asked() => return Err(Error::Stopped(reason)),
@@ -553,19 +562,20 @@ impl Yard {
     }
 
     /// Compares the build's tests with those of the branch's builds before.
-    fn compare(&self, order: &BuildOrder, console: &mut Console) -> Result<(), Error> {
+    fn compare(&self, Once { order, life, .. }: Once<'_>, console: &mut Console) -> Result<(), Error> {
         if order.buildspec.reports.is_empty() {
             return Ok(());
         }
         let caches = self.0.oven.caches();
-        let mut name = cache::cache_name(order, &order.commit.branch);
-        if let Some(task) = &order.task {
-            name = format!("{name}-{}", task.identifier);
-        }
+        let name = cache::tests_name(order, life);
         let past = caches.note(&name, HISTORY, report::PAST_BYTES);
         let mut history = History::read(&past.unwrap_or_default());
         console.compare(&mut history, order.task.as_ref().is_some_and(Task::is_part));
-        Ok(caches.write_note(&name, HISTORY, &history.write())?)
+        let written = history.write().unwrap_or_else(|| {
+            console.line("What earlier runs of the tests said is forgotten: it is too much");
+            Vec::new()
+        });
+        Ok(caches.write_note(&name, HISTORY, &written)?)
     }
 }
 

@@ -19,7 +19,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use crate::layer::{
     Error,
-    copy::{self, Copy, Deletions},
+    copy::{self, Copied, Copy, Deletions},
     io_error, remove_tree, remove_trees, size,
 };
 
@@ -90,6 +90,18 @@ impl Drop for Lease {
     }
 }
 
+impl Crop<'_> {
+    /// Those of the directories that the container wrote. One within another is taken with that.
+    fn written(&self) -> Vec<(&Utf8Path, OwnedFd)> {
+        let mut directories: Vec<&Utf8Path> = self.directories.iter().map(Utf8Path::new).collect();
+        // Part by part, so that what is within a directory comes right after it.
+        directories.sort_unstable();
+        directories.dedup_by(|inner, outer| inner.starts_with(*outer));
+        let open = |directory| Some((directory, inside(self.upper, directory)?));
+        directories.into_iter().filter_map(open).collect()
+    }
+}
+
 impl Caches {
     /// A cache that grows beyond `limit_bytes` is begun anew. What a node that was killed left half-made or half-removed goes.
     pub fn open(node: &Utf8Path, limit_bytes: u64) -> Result<Self, Error> {
@@ -148,6 +160,7 @@ impl Caches {
         };
         let mut found: Vec<(std::time::SystemTime, String)> = entries
             .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
             .filter_map(|entry| {
                 Some((
                     entry.metadata().ok()?.modified().ok()?,
@@ -206,11 +219,7 @@ impl Caches {
 
     /// Takes what a container wrote into a new generation.
     pub fn harvest(&self, crop: &Crop<'_>) -> Result<Harvest, Error> {
-        let written: Vec<(&String, OwnedFd)> = crop
-            .directories
-            .iter()
-            .filter_map(|directory| Some((directory, inside(crop.upper, directory)?)))
-            .collect();
+        let written = crop.written();
         if written.is_empty() {
             return Ok(Harvest::Nothing);
         }
@@ -230,7 +239,7 @@ impl Caches {
     }
 
     /// Makes the generation where nobody looks for it.
-    fn take(&self, crop: &Crop<'_>, written: &[(&String, OwnedFd)], new: &Utf8Path) -> Result<(), Error> {
+    fn take(&self, crop: &Crop<'_>, written: &[(&Utf8Path, OwnedFd)], new: &Utf8Path) -> Result<(), Error> {
         fs::create_dir(new).map_err(io_error("create", new))?;
         let previous = match crop.once {
             true => None,
@@ -239,6 +248,7 @@ impl Caches {
         if let Some(previous) = previous.as_ref().or(crop.restored) {
             link_tree(&previous.files, new)?;
         }
+        let mut so_far = Copied::default();
         for (directory, open) in written {
             let to = new.join(directory);
             make_directories(new, directory)?;
@@ -253,7 +263,7 @@ impl Caches {
                 epoch: None,
                 most: self.limit_bytes,
             }
-            .tree(&from, &to)?;
+            .further(&mut so_far, &from, &to)?;
         }
         Ok(())
     }
@@ -351,7 +361,7 @@ pub(crate) fn random() -> String {
 }
 
 /// A directory that a container wrote. It may have put a link anywhere in its place or above: that is none.
-pub(crate) fn inside(upper: &Utf8Path, directory: &str) -> Option<OwnedFd> {
+pub(crate) fn inside(upper: &Utf8Path, directory: impl AsRef<Utf8Path>) -> Option<OwnedFd> {
     let root = openat(
         CWD,
         upper.as_std_path(),
@@ -361,14 +371,21 @@ pub(crate) fn inside(upper: &Utf8Path, directory: &str) -> Option<OwnedFd> {
     .ok()?;
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    openat2(&root, directory, flags, Mode::empty(), resolve).ok()
+    openat2(
+        &root,
+        directory.as_ref().as_std_path(),
+        flags,
+        Mode::empty(),
+        resolve,
+    )
+    .ok()
 }
 
 /// Makes a path of directories in a new generation. What an earlier build left in their place goes: a link there would
 /// lead out of the cache.
-fn make_directories(generation: &Utf8Path, directory: &str) -> Result<(), Error> {
+fn make_directories(generation: &Utf8Path, directory: &Utf8Path) -> Result<(), Error> {
     let mut path = generation.to_owned();
-    for part in directory.split('/') {
+    for part in directory {
         path.push(part);
         if !copy::is_directory(&path) {
             copy::remove(&path)?;

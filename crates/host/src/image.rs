@@ -25,6 +25,7 @@ use crate::{
         attached::{self, Found, Told},
         export,
         layout::Layout,
+        limits::{Left, Limits},
         unpack::Deletions,
     },
 };
@@ -270,6 +271,16 @@ impl Images {
 
     /// Takes an image in. Layers that are here already, by what they hold, are not unpacked again.
     pub fn import(&self, layout: &Layout, tag: Option<&str>) -> Result<Digest, oci::Error> {
+        self.import_within(Limits::IMAGE, layout, tag)
+    }
+
+    fn import_within(
+        &self,
+        limits: Limits,
+        layout: &Layout,
+        tag: Option<&str>,
+    ) -> Result<Digest, oci::Error> {
+        let mut left = limits.whole();
         let image = layout.find(tag)?;
         let known = self.layers.list()?;
         let mut keys: Vec<Digest> = Vec::new();
@@ -287,10 +298,11 @@ impl Images {
                 .find(|record| record.content == Some(*diff) && record.parent == parent);
             let key = match same {
                 Some(record) => {
+                    left.take(0, record.size_bytes)?;
                     self.layers.touch(&record.key, crate::now())?;
                     record.key
                 }
-                None => self.take(layout, &image, number, parent, step)?,
+                None => self.take(layout, &image, number, parent, step, &mut left)?,
             };
             keys.push(key);
         }
@@ -305,6 +317,7 @@ impl Images {
         number: usize,
         parent: Option<Digest>,
         step: Option<oci::manifest::History>,
+        left: &mut Left,
     ) -> Result<Digest, oci::Error> {
         let diff = image.config.rootfs.diff_ids[number];
         let key = Digest::of_parts([
@@ -312,14 +325,15 @@ impl Images {
             parent.map(|parent| parent.hex()).unwrap_or_default().into(),
             diff.hex().into(),
         ]);
-        if self.layers.get(&key)?.is_some() {
+        if let Some(record) = self.layers.get(&key)? {
+            left.take(0, record.size_bytes)?;
             self.layers.touch(&key, crate::now())?;
             return Ok(key);
         }
         let staging = self.layers.stage()?;
         let files = staging.files();
         let begun = crate::now().as_second();
-        oci::unpack_layer(layout, image, number, &files, Deletions::Mark)?;
+        oci::unpack_layer(layout, image, number, &files, Deletions::Mark, left)?;
         let latest = archive::latest(&files, begun)?;
         archive::settle_times(&files, latest)?;
         let said = step

@@ -7,8 +7,9 @@ pub(crate) mod archive;
 pub(crate) mod copy;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs, io,
+    os::unix::fs::MetadataExt as _,
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -326,17 +327,46 @@ pub(crate) fn not_text(path: &std::path::Path) -> Error {
     io_error("read", Utf8Path::new(&*path.to_string_lossy()))(io::Error::other("its name is not UTF-8 text"))
 }
 
-/// Bytes of the files in a tree.
+/// Bytes of the files in a tree. One with several names takes its bytes once.
 pub(crate) fn size(tree: &Utf8Path) -> Result<u64, Error> {
+    size_of(tree, &mut HashSet::new())
+}
+
+/// `linked`: the files with several names that were counted, by device and inode.
+fn size_of(tree: &Utf8Path, linked: &mut HashSet<(u64, u64)>) -> Result<u64, Error> {
     let mut bytes = 0;
     for entry in tree.read_dir_utf8().map_err(io_error("read", tree))? {
         let entry = entry.map_err(io_error("read", tree))?;
         let metadata = fs::symlink_metadata(entry.path()).map_err(io_error("read", entry.path()))?;
-        bytes += if metadata.is_dir() {
-            size(entry.path())?
-        } else {
-            metadata.len()
-        };
+        if metadata.is_dir() {
+            bytes += size_of(entry.path(), linked)?;
+        } else if metadata.nlink() < 2 || linked.insert((metadata.dev(), metadata.ino())) {
+            bytes += metadata.len();
+        }
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_with_several_names_takes_its_bytes_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = Utf8Path::from_path(directory.path()).unwrap();
+        fs::create_dir_all(tree.join("a/b")).unwrap();
+        fs::write(tree.join("one"), [0; 1000]).unwrap();
+        fs::write(tree.join("a/other"), [0; 200]).unwrap();
+        assert_eq!(size(tree).unwrap(), 1200);
+        for name in ["two", "a/three", "a/b/four"] {
+            fs::hard_link(tree.join("one"), tree.join(name)).unwrap();
+        }
+        assert_eq!(size(tree).unwrap(), 1200);
+        assert_eq!(
+            size(&tree.join("a")).unwrap(),
+            1200,
+            "some of its names lie outside"
+        );
+    }
 }

@@ -27,6 +27,7 @@ pub mod logs;
 pub mod lookup;
 pub mod objects;
 pub mod oci;
+mod queue;
 pub mod tree;
 mod uids;
 mod work;

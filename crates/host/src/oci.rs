@@ -8,6 +8,7 @@
 pub mod attached;
 pub mod export;
 pub mod layout;
+pub(crate) mod limits;
 pub mod manifest;
 pub mod reach;
 pub mod registry;
@@ -151,7 +152,7 @@ pub fn find(source: &dyn Source, wanted: &str) -> Result<Image, Error> {
     })
 }
 
-/// Unpacks layer `number` of an image. Its bytes are checked as they were sent and as they are unpacked; when they are
+/// Unpacks layer `number` of an image, which has as much left as the layers before it left. Its bytes are checked as they were sent and as they are unpacked; when they are
 /// wrong, what was unpacked is the caller's to remove.
 pub(crate) fn unpack_layer(
     source: &dyn Source,
@@ -159,6 +160,7 @@ pub(crate) fn unpack_layer(
     number: usize,
     into: &camino::Utf8Path,
     deletions: unpack::Deletions,
+    left: &mut limits::Left,
 ) -> Result<(), Error> {
     let (blob, diff) = (
         &image.manifest.layers[number],
@@ -178,7 +180,7 @@ pub(crate) fn unpack_layer(
     {
         let bytes = std::io::Cursor::new(&start[..length]).chain(&mut sent);
         let mut plain = Hashed::new(unpack::unpacked(packing, bytes).map_err(Error::Archive)?);
-        unpack::unpack(&mut plain, into, deletions, unpack::Limits::IMAGE)?;
+        unpack::unpack(&mut plain, into, deletions, left)?;
         // A tar ends before its padding does.
         drain(&mut plain)?;
         if plain.digest() != diff {
@@ -205,7 +207,8 @@ pub fn unpack_tar(tar: &mut dyn Read, into: &camino::Utf8Path) -> Result<(), Err
     let length = read_start(&mut tar, &mut start)?;
     let bytes = std::io::Cursor::new(&start[..length]).chain(tar);
     let plain = unpack::unpacked(unpack::guess(&start[..length]), bytes).map_err(Error::Archive)?;
-    unpack::unpack(plain, into, unpack::Deletions::Apply, unpack::Limits::IMAGE)?;
+    let mut left = limits::Limits::IMAGE.whole();
+    unpack::unpack(plain, into, unpack::Deletions::Apply, &mut left)?;
     match archive_of(into) {
         Some(why) => Err(refused("the tar", why)),
         None => Ok(()),

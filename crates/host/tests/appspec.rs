@@ -28,6 +28,13 @@ use model::{
 };
 use serde_json::{Value, json};
 
+#[path = "appspec/again.rs"]
+mod again;
+#[path = "appspec/kill.rs"]
+mod kill;
+#[path = "appspec/lines.rs"]
+mod lines;
+
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance/appspec");
 
 /// Where we differ on purpose: the last column of the table of deliberate differences, `folder/case`.
@@ -541,30 +548,4 @@ async fn a_script_finds_what_the_agent_gives_it() {
             "{keys}: {log}"
         );
     }
-}
-
-/// A crash in the middle of a line leaves a name that may be another file's.
-#[test]
-fn an_unfinished_line_of_the_clean_up_file_removes_nothing() {
-    let scratch = tempfile::tempdir().unwrap();
-    let (kept, gone) = (scratch.path().join("kept"), scratch.path().join("gone"));
-    fs::create_dir(&gone).unwrap();
-    for file in [&kept, &gone.join("file")] {
-        fs::write(file, "").unwrap();
-    }
-    let records = Records::of(scratch.path(), "dg");
-    fs::create_dir_all(records.cleanup.parent().unwrap()).unwrap();
-    // Directories come before what is in them, and are removed after it.
-    let text = format!("{0}\n{0}/file\n{1}", gone.display(), kept.display());
-    fs::write(&records.cleanup, text).unwrap();
-    let spec = parse("version: 0.0\nos: linux\n").unwrap();
-    let archive = tempfile::tempdir().unwrap();
-    install(
-        Utf8Path::from_path(archive.path()).unwrap(),
-        &spec,
-        FileExists::Disallow,
-        &records,
-    )
-    .unwrap();
-    assert_eq!((kept.exists(), gone.exists()), (true, false));
 }

@@ -88,6 +88,7 @@ const CASES: &[Case] = cases![
     yard::runtimes_are_checked,
     yard::limits_stop_a_build,
     hostile::hostile_sources_are_refused,
+    hostile::a_runner_that_cannot_begin_says_why,
     hostile::absolute_links_are_data,
     yard::caches_are_kept,
     apart::builds_reach_neither_the_machine_nor_each_other,
@@ -97,6 +98,7 @@ const CASES: &[Case] = cases![
     spec::the_commands_of_codebuild_are_there,
     spec::artifacts_have_names_and_others_beside_them,
     spec::what_a_build_leaves_holds_no_secret,
+    spec::a_variable_that_is_too_long_to_be_exported_is_named,
     spec::reports_of_every_kind_are_compared_and_gate,
     spec::caches_have_keys_and_branches,
     keys::a_shell_reads_the_key_of_a_cache,
@@ -112,6 +114,7 @@ const CASES: &[Case] = cases![
     stop::a_build_that_is_stopped_while_its_source_comes_leaves_nothing,
     stop::a_build_that_nobody_waits_for_is_cleared_away,
     stop::a_build_that_waits_too_long_for_its_turn_is_given_up,
+    stop::what_a_deleted_one_s_builds_keep_is_not_the_next_one_s,
     stop::a_build_has_the_processors_that_it_may_have,
     yard::sweeping_keeps_what_is_needed,
 ];

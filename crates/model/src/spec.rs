@@ -11,6 +11,7 @@ mod plain;
 mod procfile;
 mod read;
 mod report;
+mod script;
 mod yaml;
 
 pub(crate) use app::is_branch;
@@ -29,6 +30,7 @@ pub use read::{LATER, is_later, written};
 pub use report::{
     CheckReport, Checked, Files, check_appspec, check_buildspec, check_checks, check_tree, checked,
 };
+pub use script::{CARRIAGE_RETURN, UNIX_LINES, has_carriage_return};
 pub use yaml::{MAX_BYTES, decode};
 
 pub mod build {

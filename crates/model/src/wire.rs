@@ -10,6 +10,7 @@ mod catalogue;
 mod doors;
 mod images;
 mod moving;
+mod names;
 mod record;
 mod release;
 mod run;
@@ -24,8 +25,11 @@ pub use catalogue::{
     App, Environment, EnvironmentState, NewApp, NewTenant, Place, Preview, Scale, Split, Started, Tenant,
 };
 pub use doors::{Allowed, Closed, Closing};
-pub use images::{ImageApp, ImageShown, Imported, ImportedStatement, NewRefresh, Refreshed, RefreshedBase};
+pub use images::{
+    Bases, ImageApp, ImageShown, Imported, ImportedStatement, NewRefresh, Refreshed, RefreshedBase,
+};
 pub use moving::{Arrived, Elsewhere, Forwarded, Loaded, Move, NewMove, Side};
+pub use names::{Listener, Name};
 pub use record::{Delivery, DeliveryDetail, DeliveryVerdict, PublicKey};
 pub use release::{
     Analysis, Approval, ApprovalState, Decision, DeployedHost, Deployment, Migration, MigrationState,

@@ -3,7 +3,7 @@
 //! Answers are sealed, because some hold what is shown only once.
 
 use jiff::Timestamp;
-use model::Digest;
+use model::{Digest, TenantName};
 use rusqlite::params;
 
 use crate::{
@@ -57,6 +57,11 @@ impl Db<'_> {
     }
 }
 
+/// As whom somebody of a tenant claims keys: tokens of two tenants may have one name. Nobody's of no tenant has a space there.
+pub fn of_tenant(tenant: &TenantName, name: &str) -> String {
+    format!("{tenant} {name}")
+}
+
 impl Tx<'_> {
     /// Claims a key for a request, known by its digest, until `expires_at`; or says what became of the first one.
     pub fn claim_command(
@@ -94,6 +99,12 @@ impl Tx<'_> {
             [principal, key],
         )
         .map(drop)
+    }
+
+    /// Removes what was kept for a tenant's own: the next of its name may have tokens of the same names.
+    pub(crate) fn forget_commands(&self, tenant: &TenantName) -> Result<(), Error> {
+        let sql = "DELETE FROM commands WHERE substr(principal, 1, length(?1)) = ?1";
+        self.run(sql, [of_tenant(tenant, "")]).map(drop)
     }
 
     /// After a restart nothing is being done: frees the keys of what was not answered. Gives how many.

@@ -3,6 +3,7 @@
 mod activities;
 mod definition;
 mod executions;
+mod left;
 mod log;
 mod machines;
 mod maps;

@@ -21,6 +21,8 @@ pub struct LedgerFilter {
     pub tenant: Option<TenantName>,
     /// Lines about this object, or about what is under it: `acme/shop` also finds `acme/shop/dev`.
     pub object: Option<String>,
+    /// Of a tenant only what was since it was made: one before it may have had its name.
+    pub own: bool,
     /// Lines with a smaller number.
     pub before: Option<u64>,
     /// So many at most; 0 stands for 100.
@@ -48,6 +50,12 @@ impl Db<'_> {
         } else {
             " AND ?2 IS NULL"
         });
+        if filter.own {
+            sql.push_str(
+                " AND number >= ifnull((SELECT max(number) FROM ledger
+                  WHERE object = ?2 AND action = 'tenant.create'), 0)",
+            );
+        }
         sql.push_str(match filter.object {
             Some(_) => " AND (object = ?3 OR (object > ?3 || '/' AND object < ?3 || '0'))",
             None => " AND ?3 IS NULL",

@@ -33,10 +33,10 @@ mod writer;
 pub use approvals::{Approval, ApprovalState, Decision, NewApproval};
 pub use catalogue::{
     App, Arriving, Builder, Closure, Door, Environment, Gone, Heard, Host, HostState, Keepers, Machine, Move,
-    NewBuilder, NewHost, NewInvitation, NewPush, NewRelease, Preview, Push, PushState, Release, Subnets,
-    Tenant, Told,
+    NewBuilder, NewHost, NewInvitation, NewPush, NewRelease, Owner, Preview, Push, PushState, Release,
+    Subnets, Tenant, Told,
 };
-pub use commands::Command;
+pub use commands::{Command, of_tenant};
 pub use db::{By, Db, Tx};
 pub use error::Error;
 pub use evidence::{

@@ -44,6 +44,8 @@ const STEPS: &[&str] = &[
     include_str!("../migrations/36-origins-of-bakes.sql"),
     include_str!("../migrations/37-alarms-by-teller.sql"),
     include_str!("../migrations/38-indexes-by-execution.sql"),
+    include_str!("../migrations/39-open-for-executions.sql"),
+    include_str!("../migrations/40-names.sql"),
 ];
 
 /// Makes the directory if it is not there, and keeps every other process out of it while the file is open.

@@ -1,11 +1,14 @@
 //! Rows that tests of several rooms begin with.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use model::{
-    Digest, HostId, Ticket,
+    Digest, ExecutionId, HostId, Place, Ticket,
     port::{Commit, HostRole},
+    spec,
 };
-use store::{Host, HostState, NewBuild};
+use store::{Host, HostState, NewBuild, NewPush, NewRelease};
 
 /// A commit of a branch of which only the branch matters.
 pub fn commit(branch: &str, at: Timestamp) -> Commit {
@@ -16,6 +19,33 @@ pub fn commit(branch: &str, at: Timestamp) -> Commit {
         branch: branch.into(),
         repository: String::new(),
         committed_at: at,
+    }
+}
+
+/// Somebody's push for an environment, to its branch `dev`.
+pub fn new_push(place: &Place) -> NewPush {
+    NewPush {
+        tenant: place.tenant.clone(),
+        app: place.app.clone(),
+        environment: Some(place.environment.clone()),
+        branch: "dev".into(),
+        commit: commit("dev", Timestamp::UNIX_EPOCH),
+        origin: "git".into(),
+        event: None,
+    }
+}
+
+/// A release of an app that asks for nothing.
+pub fn new_release(execution: Option<&ExecutionId>) -> NewRelease {
+    let app = spec::App::parse("app: shop\n", "vend.yaml", &|_| true).expect("a vend.yaml");
+    NewRelease {
+        commit: commit("dev", Timestamp::UNIX_EPOCH),
+        source: Digest::of("source"),
+        image: Digest::of("image"),
+        revision: Digest::of("revision"),
+        spec: app.0.environments[0].clone(),
+        secrets: BTreeMap::new(),
+        execution: execution.cloned(),
     }
 }
 

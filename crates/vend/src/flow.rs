@@ -6,6 +6,7 @@
 
 pub mod alarms;
 pub mod cancel;
+pub mod close;
 pub mod commands;
 pub mod compare;
 pub mod definition;
@@ -43,6 +44,7 @@ mod provision;
 mod record;
 mod rest;
 mod roll;
+mod room;
 mod shift;
 mod source;
 mod state;

@@ -125,10 +125,6 @@ impl Repository {
         Self { path }
     }
 
-    pub fn path(&self) -> &Utf8Path {
-        &self.path
-    }
-
     /// Makes the bare repository. One that is there stays as it is.
     pub async fn create(&self) -> Result<(), Error> {
         if self.path.join("HEAD").exists() {

@@ -5,9 +5,12 @@ pub mod bases;
 pub mod branches;
 pub mod builders;
 pub mod fleet;
+pub mod left;
 pub mod machines;
 pub mod moves;
 pub mod patience;
 pub mod rest;
 pub mod retention;
 pub mod routes;
+
+mod turns;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::body::Body;
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt as _, future::BoxFuture};
 use model::{
     Digest, HostId, Place,
     port::{
@@ -77,6 +77,7 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     tasks.spawn(flow::intake::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(flow::deletion::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::fleet::run(Arc::clone(&world), stop.clone()));
+    tasks.spawn(reconcile::left::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::alarms::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::branches::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::rest::run(Arc::clone(&world), stop.clone()));
@@ -97,6 +98,7 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
         url,
         owner: rustix::process::geteuid().as_raw(),
         urls: urls(&data, &world.platform),
+        names: names(&world.platform),
         states,
         clock: clock::now,
         stop: stop.clone(),
@@ -251,6 +253,11 @@ fn urls(data: &Data, platform: &Platform) -> web::Urls {
     Arc::new(move |place: &Place| vec![format!("http://{}{port}/", platform.hostname(place))])
 }
 
+fn names(platform: &Platform) -> web::Names {
+    let platform = platform.clone();
+    Arc::new(move |db, environment| reconcile::routes::asked(db, &platform, environment))
+}
+
 /// A git that outlived its serve may end a push later: what it left is looked for from time to time.
 async fn announce(state: web::State, stop: CancellationToken) {
     loop {
@@ -358,6 +365,15 @@ impl web::Sight for Eyes {
     }
 
     fn import(&self, tar: Body) -> BoxFuture<'_, Result<ImageTaken, Fault>> {
-        Box::pin(self.0.node.import(tar))
+        Box::pin(async move {
+            let World { node, pokes, .. } = &*self.0;
+            if let Err(full) = flow::images::refuse_more(node, &pokes.sweep).await {
+                // Who still sends may never read an answer.
+                let mut rest = tar.into_data_stream();
+                while let Some(Ok(_)) = rest.next().await {}
+                return Err(full);
+            }
+            node.import(tar).await
+        })
     }
 }

@@ -29,6 +29,7 @@ mod listen;
 mod logs;
 mod machines;
 mod moves;
+mod names;
 mod platform;
 mod refusal;
 mod releases;
@@ -49,7 +50,7 @@ pub use images::STATEMENTS;
 pub use listen::{tcp, unix};
 pub use moves::COUNTED;
 pub use router::{openapi, router};
-pub use state::{Setup, State, Urls};
+pub use state::{Names, Setup, State, Urls};
 pub use states::{Buckets, Known, States, services};
 
 /// Does what a platform that was stopped, or killed, has left: frees the keys of commands that nobody finished, and

@@ -79,14 +79,19 @@ impl World {
             .args([script, &port.to_string()])
             .env("CALLS", tree.path().join("calls"))
             .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let world = Self {
+            .stderr(fs::File::create(tree.path().join("moto.log")).unwrap());
+        let mut world = Self {
             server: server.spawn().unwrap(),
             endpoint: format!("http://127.0.0.1:{port}"),
             python,
             tree,
         };
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            // Somebody else may have taken its port.
+            if let Some(status) = world.server.try_wait().unwrap() {
+                let said = fs::read_to_string(world.path().join("moto.log")).unwrap();
+                panic!("moto ends before it serves: {status}: {said}");
+            }
             std::thread::sleep(Duration::from_millis(100));
         }
         let app = "app: shop\nhost: { port: 8080, size: small }\nenvironments:\n  production: { branch: main, scaling: { min: 1, max: 2 } }\n";

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hyper::{Method, body::Bytes};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Check, Verdict, types};
+use super::{Check, Verdict, quota, types};
 use crate::{
     call,
     client::{Error, Form, Node, Rest},
+    destroy::rest,
     price::{launch, number},
     site::Site,
     synth::{Resource, Template},
@@ -36,8 +37,7 @@ pub(super) async fn processors(site: &Site, templates: &[&Template]) -> Option<C
     if asked.is_empty() {
         return None;
     }
-    let ask = json!({ "ServiceCode": "ec2", "QuotaCode": QUOTA });
-    let quota = match site.client.json(&call::QUOTA, ask).await {
+    let quota = match quota(site, "ec2", QUOTA).await {
         Ok(quota) => quota,
         Err(error) => return Some(Check::unknown(PROCESSORS, &error)),
     };
@@ -51,7 +51,7 @@ pub(super) async fn processors(site: &Site, templates: &[&Template]) -> Option<C
             Err(error) => return Some(Check::unknown(PROCESSORS, &error)),
         }
     }
-    Some(room(&asked, &each, quota["Quota"]["Value"].as_f64()))
+    Some(room(&asked, &each, quota))
 }
 
 /// At most: all that scaling may add to one half while the other still has its least, in every environment at once.
@@ -182,13 +182,10 @@ async fn offered(site: &Site, id: &str) -> Result<BTreeSet<String>, Error> {
     let mut all = BTreeSet::new();
     let mut query = String::new();
     loop {
+        let path = format!("/outposts/{id}/instanceTypes");
         let rest = Rest {
-            method: Method::GET,
-            bucket: None,
-            path: format!("/outposts/{id}/instanceTypes"),
             query,
-            headers: Vec::new(),
-            body: Bytes::new(),
+            ..rest(Method::GET, path, Bytes::new())
         };
         let answer = site.client.rest(&call::OUTPOST_TYPES, rest).await?;
         let page: Value = serde_json::from_slice(&answer.body).map_err(|_| Error::Answer {
@@ -232,6 +229,8 @@ fn slots(id: &str, wanted: &BTreeSet<String>, offered: &BTreeSet<String>) -> Che
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn group(id: &str, least: u32, most: u32, spot: Option<u32>) -> Resource {
@@ -281,7 +280,7 @@ mod tests {
         );
     }
 
-    /// The shape of DescribeInstanceTypes' and GetServiceQuota's answers.
+    /// The shape of DescribeInstanceTypes' answer.
     #[test]
     fn more_processors_than_the_account_may_run_are_bad_with_the_command() {
         let answer = Node::parse(
@@ -290,11 +289,8 @@ mod tests {
         );
         let each: BTreeMap<String, u64> = sizes(&answer.unwrap()).into_iter().collect();
         let asked = Asked::from([("t4g.small".to_owned(), 10)]);
-        let quota = |value: f64| {
-            json!({ "Quota": { "QuotaCode": QUOTA, "Value": value } })["Quota"]["Value"].as_f64()
-        };
-        assert_eq!(room(&asked, &each, quota(20.0)).verdict, Verdict::Good);
-        let short = room(&asked, &each, quota(16.0));
+        assert_eq!(room(&asked, &each, Some(20.0)).verdict, Verdict::Good);
+        let short = room(&asked, &each, Some(16.0));
         assert_eq!(short.verdict, Verdict::Bad);
         for part in [
             "have 20 processors",
@@ -305,7 +301,7 @@ mod tests {
         }
         assert_eq!(room(&asked, &each, None).verdict, Verdict::Unknown);
         assert_eq!(
-            room(&asked, &BTreeMap::new(), quota(1.0)).verdict,
+            room(&asked, &BTreeMap::new(), Some(1.0)).verdict,
             Verdict::Unknown
         );
     }

@@ -2,6 +2,8 @@
 //!
 //! Source: the CloudFormation user guide, "Template anatomy" and "CloudFormation quotas".
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use super::{Error, yaml};
@@ -123,15 +125,25 @@ impl Resource {
 
     /// The resource as CloudFormation reads it.
     pub fn body(&self) -> Value {
-        let mut body = Map::new();
-        body.insert("Type".into(), json!(self.kind));
+        let fields = self.fields().into_iter();
+        Value::Object(
+            fields
+                .map(|(name, value)| (name.to_owned(), value.into_owned()))
+                .collect(),
+        )
+    }
+
+    /// What stands under its id, in order.
+    pub(super) fn fields(&self) -> Vec<(&'static str, Cow<'_, Value>)> {
+        let own = |value: Value| Cow::Owned(value);
+        let mut fields = vec![("Type", own(json!(self.kind)))];
         if let Some(condition) = &self.condition {
-            body.insert("Condition".into(), json!(condition));
+            fields.push(("Condition", own(json!(condition))));
         }
         match self.after.as_slice() {
             [] => {}
-            [one] => drop(body.insert("DependsOn".into(), json!(one))),
-            many => drop(body.insert("DependsOn".into(), json!(many))),
+            [one] => fields.push(("DependsOn", own(json!(one)))),
+            many => fields.push(("DependsOn", own(json!(many)))),
         }
         if let Some(keep) = self.keep {
             // A creation that is rolled back takes what it made with it: a name that is kept would be taken the next time.
@@ -140,19 +152,18 @@ impl Resource {
             } else {
                 keep
             };
-            body.insert("DeletionPolicy".into(), json!(at_the_end));
-            body.insert("UpdateReplacePolicy".into(), json!(keep));
+            fields.push(("DeletionPolicy", own(json!(at_the_end))));
+            fields.push(("UpdateReplacePolicy", own(json!(keep))));
         }
-        for (name, value) in &self.policies {
-            body.insert((*name).into(), value.clone());
-        }
+        let policies = self.policies.iter();
+        fields.extend(policies.map(|(name, value)| (*name, Cow::Borrowed(value))));
         if !self.metadata.is_empty() {
-            body.insert("Metadata".into(), Value::Object(self.metadata.clone()));
+            fields.push(("Metadata", own(Value::Object(self.metadata.clone()))));
         }
         if self.properties.as_object().is_some_and(|own| !own.is_empty()) {
-            body.insert("Properties".into(), self.properties.clone());
+            fields.push(("Properties", Cow::Borrowed(&self.properties)));
         }
-        Value::Object(body)
+        fields
     }
 }
 

@@ -3,7 +3,7 @@
 //! The writer is our own because the short forms (`!Ref`, `!Sub`) are tags, which writers of data do not make. What it
 //! writes is read back by cfn-lint's and checkov's readers in the tests.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, iter::repeat_n};
 
 use serde_json::Value;
 
@@ -12,22 +12,26 @@ use super::template::Template;
 /// Wider than this, a list stands in lines of its own.
 const WIDTH: usize = 100;
 
-const TAGS: [(&str, &str); 14] = [
-    ("Ref", "!Ref"),
-    ("Fn::GetAtt", "!GetAtt"),
-    ("Fn::Sub", "!Sub"),
-    ("Fn::ImportValue", "!ImportValue"),
-    ("Fn::Join", "!Join"),
-    ("Fn::Select", "!Select"),
-    ("Fn::Split", "!Split"),
-    ("Fn::GetAZs", "!GetAZs"),
-    ("Fn::Base64", "!Base64"),
-    ("Fn::If", "!If"),
-    ("Fn::Equals", "!Equals"),
-    ("Fn::And", "!And"),
-    ("Fn::Or", "!Or"),
-    ("Fn::Not", "!Not"),
-];
+/// The short form of an intrinsic function.
+fn tag(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "Ref" => "!Ref",
+        "Fn::GetAtt" => "!GetAtt",
+        "Fn::Sub" => "!Sub",
+        "Fn::ImportValue" => "!ImportValue",
+        "Fn::Join" => "!Join",
+        "Fn::Select" => "!Select",
+        "Fn::Split" => "!Split",
+        "Fn::GetAZs" => "!GetAZs",
+        "Fn::Base64" => "!Base64",
+        "Fn::If" => "!If",
+        "Fn::Equals" => "!Equals",
+        "Fn::And" => "!And",
+        "Fn::Or" => "!Or",
+        "Fn::Not" => "!Not",
+        _ => return None,
+    })
+}
 
 pub(super) fn template(template: &Template) -> String {
     let mut out = String::with_capacity(4096 + template.resources.len() * 700);
@@ -50,7 +54,11 @@ pub(super) fn template(template: &Template) -> String {
     out.push_str("\nResources:\n");
     for resource in &template.resources {
         comment(&mut out, &resource.about);
-        entry(&mut out, &resource.id, &resource.body(), 2);
+        key(&mut out, &resource.id, 2);
+        out.push('\n');
+        for (name, value) in resource.fields() {
+            entry(&mut out, name, &value, 4);
+        }
     }
     section(&mut out, "Outputs", &template.outputs);
     out
@@ -74,29 +82,35 @@ fn comment(out: &mut String, about: &str) {
 }
 
 /// `key: value`, whatever the value is, with its end of line.
-fn entry(out: &mut String, key: &str, value: &Value, depth: usize) {
-    let _ = write!(out, "{:depth$}", "");
-    scalar(out, key);
-    out.push(':');
+fn entry(out: &mut String, name: &str, value: &Value, depth: usize) {
+    key(out, name, depth);
     below(out, value, depth);
+}
+
+fn key(out: &mut String, name: &str, depth: usize) {
+    indent(out, depth);
+    scalar(out, name);
+    out.push(':');
+}
+
+fn indent(out: &mut String, depth: usize) {
+    out.extend(repeat_n(' ', depth));
 }
 
 /// What stands after a `key:` or a `-`, whose column is `depth`.
 fn below(out: &mut String, value: &Value, depth: usize) {
-    if let Some((tag, operand)) = tagged(value) {
-        let _ = write!(out, " {tag}");
+    if let Some((name, tag, operand)) = tagged(value) {
         return match tagged(operand) {
             // Two tags cannot stand on one value.
             Some(_) => {
-                out.truncate(out.len() - tag.len() - 1);
-                let (name, _) = TAGS
-                    .iter()
-                    .find(|(_, short)| *short == tag)
-                    .expect("it was found there");
-                let _ = write!(out, "\n{:1$}{name}:", "", depth + 2);
-                below(out, operand, depth + 2);
+                out.push('\n');
+                entry(out, name, operand, depth + 2);
             }
-            None => below(out, operand, depth),
+            None => {
+                out.push(' ');
+                out.push_str(tag);
+                below(out, operand, depth);
+            }
         };
     }
     match value {
@@ -128,17 +142,16 @@ fn below(out: &mut String, value: &Value, depth: usize) {
 
 /// A line of a list. A mapping begins on the line of its dash.
 fn item(out: &mut String, value: &Value, depth: usize) {
-    let _ = write!(out, "{:depth$}-", "");
+    indent(out, depth);
+    out.push('-');
     match value {
         Value::Object(fields) if !fields.is_empty() && tagged(value).is_none() => {
-            for (index, (key, value)) in fields.iter().enumerate() {
+            for (index, (name, value)) in fields.iter().enumerate() {
                 if index == 0 {
-                    out.push(' ');
-                    scalar(out, key);
-                    out.push(':');
+                    key(out, name, 1);
                     below(out, value, depth + 2);
                 } else {
-                    entry(out, key, value, depth + 2);
+                    entry(out, name, value, depth + 2);
                 }
             }
         }
@@ -146,12 +159,11 @@ fn item(out: &mut String, value: &Value, depth: usize) {
     }
 }
 
-/// The short form of an intrinsic function, if the value is one.
-fn tagged(value: &Value) -> Option<(&'static str, &Value)> {
+/// An intrinsic function's name, its short form and what it is applied to, if the value is one.
+fn tagged(value: &Value) -> Option<(&str, &'static str, &Value)> {
     let fields = value.as_object().filter(|fields| fields.len() == 1)?;
-    let (key, operand) = fields.iter().next()?;
-    let (_, tag) = TAGS.iter().find(|(name, _)| name == key)?;
-    Some((tag, operand))
+    let (name, operand) = fields.iter().next()?;
+    Some((name, tag(name)?, operand))
 }
 
 /// A short list of simple values, in one line.
@@ -162,8 +174,9 @@ fn flow(items: &[Value]) -> Option<String> {
             line.push_str(", ");
         }
         let simple = match tagged(item) {
-            Some((tag, operand)) => {
-                let _ = write!(line, "{tag} ");
+            Some((_, tag, operand)) => {
+                line.push_str(tag);
+                line.push(' ');
                 operand
             }
             None => item,
@@ -201,7 +214,7 @@ fn scalar(out: &mut String, text: &str) {
 
 /// JSON's strings are YAML's, in double quotes.
 fn quoted(out: &mut String, text: &str) {
-    let _ = write!(out, "{}", Value::from(text));
+    out.push_str(&serde_json::to_string(text).expect("text is a value"));
 }
 
 /// Text that every reader of YAML 1.1 and 1.2 takes for just this text, without quotes.
@@ -210,16 +223,18 @@ fn is_plain(text: &str) -> bool {
     let Some(first) = text.bytes().next() else {
         return false;
     };
-    let number = first.is_ascii_digit() || b"+-.".contains(&first);
-    let colon = |(at, _): (usize, &str)| text[at + 1..].is_empty() || text[at + 1..].starts_with(' ');
-    (first.is_ascii_alphanumeric() || first == b'/' || first == b'_')
-        && !number
-        && !text.ends_with(' ')
-        && !text.contains(" #")
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b" /_.:-+=()*?;<>".contains(&b))
-        && !text.match_indices(':').any(colon)
+    let mut following = text.bytes().skip(1);
+    let mut safe = |byte: u8| {
+        let next = following.next();
+        match byte {
+            b':' => !matches!(next, None | Some(b' ')),
+            b' ' => next.is_some(),
+            b'/' | b'_' | b'.' | b'-' | b'+' | b'=' | b'(' | b')' | b'*' | b'?' | b';' | b'<' | b'>' => true,
+            other => other.is_ascii_alphanumeric(),
+        }
+    };
+    (first.is_ascii_alphabetic() || first == b'/' || first == b'_')
+        && text.bytes().all(&mut safe)
         && !WORDS.iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
@@ -237,7 +252,11 @@ fn block(out: &mut String, text: &str, depth: usize) {
     for line in text.lines() {
         match line {
             "" => out.push('\n'),
-            line => drop(writeln!(out, "{:depth$}{line}", "")),
+            line => {
+                indent(out, depth);
+                out.push_str(line);
+                out.push('\n');
+            }
         }
     }
 }

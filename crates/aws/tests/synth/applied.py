@@ -12,7 +12,8 @@ os.environ.update(AWS_DEFAULT_REGION="eu-central-1", AWS_ACCESS_KEY_ID="x", AWS_
 
 import boto3
 from moto import mock_aws
-from moto.elbv2.models import ELBv2Backend, FakeLoadBalancer
+
+import balancers
 
 
 def looks(client):
@@ -51,31 +52,9 @@ def looks(client):
     }
 
 
-def with_type(create):
-    """Of a template's load balancers moto makes all for HTTP."""
-
-    def created(cls, resource_name, cloudformation_json, account_id, region_name, **kwargs):
-        own = create(resource_name, cloudformation_json, account_id, region_name, **kwargs)
-        own.type = cloudformation_json["Properties"].get("Type", "application")
-        return own
-
-    return classmethod(created)
-
-
-def with_shares(convert):
-    """Of a template's listeners moto knows those that forward to one target group."""
-
-    def converted(self, properties):
-        one = lambda action: action if "ForwardConfig" in action else convert(self, {"DefaultActions": [action]})[0]
-        return [one(action) for action in properties["DefaultActions"]]
-
-    return converted
-
-
 @mock_aws
 def main(directory, names):
-    FakeLoadBalancer.create_from_cloudformation_json = with_type(FakeLoadBalancer.create_from_cloudformation_json)
-    ELBv2Backend.convert_and_validate_properties = with_shares(ELBv2Backend.convert_and_validate_properties)
+    balancers.mend()
     client = lambda service: boto3.client(service)
     seen, unseen = {}, {}
     # moto makes no certificates by CloudFormation, and a listener must have one that is there.

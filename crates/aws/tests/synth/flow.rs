@@ -153,6 +153,8 @@ impl World {
                     input["Revision"]["S3Location"]["Key"],
                     "revision/shop/abc123-production.zip"
                 );
+                // The appspec says what becomes of files that are there, as on a platform.
+                assert_eq!(input.get("FileExistsBehavior"), None);
                 json!({ "DeploymentId": "d-1" })
             }
             "codedeploy:getDeployment" => json!({ "DeploymentInfo": { "Status": self.deployment } }),

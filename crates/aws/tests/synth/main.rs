@@ -29,8 +29,9 @@ mod traffic;
 mod wave;
 mod zones;
 
-use aws::synth::Config;
+use aws::synth::{Config, Template};
 use model::spec;
+use serde_json::Value;
 
 /// A platform with two foundations. `options` is what the app's production wants, or `tests` for an app with tests.
 fn config(options: &str) -> Config {
@@ -47,10 +48,19 @@ fn config(options: &str) -> Config {
     toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-/// A template of the case `shop`.
-fn template(name: &str) -> &'static aws::synth::Template {
+/// The template of a stack of the matrix.
+fn template(name: &str) -> &'static Template {
     let found = matrix::matrix().iter().find(|stack| stack.name == name);
-    &found.unwrap().template
+    &found.unwrap_or_else(|| panic!("there is no {name}")).template
+}
+
+/// What a template says of one of its resources.
+fn of(template: &Template, id: &str) -> Value {
+    let found = template.resource(id);
+    found
+        .unwrap_or_else(|| panic!("there is no {id}"))
+        .properties
+        .clone()
 }
 
 /// An app with one environment that asks for approval.

@@ -1,30 +1,19 @@
 //! Ports of an app's own: what is opened, who is reached by them, and when a release moves their traffic.
 
 use asl::Status;
-use aws::synth::{Config, Priorities, Template, all};
+use aws::synth::{Config, Priorities, all};
 use model::spec;
 use serde_json::{Value, json};
 
 use crate::{
     flow::{FIRST, World, failure, release_of},
     keys::made,
-    matrix::matrix,
+    of, template,
 };
-
-fn stack(name: &str) -> &'static Template {
-    &matrix().iter().find(|own| own.name == name).unwrap().template
-}
-
-fn of(template: &Template, id: &str) -> Value {
-    let found = template
-        .resource(id)
-        .unwrap_or_else(|| panic!("there is no {id}"));
-    found.properties.clone()
-}
 
 #[test]
 fn a_port_is_a_listener_in_front_of_both_halves_by_their_weights() {
-    let own = stack("vend-production-shop-production");
+    let own = template("vend-production-shop-production");
     let balancer = of(own, "PortsBalancer");
     assert_eq!(
         (&balancer["Type"], &balancer["Scheme"]),
@@ -58,7 +47,7 @@ fn a_port_is_a_listener_in_front_of_both_halves_by_their_weights() {
             assert!(group.contains(&id), "{group}");
         }
     }
-    let dev = stack("vend-integration-shop-dev");
+    let dev = template("vend-integration-shop-dev");
     let taken_out = of(dev, "BlueDeployments")["LoadBalancerInfo"].to_string();
     assert!(taken_out.contains("BluePort8883Targets"), "{taken_out}");
 }
@@ -87,7 +76,7 @@ fn rules(group: &Value) -> Vec<String> {
 
 #[test]
 fn only_declared_ports_are_open() {
-    let own = stack("vend-production-shop-production");
+    let own = template("vend-production-shop-production");
     let world = |all: &[&str]| {
         all.iter()
             .map(|own| format!("{own} 0.0.0.0/0"))
@@ -118,13 +107,13 @@ fn only_declared_ports_are_open() {
             "{id}"
         );
     }
-    let wave = stack("wave-vend-production-game-production");
+    let wave = template("wave-vend-production-game-production");
     assert_eq!(
         rules(&of(wave, "HostGroup")),
         world(&["tcp 9000", "tcp 27015", "udp 27015"])
     );
     assert!(
-        stack("vend-integration-shop-docks")
+        template("vend-integration-shop-docks")
             .resource("PortsGroup")
             .is_none()
     );
@@ -132,7 +121,7 @@ fn only_declared_ports_are_open() {
 
 #[test]
 fn a_port_has_a_name_below_each_of_the_environments() {
-    let own = stack("vend-production-shop-production");
+    let own = template("vend-production-shop-production");
     for (id, name) in [
         ("Port5514UDPRecord", "udp-5514.shop-production.apps.example.com"),
         ("Port5514TCPBareRecord", "tcp-5514.shop.apps.example.com"),
@@ -146,7 +135,7 @@ fn a_port_has_a_name_below_each_of_the_environments() {
         );
     }
     // Where no load balancer stands it is another word for the hosts.
-    let wave = stack("wave-vend-production-game-production");
+    let wave = template("wave-vend-production-game-production");
     let record = of(wave, "Port27015UDPRecord");
     assert_eq!(record["Name"], "udp-27015.game-production.apps.example.com");
     assert_eq!(
@@ -158,7 +147,7 @@ fn a_port_has_a_name_below_each_of_the_environments() {
 
 #[test]
 fn containers_open_their_ports_too() {
-    let own = stack("vend-integration-shop-boxes");
+    let own = template("vend-integration-shop-boxes");
     let mappings = &of(own, "BlueDefinition")["ContainerDefinitions"][0]["PortMappings"];
     assert_eq!(
         *mappings,

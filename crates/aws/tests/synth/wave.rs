@@ -8,27 +8,16 @@ use std::{
 };
 
 use asl::Status;
-use aws::synth::{Config, Priorities, Template, all};
+use aws::synth::{Config, Priorities, all};
 use model::spec;
 use serde_json::{Value, json};
 
 use crate::{
     flow::{FIRST, World, failure, run},
-    matrix::matrix,
+    of, template,
 };
 
 const PLACED: &str = "placement = { wavelength = 'eu-central-1-wl1-muc-wlz-1' }";
-
-fn stack(name: &str) -> &'static Template {
-    &matrix().iter().find(|own| own.name == name).unwrap().template
-}
-
-fn of(template: &Template, id: &str) -> Value {
-    let found = template
-        .resource(id)
-        .unwrap_or_else(|| panic!("there is no {id}"));
-    found.properties.clone()
-}
 
 /// As Route 53 answers: what begins at the name, also what belongs to others.
 pub fn records(input: &Value, hosts: u32) -> Value {
@@ -44,13 +33,13 @@ pub fn records(input: &Value, hosts: u32) -> Value {
 
 #[test]
 fn hosts_stand_there_and_their_database_in_the_region() {
-    let network = stack("wave-vend-production");
+    let network = template("wave-vend-production");
     let subnet = of(network, "EuCentral1Wl1MucWlz1CarrierSubnet");
     assert_eq!(subnet["AvailabilityZone"], "eu-central-1-wl1-muc-wlz-1");
     assert_eq!(subnet["CidrBlock"], "10.3.242.0/23");
     let route = of(network, "CarrierRoute");
     assert_eq!(route["CarrierGatewayId"]["Ref"], "CarrierGateway");
-    let own = stack("wave-vend-production-game-production");
+    let own = template("wave-vend-production-game-production");
     let import = |what: &str| json!({ "Fn::ImportValue": format!("vend-production-{what}") });
     for half in ["Blue", "Green"] {
         let group = of(own, &format!("{half}Group"));
@@ -145,7 +134,7 @@ fn what_a_load_balancer_would_do_is_refused() {
 
 /// The host's script that keeps its record, as it is on the host, with its name and zone.
 fn script(directory: &Path) -> PathBuf {
-    let launch = of(stack("wave-vend-production-game-production"), "GreenLaunch");
+    let launch = of(template("wave-vend-production-game-production"), "GreenLaunch");
     let filled = &launch["LaunchTemplateData"]["UserData"]["Fn::Base64"]["Fn::Sub"];
     assert_eq!(filled[1]["Name"], "green.game-production.apps.example.com");
     let whole = filled[0].as_str().unwrap();

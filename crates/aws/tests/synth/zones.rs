@@ -4,7 +4,7 @@ use aws::synth::{Config, Priorities, Template, environment, foundation};
 use model::spec;
 use serde_json::{Value, json};
 
-use crate::matrix::matrix;
+use crate::{of, template};
 
 fn pace(healthy: &str) -> Value {
     let config: Config = toml::from_str(
@@ -61,7 +61,7 @@ fn an_environment_in_a_local_zone_stands_there_with_all_of_it() {
     let config: Config = toml::from_str(text).unwrap();
     let label = "production".parse().unwrap();
     let network = foundation(&config, &label).unwrap().template;
-    let of = |id: &str| network.resource(id).unwrap().properties.clone();
+    let of = |id: &str| of(&network, id);
     let public = of("UsWest2Den1aPublicSubnet");
     assert_eq!(
         (&public["AvailabilityZone"], &public["CidrBlock"]),
@@ -99,7 +99,7 @@ fn an_environment_in_a_local_zone_stands_there_with_all_of_it() {
     )
     .unwrap();
     let subnets = |tier: &str| json!({ "Fn::Split": [",", { "Fn::ImportValue": format!("vend-production-UsWest2Den1a{tier}Subnets") }] });
-    let of = |id: &str| stack.template.resource(id).unwrap().properties.clone();
+    let of = |id: &str| crate::of(&stack.template, id);
     assert_eq!(of("Balancer")["Subnets"], subnets("Public"));
     assert_eq!(of("BlueGroup")["VPCZoneIdentifier"], subnets("Private"));
     let disk = &of("GreenLaunch")["LaunchTemplateData"]["BlockDeviceMappings"][0]["Ebs"];
@@ -111,15 +111,7 @@ fn an_environment_in_a_local_zone_stands_there_with_all_of_it() {
 
 #[test]
 fn an_environment_on_an_outpost_stands_there_with_its_load_balancer_and_its_database() {
-    let stack = |name: &str| {
-        let found = matrix().iter().find(|own| own.name == name);
-        &found.unwrap_or_else(|| panic!("no {name}")).template
-    };
-    let network = stack("rack-vend-production");
-    let of = |template: &Template, id: &str| {
-        let found = template.resource(id).unwrap_or_else(|| panic!("no {id}"));
-        found.properties.clone()
-    };
+    let network = template("rack-vend-production");
     const RACK: &str = "Op0123456789abcdef0";
     for (tier, range, table) in [
         ("Private", "10.3.248.0/23", format!("{RACK}Routes")),
@@ -160,7 +152,7 @@ fn an_environment_on_an_outpost_stands_there_with_its_load_balancer_and_its_data
             .to_string()
             .contains(&format!("{RACK}Routes"))
     );
-    let own = stack("rack-vend-production-press-production");
+    let own = template("rack-vend-production-press-production");
     let subnets = |tier: &str| json!({ "Fn::Split": [",", { "Fn::ImportValue": format!("vend-production-{RACK}{tier}Subnets") }] });
     let balancer = of(own, "Balancer");
     assert_eq!(

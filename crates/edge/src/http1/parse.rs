@@ -377,7 +377,7 @@ fn name_host(
         Some(_) => Err(Bad("the Host field is not a host")),
         None => {
             // The target speaks HTTP/1.1 and must get one; for rules there is none.
-            ask.header(b"Host", ends.local.to_string().as_bytes());
+            ask.line_of_host(&ends.local.to_string());
             Ok(())
         }
     }

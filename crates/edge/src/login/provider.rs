@@ -96,8 +96,8 @@ struct Claims {
 }
 
 impl Provider<'_> {
-    /// Somebody who is known now, until `until` at most.
-    pub async fn session(&self, grant: Grant<'_>, now: i64, until: i64) -> Result<Session, Error> {
+    /// Somebody who is known now, and has been since then.
+    pub async fn session(&self, grant: Grant<'_>, now: i64, since: i64) -> Result<Session, Error> {
         let tokens = self.tokens(&grant).await?;
         if !tokens.token_type.eq_ignore_ascii_case("bearer") || !is_visible(&tokens.access_token) {
             return Err(Error::Useless("its token is not one for HTTP"));
@@ -126,9 +126,8 @@ impl Provider<'_> {
             refresh,
             fresh: tokens
                 .expires_in
-                .map_or(until, |seconds| now.saturating_add(seconds))
-                .min(until),
-            until,
+                .map_or(i64::MAX, |seconds| now.saturating_add(seconds)),
+            since,
         })
     }
 

@@ -14,6 +14,8 @@ const SHARD: usize = 3_800;
 const SHARDS: usize = 4;
 /// Whoever signs in has a quarter of an hour for it, as with ALB.
 pub const PATIENCE: SignedDuration = SignedDuration::from_mins(15);
+/// No rule has a longer session: browsers keep one for so long.
+const LONGEST: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// The number of who signs in.
 const NONCE: &str = "AWSALBAuthNonce";
 
@@ -27,8 +29,8 @@ pub struct Session {
     pub refresh: Option<String>,
     /// The provider's word is good until then.
     pub fresh: i64,
-    /// They are signed in until then.
-    pub until: i64,
+    /// They signed in then. Whether that is too long ago is for the rule to say that is asked.
+    pub since: i64,
 }
 
 impl Session {
@@ -50,7 +52,7 @@ impl Session {
         if sealed.len() > SHARD * SHARDS {
             return None;
         }
-        let age = self.until.saturating_sub(now);
+        let age = self.since.saturating_add(LONGEST.as_secs()).saturating_sub(now);
         let name = &login.spec.session_cookie;
         let mut lines = Vec::new();
         let mut rest = sealed.as_str();

@@ -9,7 +9,6 @@ use std::{
 };
 
 use super::Rule;
-use crate::head::Ask;
 
 /// Parts of an index.
 const PARTS: usize = 1024;
@@ -109,12 +108,12 @@ impl Index {
         ((hash >> 32) as usize % PARTS, hash as u32)
     }
 
-    /// Puts the first rule of this name in the place of `best`, if it comes before that. `name` makes the name of a
-    /// pattern.
+    /// Puts the first rule of this name that fits in the place of `best`, if it comes before that. `name` makes the name
+    /// of a pattern.
     pub fn best<'a>(
         &'a self,
         wanted: &str,
-        ask: &Ask,
+        fits: impl Fn(&Rule) -> bool,
         best: &mut Option<&'a Rule>,
         name: impl Fn(&[u8]) -> Option<&[u8]>,
     ) {
@@ -129,7 +128,7 @@ impl Index {
                 0 => Rule::bytes(rule).split(|b| *b == b'\n').skip(1).any(is_wanted),
                 at => is_wanted(rule.host_at(at).as_bytes()),
             };
-            if sooner && named() && rule.fits(ask) {
+            if sooner && named() && fits(rule) {
                 *best = Some(rule);
             }
         }
@@ -214,10 +213,15 @@ mod tests {
         assert_eq!(entries(&index), 5_008);
         let found = |index: &Index, host: &str| {
             let (mut best, looks) = (None, Cell::new(0));
-            index.best(host, &Ask::default(), &mut best, |pattern| {
-                looks.set(looks.get() + 1);
-                Some(pattern)
-            });
+            index.best(
+                host,
+                |_| true,
+                &mut best,
+                |pattern| {
+                    looks.set(looks.get() + 1);
+                    Some(pattern)
+                },
+            );
             (best.map(|rule| rule.priority), looks.get())
         };
         for n in [0, 7, 8, 2_500, 4_999] {

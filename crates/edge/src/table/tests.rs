@@ -1,7 +1,7 @@
 use model::route::{Conditions, HeaderCondition, Own, Pair, Rewrite, Transforms};
 
 use super::*;
-use crate::worker::Ends;
+use crate::{http1::parse, worker::Ends};
 
 pub fn rule(priority: u32, hosts: &[&str], paths: &[&str]) -> route::Rule {
     route::Rule {
@@ -69,19 +69,22 @@ pub struct Asked<'a>(
     pub &'a [(&'a str, &'a str)],
 );
 
+fn ends(source: &str) -> Ends {
+    Ends {
+        peer: std::net::SocketAddr::new(source.parse().unwrap(), 4_000),
+        local: "127.0.0.1:80".parse().unwrap(),
+        tls: false,
+        identity: None,
+        connection: None,
+        only: None,
+    }
+}
+
 impl Asked<'_> {
     pub fn ask(&self) -> Ask {
         let Self(method, host, target, source, headers) = self;
-        let ends = Ends {
-            peer: std::net::SocketAddr::new(source.parse().unwrap(), 4_000),
-            local: "127.0.0.1:80".parse().unwrap(),
-            tls: false,
-            identity: None,
-            connection: None,
-            only: None,
-        };
         let mut ask = Ask::default();
-        ask.start(method, target, &ends);
+        ask.start(method, target, &ends(source));
         assert!(ask.name_host(host));
         let via = |name: &str| name.eq_ignore_ascii_case("x-forwarded-for");
         for (name, value) in headers.iter().filter(|(name, _)| !via(name)) {
@@ -92,7 +95,7 @@ impl Asked<'_> {
                 .iter()
                 .filter(|(name, _)| via(name))
                 .map(|(_, value)| value.as_bytes()),
-            &ends,
+            &ends(source),
         );
         ask.end();
         ask
@@ -466,4 +469,15 @@ fn albs_documented_transforms_hold() {
     ] {
         assert_eq!(top(transforms, from, target), expected);
     }
+    // Also where the client names no host, as it may in HTTP/1.0.
+    let mut ask = Ask::default();
+    let read = parse::request(
+        b"GET /v1/x HTTP/1.0\r\n\r\n",
+        &ends("192.0.2.1"),
+        (7, 11),
+        &mut ask,
+    );
+    assert!(read.is_ok());
+    ask.transform(Some("/x"), None, "");
+    assert!(ask.wire.starts_with(b"GET /x HTTP/1.1\r\nHost: 127.0.0.1:80\r\n"));
 }

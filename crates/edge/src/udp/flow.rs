@@ -45,6 +45,8 @@ pub struct Flow {
     up: Arc<UdpSocket>,
     /// The tick of the last datagram, either way.
     last: Arc<AtomicU64>,
+    /// The table whose rule has let it in.
+    version: u64,
     reader: AbortHandle,
     _seat: Seat,
 }
@@ -108,6 +110,20 @@ impl Flow {
         self.target.is_gone(now) || self.last.load(Relaxed).saturating_add(idle) <= now
     }
 
+    /// Would the rule of now let it in? That is asked once of each table. Where new ones go changes nothing for it.
+    pub fn is_let_in(&mut self, shared: &Shared, opened: &Opened<'_>) -> bool {
+        let live = shared.live.load();
+        if live.version == self.version {
+            return true;
+        }
+        self.version = live.version;
+        let ask = asked(opened);
+        let rule = ask.as_ref().and_then(|ask| live.rules.find(ask));
+        rule.is_some_and(|rule| {
+            matches!(rule.action, Action::Forward(_)) && rule.lets_in(Some(opened.from.ip()))
+        })
+    }
+
     pub async fn send(&self, packet: &[u8]) -> io::Result<()> {
         self.last.store(clock::ticks(), Relaxed);
         self.up.send(packet).await.map(|_| ())
@@ -154,7 +170,12 @@ pub async fn open(
     readers: &mut JoinSet<(SocketAddr, u64)>,
 ) -> Option<Flow> {
     static SERIAL: AtomicU64 = AtomicU64::new(1);
-    let (group, target, tenants) = choose(&seat.shared, &opened, refused)?;
+    let Chosen {
+        group,
+        target,
+        tenants,
+        version,
+    } = choose(&seat.shared, &opened, refused)?;
     seat.tenants = Some(tenants);
     let any: SocketAddr = match target.address() {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -185,6 +206,7 @@ pub async fn open(
         group,
         up,
         last,
+        version,
         reader,
         _seat: seat,
     })
@@ -222,9 +244,8 @@ impl Back {
     }
 }
 
-/// The client's target: a group by weight, then one of its healthy targets, both by a hash of the client. A target that
-/// comes or goes moves only its own clients. When none is healthy, any of them.
-fn choose(shared: &Shared, opened: &Opened<'_>, refused: Option<u64>) -> Option<(Group, Target, Tenants)> {
+/// What the rules are asked about a flow; none where its listener is for no host.
+fn asked(opened: &Opened<'_>) -> Option<Ask> {
     let ends = Ends {
         peer: opened.from,
         local: opened.at,
@@ -235,9 +256,22 @@ fn choose(shared: &Shared, opened: &Opened<'_>, refused: Option<u64>) -> Option<
     };
     let mut ask = Ask::default();
     ask.start("CONNECT", "", &ends);
-    if !ask.name_host(opened.host) {
-        return None;
-    }
+    ask.name_host(opened.host).then_some(ask)
+}
+
+/// What the table says of a new flow.
+struct Chosen {
+    group: Group,
+    target: Target,
+    tenants: Tenants,
+    /// The table's.
+    version: u64,
+}
+
+/// The client's target: a group by weight, then one of its healthy targets, both by a hash of the client. A target that
+/// comes or goes moves only its own clients. When none is healthy, any of them.
+fn choose(shared: &Shared, opened: &Opened<'_>, refused: Option<u64>) -> Option<Chosen> {
+    let ask = asked(opened)?;
     let live = shared.live.load();
     let rule = live.rules.find(&ask).filter(|rule| rule.lets_in(ask.peer))?;
     rule.hit();
@@ -253,7 +287,7 @@ fn choose(shared: &Shared, opened: &Opened<'_>, refused: Option<u64>) -> Option<
         here
     });
     let (_, group) = group?;
-    if group.policy.waking && !group.has_healthy() {
+    if group.sleeps() {
         // Datagrams do not wait: who sent this one sends it again, as for any that is lost.
         shared.wanted.note(rule.place());
         return None;
@@ -272,7 +306,12 @@ fn choose(shared: &Shared, opened: &Opened<'_>, refused: Option<u64>) -> Option<
     })?;
     let tenants = tenants(shared, rule.place());
     let tenants = tenants.inspect_err(|Full| _ = shared.totals.limited.fetch_add(1, Relaxed));
-    Some((group.clone(), target.clone(), tenants.ok()?))
+    Some(Chosen {
+        group: group.clone(),
+        target: target.clone(),
+        tenants: tenants.ok()?,
+        version: live.version,
+    })
 }
 
 /// The same in every process.

@@ -112,6 +112,11 @@ async fn sources_and_tenants_have_their_share_of_requests() {
     }
 }
 
+async fn waking(edge: &Edge, what: &str) -> bool {
+    let metrics = edge.client.metrics().await.unwrap();
+    metrics.contains(&format!("\nvend_edge_waking_{what}\n"))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_wait_for_hosts_that_wake() {
     let folder = tempfile::tempdir().unwrap();
@@ -124,7 +129,8 @@ async fn requests_wait_for_hosts_that_wake() {
     .await;
     let limits = Limits {
         sleepers_each: 2,
-        wake: Duration::from_secs(15),
+        // Who waits is not turned away before the test is over.
+        wake: Duration::from_secs(600),
         ..Limits::default()
     };
     let edge = Edge::with(&folder, limits, 1);
@@ -150,10 +156,11 @@ async fn requests_wait_for_hosts_that_wake() {
             .unwrap();
         waiting.push(stream);
     }
-    until("one more is turned away", || async {
-        status(&edge.get("shop.test", "/").await) == 503
-    })
-    .await;
+    until("two wait", || async { waking(&edge, "requests 2").await }).await;
+    assert!(waking(&edge, "refused_total 0").await);
+    let more = edge.get("shop.test", "/").await;
+    assert_eq!((status(&more), field(&more, "retry-after")), (503, Some("2")));
+    assert!(waking(&edge, "requests 2").await && waking(&edge, "refused_total 1").await);
     assert!(origin.requests().is_empty());
     // The control side hears of those who wait for as long as they do.
     for _ in 0..2 {

@@ -525,3 +525,71 @@ async fn a_provider_that_fails_is_said_to() {
     assert!(place.origin.requests().is_empty());
     place.edge.stop().await;
 }
+
+/// A page that sends people to sign in, beside what only says no.
+#[tokio::test]
+async fn rules_of_one_provider_share_a_session_and_judge_its_time() {
+    let place = place(3600).await;
+    let with = |version, timeout| {
+        let mut table = place.table(version, |_| ());
+        let mut api = table.rules[0].clone();
+        table.rules[0].priority = 900;
+        api.priority = 800;
+        api.paths = vec!["/api/*".into()];
+        let asks = api.authenticate.as_mut().unwrap();
+        asks.on_unauthenticated = Unauthenticated::Deny;
+        asks.session_timeout = jiff::SignedDuration::from_secs(timeout);
+        asks.scope = "openid".into();
+        table.rules.push(api);
+        table
+    };
+    place.edge.apply(&with(1, 3600)).await;
+    let mut browser = place.browser();
+    let api = "https://shop.test/api/cart";
+    assert_eq!(status(&browser.get(api).await), 401);
+    assert_eq!(status(&browser.follow("https://shop.test/").await.1), 200);
+    assert_eq!(status(&browser.get(api).await), 200, "the same session");
+    place.edge.apply(&with(2, 1)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(status(&browser.get(api).await), 401, "too long ago for this rule");
+    assert_eq!(status(&browser.get("https://shop.test/").await), 200);
+    // One that wants more of who signs in, or whose secret is another's by now, admits nobody who is signed in.
+    for (version, another) in [(3, false), (4, true)] {
+        let table = place.table(version, |asks| {
+            asks.on_unauthenticated = Unauthenticated::Deny;
+            match another {
+                true => asks.client_secret = "later".into(),
+                false => _ = asks.extra_parameters.insert("acr_values".into(), "mfa".into()),
+            }
+        });
+        place.edge.apply(&table).await;
+        assert_eq!(status(&browser.get("https://shop.test/").await), 401, "{version}");
+    }
+    place.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_rule_for_some_paths_has_people_sign_in_beside_one_for_all() {
+    let place = place(3600).await;
+    let mut table = place.table(1, |_| ());
+    let mut plain = table.rules[0].clone();
+    table.rules[0].paths = vec!["/private/*".into()];
+    (plain.priority, plain.authenticate) = (table.rules[0].priority + 1, None);
+    table.rules.push(plain);
+    place.edge.apply(&table).await;
+    let mut browser = place.browser();
+    let (url, answer) = browser.follow("https://shop.test/private/cart").await;
+    assert_eq!(
+        (url.as_str(), status(&answer)),
+        ("https://shop.test/private/cart", 200)
+    );
+    let requests = place.origin.requests();
+    assert_eq!(requests.len(), 1, "nobody else sees the code: {requests:?}");
+    assert_eq!(field(&requests[0], "x-amzn-oidc-identity"), Some("alice"));
+    // What was not sealed for a rule of this host is for whoever has the path.
+    let other = browser
+        .get("https://shop.test/oauth2/idpresponse?state=x&code=y")
+        .await;
+    assert_eq!(status(&other), 200, "{other}");
+    place.edge.stop().await;
+}

@@ -1,11 +1,17 @@
 //! Numbers for Prometheus: the text as its format wants it, and what it counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use model::route::{Action, Protocol, Rewrite, Rule, Table, TargetGroup, Transforms};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::seen::probe;
-use crate::world::{self, Edge, Origin, forward, group, rule, shop, soon, status};
+use crate::world::{
+    self, Edge, Origin, forward, group, in_front_of, message, read_request, rule, shop, soon, status, until,
+};
 
 type Labels = BTreeMap<String, String>;
 
@@ -274,5 +280,84 @@ async fn the_text_is_as_prometheus_wants_it() {
         .iter()
         .find(|(_, labels, _)| labels["rule"] == "1" && labels["class"] == "2xx");
     assert_eq!(kept.unwrap().2, 2.0);
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_under_way_is_counted_and_its_time_is_its_targets() {
+    const HELD: Duration = Duration::from_millis(300);
+    let folder = tempfile::tempdir().unwrap();
+    let (release, held) = tokio::sync::watch::channel(false);
+    let origin = Origin::raw(move |mut stream| {
+        let mut held = held.clone();
+        async move {
+            while let Some(request) = read_request(&mut stream).await {
+                if request.starts_with("GET /held") {
+                    let _ = held.wait_for(|released| *released).await;
+                }
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine";
+                let _ = stream.write_all(answer).await;
+            }
+        }
+    })
+    .await;
+    let edge = in_front_of(&origin, &folder).await;
+    let seen = async |name: &str, sample: &str, le: Option<&str>| {
+        let families = read(&edge.client.metrics().await.unwrap());
+        let samples = families[name].samples.iter();
+        let own = |labels: &Labels| labels["group"] == "shop" && labels.get("le").map(String::as_str) == le;
+        let mut found = samples.filter(|(full, labels, _)| *full == format!("{name}{sample}") && own(labels));
+        found.next().map_or(0.0, |(_, _, value)| *value)
+    };
+    let (active, latency) = ("vend_edge_requests_active", "vend_edge_latency_seconds");
+    assert_eq!(seen(active, "", None).await, 0.0);
+    let mut stream = edge.connect().await;
+    let request = b"GET /held HTTP/1.1\r\nHost: shop.test\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    until("it is under way", || async {
+        seen(active, "", None).await == 1.0
+    })
+    .await;
+    tokio::time::sleep(HELD).await;
+    release.send(true).unwrap();
+    assert_eq!(status(&message(&mut stream).await), 200);
+    until("it is over", || async { seen(active, "", None).await == 0.0 }).await;
+    assert_eq!(seen(latency, "_count", None).await, 1.0);
+    assert!(seen(latency, "_sum", None).await >= HELD.as_secs_f64());
+    assert_eq!(
+        seen(latency, "_bucket", Some("0.262144")).await,
+        0.0,
+        "it took longer"
+    );
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_goes_on_counting_when_it_does_something_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::named("here").await;
+    let edge = Edge::start(&folder);
+    let counted = async || {
+        let families = read(&edge.client.metrics().await.unwrap());
+        let samples = families["vend_edge_rule_requests_total"].samples.iter();
+        samples.map(|(_, _, value)| *value).sum::<f64>()
+    };
+    edge.apply(&shop(1, &[origin.address])).await;
+    assert_eq!(status(&edge.get("shop.test", "/").await), 200);
+    let mut closed = shop(2, &[origin.address]);
+    closed.rules[0].action = Action::FixedResponse {
+        status: 503,
+        content_type: "text/plain".into(),
+        body: "later".into(),
+    };
+    edge.apply(&closed).await;
+    assert_eq!(counted().await, 1.0);
+    assert_eq!(status(&edge.get("shop.test", "/").await), 503);
+    assert_eq!(counted().await, 2.0);
+    // Another's rule in its place begins at nothing.
+    closed.version = 3;
+    closed.rules[0].place = "rival/shop/dev".parse().unwrap();
+    edge.apply(&closed).await;
+    assert_eq!(counted().await, 0.0);
     edge.stop().await;
 }

@@ -1,6 +1,6 @@
 //! Listeners of bytes, and connections that come through other proxies.
 
-use std::net::TcpListener as Socket;
+use std::{net::TcpListener as Socket, time::Duration};
 
 use camino::Utf8Path;
 use edge::{Limits, Listener, Speaks, Tls, Version};
@@ -83,12 +83,12 @@ async fn connections_of_bytes_count_at_their_rule_and_group() {
     let edge = Edge::listening(&folder, vec![listener(speaks, false)], Limits::default(), 1);
     let mut table = shop(1, &[origin.address]);
     edge.apply(&table).await;
-    let numbers = |lines: &'static [&'static str]| {
-        let edge = &edge;
-        until("it is counted", move || async move {
+    let numbers = async |lines: &[&str]| {
+        until("it is counted", || async {
             let text = edge.client.metrics().await.unwrap();
             lines.iter().all(|line| text.contains(&format!("{line}\n")))
         })
+        .await;
     };
     assert_eq!(exchange(&edge, b"you").await, b"hello you");
     numbers(&[
@@ -108,9 +108,9 @@ async fn connections_of_bytes_count_at_their_rule_and_group() {
             deny: networks(deny),
         }]
     };
-    for access in [
-        who(&[], &["127.0.0.2/32"]),
-        who(&["127.0.0.1/32", "192.0.2.0/24"], &[]),
+    for (before, access) in [
+        (1, who(&[], &["127.0.0.2/32"])),
+        (2, who(&["127.0.0.1/32", "192.0.2.0/24"], &[])),
     ] {
         table.version += 1;
         table.rules[0].access = access;
@@ -122,11 +122,15 @@ async fn connections_of_bytes_count_at_their_rule_and_group() {
             b"",
             "{access:?}"
         );
-        // Another rule counts anew.
+        // It is the same rule, whomever it lets in.
+        let (class, let_in) = (
+            "vend_edge_rule_responses_total{rule=\"1\",place=\"acme/shop/dev\",class",
+            before + 1,
+        );
         numbers(&[
-            r#"vend_edge_rule_requests_total{rule="1",place="acme/shop/dev",host="shop.test"} 1"#,
-            r#"vend_edge_rule_responses_total{rule="1",place="acme/shop/dev",class="2xx"} 1"#,
-            r#"vend_edge_rule_responses_total{rule="1",place="acme/shop/dev",class="4xx"} 1"#,
+            &format!("vend_edge_rule_requests_total{{rule=\"1\",place=\"acme/shop/dev\",host=\"shop.test\"}} {let_in}"),
+            &format!("{class}=\"2xx\"}} {let_in}"),
+            &format!("{class}=\"4xx\"}} {before}"),
         ])
         .await;
     }
@@ -179,7 +183,7 @@ async fn tls_passes_by_the_name_that_the_client_gives() {
     let mut stream = TcpStream::connect(edge.address).await.unwrap();
     for piece in hello.chunks(100) {
         stream.write_all(piece).await.unwrap();
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let mut back = vec![0; hello.len()];
     soon("all of it", stream.read_exact(&mut back)).await.unwrap();
@@ -299,6 +303,60 @@ async fn bytes_that_pass_come_after_the_word_of_a_proxy() {
         }
         assert_eq!(exchange(&edge, b"bytes without a word").await, b"");
     }
+    edge.stop().await;
+}
+
+/// Whoever begins what never ends holds a connection no longer than one whose request never ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_before_a_request_has_its_time_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificates = Utf8Path::from_path(folder.path()).unwrap().join("certificates");
+    drop(wire::certificate(&certificates, &["shop.test"]));
+    let tls = Speaks::Https(Box::new(Tls {
+        certificates,
+        minimum: Version::Tls12,
+        ciphers: Vec::new(),
+        clients: None,
+    }));
+    let listeners = vec![
+        listener(tls, false),
+        listener(Speaks::Http, true),
+        listener(Speaks::Sni, false),
+    ];
+    let at: Vec<_> = listeners
+        .iter()
+        .map(|own| own.socket.local_addr().unwrap())
+        .collect();
+    let limits = Limits {
+        head_time: Duration::from_millis(400),
+        ..Limits::default()
+    };
+    let edge = Edge::listening(&folder, listeners, limits, 1);
+    // Each says that more comes than does: a record of TLS, and what a proxy has to say.
+    let (record, word) = (b"\x16\x03\x01\x20\x00", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x07\x00");
+    let begun = [
+        ("a handshake", &record[..]),
+        ("the word of a proxy", word),
+        ("a handshake that passes", record),
+    ];
+    for (at, (name, begun)) in at.into_iter().zip(begun) {
+        let (mut reader, mut writer) = TcpStream::connect(at).await.unwrap().into_split();
+        writer.write_all(begun).await.unwrap();
+        let dripping = tokio::spawn(async move {
+            while writer.write_all(&[0]).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        // What it wrote last may reset the connection.
+        let _ = soon(name, reader.read_to_end(&mut Vec::new())).await;
+        drop(reader);
+        soon(name, dripping).await.unwrap();
+    }
+    let metrics = edge.client.metrics().await.unwrap();
+    assert!(
+        metrics.contains("vend_edge_handshakes_failed_total{reason=\"timeout\"} 2\n"),
+        "{metrics}"
+    );
     edge.stop().await;
 }
 

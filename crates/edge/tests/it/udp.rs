@@ -8,7 +8,7 @@ use std::{
 
 use edge::{Datagrams, Listener};
 use jiff::SignedDuration;
-use model::route::{Access, HealthProtocol, Table, Target, TargetGroup, TargetState};
+use model::route::{Access, Action, HealthProtocol, Table, Target, TargetGroup, TargetState};
 use tokio::{net::UdpSocket, task::JoinHandle};
 
 use crate::world::{self, Edge, forward, rule, soon, until};
@@ -275,5 +275,44 @@ async fn who_is_kept_out_has_no_flow() {
         "app y",
         "nothing of before comes after it"
     );
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flow_under_way_ends_when_its_client_is_kept_out_or_its_rule_is_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = App::named("app").await;
+    let (edge, at) = edge(&folder, |_| ());
+    let open = |version| table(version, &[("g", 1)], &[("g", &[&app])]);
+    let (mut denied, mut closed) = (open(2), open(4));
+    denied.rules[0].access = vec![Access {
+        deny: vec!["127.0.0.0/8".parse().unwrap()],
+        ..Access::default()
+    }];
+    closed.rules[0].action = Action::FixedResponse {
+        status: 503,
+        content_type: "text/plain".into(),
+        body: "closed".into(),
+    };
+    edge.apply(&open(1)).await;
+    healthy(&edge, 1).await;
+    for (refused, shut) in [(1, denied), (2, closed)] {
+        let (speaking, silent) = (client(at).await, client(at).await);
+        for client in [&speaking, &silent] {
+            assert_eq!(ask(client, "x").await, "app x");
+        }
+        edge.apply(&shut).await;
+        speaking.send(b"y").await.unwrap();
+        until("it is refused", || async {
+            number(&edge, "vend_edge_datagram_refused_total").await == refused
+        })
+        .await;
+        until("who says nothing has no flow either", || async {
+            number(&edge, "vend_edge_datagram_flows").await == 0
+        })
+        .await;
+        edge.apply(&open(shut.version + 1)).await;
+        assert_eq!(ask(&speaking, "z").await, "app z", "it is open again");
+    }
     edge.stop().await;
 }

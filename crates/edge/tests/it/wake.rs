@@ -39,6 +39,28 @@ fn table(version: u64, targets: &[(&str, Option<SocketAddr>)]) -> Table {
     }
 }
 
+/// One for all that speaks HTTP, and one that passes bytes on.
+fn listeners(http: Socket, bytes: Socket) -> Vec<Listener> {
+    let speaks = Speaks::Tcp {
+        host: "bytes.test".into(),
+    };
+    let bytes = Listener {
+        socket: bytes,
+        speaks,
+        proxied: false,
+    };
+    vec![Listener::http(http), bytes]
+}
+
+/// It says again what it hears.
+async fn echo() -> Origin {
+    Origin::raw(|mut stream| async move {
+        let (mut from, mut to) = stream.split();
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+    })
+    .await
+}
+
 async fn over_http2(edge: SocketAddr) -> String {
     let stream = TcpStream::connect(edge).await.unwrap();
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
@@ -81,17 +103,7 @@ async fn streams_of_http2_connections_and_datagrams_wake_their_hosts() {
     let (http, bytes, game) = (bind(), bind(), Datagram::bind("127.0.0.1:0").unwrap());
     let (at_http, at_bytes) = (http.local_addr().unwrap(), bytes.local_addr().unwrap());
     let at_game = game.local_addr().unwrap();
-    let listeners = vec![
-        Listener::http(http),
-        Listener {
-            socket: bytes,
-            speaks: Speaks::Tcp {
-                host: "bytes.test".into(),
-            },
-            proxied: false,
-        },
-    ];
-    let edge = Edge::configured(&folder, listeners, |config| {
+    let edge = Edge::configured(&folder, listeners(http, bytes), |config| {
         config.datagrams = vec![Datagrams::new(game, "game.test")];
     });
     edge.apply(&table(1, &[("web", None), ("bytes", None), ("game", None)]))
@@ -106,11 +118,7 @@ async fn streams_of_http2_connections_and_datagrams_wake_their_hosts() {
     assert!(!web.is_finished() && !stream.is_finished() && !datagrams.is_finished());
 
     let page = Origin::named("awake").await;
-    let echo = Origin::raw(|mut stream| async move {
-        let (mut from, mut to) = stream.split();
-        let _ = tokio::io::copy(&mut from, &mut to).await;
-    })
-    .await;
+    let echo = echo().await;
     let health = Origin::named("game").await;
     let player = UdpSocket::bind(health.address).await.unwrap();
     let playing = tokio::spawn(async move {
@@ -132,5 +140,49 @@ async fn streams_of_http2_connections_and_datagrams_wake_their_hosts() {
     );
     assert_eq!(soon("a datagram", datagrams).await.unwrap(), "move");
     playing.abort();
+    edge.stop().await;
+}
+
+/// A release comes to what sleeps: its hosts get nothing yet, and the live one's wake.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_beside_a_release_that_comes_keeps_nobody_from_being_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let bind = || Socket::bind("127.0.0.1:0").unwrap();
+    let (http, bytes) = (bind(), bind());
+    let (at_http, at_bytes) = (http.local_addr().unwrap(), bytes.local_addr().unwrap());
+    let edge = Edge::configured(&folder, listeners(http, bytes), |_| ());
+    let page = Origin::named("awake").await;
+    let echo = echo().await;
+    let beside = |version, targets: &[(&str, Option<SocketAddr>)]| {
+        let mut table = table(version, targets);
+        for rule in &mut table.rules[..2] {
+            let name = rule.hosts[0].trim_end_matches(".test");
+            rule.action = forward(&[(name, 100), ("coming", 0)]);
+        }
+        let coming = world::group(&[page.address]);
+        table.target_groups.insert("coming".into(), coming);
+        table
+    };
+    let other = ("other", Some(page.address));
+    edge.apply(&beside(1, &[("web", None), ("bytes", None), other]))
+        .await;
+    let visitors: Vec<_> = (0..8).map(|_| tokio::spawn(over_http2(at_http))).collect();
+    let stream = tokio::spawn(over_tcp(at_bytes));
+    until("both are wanted", || async {
+        edge.client.wanted().await.unwrap() == ["acme/bytes/dev", "acme/web/dev"]
+    })
+    .await;
+    for _ in 0..8 {
+        assert!(edge.get("other.test", "/").await.ends_with("awake"));
+    }
+    let awake = [("web", Some(page.address)), ("bytes", Some(echo.address)), other];
+    edge.apply(&beside(2, &awake)).await;
+    for visitor in visitors {
+        assert_eq!(soon("an answer", visitor).await.unwrap(), "awake");
+    }
+    assert_eq!(
+        soon("an echo", stream).await.unwrap(),
+        "sent before anybody was there"
+    );
     edge.stop().await;
 }

@@ -188,7 +188,7 @@ pub struct ServiceStatus {
 }
 
 /// A call of `systemctl` inside the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlOrder {
     pub verb: String,
     pub units: Vec<String>,

@@ -24,9 +24,19 @@ use super::{
 /// For `update-rc.d`, which else asks `systemctl` to enable the unit, and so on.
 pub const RUNLEVELS: (&str, &str) = ("_SKIP_SYSTEMD_NATIVE", "1");
 
-/// What `update-rc.d` is told, one after the other, to enable or disable a script.
-pub fn of_runlevels(enable: bool) -> [&'static str; 2] {
-    ["defaults", if enable { "enable" } else { "disable" }]
+/// The command that enables or disables what has no unit file, as the old runlevels do it.
+pub fn of_runlevels(unit: &str, enable: bool) -> [&str; 6] {
+    const BOTH: &str = "update-rc.d \"$1\" defaults && exec update-rc.d \"$1\" \"$2\"";
+    let how = if enable { "enable" } else { "disable" };
+    ["/bin/sh", "-c", BOTH, "sh", short(unit), how]
+}
+
+/// Says of that command why it failed. Did it not?
+pub fn was_done(verb: &str, unit: &str, failure: Option<String>, out: &mut ControlOutcome) -> bool {
+    if let Some(why) = &failure {
+        fail(out, format!("Failed to {verb} unit {unit}: update-rc.d: {why}\n"));
+    }
+    failure.is_none()
 }
 
 /// Does this state of a unit's file count as enabled (`systemctl(1)`, "is-enabled")?
@@ -87,14 +97,14 @@ impl Installation<'_> {
         };
         let mut links = into(&parsed.wanted_by, "wants");
         links.extend(into(&parsed.required_by, "requires"));
-        links.extend(
-            parsed
-                .aliases
-                .iter()
-                .filter(is_plain)
-                .map(|alias| local.join(alias)),
-        );
+        links.extend(self.alias_links(parsed));
         links
+    }
+
+    /// Where the links of a unit's other names are.
+    fn alias_links(&self, parsed: &Unit) -> impl Iterator<Item = PathBuf> {
+        let aliases = parsed.aliases.iter().filter(is_plain);
+        aliases.map(|alias| self.units.local().join(alias))
     }
 
     /// Enables a unit and what it names with `Also=`. Gives its name, of a template that of its default instance; `None`
@@ -192,13 +202,7 @@ impl Installation<'_> {
             .text(unit)
             .map(|(_, text)| unit::parse(short(unit), &text).unit);
         let parsed = parsed.unwrap_or_else(|| Unit::new(unit));
-        links.extend(
-            parsed
-                .aliases
-                .iter()
-                .filter(is_plain)
-                .map(|alias| local.join(alias)),
-        );
+        links.extend(self.alias_links(&parsed));
         for link in links.into_iter().filter(|link| link.is_symlink()) {
             match fs::remove_file(&link) {
                 Ok(()) => out

@@ -12,9 +12,8 @@ use std::{
 use super::{
     api::{ControlOrder, ControlOutcome},
     control::{fail, say},
-    installation::{Installation, RUNLEVELS, is_on, of_runlevels},
+    installation::{Installation, RUNLEVELS, is_on, of_runlevels, was_done},
     layout::Layout,
-    services::short,
     units::{Units, kind},
 };
 
@@ -176,24 +175,19 @@ impl Call<'_> {
 
     /// What has no unit file is enabled as the old runlevels do it. Was it done?
     fn script(&self, unit: &str, enable: bool, out: &mut ControlOutcome) -> bool {
-        for how in of_runlevels(enable) {
-            let mut command = Command::new("update-rc.d");
-            if self.is_other() {
-                command = Command::new("chroot");
-                command.arg(&self.layout.root).arg("update-rc.d");
-            }
-            let (variable, value) = RUNLEVELS;
-            let ran = command.args([short(unit), how]).env(variable, value).output();
-            let why = match ran {
-                Ok(ran) if ran.status.success() => continue,
-                Ok(ran) => String::from_utf8_lossy(&ran.stderr).into_owned(),
-                Err(error) => error.to_string(),
-            };
-            let verb = &self.order.verb;
-            fail(out, format!("Failed to {verb} unit {unit}: update-rc.d: {why}\n"));
-            return false;
+        let [program, arguments @ ..] = of_runlevels(unit, enable);
+        let mut command = Command::new(program);
+        if self.is_other() {
+            command = Command::new("chroot");
+            command.arg(&self.layout.root).arg(program);
         }
-        true
+        let (variable, value) = RUNLEVELS;
+        let failure = match command.args(arguments).env(variable, value).output() {
+            Ok(ran) if ran.status.success() => None,
+            Ok(ran) => Some(String::from_utf8_lossy(&ran.stderr).into_owned()),
+            Err(error) => Some(error.to_string()),
+        };
+        was_done(&self.order.verb, unit, failure, out)
     }
 
     /// One of them is enough.

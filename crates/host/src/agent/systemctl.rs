@@ -128,16 +128,7 @@ fn order(verb: &str, unit: Option<&str>) -> ControlOrder {
     ControlOrder {
         verb: verb.to_owned(),
         units: unit.map(str::to_owned).into_iter().collect(),
-        properties: Vec::new(),
-        value_only: false,
-        now: false,
-        quiet: false,
-        all: false,
-        signal: None,
-        only_main: false,
-        types: Vec::new(),
-        states: Vec::new(),
-        preset: Preset::Full,
+        ..ControlOrder::default()
     }
 }
 

@@ -5,8 +5,12 @@
 
 use std::{
     ffi::OsStr,
-    fs, io,
-    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
+    fs,
+    io::{self, Read as _},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,7 +18,7 @@ use std::{
 use model::{
     Secret,
     port::{LifecycleEvent, ScriptCode, ScriptFailure},
-    spec::{Appspec, deploy::Script},
+    spec::{Appspec, CARRIAGE_RETURN, UNIX_LINES, deploy::Script, has_carriage_return},
 };
 use rustix::process::geteuid;
 use tokio::{
@@ -158,14 +162,20 @@ impl Hooks<'_> {
             Ok(running) => running,
             Err(error) => {
                 let why = why_not(&error, Path::new(&launch.program));
-                let message = format!("Script at specified location: {location}{user} {why}");
+                let hint = hint(&path);
+                let message = format!("Script at specified location: {location}{user} {why}{hint}");
                 return Err(failure(log, ScriptCode::ScriptFailed, location, message));
             }
         };
         self.mark(running.pid);
         let outcome = self.attend(running, script, &user, log).await;
         self.unmark();
-        outcome
+        outcome.map_err(|mut failure| {
+            if failure.code == ScriptCode::ScriptFailed {
+                failure.message.push_str(&hint(&path));
+            }
+            failure
+        })
     }
 
     /// Says which script runs, for an agent that comes after one that was killed.
@@ -410,6 +420,24 @@ fn why_not(error: &io::Error, path: &Path) -> String {
         "failed with error {name} with message {text} - {}",
         path.display()
     )
+}
+
+/// What a failure's own words do not say of a script that was written on Windows: beside them, as they are the agent's.
+fn hint(path: &Path) -> String {
+    // The kernel reads no more of it (`BINPRM_BUF_SIZE`).
+    const LINE: u64 = 256;
+    // What it was a moment ago it need not be now: nobody waits for a pipe.
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    let file = fs::File::options().read(true).custom_flags(flags).open(path);
+    let file = file
+        .ok()
+        .filter(|file| file.metadata().is_ok_and(|about| about.is_file()));
+    let mut begins = Vec::new();
+    let read = file.and_then(|file| file.take(LINE).read_to_end(&mut begins).ok());
+    match read.is_some() && has_carriage_return(&begins) {
+        true => format!(": {CARRIAGE_RETURN}: {UNIX_LINES}"),
+        false => String::new(),
+    }
 }
 
 async fn read_lines(name: &str, pipe: pipe::Receiver, secrets: &[String], lines: mpsc::Sender<String>) {

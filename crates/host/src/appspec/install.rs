@@ -9,7 +9,7 @@ use std::{
     io::{self, Write as _},
     os::unix::{
         ffi::OsStringExt as _,
-        fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
+        fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, symlink},
     },
     path::{Path, PathBuf},
     process::Command,
@@ -27,7 +27,7 @@ use super::{
     bundle::Bundle,
     plan::{Instruction, Seen, plan},
 };
-use crate::agent::users::Users;
+use crate::{agent::users::Users, cache::random};
 
 /// How a line of the clean-up file begins that names a file with an SELinux rule of its own.
 const CONTEXT: &[u8] = b"semanage\0";
@@ -147,10 +147,7 @@ fn remove(path: &Path) -> io::Result<()> {
 
 fn execute(instruction: &Instruction, cleanup: &mut File) -> Result<(), Error> {
     match instruction {
-        Instruction::Copy { source, destination } => {
-            record(cleanup, destination)?;
-            copy(source, destination)
-        }
+        Instruction::Copy { source, destination } => put(source, destination, cleanup),
         Instruction::Mkdir { directory } => {
             if directory.symlink_metadata().is_ok() {
                 return Err(Error::Refused(format!(
@@ -174,9 +171,24 @@ fn record(cleanup: &mut File, path: &Utf8Path) -> Result<(), Error> {
     writeln!(cleanup, "{path}").map_err(Error::files("record", path))
 }
 
+/// The copy is on record for as long as it may be there under another name: whoever ends this in the middle, the next
+/// clean-up takes it away.
+fn put(source: &Utf8Path, destination: &Utf8Path, cleanup: &mut File) -> Result<(), Error> {
+    let failed = || Error::files("record", destination);
+    record(cleanup, destination)?;
+    let known = cleanup.metadata().map_err(failed())?.len();
+    let fresh = beside(destination);
+    record(cleanup, &fresh)?;
+    let copied = copy(source, &fresh, destination);
+    if copied.is_ok() || remove(fresh.as_std_path()).is_ok() {
+        cleanup.set_len(known).map_err(failed())?;
+    }
+    copied
+}
+
 /// Mode, owner and time are kept; a link is made again as it is. An existing file is replaced at once, so that a program
-/// that runs from it goes on with the old one.
-fn copy(source: &Utf8Path, destination: &Utf8Path) -> Result<(), Error> {
+/// that runs from it goes on with the old one. `fresh`: where it is until it is whole.
+fn copy(source: &Utf8Path, fresh: &Utf8Path, destination: &Utf8Path) -> Result<(), Error> {
     let failed = || Error::files("copy to", destination);
     let metadata = match source.symlink_metadata() {
         Ok(metadata) => metadata,
@@ -195,35 +207,38 @@ fn copy(source: &Utf8Path, destination: &Utf8Path) -> Result<(), Error> {
             "The deployment failed because a directory is in the place of the file {destination}."
         )));
     }
-    let fresh = beside(destination);
-    let _ = fs::remove_file(&fresh);
     if metadata.is_symlink() {
         let target = source.read_link().map_err(Error::files("read", source))?;
-        symlink(target, &fresh).map_err(failed())?;
+        symlink(target, fresh).map_err(failed())?;
     } else {
-        fs::copy(source, &fresh).map_err(failed())?;
-        let kept = match chown(&fresh, Some(metadata.uid()), Some(metadata.gid())) {
+        let mut from = File::open(source).map_err(Error::files("read", source))?;
+        // Nobody reads it before it has its own mode.
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let mut new = options.open(fresh).map_err(failed())?;
+        io::copy(&mut from, &mut new).map_err(failed())?;
+        let kept = match chown(fresh, Some(metadata.uid()), Some(metadata.gid())) {
             Ok(()) => 0o7777,
             // Only root can give files away; a program must then not run as its new owner.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => 0o777,
             Err(error) => return Err(failed()(error)),
         };
         let mode = fs::Permissions::from_mode(metadata.mode() & kept);
-        fs::set_permissions(&fresh, mode).map_err(failed())?;
+        fs::set_permissions(fresh, mode).map_err(failed())?;
         let times = metadata
             .modified()
             .map(|modified| fs::FileTimes::new().set_modified(modified));
-        let keep = || File::open(&fresh)?.set_times(times?);
+        let keep = || new.set_times(times?);
         keep().map_err(failed())?;
     }
-    fs::rename(&fresh, destination).map_err(failed())
+    fs::rename(fresh, destination).map_err(failed())
 }
 
-/// A name in the same directory that nothing else has.
+/// A name in the same directory that nothing else has, whatever customers call their files.
 fn beside(destination: &Utf8Path) -> Utf8PathBuf {
     let name = destination.file_name().unwrap_or("file");
-    let short: String = name.chars().take(60).collect();
-    destination.with_file_name(format!(".{short}.vend-install"))
+    let short: String = name.chars().take(50).collect();
+    destination.with_file_name(format!(".{short}.{}.vend-install", random()))
 }
 
 fn change_owner(owner: Option<&str>, group: Option<&str>, file: &Utf8Path) -> Result<(), Error> {

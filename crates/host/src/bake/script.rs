@@ -13,7 +13,7 @@ use std::{
 
 use camino::{Utf8Path, Utf8PathBuf};
 use model::{
-    Digest,
+    Digest, TenantName,
     port::{BakeOrder, Commit},
 };
 
@@ -23,8 +23,8 @@ use crate::{
     cache::{Crop, DOWNLOADS, inside},
     container::{Bind, Exit, Net, Output, Preset, Rootfs, Spec},
     layer::{
-        Record, archive,
-        copy::{Copy, Deletions},
+        self, Record, Staging, archive,
+        copy::{Copied, Copy, Deletions},
         io_error,
     },
     tree,
@@ -119,6 +119,16 @@ pub(super) enum Source {
         script: Utf8PathBuf,
     },
     Text(String),
+}
+
+impl Source {
+    /// `None`: the platform's own.
+    pub fn tenant(&self) -> Option<&TenantName> {
+        match self {
+            Self::Tree { order, .. } => Some(&order.place.tenant),
+            Self::Text(_) => None,
+        }
+    }
 }
 
 /// When a script is stopped, and of which time that is the end.
@@ -357,7 +367,6 @@ async fn publish(oven: &Inner, run: &Run, upper: &Utf8Path, uid_base: u32) -> Re
     let most = oven.limits.disk_mib.saturating_mul(1 << 20);
     tokio::task::spawn_blocking(move || {
         let staging = layers.stage()?;
-        let files = staging.files();
         let copy = Copy {
             uid_base,
             skip: &SKIPPED,
@@ -365,13 +374,7 @@ async fn publish(oven: &Inner, run: &Run, upper: &Utf8Path, uid_base: u32) -> Re
             epoch: Some(epoch),
             most,
         };
-        let size_bytes = copy.tree(&upper, &files)?;
-        if let Some(open) = inside(&upper, ASIDE) {
-            let aside = staging.aside().join(ASIDE);
-            fs::create_dir_all(&aside).map_err(io_error("create", &aside))?;
-            let from = Utf8PathBuf::from(format!("/proc/self/fd/{}/.", open.as_raw_fd()));
-            Copy { skip: &[], ..copy }.tree(&from, &aside)?;
-        }
+        let size_bytes = take(copy, &upper, &staging)?;
         let record = Record {
             key,
             parent,
@@ -379,7 +382,7 @@ async fn publish(oven: &Inner, run: &Run, upper: &Utf8Path, uid_base: u32) -> Re
             size_bytes,
             commit,
             created_at: crate::now(),
-            content: Some(archive::seal(&files)?.digest),
+            content: Some(archive::seal(&staging.files())?.digest),
             source: Some(script),
             epoch,
         };
@@ -388,4 +391,63 @@ async fn publish(oven: &Inner, run: &Run, upper: &Utf8Path, uid_base: u32) -> Re
     })
     .await
     .map_err(|_| Error::Interrupted)?
+}
+
+/// Copies what is the layer's, and beside it what only the next script finds. Gives the bytes of the former; the most bytes
+/// are those of both.
+fn take(copy: Copy<'_>, upper: &Utf8Path, staging: &Staging) -> Result<u64, layer::Error> {
+    let mut so_far = Copied::default();
+    copy.further(&mut so_far, upper, &staging.files())?;
+    let size_bytes = so_far.bytes;
+    if let Some(open) = inside(upper, ASIDE) {
+        let aside = staging.aside().join(ASIDE);
+        fs::create_dir_all(&aside).map_err(io_error("create", &aside))?;
+        let from = Utf8PathBuf::from(format!("/proc/self/fd/{}/.", open.as_raw_fd()));
+        Copy { skip: &[], ..copy }.further(&mut so_far, &from, &aside)?;
+    }
+    Ok(size_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::chown;
+
+    use super::*;
+    use crate::layer::Layers;
+
+    #[test]
+    fn a_layer_and_what_is_kept_beside_it_have_one_limit_together() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: not root");
+            return;
+        }
+        const BASE: u32 = 1_000_000;
+        let directory = tempfile::tempdir().unwrap();
+        let node = Utf8Path::from_path(directory.path()).unwrap();
+        let upper = node.join("upper");
+        fs::create_dir_all(upper.join(ASIDE)).unwrap();
+        let (app, lists) = (upper.join("app"), upper.join(ASIDE).join("lists"));
+        fs::write(&app, [1; 600]).unwrap();
+        fs::write(&lists, [2; 400]).unwrap();
+        for path in lists.ancestors().take(6).chain([app.as_path()]) {
+            chown(path, Some(BASE), Some(BASE)).unwrap();
+        }
+        let layers = Layers::open(node).unwrap();
+        let take = |most| {
+            let copy = Copy {
+                uid_base: BASE,
+                skip: &SKIPPED,
+                deletions: Deletions::Mark,
+                epoch: Some(0),
+                most,
+            };
+            let staging = layers.stage().unwrap();
+            let taken = take(copy, &upper, &staging);
+            let kept = staging.aside().join(ASIDE).join("lists").exists();
+            assert!(!staging.files().join(ASIDE).exists());
+            taken.map(|bytes| (bytes, kept))
+        };
+        assert_eq!(take(1000).unwrap(), (600, true));
+        assert!(matches!(take(999), Err(layer::Error::Large { most: 999, .. })));
+    }
 }

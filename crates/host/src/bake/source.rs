@@ -225,7 +225,7 @@ pub(super) fn unpack_base(
         Base::Layout { path, tag } => {
             let layout = oci::layout::Layout::open(&work.join(path))?;
             let image = layout.find(tag.as_deref())?;
-            crate::base::flatten(&layout, &image, into)
+            crate::base::flatten(&layout, &image, into, oci::limits::Limits::IMAGE)
         }
         _ => {
             let name = camino::Utf8Path::from_path(path).expect("the path of a base is text");

@@ -139,12 +139,17 @@ impl Oven {
     }
 
     /// The root file system of a base by its name, to build in it as it is: what a tag of a registry means is asked anew.
-    /// What one tenant's login got is not another's.
-    pub async fn bare(&self, base: &str, tenant: &TenantName, login: Option<&Secret>) -> Result<Bare, Fault> {
+    /// What one tenant's login got is not another's; `life`: how often the tenant's name was a deleted one's when this was asked for.
+    pub async fn bare(
+        &self,
+        base: &str,
+        (tenant, life): (&TenantName, u64),
+        login: Option<&Secret>,
+    ) -> Result<Bare, Fault> {
         let base = base::parse(base)?;
         let wanted = Wanted {
             tenant: matches!(base, Base::Oci(_)).then_some(tenant),
-            life: self.life(tenant).map_err(Error::from)?,
+            life,
             base: &base,
             login,
         };

@@ -12,6 +12,7 @@ use crate::{
     layer::Record,
     oci::{
         self,
+        limits::Limits,
         registry::{LOOK, Login, Repository},
     },
 };
@@ -134,7 +135,7 @@ impl Bases {
         let name = base.to_string();
         let key = Digest::of_parts([b"vend base oci 1", name.as_bytes(), image.digest.as_bytes()]);
         let ready = self.ready(base, key, image.digest, |files| {
-            flatten(&repository, &image, files)
+            flatten(&repository, &image, files, Limits::IMAGE)
         })?;
         Ok((ready, image.named))
     }

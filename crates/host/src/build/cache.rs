@@ -14,6 +14,7 @@ use super::{
 use crate::{
     cache::{self, Crop, DOWNLOADS, Harvest, Lease},
     layer::copy::Deletions,
+    lives::Life,
     ticket::Stop,
 };
 
@@ -26,6 +27,7 @@ pub(super) struct Restored {
     downloads: Option<Lease>,
     own: Option<Lease>,
     names: Names,
+    life: Life,
 }
 
 /// A cache of an app: its name where caches are kept, and what people know it by.
@@ -108,6 +110,7 @@ impl Yard {
     pub(super) fn restore(
         &self,
         order: &BuildOrder,
+        life: Life,
         keys: &Result<Option<Keys>, String>,
         console: &mut Console,
     ) -> Result<Restored, Error> {
@@ -119,7 +122,7 @@ impl Yard {
             _ if cache.paths.is_empty() => {}
             Err(why) => console.line(&format!("The cache is not used: its key {why}")),
             Ok(keys) => {
-                names = self::names(order, keys.as_ref(), &inner);
+                names = self::names(order, life, keys.as_ref(), &inner);
                 let tried = names.restore.iter().map(|named| named.name.as_str());
                 let found = caches.lease_first(tried)?;
                 console.line(&match &found {
@@ -132,13 +135,14 @@ impl Yard {
         }
         let downloads: Vec<String> = branches(order)
             .into_iter()
-            .map(|branch| downloads_name(order, branch))
+            .map(|branch| downloads_name(order, life, branch))
             .collect();
         let downloads = caches.lease_first(downloads.iter().map(String::as_str))?;
         Ok(Restored {
             downloads: downloads.map(|(_, lease)| lease),
             own,
             names,
+            life,
         })
     }
 
@@ -153,8 +157,8 @@ impl Yard {
         succeeded: bool,
     ) -> Result<Option<String>, Error> {
         let caches = self.0.oven.caches().clone();
-        let downloads = downloads_name(order, &order.commit.branch);
-        let keyed = keyed(order, &order.commit.branch);
+        let downloads = downloads_name(order, restored.life, &order.commit.branch);
+        let keyed = keyed(order, restored.life, &order.commit.branch);
         let only_restored = !order.buildspec.cache.paths.is_empty() && !order.buildspec.cache.save;
         let (kept, upper) = (kept(order), upper.to_owned());
         let harvested = tokio::task::spawn_blocking(move || {
@@ -162,6 +166,7 @@ impl Yard {
                 own,
                 names,
                 downloads: stood_on,
+                ..
             } = restored;
             caches.harvest(&Crop {
                 name: &downloads,
@@ -249,8 +254,8 @@ fn nothing(keys: Option<&Keys>) -> String {
 
 /// The name of what tools downloaded in a branch's builds. A tool trusts what it once kept, so that a branch could put
 /// anything into the builds of all who share this.
-fn downloads_name(order: &BuildOrder, branch: &str) -> String {
-    format!("{}-builds", cache_name(order, branch))
+fn downloads_name(order: &BuildOrder, life: Life, branch: &str) -> String {
+    format!("{}-builds", cache_name(order, life, branch))
 }
 
 /// The directories that a buildspec keeps between builds, relative to the container's root: the part of each path before
@@ -287,24 +292,35 @@ fn branches(order: &BuildOrder) -> Vec<&str> {
     cache::branches(&order.commit.branch, order.trunk.as_deref())
 }
 
-/// The name of an app's own cache: one for each branch, so that a branch cannot put anything into another's builds.
-pub(super) fn cache_name(order: &BuildOrder, branch: &str) -> String {
-    cache::of_branch(&order.place, branch)
+/// The name of an app's own cache: one for each branch, so that a branch cannot put anything into another's builds. Of one that
+/// was deleted the next of its name finds nothing, also of what a build leaves that goes on meanwhile.
+fn cache_name(order: &BuildOrder, life: Life, branch: &str) -> String {
+    format!("{}{life}", cache::of_branch(&order.place, branch))
+}
+
+/// The name of what earlier runs of a branch's tests said, of each build of a batch for itself. No identifier has a `+`, so
+/// that none makes the name of another cache.
+pub(super) fn tests_name(order: &BuildOrder, life: Life) -> String {
+    let name = cache_name(order, life, &order.commit.branch);
+    match &order.task {
+        Some(task) => format!("{name}+{}", task.identifier),
+        None => name,
+    }
 }
 
 /// Where a branch's caches with keys are.
-fn keyed(order: &BuildOrder, branch: &str) -> String {
-    format!("{}-keys", cache_name(order, branch))
+fn keyed(order: &BuildOrder, life: Life, branch: &str) -> String {
+    format!("{}-keys", cache_name(order, life, branch))
 }
 
 /// `inner` tells which caches are below a name, the newest first.
-fn names(order: &BuildOrder, keys: Option<&Keys>, inner: &dyn Fn(&str) -> Vec<String>) -> Names {
+fn names(order: &BuildOrder, life: Life, keys: Option<&Keys>, inner: &dyn Fn(&str) -> Vec<String>) -> Names {
     let cache = &order.buildspec.cache;
     let mut names = Names::default();
     let named = |branch: &str, key: Option<&str>| Named {
         name: match key {
-            Some(key) => format!("{}/{}", keyed(order, branch), hex::encode(key)),
-            None => cache_name(order, branch),
+            Some(key) => format!("{}/{}", keyed(order, life, branch), hex::encode(key)),
+            None => cache_name(order, life, branch),
         },
         branch: branch.to_owned(),
         key: key.map(str::to_owned),
@@ -318,7 +334,7 @@ fn names(order: &BuildOrder, keys: Option<&Keys>, inner: &dyn Fn(&str) -> Vec<St
     };
     names.restore = from().map(|branch| named(branch, Some(key))).collect();
     for branch in from() {
-        let there = inner(&keyed(order, branch));
+        let there = inner(&keyed(order, life, branch));
         let there: Vec<String> = there.iter().filter_map(|name| text(name)).collect();
         for wanted in fallback {
             let alike = there.iter().filter(|key| key.starts_with(wanted.as_str()));
@@ -333,4 +349,37 @@ fn names(order: &BuildOrder, keys: Option<&Keys>, inner: &dyn Fn(&str) -> Vec<St
 /// The key that a directory is named after.
 fn text(name: &str) -> Option<String> {
     String::from_utf8(hex::decode(name).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use model::spec::{Buildspec, build::Task};
+
+    use super::*;
+    use crate::build::choice_order;
+
+    #[test]
+    fn no_build_of_a_batch_takes_another_cache_s_name() {
+        let text = "version: 0.2\nphases: { build: { commands: ['true'] } }\n";
+        let (spec, _) = Buildspec::parse(text, "buildspec.yml").unwrap();
+        let mut order = choice_order(spec);
+        let (first, later) = (Life::default(), Life { tenant: 1, app: 2 });
+        for identifier in ["keys", "builds", "bakes", "keys-1", "unit_1"] {
+            order.task = Some(Task {
+                identifier: identifier.to_owned(),
+                ..Task::default()
+            });
+            for life in [first, later] {
+                let branch = order.commit.branch.as_str();
+                let own = cache_name(&order, life, branch);
+                let tests = tests_name(&order, life);
+                assert!(tests.starts_with(&own) && tests.ends_with(identifier));
+                assert_ne!(tests, keyed(&order, life, branch));
+                assert_ne!(tests, downloads_name(&order, life, branch));
+                assert_ne!(tests, format!("{own}-bakes"));
+            }
+        }
+        order.task = None;
+        assert_eq!(tests_name(&order, later), cache_name(&order, later, "main"));
+    }
 }

@@ -168,6 +168,11 @@ fn base(order: &BuildOrder) -> Option<&str> {
         .filter(|name| Base::of_builds(name).is_some())
 }
 
+/// The base that an order names itself to build in, if it names one that there can be.
+pub fn image(order: &BuildOrder) -> Option<Base> {
+    Base::of_builds(base(order)?)?.ok()
+}
+
 /// The base that an image's name means.
 pub(super) fn named(image: &str) -> String {
     match Base::of_builds(image) {

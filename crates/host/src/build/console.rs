@@ -13,15 +13,14 @@ use model::port::{LogRef, PhaseReport, PhaseStatus, TestReport};
 use super::{
     protocol::{Event, Frame, read_frame},
     record::{self, Record},
-    report::{Case, History, Outcome as Ended},
+    report::{Case, History},
+    told::Told,
 };
 use crate::logs::{self, Mask};
 
 pub(super) const REPORTS: usize = 50;
 const LAST_LINES: usize = 15;
 pub(super) const FAILURES: usize = 50;
-/// Tests that are compared with earlier runs.
-const CASES: usize = 20_000;
 pub(super) const ARTIFACTS: usize = 13;
 /// Characters of one text that a build says about itself. Its log may say more.
 pub(super) const TEXT: usize = 4096;
@@ -53,8 +52,7 @@ pub(super) struct Outcome {
     pub again: bool,
     pub artifact_bytes: u64,
     pub artifacts: Vec<Kept>,
-    /// By report group.
-    cases: BTreeMap<String, Vec<Case>>,
+    cases: Told,
 }
 
 /// A command that a build came no further than.
@@ -323,27 +321,13 @@ impl Console {
         }
     }
 
-    /// Of so many groups as there are reports: a build tells as much as it likes.
     fn cases(&mut self, group: String, cases: Vec<Case>) {
-        let told: usize = self.outcome.cases.values().map(Vec::len).sum();
-        let group = bounded(self.conceal(group), TEXT);
-        if self.outcome.cases.len() >= REPORTS && !self.outcome.cases.contains_key(&group) {
-            return;
-        }
-        let own = cases
-            .into_iter()
-            .take(CASES.saturating_sub(told))
-            .map(|case| Case {
-                name: bounded(self.mask.conceal(&case.name), TEXT),
-                duration_ms: case.duration_ms,
-                // What is compared is whether it failed.
-                outcome: match case.outcome {
-                    Ended::Failed(_) => Ended::Failed(String::new()),
-                    other => other,
-                },
-            });
-        let own: Vec<Case> = own.collect();
-        self.outcome.cases.entry(group).or_default().extend(own);
+        let group = self.conceal(group);
+        let concealed = cases.into_iter().map(|case| Case {
+            name: self.mask.conceal(&case.name),
+            ..case
+        });
+        self.outcome.cases.add(group, concealed);
     }
 
     /// Compares the reports with the branch's runs before this one, which becomes one of them. `is_part`: of a fan-out.
@@ -351,7 +335,7 @@ impl Console {
         let cases = std::mem::take(&mut self.outcome.cases);
         let mut lines = Vec::new();
         for report in &mut self.outcome.reports {
-            let own = cases.get(&report.group).map_or(&[][..], Vec::as_slice);
+            let own = cases.of(&report.group);
             if own.is_empty() && report.coverage.is_none() {
                 continue;
             }
@@ -369,6 +353,7 @@ impl Console {
         {
             lines.push(PART_COVERAGE.to_owned());
         }
+        lines.extend(cases.said());
         lines.iter().for_each(|line| self.line(line));
     }
 
@@ -455,23 +440,24 @@ mod tests {
     }
 
     #[test]
-    fn groups_of_tests_are_bounded() {
+    fn tests_that_are_not_compared_are_told() {
         let directory = tempfile::tempdir().unwrap();
         let directory = Utf8Path::from_path(directory.path()).unwrap();
         let logs = logs::Directory::open(directory).unwrap();
         let mut console = open(&logs, "build/t");
-        let case = |name: &str| Case {
-            name: name.to_owned(),
+        let case = Case {
+            name: "one".to_owned(),
             duration_ms: 1,
-            outcome: Ended::Passed,
+            outcome: super::super::report::Outcome::Passed,
         };
-        for number in 0..2 * REPORTS {
-            console.cases(format!("group-{number}"), vec![case("one")]);
-        }
-        console.cases("group-0".to_owned(), vec![case("two")]);
-        let cases = console.end().cases;
-        assert_eq!(cases.len(), REPORTS);
-        assert_eq!(cases["group-0"].len(), 2, "of one that is there all are taken");
+        console.cases("unit".to_owned(), vec![case; 20_003]);
+        console.compare(&mut History::read(&[]), false);
+        console.end();
+        let said = logs.tail(&"build/t".parse().unwrap(), 0, 99);
+        assert!(
+            said.contains("3 tests are not compared with earlier runs"),
+            "{said}"
+        );
     }
 
     #[test]

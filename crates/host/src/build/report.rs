@@ -25,7 +25,8 @@ pub const FILE_BYTES: usize = 32 << 20;
 /// So many tests one file may have.
 pub const CASES: usize = 200_000;
 const FAILURES: usize = 50;
-const TEXT_CHARS: usize = 500;
+/// Characters of a test's name, or of its message.
+pub const TEXT_CHARS: usize = 500;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {

@@ -3,6 +3,7 @@
 //! Knows nothing of containers, limits or clocks: the node stops it from outside and stamps what it says.
 
 mod alone;
+mod complaint;
 mod keys;
 mod outputs;
 
@@ -33,20 +34,24 @@ pub fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Standard output may be what is broken; the node sees an end without a last frame.
-            let _ = writeln!(io::stderr(), "build-runner: {error}");
+            // Standard error is the same pipe. When that is what is broken, the node sees an end without a last frame.
+            let said = format!("The runner of the build cannot go on: {error}");
+            let _ = frames().and_then(|mut frames| frames.note(said));
             ExitCode::FAILURE
         }
     }
+}
+
+fn frames() -> io::Result<Frames<File>> {
+    Ok(Frames(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
 }
 
 fn run() -> io::Result<()> {
     let shells = Shells::new()?;
     alone::end(io::stdout().as_fd().try_clone_to_owned()?)?;
     let job = Job::read(File::from(io::stdin().as_fd().try_clone_to_owned()?))?;
-    let frames = Frames(File::from(io::stdout().as_fd().try_clone_to_owned()?));
     tools::install()?;
-    let runner = Runner::new(job, frames, shells);
+    let runner = Runner::new(job, frames()?, shells);
     match runner.job.keys.is_empty() {
         true => runner.run(),
         false => runner.expand_keys(),
@@ -62,6 +67,8 @@ struct Runner<W: Write> {
     shells: Shells,
     shell: Option<(Shell, Option<User>)>,
     environment: BTreeMap<String, String>,
+    /// The last that began.
+    phase: String,
     succeeding: bool,
     /// It failed in a way that is tried again.
     again: bool,
@@ -83,6 +90,7 @@ impl<W: Write> Runner<W> {
             shells,
             shell: None,
             environment,
+            phase: String::new(),
             succeeding: true,
             again: false,
             tail: None,
@@ -91,13 +99,21 @@ impl<W: Write> Runner<W> {
     }
 
     fn run(mut self) -> io::Result<()> {
-        if self.check_runtimes()? && self.phases()? {
-            self.export()?;
-            self.upload()?;
+        if let Err(error) = self.build() {
+            let phase = std::mem::take(&mut self.phase);
+            self.ended(&phase, Some(format!("CLIENT_ERROR: {error}")))?;
         }
         let succeeded = self.succeeding;
         let again = self.again;
         self.frames.event(&Event::Finished { succeeded, again })
+    }
+
+    /// An error is why the phase that goes on cannot be ended.
+    fn build(&mut self) -> io::Result<()> {
+        match self.check_runtimes()? && self.phases()? {
+            true => self.upload(),
+            false => Ok(()),
+        }
     }
 
     fn check_runtimes(&mut self) -> io::Result<bool> {
@@ -258,6 +274,7 @@ impl<W: Write> Runner<W> {
     }
 
     fn began(&mut self, phase: &str) -> io::Result<()> {
+        self.phase = phase.to_owned();
         self.frames.event(&Event::Began {
             phase: phase.to_owned(),
         })
@@ -278,3 +295,6 @@ impl<W: Write> Runner<W> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,6 +97,14 @@ impl Shells {
         }
     }
 
+    /// For what starts no shell: any descriptor does.
+    #[cfg(test)]
+    pub(super) fn of_none() -> Self {
+        let nothing = fs::File::open("/dev/null").unwrap();
+        let slot = nothing.try_clone().unwrap().into();
+        Self { nothing, slot }
+    }
+
     pub fn start(
         &mut self,
         kind: Kind,

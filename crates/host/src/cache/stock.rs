@@ -2,7 +2,7 @@
 //! gone, and the longest unused where room is short. What goes is made again by the next build; nobody is asked.
 //!
 //! Beside a cache's generations is a file with their bytes as text. It is written to when the cache is, and its time is
-//! when something last stood on the cache.
+//! when something last stood on the cache. Other files beside them, the notes, count with the bytes that they have.
 
 use std::{fs, io, sync::PoisonError, time::SystemTime};
 
@@ -28,7 +28,9 @@ pub(crate) struct Swept {
 pub(super) struct Stock {
     home: Utf8PathBuf,
     used_at: SystemTime,
+    /// Of its generations.
     bytes: u64,
+    notes_bytes: u64,
 }
 
 /// Notes that a cache has so many bytes, and was used now.
@@ -54,10 +56,16 @@ pub(super) fn touch(home: &Utf8Path, now: Timestamp) {
     }
 }
 
+impl Stock {
+    fn all_bytes(&self) -> u64 {
+        self.bytes.saturating_add(self.notes_bytes)
+    }
+}
+
 impl Caches {
     /// What all caches take of the disk.
     pub fn bytes(&self) -> Result<u64, Error> {
-        Ok(self.stock()?.iter().map(|stock| stock.bytes).sum())
+        Ok(self.stock()?.iter().map(Stock::all_bytes).sum())
     }
 
     /// Removes the caches that nobody used since then, and of the others the longest unused, until they take no more than
@@ -67,27 +75,40 @@ impl Caches {
         self.remove_old()?;
         let mut stock = self.stock()?;
         stock.sort_by_key(|stock| stock.used_at);
-        let mut left: u64 = stock.iter().map(|stock| stock.bytes).sum();
+        let all: u64 = stock.iter().map(Stock::all_bytes).sum();
         let mut swept = Swept::default();
-        for stock in stock {
-            let old = stock.used_at < SystemTime::from(unused_since);
-            let room = left > most_bytes && stock.bytes > 0;
-            if !old && !room {
-                continue;
+        let since = SystemTime::from(unused_since);
+        let (old, mut young): (Vec<_>, Vec<_>) = stock.into_iter().partition(|stock| stock.used_at < since);
+        for mut stock in old {
+            self.free(&mut stock, true, &mut swept)?;
+        }
+        // The next build makes no notes again: they go where the generations were not enough.
+        for whole in [false, true] {
+            for stock in &mut young {
+                let frees = if whole { stock.all_bytes() } else { stock.bytes };
+                if frees > 0 && all - swept.bytes > most_bytes {
+                    self.free(stock, whole, &mut swept)?;
+                }
             }
-            let Some(aside) = self.take_away(&stock, old)? else {
-                continue;
-            };
-            remove_trees(aside)?;
-            left -= stock.bytes;
-            swept.caches += 1;
-            swept.bytes += stock.bytes;
         }
         Ok(swept)
     }
 
-    /// Sets aside a cache as a whole, or its generations: what is beside them is small, and not made again by the next
-    /// build. `None`: somebody stands on it, or used it since.
+    /// Removes a cache as a whole, or its generations, where nobody stands on it.
+    fn free(&self, stock: &mut Stock, whole: bool, swept: &mut Swept) -> Result<(), Error> {
+        let Some(aside) = self.take_away(stock, whole)? else {
+            return Ok(());
+        };
+        remove_trees(aside)?;
+        swept.caches += 1;
+        swept.bytes += std::mem::take(&mut stock.bytes);
+        if whole {
+            swept.bytes += std::mem::take(&mut stock.notes_bytes);
+        }
+        Ok(())
+    }
+
+    /// Sets aside a cache as a whole, or its generations: what is beside them is not made again by the next build. `None`: somebody stands on it, or used it since.
     pub(super) fn take_away(&self, stock: &Stock, whole: bool) -> Result<Option<Vec<Utf8PathBuf>>, Error> {
         // Nobody begins to stand on it, nor writes it, meanwhile.
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,6 +167,7 @@ fn collect(home: Utf8PathBuf, deeper: usize, found: &mut Vec<Stock>) -> Result<(
         found.push(Stock {
             used_at,
             bytes: bytes.and_then(|text| text.parse().ok()).unwrap_or(0),
+            notes_bytes: notes_bytes(&home),
             home,
         });
         return Ok(());
@@ -159,14 +181,30 @@ fn collect(home: Utf8PathBuf, deeper: usize, found: &mut Vec<Stock>) -> Result<(
     if found.len() == before
         && let Ok(used_at) = fs::metadata(&home).and_then(|metadata| metadata.modified())
     {
-        let bytes = 0;
-        found.push(Stock { home, used_at, bytes });
+        let (bytes, notes_bytes) = (0, notes_bytes(&home));
+        found.push(Stock {
+            home,
+            used_at,
+            bytes,
+            notes_bytes,
+        });
     }
     Ok(())
 }
 
 fn marked_at(home: &Utf8Path) -> Option<SystemTime> {
     fs::metadata(home.join(MARK)).ok()?.modified().ok()
+}
+
+/// Of the files beside a cache's generations.
+fn notes_bytes(home: &Utf8Path) -> u64 {
+    let entries = home.read_dir_utf8().into_iter().flatten().flatten();
+    let notes = entries.filter(|entry| entry.file_name() != MARK);
+    let metadata = notes.filter_map(|entry| entry.metadata().ok());
+    metadata
+        .filter(fs::Metadata::is_file)
+        .map(|metadata| metadata.len())
+        .sum()
 }
 
 /// The directories in a directory; none when it went meanwhile.

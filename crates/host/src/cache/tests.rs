@@ -237,6 +237,61 @@ fn a_hole_that_is_larger_than_a_cache_is_not_filled() {
 }
 
 #[test]
+fn the_directories_of_a_cache_have_its_limit_together() {
+    let Some(world) = World::new(1000) else { return };
+    let upper = world.upper(|upper| {
+        for directory in ["a", "b"] {
+            fs::create_dir(upper.join(directory)).unwrap();
+            let hole = fs::File::create(upper.join(directory).join("hole"));
+            hole.unwrap().set_len(600).unwrap();
+        }
+    });
+    let crop = Crop {
+        name: "acme/app-x/main",
+        restored: None,
+        upper: &upper,
+        directories: &["a".to_owned(), "b".to_owned()],
+        uid_base: world.uid,
+        deletions: Deletions::Apply,
+        once: false,
+    };
+    let new = world.caches.staging("").unwrap();
+    let taken = world.caches.take(&crop, &crop.written(), &new);
+    assert!(matches!(taken, Err(Error::Large { .. })), "{taken:?}");
+    assert_eq!(size(&new).unwrap(), 600, "what is too much is not written");
+    assert_eq!(world.caches.harvest(&crop).unwrap(), Harvest::TooLarge(1000));
+}
+
+#[test]
+fn a_file_with_names_in_several_directories_is_copied_once() {
+    use std::os::unix::fs::MetadataExt as _;
+    let Some(world) = World::new(1000) else { return };
+    let upper = world.upper(|upper| {
+        fs::create_dir_all(upper.join("a/inner")).unwrap();
+        fs::create_dir(upper.join("a.b")).unwrap();
+        fs::write(upper.join("a/file"), "x".repeat(300)).unwrap();
+        fs::hard_link(upper.join("a/file"), upper.join("a/inner/file")).unwrap();
+        fs::hard_link(upper.join("a/file"), upper.join("a.b/file")).unwrap();
+    });
+    // Also where one directory is within another, or named twice.
+    let directories = ["a/inner", "a", "a.b", "a"].map(str::to_owned);
+    let crop = Crop {
+        name: "acme/app-x/main",
+        restored: None,
+        upper: &upper,
+        directories: &directories,
+        uid_base: world.uid,
+        deletions: Deletions::Apply,
+        once: false,
+    };
+    assert_eq!(world.caches.harvest(&crop).unwrap(), Harvest::Kept);
+    let lease = world.caches.lease("acme/app-x/main").unwrap().unwrap();
+    let inode = |name: &str| fs::metadata(lease.files.join(name)).unwrap().ino();
+    assert_eq!(inode("a/file"), inode("a.b/file"));
+    assert_eq!(inode("a/file"), inode("a/inner/file"));
+}
+
+#[test]
 fn a_customer_s_files_are_kept_whatever_their_names() {
     let Some(world) = World::new(1 << 20) else { return };
     for name in ["lock", "partial", "other"] {
@@ -278,7 +333,7 @@ fn caches_that_nobody_uses_go_and_the_longest_unused_make_room() {
         .write_note(side, "tests.json.zst", b"history")
         .unwrap();
     world.age(side, 30);
-    assert_eq!(world.caches.bytes().unwrap(), 40);
+    assert_eq!(world.caches.bytes().unwrap(), 40 + 7, "notes count");
     assert_eq!(
         world.sweep(336, 100),
         (1, 10),
@@ -289,7 +344,7 @@ fn caches_that_nobody_uses_go_and_the_longest_unused_make_room() {
     // A container stands on the oldest, so the next one goes.
     let stands = world.caches.lease(key).unwrap().unwrap();
     world.age(key, 40);
-    assert_eq!(world.sweep(336, 25), (1, 10));
+    assert_eq!(world.sweep(336, 30), (1, 10));
     assert!(stands.files.join("pip/file").exists());
     assert_eq!(world.found(side), Vec::<String>::new());
     assert!(
@@ -298,15 +353,15 @@ fn caches_that_nobody_uses_go_and_the_longest_unused_make_room() {
     );
     drop(stands);
     world.age(key, 40);
-    assert_eq!(world.sweep(336, 25), (0, 0), "there is room");
-    assert_eq!(world.sweep(336, 10), (1, 10));
+    assert_eq!(world.sweep(336, 30), (0, 0), "there is room");
+    assert_eq!(world.sweep(336, 20), (1, 10));
     assert_eq!((world.found(key).len(), world.found(main).len()), (0, 1));
     // What was used is not old, however long ago it was written.
     world.age(main, 500);
     drop(world.caches.lease(main).unwrap());
-    assert_eq!(world.sweep(336, 10), (0, 0));
+    assert_eq!(world.sweep(336, 20), (0, 0));
     world.age(side, 500);
-    world.sweep(336, 10);
+    world.sweep(336, 20);
     assert!(world.caches.note(side, "tests.json.zst", 100).is_none());
     // What an older version left is known as nobody's.
     let old = world.node.join("cache/acme/builds/7");
@@ -314,6 +369,38 @@ fn caches_that_nobody_uses_go_and_the_longest_unused_make_room() {
     world.sweep(-1, u64::MAX);
     assert!(!world.node.join("cache/acme").exists());
     assert!(world.node.join("cache").join(STAGING).exists());
+}
+
+#[test]
+fn a_file_among_caches_is_none_of_them() {
+    let Some(world) = World::new(1 << 20) else { return };
+    let (keys, key) = ("acme/app-x/main-keys", "acme/app-x/main-keys/6b");
+    world.write(key, "file", "1");
+    world.caches.write_note(keys, "tests.json.zst", b"x").unwrap();
+    assert_eq!(world.caches.inner(keys).unwrap(), ["6b"]);
+    world.caches.trim(keys, 1).unwrap();
+    assert_eq!(world.found(key), ["file"]);
+}
+
+#[test]
+fn notes_go_where_the_generations_were_not_enough() {
+    let Some(world) = World::new(1 << 20) else { return };
+    let (old, new) = ("acme/app-x/old", "acme/app-x/new");
+    for (name, hours) in [(old, 30), (new, 20)] {
+        world.write(name, "file", "0123456789");
+        world
+            .caches
+            .write_note(name, "tests.json.zst", &[0; 100])
+            .unwrap();
+        world.age(name, hours);
+    }
+    let has_note = |name| world.caches.note(name, "tests.json.zst", 100).is_some();
+    assert_eq!(world.sweep(336, 210), (1, 10));
+    assert!(has_note(old) && world.found(new) == ["file"]);
+    world.age(new, 20);
+    assert_eq!(world.sweep(336, 150), (2, 110));
+    assert!(!has_note(old) && has_note(new));
+    assert_eq!(world.caches.bytes().unwrap(), 100);
 }
 
 #[test]

@@ -8,53 +8,84 @@
 use serde_json::{Value, json};
 
 /// Flags of `clone` that make namespaces: a container must not make more of them.
-const NAMESPACES: u64 = 0x7E02_0000;
-const RLIMIT_CORE: u64 = 4;
+const NAMESPACES: u32 = 0x7E02_0000;
+const AF_VSOCK: u32 = 40;
+const RLIMIT_CORE: u32 = 4;
+/// Linux, Linux with 32-bit addresses, either with `uname` of 2.6, and asking which.
+const PERSONALITIES: [u32; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 const ENOSYS: u32 = 38;
 const EPERM: u32 = 1;
 
 /// The profile, as the `seccomp` object of the OCI runtime specification.
+///
+/// No two rules of one call with different actions hold for the same arguments: which of them wins is the library's.
 pub fn profile() -> Value {
+    let mut syscalls = vec![
+        json!({ "names": allowed(), "action": "SCMP_ACT_ALLOW" }),
+        json!({ "names": words(REFUSED), "action": "SCMP_ACT_ERRNO", "errnoRet": EPERM }),
+        allow("clone", &[masked(0, NAMESPACES, 0)]),
+        // Its flags are in memory, where a filter cannot look: libraries fall back to `clone`.
+        answer("clone3", ENOSYS, &[]),
+        // It would open for 32-bit programs what `socket` may not: its arguments are in memory, too. libseccomp lets it do all
+        // that `socket` and its like may, unless it has a rule of its own; and runtimes leave out a rule that answers as if
+        // there were none. See decision 110.
+        answer("socketcall", EPERM, &[]),
+    ];
+    syscalls.extend(PERSONALITIES.map(|which| allow("personality", &[int(0, which)])));
+    // It reaches past the network namespace to a hypervisor.
+    syscalls.extend(allow_unless("socket", 0, AF_VSOCK));
+    // The limit of dumps stays what it is, see `config`. Many a script sets it to 0, and none needs it to be so; but who
+    // asks in the same call what it was would believe what was never written.
+    syscalls.extend(allow_unless("setrlimit", 0, RLIMIT_CORE));
+    syscalls.push(answer("setrlimit", 0, &[int(0, RLIMIT_CORE)]));
+    syscalls.extend(allow_unless("prlimit64", 1, RLIMIT_CORE));
+    let (core, new, old) = (int(1, RLIMIT_CORE), 2, 3);
+    syscalls.extend([
+        allow("prlimit64", &[core.clone(), null(new)]),
+        answer("prlimit64", 0, &[core.clone(), some(new), null(old)]),
+        answer("prlimit64", EPERM, &[core, some(new), some(old)]),
+    ]);
     json!({
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": ENOSYS,
         "architectures": architectures(),
-        "syscalls": [
-            { "names": allowed(), "action": "SCMP_ACT_ALLOW" },
-            { "names": words(REFUSED), "action": "SCMP_ACT_ERRNO", "errnoRet": EPERM },
-            { "names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [masked(0, NAMESPACES)] },
-            // Its flags are in memory, where a filter cannot look: libraries fall back to `clone`.
-            { "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS },
-            // Linux, Linux with 32-bit addresses, and asking which.
-            { "names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [equal(0, 0)] },
-            { "names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [equal(0, 8)] },
-            { "names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [equal(0, 0x2_0000)] },
-            { "names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [equal(0, 0x2_0008)] },
-            { "names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [equal(0, 0xffff_ffff)] },
-            // Every family but AF_VSOCK, which reaches past the network namespace to a hypervisor.
-            { "names": ["socket"], "action": "SCMP_ACT_ALLOW",
-              "args": [differs(0, 40)] },
-            // The limit of dumps stays what it is, see `config`. Many a script sets it to 0, and none needs it to be so.
-            { "names": ["setrlimit"], "action": "SCMP_ACT_ALLOW", "args": [differs(0, RLIMIT_CORE)] },
-            { "names": ["setrlimit"], "action": "SCMP_ACT_ERRNO", "errnoRet": 0, "args": [equal(0, RLIMIT_CORE)] },
-            { "names": ["prlimit64"], "action": "SCMP_ACT_ALLOW", "args": [differs(1, RLIMIT_CORE)] },
-            { "names": ["prlimit64"], "action": "SCMP_ACT_ALLOW", "args": [equal(1, RLIMIT_CORE), equal(2, 0)] },
-            { "names": ["prlimit64"], "action": "SCMP_ACT_ERRNO", "errnoRet": 0,
-              "args": [equal(1, RLIMIT_CORE), differs(2, 0)] },
-        ],
+        "syscalls": syscalls,
     })
 }
 
-fn masked(index: u32, mask: u64) -> Value {
-    json!({ "index": index, "value": mask, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" })
+fn allow(name: &str, args: &[Value]) -> Value {
+    json!({ "names": [name], "action": "SCMP_ACT_ALLOW", "args": args })
 }
 
-fn differs(index: u32, value: u64) -> Value {
-    json!({ "index": index, "value": value, "op": "SCMP_CMP_NE" })
+/// `errno` without the call being made; 0 is a success.
+fn answer(name: &str, errno: u32, args: &[Value]) -> Value {
+    json!({ "names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": errno, "args": args })
 }
 
-fn equal(index: u32, value: u64) -> Value {
-    json!({ "index": index, "value": value, "op": "SCMP_CMP_EQ" })
+/// Allows a call whose argument of type `int` is another than `value`: one rule for each bit in which it may differ, as
+/// there is no comparison for "differs in its low half".
+fn allow_unless(name: &str, index: u32, value: u32) -> impl Iterator<Item = Value> {
+    (0..u32::BITS).map(move |bit| allow(name, &[masked(index, 1 << bit, !value & 1 << bit)]))
+}
+
+/// An argument of type `int`. The kernel drops the high half of the register, so a filter that compared it too could be
+/// passed by any bit there.
+fn int(index: u32, value: u32) -> Value {
+    masked(index, u32::MAX, value)
+}
+
+fn masked(index: u32, mask: u32, value: u32) -> Value {
+    json!({ "index": index, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ" })
+}
+
+/// A pointer to nothing.
+fn null(index: u32) -> Value {
+    json!({ "index": index, "value": 0, "op": "SCMP_CMP_EQ" })
+}
+
+/// A pointer to something.
+fn some(index: u32) -> Value {
+    json!({ "index": index, "value": 0, "op": "SCMP_CMP_NE" })
 }
 
 fn architectures() -> &'static [&'static str] {
@@ -137,7 +168,7 @@ const TIME: &str = "
 
 const SOCKETS: &str = "
     accept accept4 bind connect getpeername getsockname getsockopt listen recv recvfrom recvmmsg recvmmsg_time64 recvmsg
-    send sendmmsg sendmsg sendto setsockopt shutdown socketcall socketpair";
+    send sendmmsg sendmsg sendto setsockopt shutdown socketpair";
 
 const LIMITS: &str = "getrandom getrlimit getrusage";
 
@@ -168,6 +199,7 @@ mod tests {
             "prlimit64",
             "setrlimit",
             "socket",
+            "socketcall",
         ] {
             assert!(!all.contains(&special), "{special} has conditions of its own");
         }

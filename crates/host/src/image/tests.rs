@@ -197,3 +197,36 @@ fn what_was_being_written_is_removed() {
     Images::open(node, layers).unwrap();
     assert!(!half.exists() && whole.exists());
 }
+
+#[test]
+fn an_image_is_as_large_as_all_its_layers_together() {
+    let temporary = tempfile::tempdir().unwrap();
+    let root = Utf8Path::from_path(temporary.path()).unwrap();
+    let (images, layers) = open(&root.join("own"));
+    let base = layer(&layers, "base", None);
+    let top = layer(&layers, "top", Some(base));
+    let image = images.keep(&[base, top], Timestamp::UNIX_EPOCH).unwrap();
+    let to = root.join("layout");
+    fs::create_dir(&to).unwrap();
+    images.export(&image, &to, Packing::Gzip, None).unwrap();
+    let layout = Layout::open(&to).unwrap();
+    let of = |name: &str, bytes: u64| {
+        let limits = Limits { entries: 100, bytes };
+        let (elsewhere, _) = open(&root.join(name));
+        let take = || {
+            let taken = elsewhere.import_within(limits, &layout, None);
+            taken.map(drop).map_err(|e| e.to_string())
+        };
+        let taken = take();
+        assert_eq!(take(), taken, "what is here by now counts, too");
+        let into = root.join(format!("{name}-flat"));
+        fs::create_dir(&into).unwrap();
+        let found = layout.find(None).unwrap();
+        let flat = base::flatten(&layout, &found, &into, limits).map_err(|e| e.to_string());
+        [taken, flat]
+    };
+    assert_eq!(of("all", 7), [Ok(()), Ok(())]);
+    // Enough for each of them.
+    let why = "the image is too large: it has more than 100 files or 0 GiB when it is unpacked";
+    assert_eq!(of("less", 6), [Err(why.to_owned()), Err(why.to_owned())]);
+}

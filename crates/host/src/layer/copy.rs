@@ -45,16 +45,21 @@ pub(crate) enum Deletions {
 }
 
 impl Copy<'_> {
-    /// Copies what is in `from` into the existing directory `to` and gives the number of bytes.
-    pub fn tree(&self, from: &Utf8Path, to: &Utf8Path) -> Result<u64, Error> {
-        let mut walk = Walk {
-            copy: self,
-            links: HashMap::new(),
-            bytes: 0,
-        };
-        walk.directory(from, to, Utf8Path::new(""))?;
-        Ok(walk.bytes)
+    /// Copies what is in `from` into the existing directory `to`. Trees that are copied one after the other have their most
+    /// bytes together, and what has a name in two of them is copied once. No tree is within another of them.
+    pub fn further(&self, so_far: &mut Copied, from: &Utf8Path, to: &Utf8Path) -> Result<(), Error> {
+        let mut walk = Walk { copy: self, so_far };
+        walk.directory(from, to, Utf8Path::new(""))
     }
+}
+
+/// What was copied of trees that belong together.
+#[derive(Debug, Default)]
+pub(crate) struct Copied {
+    /// Files with several names, by device and inode.
+    links: HashMap<(u64, u64), Utf8PathBuf>,
+    /// Of their files.
+    pub bytes: u64,
 }
 
 /// Directories in each other: more than any software makes, and few enough for the stack of a thread.
@@ -62,9 +67,7 @@ const DEPTH: usize = 256;
 
 struct Walk<'a> {
     copy: &'a Copy<'a>,
-    /// Files with several names, by device and inode.
-    links: HashMap<(u64, u64), Utf8PathBuf>,
-    bytes: u64,
+    so_far: &'a mut Copied,
 }
 
 impl Walk<'_> {
@@ -124,8 +127,8 @@ impl Walk<'_> {
             if self.linked(&metadata, to)? {
                 return Ok(());
             }
-            self.bytes = self.bytes.saturating_add(metadata.len());
-            if self.bytes > self.copy.most {
+            self.so_far.bytes = self.so_far.bytes.saturating_add(metadata.len());
+            if self.so_far.bytes > self.copy.most {
                 return Err(Error::Large {
                     path: name.to_owned(),
                     most: self.copy.most,
@@ -144,7 +147,8 @@ impl Walk<'_> {
         if metadata.nlink() < 2 {
             return Ok(false);
         }
-        match self.links.insert((metadata.dev(), metadata.ino()), to.to_owned()) {
+        let links = &mut self.so_far.links;
+        match links.insert((metadata.dev(), metadata.ino()), to.to_owned()) {
             None => Ok(false),
             Some(first) => fs::hard_link(&first, to)
                 .map(|()| true)

@@ -32,11 +32,12 @@ use crate::{
     tree::{self, Limits},
 };
 
-/// An archive of a layout: a few large files.
+/// An archive of a layout: a few large files. An image that is as large as one may be fits into it unpacked, with the headers of
+/// its tars.
 const ARCHIVE: Limits = Limits {
     entries: 5_000,
-    total_bytes: 64 << 30,
-    file_bytes: 32 << 30,
+    total_bytes: 20 << 30,
+    file_bytes: 18 << 30,
 };
 const PIECE: usize = 1 << 18;
 /// Bytes of an export's order: all that was signed about the image is in it.
@@ -115,22 +116,25 @@ impl Shelf for Node {
             let all = oven.bases().all()?;
             let mut seen = BasesSeen::default();
             for image in oven.images().list()? {
-                let Some(base) = image.layers.first() else {
-                    continue;
-                };
-                if oven.bases().is_stale(base, &all)? {
-                    seen.stale.insert(image.digest);
+                if let Some(base) = image.layers.first() {
+                    seen.images.insert(image.digest, oven.content(base)?);
                 }
             }
-            seen.bases = all
-                .into_iter()
-                .map(|known| BaseSeen {
+            for known in all {
+                // What a build of a deleted tenant was still getting is nothing to who has the name now.
+                if let (Some(tenant), Some(life)) = (&known.tenant, known.life)
+                    && life != oven.life(tenant)?
+                {
+                    continue;
+                }
+                seen.bases.push(BaseSeen {
                     base: known.base,
                     tenant: known.tenant,
                     key: known.key,
+                    content: oven.content(&known.key)?,
                     checked_at: known.checked_at,
-                })
-                .collect();
+                });
+            }
             Ok(seen)
         })
         .await

@@ -25,25 +25,11 @@ use rustix::{
 };
 use tar::EntryType;
 
-use super::{Error, manifest::Packing, refused};
+use super::{Error, limits::Left, manifest::Packing, refused};
 use crate::layer::{
     archive::{OPAQUE, WHITEOUT, XATTR, is_kept},
     copy,
 };
-
-/// The most that a layer may hold.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    pub entries: u64,
-    pub bytes: u64,
-}
-
-impl Limits {
-    pub const IMAGE: Self = Self {
-        entries: 2_000_000,
-        bytes: 64 << 30,
-    };
-}
 
 /// What becomes of a layer's deletions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +70,7 @@ pub(crate) fn unpack(
     tar: impl Read,
     into: &Utf8Path,
     deletions: Deletions,
-    limits: Limits,
+    left: &mut Left,
 ) -> Result<(), Error> {
     let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
     let root = openat(CWD, into.as_std_path(), flags, Mode::empty()).map_err(failed(Path::new("")))?;
@@ -94,30 +80,18 @@ pub(crate) fn unpack(
         added: HashSet::new(),
         times: Vec::new(),
     };
-    let mut left = limits;
     let mut archive = tar::Archive::new(tar);
     let mut about = About::default();
     for entry in archive.entries().map_err(Error::Archive)?.raw(true) {
         let mut entry = entry.map_err(Error::Archive)?;
-        left.entries = left.entries.checked_sub(1).ok_or_else(|| too_many(limits))?;
+        left.take(1, 0)?;
         if about.take(&mut entry)? {
             continue;
         }
-        left.bytes = left
-            .bytes
-            .checked_sub(entry.size())
-            .ok_or_else(|| too_many(limits))?;
+        left.take(0, entry.size())?;
         layer.add(std::mem::take(&mut about), &mut entry)?;
     }
     layer.finish()
-}
-
-fn too_many(limits: Limits) -> Error {
-    Error::TooLarge(format!(
-        "more than {} files or {} GiB",
-        limits.entries,
-        limits.bytes >> 30
-    ))
 }
 
 /// What stands before a member: GNU long names and pax records.

@@ -446,3 +446,36 @@ async fn a_script_beside_a_unit_does_what_units_cannot() {
     )
     .await;
 }
+
+/// Of what has only a script, whether the agent is asked or, in an image that is made, nobody.
+#[tokio::test]
+async fn scripts_are_enabled_as_the_old_runlevels_do_it() {
+    const OLD: &str = "#!/bin/sh\n### BEGIN INIT INFO\n# Provides: old\n# Required-Start:\n# Required-Stop:\n\
+                       # Default-Start: 2 3 4 5\n# Default-Stop: 0 1 6\n### END INIT INFO\n";
+    let world = host!(("/etc/init.d/old", OLD));
+    world.sh("chmod +x /etc/init.d/old").await;
+    for offline in ["0", "1"] {
+        let call = |verb: &str| {
+            format!("SYSTEMD_OFFLINE={offline} systemctl {verb} old && ls /etc/rc2.d | grep old | cut -c1")
+        };
+        let (enable, disable) = (call("enable"), call("disable"));
+        answers(
+            &world,
+            &[(&enable, 0, "S\n"), (&disable, 0, "K\n"), (&enable, 0, "S\n")],
+        )
+        .await;
+        let without = format!(
+            "mv /usr/sbin/update-rc.d /away; SYSTEMD_OFFLINE={offline} systemctl disable old; code=$?; \
+             mv /away /usr/sbin/update-rc.d; exit $code"
+        );
+        let failed = world.sh(&without).await;
+        assert_eq!(failed.code, Some(1), "{failed:?}");
+        assert!(
+            failed
+                .stderr
+                .contains("Failed to disable unit old.service: update-rc.d: ")
+                && failed.stderr.contains("not found"),
+            "{failed:?}"
+        );
+    }
+}

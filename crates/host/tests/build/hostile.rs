@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use host::build::protocol::{Event, Frame, read_frame};
 use model::{
     port::{Bakery as _, Blame},
     spec::build::PhaseName::Build,
@@ -32,6 +33,27 @@ pub async fn hostile_sources_are_refused(world: &World) {
     let order = world.build_order(&[("a", "")], buildspec(vec![phase(Build, &[forge], &[])]));
     let (fault, _) = fails(world, &order, &["disturbed its own runner"]).await;
     assert_eq!(fault.blame, Blame::Customer);
+}
+
+/// A runner that is told no job.
+pub async fn a_runner_that_cannot_begin_says_why(_: &World) {
+    let (mut frames, output) = std::io::pipe().unwrap();
+    let errors = output.try_clone().unwrap();
+    let mut runner = std::process::Command::new(std::env::current_exe().unwrap())
+        .arg("build-runner")
+        .stdin(std::process::Stdio::null())
+        // As in a container.
+        .stdout(output)
+        .stderr(errors)
+        .spawn()
+        .unwrap();
+    let said = read_frame(&mut frames).unwrap();
+    let Some(Frame::Event(Event::Note { text })) = &said else {
+        panic!("{said:?}");
+    };
+    assert!(text.contains("cannot go on: EOF"), "{text}");
+    assert_eq!(read_frame(&mut frames).unwrap(), None);
+    assert!(!runner.wait().unwrap().success());
 }
 
 /// Links that name a file of the machine: in a container they name a file of the container, and node follows none.

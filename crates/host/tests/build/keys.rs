@@ -15,8 +15,11 @@ pub async fn a_shell_reads_the_key_of_a_cache(world: &World) {
         order.variables.insert("V".to_owned(), "v 1".to_owned());
         let token = Secret::new("tigers-in-the-night".to_owned());
         order.secrets.insert("TOKEN".to_owned(), token);
+        let proxy = "http://ann:hunter2secret@proxy.example:3128";
+        order.variables.insert("http_proxy".to_owned(), proxy.to_owned());
         let (_, log) = succeeds(world, &order).await;
         has(&log, said);
+        assert!(!log.contains("ann:h"), "{log}");
     };
     let key = "key: 'k-$(cat \"x.lock\")-$V-${TOKEN:-none}-`ls /sys/class/net | tr -d \"\\n\"`-$(codebuild-hash-files x.lock | cut -c1-4)', \
                fallback-keys: ['k-$(cat x.lock)']";
@@ -37,6 +40,15 @@ pub async fn a_shell_reads_the_key_of_a_cache(world: &World) {
     reads(
         "key: 'k-$(cat nothing)'",
         &["The cache is not used: its key has a command that complains: cat: nothing: No such file"],
+    )
+    .await;
+    // Cut within the password.
+    reads(
+        "key: 'k-$(printf \"%0386d%s\" 0 \"$http_proxy\" >&2; echo x)'",
+        &[
+            "The cache is not used: its key has a command that complains: 000",
+            "0http://ann:***",
+        ],
     )
     .await;
     reads(

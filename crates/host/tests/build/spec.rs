@@ -324,6 +324,15 @@ pub async fn caches_have_keys_and_branches(world: &World) {
     );
 }
 
+pub async fn a_variable_that_is_too_long_to_be_exported_is_named(world: &World) {
+    let text = "version: 0.2\nenv: { exported-variables: [BIG] }\nphases: { build: { commands: [\"BIG=$(head -c 1200000 /dev/zero | tr '\\\\0' x)\"] } }\n";
+    let says = [
+        "UPLOAD_ARTIFACTS failed",
+        "the variable BIG cannot be exported: the shell's answer is too long",
+    ];
+    fails(world, &order(world, text), &says).await;
+}
+
 pub async fn lines_have_the_times_when_they_came(world: &World) {
     let text = "version: 0.2\nphases: { build: { commands: ['echo the first; sleep 2; echo the last'] } }\n";
     let (built, _) = succeeds(world, &order(world, text)).await;

@@ -7,7 +7,7 @@ use model::{
 
 use crate::{
     world::{World, buildspec, phase},
-    yard::{broken, has, names, succeeds},
+    yard::{broken, cache, has, names, succeeds},
 };
 
 pub async fn a_build_that_is_stopped_while_its_source_comes_leaves_nothing(world: &World) {
@@ -160,4 +160,44 @@ pub async fn a_build_has_the_processors_that_it_may_have(world: &World) {
     };
     let (built, ()) = tokio::join!(world.build(&ticket, &order), looking);
     assert!(built.is_err(), "it was stopped");
+}
+
+/// Builds that go on while their tenant is deleted, and one that waits for its turn then, keep what they keep for nobody.
+pub async fn what_a_deleted_one_s_builds_keep_is_not_the_next_one_s(world: &World) {
+    let salt = world.salt.trim_start_matches('.').to_lowercase();
+    let place: model::Place = format!("went-{salt}/shop/dev").parse().unwrap();
+    let of = |command: &str| {
+        let mut spec = buildspec(vec![phase(Build, &[command], &[])]);
+        spec.cache = cache(&["deps/**/*"]);
+        let mut order = world.build_order(&[("a", "")], spec);
+        order.place = place.clone();
+        order
+    };
+    let keeps = of("echo begun; sleep 4; mkdir -p deps /root/.npm; touch deps/mine /root/.npm/mine");
+    let [one, two, third] = [world.ticket(), world.ticket(), world.ticket()];
+    let begun = async || {
+        for ticket in [&one, &two] {
+            world.says(&format!("build/{ticket}"), "begun").await;
+        }
+    };
+    let waiting = async {
+        begun().await;
+        world.build(&third, &keeps).await
+    };
+    let deleted = async {
+        begun().await;
+        world.says(&format!("build/{third}"), "Waiting: ").await;
+        world.oven.forget(&place.tenant, None).unwrap();
+    };
+    let (one, two, third, ()) = tokio::join!(
+        world.build(&one, &keeps),
+        world.build(&two, &keeps),
+        waiting,
+        deleted
+    );
+    for built in [one, two, third] {
+        built.unwrap();
+    }
+    let finds = of("ls deps /root/.npm; [ ! -e deps/mine ] && [ ! -e /root/.npm/mine ]");
+    succeeds(world, &finds).await;
 }

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ pub trait Shelf {
         after: &Digest,
     ) -> impl Future<Output = Result<ImageDiff, Fault>> + Send;
 
-    /// The bases that are known, and the images that stand on one that has become another.
+    /// The bases that are known, and what each image stands on.
     fn bases(&self) -> impl Future<Output = Result<BasesSeen, Fault>> + Send;
 
     /// Looks whether a base of the platform or a registry has become another one, and makes that. Whether it has.
@@ -205,8 +205,21 @@ pub struct FileChange {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BasesSeen {
     pub bases: Vec<BaseSeen>,
-    #[schema(value_type = Vec<String>)]
-    pub stale: BTreeSet<Digest>,
+    /// What the base of each image holds.
+    #[schema(value_type = std::collections::HashMap<String, String>)]
+    pub images: BTreeMap<Digest, Digest>,
+}
+
+impl BasesSeen {
+    /// Whether this image stands on what `base` named once, and names no more. One image may be several apps', each with
+    /// a base of another name.
+    pub fn is_stale(&self, image: &Digest, base: &str) -> bool {
+        // Several may have asked for one name: tenants, and builds. Who asked last knows what it is now.
+        let named = self.bases.iter().filter(|seen| seen.base == base);
+        let now = named.max_by_key(|seen| seen.checked_at);
+        now.zip(self.images.get(image))
+            .is_some_and(|(now, before)| now.content != *before)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -218,6 +231,9 @@ pub struct BaseSeen {
     pub tenant: Option<TenantName>,
     #[schema(value_type = String)]
     pub key: Digest,
+    /// What it holds: an image that came back from elsewhere has the same under another key.
+    #[schema(value_type = String)]
+    pub content: Digest,
     #[schema(value_type = String)]
     pub checked_at: Timestamp,
 }
@@ -268,6 +284,35 @@ mod tests {
             repository: format!("https://git.example/{author}"),
             committed_at: Timestamp::UNIX_EPOCH,
         }
+    }
+
+    #[test]
+    fn an_image_is_stale_by_the_name_of_the_base_that_its_app_gave() {
+        let image = Digest::of("image");
+        let seen = |base: &str, content: &str, at: i64| BaseSeen {
+            base: base.to_owned(),
+            tenant: None,
+            key: Digest::of(at.to_string()),
+            content: Digest::of(content),
+            checked_at: Timestamp::from_second(at).unwrap(),
+        };
+        let mut bases = BasesSeen {
+            bases: vec![seen("oci:one/a", "old", 1), seen("oci:two/b", "new", 1)],
+            images: BTreeMap::from([(image, Digest::of("old"))]),
+        };
+        let stale = |bases: &BasesSeen, base| bases.is_stale(&image, base);
+        assert!(!stale(&bases, "oci:one/a"), "it is what its name names");
+        assert!(
+            stale(&bases, "oci:two/b"),
+            "for whom it has this name it is an old one"
+        );
+        assert!(!stale(&bases, "tar:base.tar"), "it cannot move");
+        assert!(
+            !bases.is_stale(&Digest::of("other"), "oci:two/b"),
+            "it is not here"
+        );
+        bases.bases.push(seen("oci:one/a", "new", 2));
+        assert!(stale(&bases, "oci:one/a"), "who asked last knows");
     }
 
     #[test]

@@ -49,6 +49,18 @@ pub enum Speaks {
     },
 }
 
+impl Speaks {
+    /// `http`, `https`, `tcp` or `udp`
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Tcp => "tcp",
+            Self::Udp { .. } => "udp",
+        }
+    }
+}
+
 impl Rule {
     pub(super) fn check_own(&self) -> Result<(), String> {
         let listeners = &self.own.listeners;

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::{App, Appspec, Buildspec, Checks, Environment, procfile, yaml::decode};
+use super::{
+    App, Appspec, Buildspec, CARRIAGE_RETURN, Checks, Environment, UNIX_LINES, has_carriage_return, procfile,
+    yaml::decode,
+};
 use crate::{Problem, port::LifecycleEvent};
 
 /// A source tree, wherever it is: on disk, in a tar, in a test. Paths are relative to its root.
@@ -17,6 +20,11 @@ pub trait Files {
 
     /// The content of a file, and a little more than [`super::MAX_BYTES`] of it at most; `None` when it cannot be read.
     fn read(&self, path: &Utf8Path) -> Option<Vec<u8>>;
+
+    /// The same of a script, whose text is only warned of: none where nobody reads warnings.
+    fn script(&self, path: &Utf8Path) -> Option<Vec<u8>> {
+        self.read(path)
+    }
 
     /// Is a part of this path a symbolic link? Only a working tree knows; git reads a link's own text.
     fn is_link(&self, _path: &Utf8Path) -> bool {
@@ -114,6 +122,7 @@ pub fn checked(files: &dyn Files) -> Checked {
         }
     }
     all(&app).for_each(|environment| unheard(files, environment, &mut problems));
+    line_ends(files, all(&app), &mut problems);
     if all(&app).any(|environment| environment.deploy.appspec.is_none()) {
         processes(files, &mut problems);
     }
@@ -327,6 +336,31 @@ fn unheard(files: &dyn Files, environment: &Environment, problems: &mut Vec<Prob
         );
         let help = "tell a load balancer of yours in ApplicationStop and ValidateService";
         problems.push(Problem::warning(path.as_str(), line, column, message).help(help));
+    }
+}
+
+/// Scripts that do not start because of how their lines end. A warning: a build may put others in their
+/// place, and git may mend them on their way.
+fn line_ends<'a>(
+    files: &dyn Files,
+    environments: impl Iterator<Item = &'a Environment>,
+    problems: &mut Vec<Problem>,
+) {
+    let mut scripts = BTreeSet::new();
+    for environment in environments {
+        let hooks = read_appspec(files, environment).map(|(_, appspec, _)| appspec.hooks);
+        let hooks = hooks.into_iter().flatten().flat_map(|(_, scripts)| scripts);
+        scripts.extend(hooks.map(|script| Utf8PathBuf::from(script.location.trim_start_matches('/'))));
+        scripts.extend(environment.deploy.migrate.iter().map(|own| own.script.clone()));
+        scripts.extend(environment.image.scripts.iter().cloned());
+    }
+    for path in scripts {
+        if files
+            .script(&path)
+            .is_some_and(|bytes| has_carriage_return(&bytes))
+        {
+            problems.push(Problem::warning(path.as_str(), 1, 1, CARRIAGE_RETURN).help(UNIX_LINES));
+        }
     }
 }
 

@@ -1,9 +1,11 @@
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    AppName, TenantName,
-    port::{Commit, ImageAbout},
+    AppName, Digest, TenantName,
+    port::{BaseSeen, Commit, ImageAbout},
 };
 
 /// All about one image, with what the platform has signed about it.
@@ -34,7 +36,7 @@ pub struct ImageApp {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Imported {
     #[schema(value_type = String)]
-    pub image: crate::Digest,
+    pub image: Digest,
     /// Whether a bill of materials came with it, and says what is found in the image here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bill: Option<bool>,
@@ -63,6 +65,15 @@ pub struct NewRefresh {
     /// As `vend.yaml` names it; all that live releases stand on when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
+}
+
+/// The bases that are known.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Bases {
+    pub bases: Vec<BaseSeen>,
+    /// Images of the newest releases that stand on one that has become another.
+    #[schema(value_type = Vec<String>)]
+    pub stale: BTreeSet<Digest>,
 }
 
 /// What came of looking at bases.

@@ -362,6 +362,10 @@ fn messages() {
             "vend.yaml:2:16: `A-B` is not the name of an environment variable (use letters, digits and underscores, not starting with a digit)",
         ),
         (
+            "app: a\nhost: { health: { interval: 150s, timeout: 121s } }",
+            "vend.yaml:2:44: `host.health.timeout` must be from 100ms to 2m, not `121s`",
+        ),
+        (
             "app: a\nhost: { health: { timeout: 9s } }",
             "vend.yaml:2:28: `host.health.timeout` (9s) must not be more than the interval (5s)",
         ),

@@ -203,6 +203,34 @@ impl Files for Tree {
 }
 
 #[test]
+fn scripts_with_lines_of_windows_are_named() {
+    let report = check_tree(&Tree(vec![
+        (
+            "vend.yaml",
+            "app: shop\nimage: { scripts: [bake.sh, good.sh] }\ndeploy: { migrate: { script: migrate.py } }\n",
+        ),
+        (
+            "appspec.yml",
+            "version: 0.0\nos: linux\nhooks:\n  AfterInstall:\n    - location: ops/a.sh\n    - location: good.sh\n  ApplicationStart:\n    - location: ops/a.sh\n    - location: plain.sh\n",
+        ),
+        ("bake.sh", "#!/bin/sh\r\n"),
+        ("good.sh", "#!/bin/sh\necho\r\n"),
+        ("migrate.py", "#!/usr/bin/env python3\r\n"),
+        ("ops/a.sh", "#!/bin/bash\r\necho\r\n"),
+        ("plain.sh", "echo\n"),
+    ]));
+    let found: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    let told = |file: &str| {
+        format!(
+            "{file}:1:1: its first line ends with a carriage return, as lines do on Windows, which is taken for a part of the \
+             interpreter's name (run `dos2unix` on it, and say `*.sh text eol=lf` in .gitattributes)"
+        )
+    };
+    assert_eq!(found, ["bake.sh", "migrate.py", "ops/a.sh"].map(told));
+    assert!(report.ok, "a build may write them anew");
+}
+
+#[test]
 fn a_tree_is_checked_whole() {
     let report = check_tree(&Tree(vec![
         ("vend.yaml", "app: shop\nchecks: checks.yml\n"),

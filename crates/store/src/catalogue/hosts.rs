@@ -85,6 +85,15 @@ impl Db<'_> {
         self.hosts_where(place, "h.state <> 'retired'")
     }
 
+    /// Hosts of apps that are half made or failed, or that serve a release which is not live.
+    pub fn unsettled_hosts(&self) -> Result<Vec<Host>, Error> {
+        self.hosts_where(
+            None,
+            "h.role = 'app' AND (h.state IN ('starting', 'ready', 'updating', 'failed')
+             OR (h.state = 'serving' AND h.release IS NOT e.live))",
+        )
+    }
+
     fn hosts_where(&self, place: Option<&Place>, condition: &str) -> Result<Vec<Host>, Error> {
         match place {
             Some(place) => self.all(

@@ -103,6 +103,25 @@ impl Db<'_> {
         )
     }
 
+    /// Those that an execution brings.
+    pub fn pushes_of_execution(&self, place: &Place, execution: &ExecutionId) -> Result<Vec<Push>, Error> {
+        let sql = format!(
+            "{SELECT} WHERE p.app_id = ?1 AND p.environment = ?2 AND p.execution = ?3 AND p.state = 'running' ORDER BY p.id"
+        );
+        let key = self.app_key(&place.tenant, &place.app)?;
+        let chosen = params![key, place.environment.as_str(), execution.as_str()];
+        self.all(&sql, chosen, push)
+    }
+
+    /// The push that goes next in an environment: the newest that waits.
+    pub fn waiting_push(&self, place: &Place) -> Result<Option<Push>, Error> {
+        let sql = format!(
+            "{SELECT} WHERE p.app_id = ?1 AND p.environment = ?2 AND p.state = 'waiting' ORDER BY p.id DESC LIMIT 1"
+        );
+        let app = self.app_key(&place.tenant, &place.app)?;
+        self.one(&sql, params![app, place.environment.as_str()], push)
+    }
+
     /// Waiting pushes whose environments are not known yet, oldest first.
     pub fn unassigned_pushes(&self) -> Result<Vec<Push>, Error> {
         let sql = format!("{SELECT} WHERE p.state = 'waiting' AND p.environment IS NULL ORDER BY p.id");
@@ -126,14 +145,18 @@ impl Db<'_> {
         )
     }
 
-    /// Environments with a waiting push and something under way, which may have to give way to it.
+    /// Environments where something is under way that a push waits for, in the queue or with an execution of its own, and
+    /// which are not moving elsewhere: there no push goes next.
     pub fn places_held_up(&self) -> Result<Vec<Place>, Error> {
         self.all(
             "SELECT DISTINCT t.name AS tenant, a.name AS app, p.environment FROM pushes p
              JOIN apps a ON a.id = p.app_id JOIN tenants t ON t.id = a.tenant_id
-             WHERE p.state = 'waiting' AND p.environment IS NOT NULL AND EXISTS (
+             WHERE p.state IN ('waiting', 'running') AND p.environment IS NOT NULL AND EXISTS (
                  SELECT 1 FROM executions x WHERE x.tenant = t.name AND x.app = a.name
-                 AND x.environment = p.environment AND x.ended_at IS NULL)",
+                 AND x.environment = p.environment AND x.ended_at IS NULL AND x.id IS NOT p.execution)
+             AND NOT EXISTS (
+                 SELECT 1 FROM moves m JOIN environments e ON e.id = m.environment_id
+                 WHERE e.app_id = a.id AND e.name = p.environment)",
             [],
             |row| super::environments::place(row, "environment"),
         )
@@ -228,12 +251,10 @@ impl Tx<'_> {
         if self.is_busy(place)? {
             return Ok(None);
         }
+        let Some(Push { id: newest, .. }) = self.waiting_push(place)? else {
+            return Ok(None);
+        };
         let app = self.app_key(&place.tenant, &place.app)?;
-        let newest: Option<u64> = self.value(
-            "SELECT max(id) FROM pushes WHERE app_id = ?1 AND environment = ?2 AND state = 'waiting'",
-            params![app, place.environment.as_str()],
-        )?;
-        let Some(newest) = newest else { return Ok(None) };
         let older: Vec<u64> = self.all(
             "SELECT id FROM pushes WHERE app_id = ?1 AND environment = ?2 AND state = 'waiting' AND id < ?3",
             params![app, place.environment.as_str(), newest],

@@ -88,6 +88,7 @@ impl Tx<'_> {
         )?;
         self.destroy_data_key(key)?;
         self.withdraw_builders(name, by)?;
+        self.forget_commands(name)?;
         self.run("DELETE FROM tenants WHERE id = ?1", [key])?;
         self.note(by, "tenant.delete", Some(name), name, json!({}))
     }

@@ -166,6 +166,18 @@ impl Db<'_> {
         )
     }
 
+    /// All of an execution, in the order in which they were begun.
+    pub fn deployments_of_execution(&self, execution: &ExecutionId) -> Result<Vec<Deployment>, Error> {
+        let sql = format!("{SELECT} WHERE d.execution = ?1 ORDER BY d.rowid");
+        self.all(&sql, [execution.as_str()], deployment)
+    }
+
+    /// The one under way that undoes what the execution's own deployment did.
+    pub fn open_undo(&self, execution: &ExecutionId) -> Result<Option<Deployment>, Error> {
+        let all = self.deployments_of_execution(execution)?.into_iter();
+        Ok(all.skip(1).find(|own| !own.state.has_ended()))
+    }
+
     /// Of one release, in their order.
     pub fn verdicts(&self, place: &Place, release: u64) -> Result<Vec<JudgedHost>, Error> {
         self.all(

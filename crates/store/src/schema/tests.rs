@@ -221,6 +221,10 @@ fn check(db: &Db<'_>) {
         // Nothing was closed to visitors, and each rule gets its first step from the rules that there are.
         assert_eq!(db.closure(place).unwrap(), None);
         assert!(db.steps(place).unwrap().is_empty());
+        assert!(
+            db.owners().unwrap().is_empty(),
+            "the first pass says whose names are"
+        );
     }
     images(db, &own, &other);
     let machine = &db.machines_of(&own).unwrap()[0];

@@ -14,6 +14,7 @@ mod journal;
 mod ledger;
 mod machines;
 mod moves;
+mod names;
 mod people;
 mod states;
 mod vault;

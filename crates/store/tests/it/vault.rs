@@ -328,6 +328,30 @@ async fn tokens_are_found_until_they_expire_or_are_revoked() {
 }
 
 #[tokio::test]
+async fn commands_of_a_deleted_tenant_are_not_the_next_one_s() {
+    let world = World::new();
+    world
+        .write(|tx| {
+            let one = Digest::of("one");
+            let names = ["acme", "acme-eu"].map(tenant);
+            for name in &names {
+                tx.create_tenant(name, &by(0))?;
+            }
+            let of = |name| store::By::new(store::of_tenant(name, "token:ci"), at(1));
+            let [own, other] = [of(&names[0]), of(&names[1])];
+            for by in [&own, &other] {
+                assert_eq!(tx.claim_command("k", &one, at(100), by)?, Command::New);
+            }
+            tx.delete_tenant(&names[0], &by(1))?;
+            tx.create_tenant(&names[0], &by(2))?;
+            assert_eq!(tx.claim_command("k", &one, at(100), &own)?, Command::New);
+            assert_eq!(tx.claim_command("k", &one, at(100), &other)?, Command::UnderWay);
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn a_command_is_done_once() {
     let world = World::new();
     world

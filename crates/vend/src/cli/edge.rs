@@ -10,10 +10,15 @@ use std::process::ExitCode;
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Subcommand};
 use edge::{Client, ClientError, Explanation, Question};
-use model::route::{Action, Rule, Table as Routes, TargetState, Unauthenticated};
+use model::{
+    route::{Action, Rule, Table as Routes, TargetState, Unauthenticated},
+    wire::Name,
+};
+use serde::Serialize;
 
 pub use config::keys;
 pub use doors::{access_text, closed_text};
+pub use names::asked;
 
 use super::{Exit, Failure, Global};
 use crate::{
@@ -34,7 +39,8 @@ pub struct Edge {
 
 #[derive(Debug, Subcommand)]
 pub enum Ask {
-    /// Show the rules in force, in the order in which they are asked.
+    /// Show the rules in force, in the order in which they are asked, and the domains and ports for which there is none
+    /// because they are another environment's.
     Routes,
     /// Say which rule decides about a request, why, and to which targets it may go.
     Explain {
@@ -57,7 +63,8 @@ pub enum Ask {
     /// Show the names that the built-in name server answers, and why each is there.
     Names,
     /// Show the sockets that the load balancer opens itself, for domains, ports of apps and listeners that could not be bound
-    /// before, and what is wrong with them.
+    /// before, and what is wrong with them; and who asks for one that is another environment's. Of a platform elsewhere
+    /// (`--url`): what your environments ask for.
     Sockets,
     /// Show the certificates, and what is wrong with them.
     Certificates,
@@ -81,7 +88,7 @@ pub async fn ask(ask: &Ask, data: &Data, global: &Global) -> ExitCode {
     let client = Client::new(data.edge_socket());
     let output = global.output();
     let answered = match ask {
-        Ask::Routes => routes(&client, &output).await,
+        Ask::Routes => routes(&client, global, &output).await,
         Ask::Explain {
             url,
             method,
@@ -95,13 +102,13 @@ pub async fn ask(ask: &Ask, data: &Data, global: &Global) -> ExitCode {
                     source: *source,
                     headers,
                 };
-                explain(&client, &question, &output).await
+                explain(&client, &question, global, &output).await
             }
             Err(failure) => Err(failure),
         },
         Ask::Top(wanted) => top::top(&client, wanted, &output).await,
         Ask::Names => names::names(&client, &output).await,
-        Ask::Sockets => names::sockets(&client, &output).await,
+        Ask::Sockets => names::sockets(&client, global, &output).await,
         Ask::Certificates => certificates(&client, &output).await,
         Ask::Close(own) => doors::close(own, global).await,
         Ask::Open(own) => doors::open(own, global).await,
@@ -135,12 +142,22 @@ fn failed(error: ClientError) -> Failure {
     }
 }
 
-async fn routes(client: &Client, output: &Output) -> Result<(), Failure> {
-    let mut routes: Routes = client.table().await.map_err(failed)?;
-    routes.rules.sort_by_key(|rule| rule.priority);
-    output.show(&routes, |routes| {
+/// What the load balancer says, and names that lead nowhere.
+#[derive(Serialize)]
+struct Told<T> {
+    #[serde(flatten)]
+    said: T,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    waiting: Vec<Name>,
+}
+
+async fn routes(client: &Client, global: &Global, output: &Output) -> Result<(), Failure> {
+    let mut said: Routes = client.table().await.map_err(failed)?;
+    said.rules.sort_by_key(|rule| rule.priority);
+    let waiting = names::waiting(global).await?;
+    output.show(&Told { said, waiting }, |told| {
         let mut table = Table::new(["PRIORITY", "HOSTS", "PATHS", "MORE", "ACTION", "WHERE"]);
-        for rule in &routes.rules {
+        for rule in &told.said.rules {
             table.row([
                 cell(rule.priority),
                 cell(any(&rule.hosts)),
@@ -148,6 +165,16 @@ async fn routes(client: &Client, output: &Output) -> Result<(), Failure> {
                 cell(more(rule)),
                 cell(action(&rule.action)),
                 cell(&rule.place),
+            ]);
+        }
+        for name in &told.waiting {
+            table.row([
+                cell("-"),
+                cell(&name.name),
+                cell("-"),
+                cell("-"),
+                (name.problem.clone().unwrap_or_default(), Tone::Bad),
+                cell(&name.place),
             ]);
         }
         table.render(output, "no rules")
@@ -211,14 +238,31 @@ fn action(action: &Action) -> String {
     }
 }
 
-async fn explain(client: &Client, question: &Question, output: &Output) -> Result<(), Failure> {
-    let explanation = client.explain(question).await.map_err(failed)?;
-    output.show(&explanation, |explanation| explained(explanation, output));
+async fn explain(
+    client: &Client,
+    question: &Question,
+    global: &Global,
+    output: &Output,
+) -> Result<(), Failure> {
+    let said = client.explain(question).await.map_err(failed)?;
+    let (mut waiting, host) = (names::waiting(global).await?, host(question));
+    waiting.retain(|name| name.name == host);
+    output.show(&Told { said, waiting }, |told| explained(told, output));
     Ok(())
 }
 
-fn explained(explanation: &Explanation, output: &Output) -> String {
-    let mut lines = Vec::new();
+/// The host that the question names, as names are written.
+fn host(question: &Question) -> String {
+    let mut headers = question.headers.iter();
+    let header = headers.rfind(|(name, _)| name.eq_ignore_ascii_case("host"));
+    let (_, rest) = question.url.split_once("://").unwrap_or(("", &question.url));
+    let named = header.map_or(rest, |(_, value)| value);
+    let end = named.find(['/', '?', '#', ':']).unwrap_or(named.len());
+    named[..end].trim_end_matches('.').to_ascii_lowercase()
+}
+
+fn explained(told: &Told<Explanation>, output: &Output) -> String {
+    let (explanation, mut lines) = (&told.said, Vec::new());
     for (priority, condition) in &explanation.passed_over {
         lines.push(format!(
             "rule {priority} is for this host, but its condition on the {condition} does not hold"
@@ -268,6 +312,10 @@ fn explained(explanation: &Explanation, output: &Output) -> String {
             .all(|t| t.state != TargetState::Healthy)
     {
         lines.push("no target is healthy: requests go to any of them".into());
+    }
+    for name in &told.waiting {
+        let problem = name.problem.as_deref().unwrap_or_default();
+        lines.push(format!("{} asks for {} too: {problem}", name.place, name.name));
     }
     let mut table = Table::new([
         "GROUP", "TARGET", "ADDRESS", "STATE", "WHY", "REQUESTS", "ERRORS", "ACTIVE",
@@ -346,6 +394,28 @@ mod tests {
     }
 
     #[test]
+    fn a_question_names_a_host_as_names_are_written() {
+        let host = |url: &str, headers: &[(&str, &str)]| {
+            let headers = headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_string()));
+            host(&Question {
+                method: "GET".into(),
+                url: url.into(),
+                source: None,
+                headers: headers.collect(),
+            })
+        };
+        assert_eq!(
+            host("https://Bank.Example.com:8443/cart", &[]),
+            "bank.example.com"
+        );
+        assert_eq!(host("http://bank.example.com?a=1", &[]), "bank.example.com");
+        let header = [("Host", "127.0.0.1"), ("HOST", "bank.example.com.:80")];
+        assert_eq!(host("http://127.0.0.1/", &header), "bank.example.com");
+    }
+
+    #[test]
     fn that_no_target_is_healthy_is_said() {
         let seen = |state| TargetHealth {
             group: "shop".into(),
@@ -368,7 +438,11 @@ mod tests {
                 groups: vec![("shop".into(), 100.0)],
                 targets: vec![seen(state)],
             };
-            let text = explained(&explanation, &Output::new(false, String::new()));
+            let told = Told {
+                said: explanation,
+                waiting: Vec::new(),
+            };
+            let text = explained(&told, &Output::new(false, String::new()));
             assert_eq!(
                 text.contains("no target is healthy: requests go to any"),
                 said,

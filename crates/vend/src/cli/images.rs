@@ -6,9 +6,9 @@ mod name;
 use camino::Utf8PathBuf;
 use clap::{Subcommand, ValueEnum};
 use model::{
-    port::{BasesSeen, Commit, ImageDiff},
+    port::{Commit, ImageDiff},
     spec::Reference,
-    wire::{Image, ImageShown, NewRefresh, Refreshed},
+    wire::{Bases, Image, ImageShown, NewRefresh, Refreshed},
 };
 
 use name::Name;
@@ -182,7 +182,7 @@ async fn list(target: Option<&str>, global: &Global) -> Result<(), Failure> {
 }
 
 async fn bases(global: &Global) -> Result<(), Failure> {
-    let seen: BasesSeen = global.client()?.get("/v1/bases").await?;
+    let seen: Bases = global.client()?.get("/v1/bases").await?;
     let output = global.output();
     output.show(&seen, |seen| {
         let mut table = Table::new(["BASE", "TENANT", "LAYER", "LOOKED AT"]);

@@ -11,7 +11,7 @@ use model::{
     wire::{self, App, PushState},
 };
 
-use super::{Client, Failure, Global, Outcome, executions, releases::push_cell, target::Target};
+use super::{Client, Failure, Global, Outcome, edge, executions, releases::push_cell, target::Target};
 use crate::output::{Output, clean, lines};
 
 /// How long a push may take to get an execution before the client stops looking.
@@ -150,20 +150,35 @@ async fn say_where(
         .list::<wire::Release>(&format!("{path}/releases"), 20)
         .await?;
     let was_live = |release: &wire::Release| release.state == ReleaseState::Retired;
-    output.say(&live_text(
-        target,
-        &environment,
-        releases.items.iter().any(was_live),
-    ));
+    let has_another = releases.items.iter().any(was_live);
+    // A platform of an older version does not tell, and the release is live all the same.
+    let names = edge::asked(client, &format!("?{}", target.query())).await;
+    let mut names = names.unwrap_or_default();
+    names.retain(|name| name.place == environment.place);
+    output.say(&live_text(target, &environment, &names, has_another));
     Ok(())
 }
 
-fn live_text(target: &Target, environment: &wire::Environment, has_another: bool) -> String {
+fn live_text(
+    target: &Target,
+    environment: &wire::Environment,
+    names: &[wire::Name],
+    has_another: bool,
+) -> String {
     let mut text: String = environment
         .urls
         .iter()
         .map(|url| format!("live: {}\n", clean(url)))
         .collect();
+    for name in names {
+        if let Some(problem) = &name.problem {
+            text.push_str(&format!(
+                "{} does not lead here: {}\n",
+                clean(&name.name),
+                clean(problem)
+            ));
+        }
+    }
     let name = &environment.place.environment;
     let undo = match has_another {
         true => format!("vend rollback {target}/{name}"),
@@ -231,7 +246,7 @@ mod tests {
         .unwrap();
         let target = Target::read("acme/shop").unwrap();
         assert_eq!(
-            live_text(&target, &environment, true),
+            live_text(&target, &environment, &[], true),
             "live: http://dev.shop.acme.localhost:8080/\n\
              next: vend logs acme/shop/dev --follow\n\
              undo: vend rollback acme/shop/dev\n"
@@ -241,12 +256,28 @@ mod tests {
             ..environment.clone()
         };
         assert_eq!(
-            live_text(&target, &placed, true),
+            live_text(&target, &placed, &[], true),
             "next: vend hosts list acme\nundo: vend rollback acme/shop/dev\n"
         );
         assert!(
-            live_text(&target, &environment, false)
+            live_text(&target, &environment, &[], false)
                 .ends_with("undo: vend environments destroy acme/shop/dev\n")
+        );
+        let name = |name: &str, problem: Option<&str>| wire::Name {
+            name: name.into(),
+            place: environment.place.clone(),
+            listeners: Vec::new(),
+            since: None,
+            problem: problem.map(str::to_owned),
+        };
+        let names = [
+            name("own.example.com", None),
+            name("bank.example.com", Some("it is another's")),
+        ];
+        assert!(
+            live_text(&target, &environment, &names, true).starts_with(
+                "live: http://dev.shop.acme.localhost:8080/\nbank.example.com does not lead here: it is another's\nnext: "
+            )
         );
     }
 }

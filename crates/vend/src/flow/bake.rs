@@ -11,7 +11,7 @@ use model::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use store::{By, NewBake};
+use store::{Bake, By, NewBake};
 
 use super::{Attempt, World, state::Sourced, stored};
 
@@ -60,7 +60,10 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let begun = world.store.write(move |tx| tx.begin_bake(&new, &by));
     let bake = begun.await.map_err(stored)?;
     let room = match takes_room(&world.node.find(&order).await) {
-        true => super::images::room(world, &bake).await,
+        true => {
+            let note = |why| note(world, &bake, why);
+            super::images::room(&world.node, &world.pokes.sweep, bake.waits.clone(), note).await
+        }
         false => Ok(()),
     };
     let baked = match room {
@@ -79,6 +82,18 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let baked = baked?;
     super::images::attest(world, &order, &baked).await?;
     Ok(json!({ "image": baked.image, "reused": baked.reused, "log": baked.log }))
+}
+
+/// Puts on record why a bake waits, or that it does not any more.
+async fn note(world: &World, bake: &Bake, why: Option<String>) -> Result<(), Fault> {
+    if let Some(why) = &why {
+        tracing::warn!(place = %bake.place, "a bake waits for {why}");
+    }
+    let ticket = bake.ticket.clone();
+    let noted = world
+        .store
+        .write(move |tx| tx.bake_waits(&ticket, why.as_deref()));
+    noted.await.map_err(stored)
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@
 //! again, because the process may have ended in between.
 
 use engine::Handle;
-use model::port::Fault;
-use store::{Db, LedgerFilter, Store};
+use model::{ExecutionId, ledger::Deed, port::Fault};
+use serde_json::{Value, json};
+use store::{By, Db, Error, ExecutionSummary, LedgerFilter, Store, Tx};
 
-use super::{stored, supersede, workers};
+use super::{definition, deletion, migrate, runs, start, stored, supersede, workers};
 
 /// How the ledger calls it, and how the execution's failure.
 pub const ACTION: &str = "execution.cancel";
@@ -20,9 +21,107 @@ pub fn cause(actor: &str) -> String {
     format!("{actor} cancelled it")
 }
 
+/// A way back that has failed so often, for half a minute at least, may be left half way.
+pub const ENOUGH: u32 = 5;
+
+/// What becomes of an execution that is cancelled.
+pub enum Order {
+    /// It takes its way back. On record.
+    Undo { run: u64, cause: String },
+    /// Its way back has no end, and is left. On record when it is.
+    Leave { run: u64, cause: String, deed: Deed },
+}
+
+/// Cancels an execution, if that is possible. `in_migration`: also one that brings data somewhere.
+pub fn order(tx: &mut Tx<'_>, id: &ExecutionId, in_migration: bool, by: &By) -> Result<Order, Error> {
+    let found = tx.execution_summary(id)?;
+    if found.ended_at.is_some() {
+        return Err(start::refusal(format!("{id} is over already"), None));
+    }
+    let run = runs::open(tx, found.run)?;
+    let deed = deletion::deed(by, ACTION, found.place.as_ref(), id.as_str());
+    if let Some(failed) = run.as_ref().and_then(runs::way_back) {
+        return leave(tx, &found, failed, deed);
+    }
+    let mut orders = run.iter().flat_map(|run| run.orders.values());
+    let migrates = |order: &engine::Order| definition::is_migrating(&order.resource);
+    if !in_migration && orders.clone().any(migrates) {
+        return Err(migrate::runs(tx, &found)?);
+    }
+    if found.kind == start::DESTROY || orders.any(|order| definition::is_final(&order.resource)) {
+        let message = format!("{id} is removing things, and stops when they are gone");
+        return Err(start::refusal(message, Some(follow(id))));
+    }
+    // From now on it is cancelled, whatever becomes of this process.
+    tx.record(deed, by.at)?;
+    Ok(Order::Undo {
+        run: found.run,
+        cause: cause(&by.actor),
+    })
+}
+
+fn follow(id: &ExecutionId) -> String {
+    format!("vend executions show {id} --follow")
+}
+
+/// Leaves a way back half way that fails again and again. One that goes well is waited for: what would be left is worse.
+fn leave(db: &Db<'_>, found: &ExecutionSummary, failed: u32, mut deed: Deed) -> Result<Order, Error> {
+    let id = &found.id;
+    if failed < ENOUGH {
+        let message = format!(
+            "{id} is undoing what it did, and is over with that; it can be left half way when that has failed \
+             {ENOUGH} times, and it has {failed} times"
+        );
+        // Scripts on hosts can be ended before.
+        let next = match db.open_undo(id)? {
+            Some(undo) => format!("vend deploy abort {}", undo.id),
+            None => follow(id),
+        };
+        return Err(start::refusal(message, Some(next)));
+    }
+    let mut cause = format!(
+        "{} left its way back, which had failed {failed} times",
+        deed.actor
+    );
+    if let Some(why) = last_failure(db, id)? {
+        cause.push_str(&format!(", the last time because {why}"));
+    }
+    deed.detail = json!({ "left": cause });
+    Ok(Order::Leave {
+        run: found.run,
+        cause,
+        deed,
+    })
+}
+
+/// What the ledger says of the last that failed in an execution.
+fn last_failure(db: &Db<'_>, id: &ExecutionId) -> Result<Option<String>, Error> {
+    let lines = supersede::told(db, id)?;
+    let last = supersede::last_failure(&lines);
+    let detail = last.and_then(|line| serde_json::from_str::<Value>(&line.detail).ok());
+    Ok(detail.and_then(|detail| detail["cause"].as_str().map(str::to_owned)))
+}
+
 /// Lets an execution take its way back.
 pub async fn interrupt(engine: &Handle, run: u64, cause: &str) -> Result<(), Fault> {
     workers::interrupt(engine, run, ERROR, cause).await
+}
+
+/// Does what was ordered. Says whether the execution is over with that: what it left open is to be finished then.
+pub async fn carry_out(engine: &Handle, order: Order) -> Result<bool, Fault> {
+    match order {
+        Order::Undo { run, cause } => workers::interrupt(engine, run, ERROR, &cause)
+            .await
+            .map(|()| false),
+        Order::Leave { run, cause, deed } => {
+            let stopped = engine.stop_with(run, Some(ERROR.into()), Some(cause), Some(deed));
+            match stopped.await {
+                // It has ended meanwhile.
+                Ok(_) | Err(engine::Error::NotOpen(_)) => Ok(true),
+                Err(error) => Err(error.into()),
+            }
+        }
+    }
 }
 
 /// Cancels what is open though the ledger says that it was cancelled. One that is on its way back already stays on it:
@@ -34,7 +133,7 @@ pub async fn again(store: &Store, engine: &Handle) -> Result<(), Fault> {
     Ok(())
 }
 
-fn ordered(db: &Db<'_>) -> Result<Vec<(u64, &'static str, String)>, store::Error> {
+fn ordered(db: &Db<'_>) -> Result<Vec<(u64, &'static str, String)>, Error> {
     let mut found = Vec::new();
     for execution in db.open_executions()? {
         let lines = db.ledger(&LedgerFilter {
@@ -45,7 +144,7 @@ fn ordered(db: &Db<'_>) -> Result<Vec<(u64, &'static str, String)>, store::Error
         let order = lines.into_iter().find_map(|line| match line.action.as_str() {
             ACTION => Some((ERROR, cause(&line.actor))),
             supersede::ACTION => {
-                let detail: serde_json::Value = serde_json::from_str(&line.detail).unwrap_or_default();
+                let detail: Value = serde_json::from_str(&line.detail).unwrap_or_default();
                 let why = detail["cause"].as_str().unwrap_or("a newer push supersedes it");
                 Some((supersede::ERROR, why.to_owned()))
             }

@@ -11,14 +11,12 @@ use model::{
     port::{Fault, PushEvent},
     wire::{NewRollback, Refreshed},
 };
-use store::{By, NewBuilder, NewInvitation, NewPush, PushState};
+use store::{By, Deployment, DeploymentState, NewBuilder, NewInvitation, NewPush, PushState, Tx};
 
-use super::{
-    Outcome, World, approve, cancel, definition, deletion, migrate, moving, plan, runs, start, stored, target,
-};
+use super::{Outcome, World, approve, cancel, deletion, moving, plan, runs, start, stored, target};
 use crate::{
     machines::Pass,
-    reconcile::bases,
+    reconcile::{bases, left},
     web::{Commands, Moving, Pushed},
 };
 
@@ -243,36 +241,12 @@ impl Commands for Flows {
 
     fn cancel(&self, execution: ExecutionId, in_migration: bool, by: By) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            let (id, cause) = (execution, cancel::cause(&by.actor));
-            let cancelled = self.world.store.write(move |tx| {
-                let found = tx.execution_summary(&id)?;
-                if found.ended_at.is_some() {
-                    let message = format!("{id} is over already");
-                    return Err(store::Error::Refused { message, next: None });
-                }
-                let run = runs::open(tx, found.run)?;
-                let mut orders = run.iter().flat_map(|run| run.orders.values());
-                if !in_migration
-                    && orders
-                        .clone()
-                        .any(|order| definition::is_migrating(&order.resource))
-                {
-                    return Err(migrate::runs(tx, &found)?);
-                }
-                let is_final = orders.any(|order| definition::is_final(&order.resource));
-                if is_final || found.kind == start::DESTROY {
-                    return Err(store::Error::Refused {
-                        message: format!("{id} is removing things, and stops when they are gone"),
-                        next: Some(format!("vend executions show {id} --follow")),
-                    });
-                }
-                // From now on it is cancelled, whatever becomes of this process.
-                let deed = deletion::deed(&by, cancel::ACTION, found.place.as_ref(), id.as_str());
-                tx.record(deed, by.at)?;
-                Ok(found.run)
-            });
-            let run = cancelled.await.map_err(refused)?;
-            cancel::interrupt(&self.world.engine, run, &cause).await
+            let write = move |tx: &mut Tx<'_>| cancel::order(tx, &execution, in_migration, &by);
+            let order = self.world.store.write(write).await.map_err(refused)?;
+            if cancel::carry_out(&self.world.engine, order).await? {
+                left::finish(&self.world).await?;
+            }
+            Ok(())
         })
     }
 
@@ -307,15 +281,24 @@ impl Commands for Flows {
         by: By,
     ) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
         Box::pin(async move {
-            let read = self.world.store.read(move |db| db.deployment(&deployment));
-            let found = read.await.map_err(refused)?;
+            let actor = by.clone();
+            let stopped = self
+                .world
+                .store
+                .write(move |tx| stop_undo(tx, &deployment, &actor));
+            let (found, is_stopped) = stopped.await.map_err(refused)?;
+            if is_stopped {
+                self.world.pokes.held.notify_waiters();
+            }
             let execution = found.execution.filter(|_| !found.state.has_ended());
             let execution = execution.ok_or_else(|| {
                 let state = found.state.word();
                 Fault::order(format!("deployment {} has ended: it is {state}", found.id))
                     .next(format!("vend deployments list {}", found.place))
             })?;
-            self.cancel(execution.clone(), in_migration, by).await?;
+            if !is_stopped {
+                self.cancel(execution.clone(), in_migration, by).await?;
+            }
             Ok(execution)
         })
     }
@@ -348,6 +331,34 @@ impl Commands for Flows {
     }
 }
 
+/// Stops a deployment that undoes another: its execution ends the scripts, and goes on with its end. Any other is left
+/// as it is. Gives what it was before, and whether it is stopped.
+fn stop_undo(tx: &Tx<'_>, id: &DeploymentId, by: &By) -> Result<(Deployment, bool), store::Error> {
+    let found = tx.deployment(id)?;
+    let undo = match found.execution.as_ref().filter(|_| !found.state.has_ended()) {
+        Some(execution) => tx.open_undo(execution)?,
+        None => None,
+    };
+    match undo {
+        None => Ok((found, false)),
+        Some(undo) if undo.id == *id => {
+            let cause = cancel::cause(&by.actor);
+            tx.finish_deployment(
+                id,
+                DeploymentState::Stopped,
+                Some("MANUAL_STOP"),
+                Some(&cause),
+                by,
+            )?;
+            Ok((found, true))
+        }
+        Some(undo) => Err(store::Error::Refused {
+            message: format!("{id} is being undone already, by {}", undo.id),
+            next: Some(format!("vend deploy abort {}", undo.id)),
+        }),
+    }
+}
+
 impl Flows {
     /// The release to go back to: the one asked for, or the last that was live of those made before this one.
     async fn target(&self, place: &Place, to: Option<u64>) -> Result<u64, Fault> {
@@ -374,5 +385,41 @@ impl Flows {
             .await
             .map_err(refused)?;
         deletion::once(&self.world, &what).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use store::Store;
+
+    use super::*;
+    use crate::flow::supersede::giving;
+
+    #[tokio::test]
+    async fn a_way_back_is_stopped_by_its_own_name_and_on_record() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = camino::Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap();
+        let store = Store::open(&path).unwrap();
+        let stopped = store.write(|tx| {
+            let place: Place = "acme/shop/dev".parse().unwrap();
+            let execution = ExecutionId::from_bits(2);
+            giving::seed(tx, &place, &execution)?;
+            let own = giving::deployment();
+            // Nothing undoes it yet: it is its execution that is cancelled.
+            assert!(!stop_undo(tx, &own, &giving::by())?.1);
+            let undo = giving::undo(tx, &place, &execution)?;
+            let refused = stop_undo(tx, &own, &giving::by()).unwrap_err();
+            assert!(stop_undo(tx, &undo, &giving::by())?.1);
+            assert!(!stop_undo(tx, &undo, &giving::by())?.1, "once");
+            Ok::<_, store::Error>((refused, tx.deployment(&undo)?, tx.deployment(&own)?))
+        });
+        let (refused, undo, own) = stopped.await.unwrap();
+        let store::Error::Refused { next, .. } = refused else {
+            panic!("{refused}")
+        };
+        assert_eq!(next, Some(format!("vend deploy abort {}", undo.id)));
+        assert_eq!(undo.state, DeploymentState::Stopped);
+        assert_eq!(undo.reason.as_deref(), Some("person:ann cancelled it"));
+        assert!(!own.state.has_ended());
     }
 }

@@ -7,7 +7,7 @@
 
 mod tail;
 
-pub use tail::MONITOR;
+pub use tail::{MONITOR, UNWIND};
 
 use model::{
     spec,
@@ -65,6 +65,11 @@ pub fn is_state_apart(state: &str) -> bool {
     is_apart(&arn(&format!("activity:{}", state.to_lowercase())))
 }
 
+/// Does the resource's activity bring a release to its hosts, as soon as nobody else has them?
+pub fn is_coming(resource: &str) -> bool {
+    matches!(activity(resource), Some("plan" | "confirm"))
+}
+
 /// Do people answer tasks of this resource?
 pub fn is_asking(resource: &str) -> bool {
     activity(resource) == Some("approve")
@@ -119,7 +124,8 @@ fn build_timeout(build: &spec::Build) -> i64 {
         true => build.batch_timeout.as_secs(),
         false => {
             let queued = i64::try_from(host::build::QUEUED.as_secs()).unwrap_or(i64::MAX);
-            build.timeout.as_secs().saturating_add(queued)
+            let waits = super::images::longest_wait_s().saturating_add(queued);
+            build.timeout.as_secs().saturating_add(waits)
         }
     };
     own.saturating_add(AROUND_S)
@@ -285,6 +291,17 @@ fn retry(attempts: u32) -> Value {
     })
 }
 
+/// For what must be done, whoever is at fault: the most attempts that the language has (`MaxAttempts` below 99,999,999), five minutes apart.
+fn endless() -> Value {
+    json!({
+        "ErrorEquals": ["States.ALL"],
+        "IntervalSeconds": 1,
+        "BackoffRate": 2.0,
+        "MaxDelaySeconds": 300,
+        "MaxAttempts": 99_999_998,
+    })
+}
+
 fn catch() -> Value {
     json!({ "ErrorEquals": ["States.ALL"], "ResultPath": "$.failure", "Next": "Unwind" })
 }
@@ -378,7 +395,18 @@ pub mod tests {
             assert!(has(strategy, "Shift") && has(strategy, "Unwind"), "{strategy}");
         }
         let canary = release(&with("canary"), None);
-        assert_eq!(canary["States"]["Watch"]["TimeoutSeconds"], 600 + 4 * HOUR);
+        assert_eq!(canary["States"]["Watch"]["TimeoutSeconds"], 600 + 8 * HOUR);
+        for (strategy, name) in [
+            ("blue-green", "Deploy"),
+            ("blue-green", "Shift"),
+            ("canary", "Step"),
+            ("in-place", "Roll"),
+            ("in-place", "Unwind"),
+        ] {
+            // As CodeDeploy, for all hosts together.
+            let flow = release(&with(strategy), None);
+            assert_eq!(flow["States"][name]["TimeoutSeconds"], 8 * HOUR, "{name}");
+        }
         assert!(rollback(&with("canary"))["States"].get("Step").is_none());
     }
 

@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use camino::{Utf8Path, Utf8PathBuf};
 use futures_util::{StreamExt as _, stream};
 use model::{
     AppName, ExecutionId, Place, TenantName,
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{World, cancel, start, stored};
+use crate::{config::Data, git::remote::Remotes};
 
 const SETTING: &str = "deletions";
 const EVERY: Duration = Duration::from_secs(2);
@@ -210,6 +212,7 @@ async fn finish(world: &World, what: &Deletion) -> Result<(), Fault> {
     // First: while the order is there, it is done again until it is done.
     world.node.forget(&what.tenant, what.app.as_ref()).await?;
     crate::reconcile::builders::forget(world, &what.tenant, what.app.as_ref()).await?;
+    remove_own(world, what).await?;
     let own = what.clone();
     let by = By::new(what.actor.clone(), crate::clock::now());
     let deleted = world.store.write(move |tx| {
@@ -237,14 +240,9 @@ async fn finish(world: &World, what: &Deletion) -> Result<(), Fault> {
         Err(Error::Refused { .. }) => return Ok(()),
         Err(error) => return Err(stored(error)),
     }
-    let path = match &what.app {
-        Some(app) => world.repository_of(&what.tenant, app).path().to_owned(),
-        None => world.data.repositories().join(what.tenant.as_str()),
-    };
-    match tokio::fs::remove_dir_all(&path).await {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => warn!(%error, %path, "a repository could not be removed"),
+    // What came in the last moment.
+    if let Err(fault) = remove_own(world, what).await {
+        warn!("{fault}");
     }
     info!(
         "{}{} is deleted",
@@ -254,11 +252,38 @@ async fn finish(world: &World, what: &Deletion) -> Result<(), Fault> {
     Ok(())
 }
 
+/// The repositories of what is deleted, and the keys by which a tenant's are fetched elsewhere: who has the name next must
+/// find neither.
+fn own(data: &Data, remotes: &Remotes, what: &Deletion) -> Vec<Utf8PathBuf> {
+    let repositories = data.repositories().join(what.tenant.as_str());
+    match &what.app {
+        Some(app) => vec![repositories.join(format!("{app}.git"))],
+        None => vec![repositories, remotes.of(&what.tenant).keys().to_owned()],
+    }
+}
+
+async fn remove_own(world: &World, what: &Deletion) -> Result<(), Fault> {
+    for path in own(&world.data, &world.remotes, what) {
+        remove(&path).await?;
+    }
+    Ok(())
+}
+
+async fn remove(path: &Utf8Path) -> Result<(), Fault> {
+    match tokio::fs::remove_dir_all(path).await {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => {
+            let what = format!("{path} of what is deleted cannot be removed: {error}");
+            Err(Fault::platform(what).next(format!("sudo rm -r {path}")))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use camino::Utf8PathBuf;
     use engine::{Handle, Limits, Setup, Start};
 
     use super::*;
@@ -311,6 +336,42 @@ mod tests {
             .map_err(|error: Error| error.to_string())
             .unwrap()
             .len()
+    }
+
+    #[tokio::test]
+    async fn neither_repositories_nor_keys_of_a_tenant_stay_for_the_next_of_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = Data(Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap());
+        let remotes = Remotes::new(&crate::config::Platform::default(), &data);
+        let file = |path: &str| data.0.join(path);
+        let all = [
+            data.repositories().join("acme/shop.git/HEAD"),
+            data.repositories().join("acme/site.git/HEAD"),
+            data.repositories().join("acme-eu/shop.git/HEAD"),
+            file("serve/ssh/acme/id_ed25519"),
+            file("serve/ssh/acme-eu/id_ed25519"),
+        ];
+        for path in &all {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let there = || all.clone().map(|path| path.exists());
+        let mut what = Deletion {
+            tenant: "acme".parse().unwrap(),
+            app: Some("shop".parse().unwrap()),
+            actor: "person:a".into(),
+        };
+        for expected in [[false, true, true, true, true], [false, false, true, false, true]] {
+            // Once more does no harm.
+            for path in [own(&data, &remotes, &what), own(&data, &remotes, &what)].concat() {
+                remove(&path).await.unwrap();
+            }
+            assert_eq!(there(), expected);
+            what.app = None;
+        }
+        // What cannot be removed is told, and the deletion goes on later.
+        let fault = remove(&all[4]).await.unwrap_err();
+        assert!(fault.next.unwrap().starts_with("sudo rm -r "));
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use jiff::{SignedDuration, Timestamp};
 use model::{
     DeploymentId, HostId, Place, Ticket,
     port::{
@@ -163,37 +164,85 @@ fn pending(order: &DeployOrder) -> Vec<EventReport> {
 async fn watch<F: Future<Output = Result<Vec<EventReport>, Fault>>>(
     world: &World,
     order: &DeployOrder,
-    mut known: Vec<EventReport>,
+    known: Vec<EventReport>,
     doing: impl Future<Output = Result<Deployed, Fault>>,
     progress: impl Fn() -> F,
 ) -> Result<Deployed, Fault> {
     /// Between two looks.
     const LOOK: Duration = Duration::from_secs(1);
+    let id = order.deployment.clone();
+    let begun = world.store.read(move |db| Ok(db.deployment(&id)?.started_at));
+    let mut heard = Heard {
+        known,
+        looked: begun.await.map_err(stored)?,
+    };
     let mut doing = pin!(doing);
     loop {
         tokio::select! {
-            done = &mut doing => return done,
+            done = &mut doing => {
+                let mut done = done?;
+                heard.date(&mut done.events, crate::clock::now());
+                return Ok(done);
+            }
             () = tokio::time::sleep(LOOK) => {}
         }
+        let asked = crate::clock::now();
         // Who cannot say it now says it later, or in the end.
         let Ok(seen) = progress().await else { continue };
-        let news = news(&known, &seen);
+        let news = heard.news(seen, asked, crate::clock::now());
         if !news.is_empty() {
             keep(world, order, &news).await?;
-            known.retain(|report| news.iter().all(|new| new.event != report.event));
-            known.extend(news);
         }
     }
 }
 
-/// What a host says of events that it was told to do, and did not say before. It is on record only until the answer is.
-fn news(known: &[EventReport], seen: &[EventReport]) -> Vec<EventReport> {
-    let ordered = |report: &&EventReport| known.iter().any(|known| known.event == report.event);
-    let is_new = |report: &&EventReport| {
-        let before = known.iter().find(|known| known.event == report.event);
-        before.is_none_or(|before| before.status != report.status)
-    };
-    seen.iter().filter(ordered).filter(is_new).cloned().collect()
+/// What a host said of an order, by the platform's clock. The host's may be wrong by hours, or stand still: what it said
+/// nothing of at one look and says at the next was in between, whenever it says that it was.
+struct Heard {
+    known: Vec<EventReport>,
+    /// When it was asked the last time that it answered; before that, when the deployment began.
+    looked: Timestamp,
+}
+
+impl Heard {
+    /// What it says of events that it was told to do, and did not say before. It is on record only until the answer is.
+    fn news(&mut self, mut seen: Vec<EventReport>, asked: Timestamp, now: Timestamp) -> Vec<EventReport> {
+        seen.retain(|report| {
+            let before = self.before(report);
+            before.is_some_and(|before| before.status != report.status)
+        });
+        self.date(&mut seen, now);
+        self.known
+            .retain(|report| seen.iter().all(|new| new.event != report.event));
+        self.known.extend(seen.iter().cloned());
+        self.looked = asked;
+        seen
+    }
+
+    /// Says of reports when they were. What was said before stays, and what was seen to begin began then.
+    fn date(&self, reports: &mut [EventReport], now: Timestamp) {
+        let within = |at: Timestamp| at.clamp(self.looked.min(now), now);
+        for report in reports {
+            let before = self.before(report);
+            if let Some(same) = before.filter(|before| before.status == report.status) {
+                (report.started_at, report.duration_ms) = (same.started_at, same.duration_ms);
+                continue;
+            }
+            let took = i64::try_from(report.duration_ms).unwrap_or(i64::MAX);
+            let ended = report
+                .started_at
+                .saturating_add(SignedDuration::from_millis(took));
+            let began = before.filter(|before| before.status == EventStatus::InProgress);
+            report.started_at = began.map_or_else(|| within(report.started_at), |began| began.started_at);
+            let ended = within(ended.unwrap_or(now));
+            let took = ended.duration_since(report.started_at).as_millis();
+            report.duration_ms = u64::try_from(took).unwrap_or(0);
+        }
+    }
+
+    fn before(&self, report: &EventReport) -> Option<&EventReport> {
+        self.known.iter().find(|known| known.event == report.event)
+    }
 }
 
 async fn keep(world: &World, order: &DeployOrder, events: &[EventReport]) -> Result<(), Fault> {
@@ -306,8 +355,6 @@ pub fn fault(event: &EventReport, host: &HostId, log: &LogRef) -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
 
     #[tokio::test]
@@ -331,18 +378,78 @@ mod tests {
     fn only_what_is_new_of_what_was_ordered_is_kept() {
         use LifecycleEvent::{AfterInstall, ApplicationStart, Install};
         let report = |event, status| EventReport::only(event, status, at(1));
-        let known = [
-            report(Install, EventStatus::InProgress),
-            report(AfterInstall, EventStatus::Pending),
-        ];
-        let seen = [
+        let mut heard = Heard {
+            known: vec![
+                report(Install, EventStatus::InProgress),
+                report(AfterInstall, EventStatus::Pending),
+            ],
+            looked: at(1),
+        };
+        let seen = vec![
             report(Install, EventStatus::Succeeded),
             report(AfterInstall, EventStatus::Pending),
             report(ApplicationStart, EventStatus::Failed),
         ];
-        assert_eq!(news(&known, &seen), seen[..1]);
-        assert_eq!(news(&seen, &seen), []);
-        assert_eq!(news(&known, &[]), []);
+        assert_eq!(heard.news(seen.clone(), at(1), at(1)), seen[..1]);
+        assert_eq!(heard.news(seen, at(1), at(1)), []);
+        assert_eq!(heard.news(vec![], at(1), at(1)), []);
+    }
+
+    #[test]
+    fn the_platforms_clock_says_when_a_host_did_something() {
+        use LifecycleEvent::{AfterInstall, BeforeInstall, Install};
+        const HOUR: i64 = 3600;
+        let told = |event, status, began: i64, took: i64| EventReport {
+            duration_ms: took.unsigned_abs() * 1000,
+            ..EventReport::only(event, status, at(began))
+        };
+        let (done, runs) = (EventStatus::Succeeded, EventStatus::InProgress);
+        // What the host's clock says at each second of the platform's, and what is on record then.
+        type Clock = fn(i64) -> i64;
+        let right: Clock = |second| second;
+        let exact = [(BeforeInstall, 12, 3), (Install, 17, 2), (AfterInstall, 21, 30)];
+        let late = [(BeforeInstall, 20, 0), (Install, 20, 0), (AfterInstall, 22, 29)];
+        let early = [(BeforeInstall, 10, 0), (Install, 10, 0), (AfterInstall, 20, 30)];
+        for (what, clock, expected) in [
+            ("a clock that is right", right, exact),
+            ("one ahead by hours", |second| second + 5 * HOUR, late),
+            ("one behind by hours", |second| second - 5 * HOUR, early),
+            ("one that stands", |_| 0, early),
+            (
+                "one that was set right meanwhile",
+                |second| second - HOUR * i64::from(second < 40),
+                [(BeforeInstall, 10, 0), (Install, 10, 0), (AfterInstall, 20, 31)],
+            ),
+        ] {
+            let mut heard = Heard {
+                known: [BeforeInstall, Install, AfterInstall]
+                    .map(|event| told(event, EventStatus::Pending, 10, 0))
+                    .to_vec(),
+                looked: at(10),
+            };
+            let say = |event, began, ended| told(event, done, clock(began), clock(ended) - clock(began));
+            let before = vec![say(BeforeInstall, 12, 15), say(Install, 17, 19)];
+            assert_eq!(heard.news(before.clone(), at(20), at(20)).len(), 2, "{what}");
+            let hangs = told(AfterInstall, runs, clock(21), 0);
+            let news = heard.news([before.clone(), vec![hangs]].concat(), at(22), at(22));
+            assert_eq!(news.len(), 1, "{what}");
+            assert!((20..=22).contains(&news[0].started_at.as_second()), "{what}");
+            // Nothing new is heard while it hangs; then the answer comes.
+            assert_eq!(heard.news(before.clone(), at(50), at(50)), [], "{what}");
+            let mut all = [before, vec![say(AfterInstall, 21, 51)]].concat();
+            heard.date(&mut all, at(51));
+            let all: Vec<_> = all
+                .iter()
+                .map(|report| {
+                    (
+                        report.event,
+                        report.started_at.as_second(),
+                        report.duration_ms / 1000,
+                    )
+                })
+                .collect();
+            assert_eq!(all, expected, "{what}");
+        }
     }
 
     #[test]

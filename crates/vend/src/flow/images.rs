@@ -1,24 +1,23 @@
 //! What the way of a release asks of images besides baking them: a login for their base, room on the disk, a signature,
 //! and, before production takes one, proof.
 
-use std::{sync::Arc, time::Duration};
+mod disk;
+
+pub use disk::{longest_wait_s, refuse_more, room};
 
 use model::{
     Digest, Place, Secret,
     plan::{Change, Subject},
-    port::{BakeOrder, Baked, Blame, Fault, ImageAbout, ImageDiff, ImageOrigin, ImageUsage, Shelf as _},
+    port::{BakeOrder, Baked, Blame, Fault, ImageAbout, ImageDiff, ImageOrigin, Shelf as _},
     release::Release,
     spec,
 };
 use serde_json::{Value, json};
-use store::{Attestation, Bake, By, Predicate};
+use store::{Attestation, By, Predicate};
 
 use super::{World, build, stored, variables};
 use crate::output::size;
 
-/// A bake that waits for room looks again soon, then more and more seldom up to this, and gives up after so many looks.
-const LOOK: Duration = Duration::from_secs(15);
-const LOOKS: u32 = 120;
 /// The environment whose images must be proven, unless another is called so.
 pub const PRODUCTION: &str = "production";
 
@@ -46,55 +45,6 @@ pub async fn trunk(world: &World, place: &Place) -> Result<Option<String>, Fault
     let mut all = all.into_iter();
     let production = all.find(|own| own.place.environment.as_str() == PRODUCTION);
     Ok(production.map(|own| own.branch))
-}
-
-/// How long a bake waits for room at most, in seconds.
-pub fn longest_wait_s() -> i64 {
-    i64::try_from(LOOK.as_secs() * u64::from(LOOKS)).unwrap_or(i64::MAX)
-}
-
-/// Waits until the images' part of the disk has room, and says why it waits. Near the end of that part what nothing needs
-/// is removed at once.
-pub async fn room(world: &Arc<World>, bake: &Bake) -> Result<(), Fault> {
-    let mut said = bake.waits.clone();
-    for look in 0..LOOKS {
-        let usage = world.node.usage().await?;
-        if usage.is_near() {
-            world.pokes.sweep.notify_one();
-        }
-        let full = usage.is_full().then(|| fullness(&usage));
-        if said != full {
-            if let Some(why) = &full {
-                tracing::warn!(place = %bake.place, "a bake waits: {why}");
-            }
-            let (ticket, why) = (bake.ticket.clone(), full.clone());
-            let noted = world
-                .store
-                .write(move |tx| tx.bake_waits(&ticket, why.as_deref()));
-            noted.await.map_err(stored)?;
-            said.clone_from(&full);
-        }
-        if full.is_none() {
-            return Ok(());
-        }
-        tokio::time::sleep(LOOK.min(Duration::from_secs(1 << look.min(10)))).await;
-    }
-    let why = said.unwrap_or_default();
-    Err(Fault::platform(format!("the image was not begun: {why}")).next(MORE_ROOM))
-}
-
-/// What makes room for images.
-pub const MORE_ROOM: &str =
-    "raise `images.budget_gib` in platform.toml, or destroy environments that are not used";
-
-fn fullness(usage: &ImageUsage) -> String {
-    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    format!(
-        "images and caches take {:.1} of their {:.1} GiB of the disk, and what is left is needed by live hosts, by the last releases or \
-         was used in the last hours",
-        gib(usage.bytes),
-        gib(usage.budget_bytes)
-    )
 }
 
 /// What the platform has signed about an image of an app, oldest first.
@@ -262,7 +212,7 @@ fn results(about: &ImageAbout) -> Value {
 
 /// Refuses an image that production must not have: unsigned, failing its checks, or on a base that has become another
 /// one. Going back to an older release is never refused: that is for bad days.
-pub async fn admit(world: &World, place: &Place, image: &Digest) -> Result<(), Fault> {
+pub async fn admit(world: &World, place: &Place, image: &Digest, base: &str) -> Result<(), Fault> {
     if place.environment.as_str() != PRODUCTION {
         return Ok(());
     }
@@ -270,7 +220,7 @@ pub async fn admit(world: &World, place: &Place, image: &Digest) -> Result<(), F
     let (own, wanted) = (place.clone(), *image);
     let evidence = world.store.read(move |db| db.evidence(&wanted, &own));
     let evidence = evidence.await.map_err(stored)?;
-    match refusal(&evidence, bases.stale.contains(image)) {
+    match refusal(&evidence, bases.is_stale(image, base)) {
         None => Ok(()),
         Some(refusal) => {
             let next = match refusal {

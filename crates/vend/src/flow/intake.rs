@@ -338,6 +338,11 @@ impl Files for AtCommit {
         let read = self.runtime.block_on(read);
         read.map_err(|error| self.unread.set(error)).ok()
     }
+
+    /// Scripts may be many and large, and a push is judged by errors alone.
+    fn script(&self, _path: &Utf8Path) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// `vend.yaml` at the pushed commit, checked with the files that it names. The error is a text for people.
@@ -388,12 +393,8 @@ async fn ignore(world: &World, push: u64, reason: &str) -> Result<(), Fault> {
 /// Starts the release of the newest push that waits for an environment.
 async fn begin(world: &World, place: Place) -> Result<(), Fault> {
     let own = place.clone();
-    let newest = world
-        .store
-        .read(move |db| db.pushes(&own.tenant, &own.app, Some(&own.environment), None, 1))
-        .await
-        .map_err(stored)?;
-    let Some(push) = newest.into_iter().find(|push| push.state == PushState::Waiting) else {
+    let newest = world.store.read(move |db| db.waiting_push(&own));
+    let Some(push) = newest.await.map_err(stored)? else {
         return Ok(());
     };
     let (tenant, app) = (place.tenant.clone(), place.app.clone());

@@ -12,7 +12,7 @@ use std::{
 use jiff::Timestamp;
 use model::{DeploymentId, HostId, Place, spec::Placement};
 use serde::{Deserialize, Serialize};
-use store::{Db, Deployment, Environment, Error, Machine, PushState};
+use store::{Db, Deployment, Environment, Error, Machine};
 
 use crate::reconcile::patience;
 
@@ -228,11 +228,7 @@ fn best<'p>(placed: &'p [Placed], machine: &Machine) -> Option<&'p Place> {
 
 /// Is nothing under way there, and nothing about to be? What comes takes all machines along.
 pub fn is_quiet(db: &Db<'_>, place: &Place) -> Result<bool, Error> {
-    let newest = db.pushes(&place.tenant, &place.app, Some(&place.environment), None, 1)?;
-    let waits = newest
-        .first()
-        .is_some_and(|push| push.state == PushState::Waiting);
-    Ok(!waits && super::runs::working(db, place)?.is_none())
+    Ok(db.waiting_push(place)?.is_none() && super::runs::working(db, place)?.is_none())
 }
 
 #[cfg(test)]

@@ -237,7 +237,8 @@ fn immovable(spec: &spec::Environment) -> Option<String> {
     if let Some(port) = spec.listeners.first() {
         let (protocol, port) = (port.protocol, port.port);
         return Some(format!(
-            "{protocol} {port} is no HTTP, and AWS's load balancer has nothing else"
+            "this load balancer forwards HTTP alone to AWS, and nobody would come to {protocol} {port} there while its name leads \
+             here; vend aws apply and vend aws push make the environment there beside this one, and then its names can lead there"
         ));
     }
     if spec.host.traffic.protocol != Protocol::Http1 {
@@ -265,7 +266,14 @@ mod tests {
         };
         assert_eq!(why("environments: { production: {} }"), None);
         let port = why("listeners: [{ protocol: udp, port: 5514, host_port: 514 }]").unwrap();
-        assert!(port.starts_with("udp 5514 "), "{port}");
+        for part in [
+            "forwards HTTP alone",
+            "udp 5514",
+            "vend aws apply",
+            "its names can lead there",
+        ] {
+            assert!(port.contains(part), "{part}: {port}");
+        }
         let grpc = why("host: { traffic: { protocol: grpc } }").unwrap();
         assert!(grpc.contains("HTTP/2"), "{grpc}");
         let access = why("access: { deny: 192.0.2.7 }").unwrap();

@@ -163,7 +163,10 @@ pub async fn tend(
         true => missing,
         false => provision::desired(&environment, &release) as usize,
     };
+    // In place a later wave gives the same host the new release, under a ticket of the stage's own.
+    let beside = attempt.of_all_stages();
     let old = Turn {
+        attempt: &beside,
         to: &release,
         serves: true,
         ..turn

@@ -21,6 +21,7 @@ use super::{
     stored, variables,
     way::{self, Now, Way},
 };
+use crate::reconcile::routes;
 
 #[derive(Deserialize)]
 struct Input {
@@ -116,7 +117,7 @@ pub async fn confirm(world: &Arc<World>, attempt: &Attempt) -> Result<Outcome, F
     if to.is_none() {
         // People may have thought about it for days.
         let (_, release) = provision::load(world, &place, plan.what.release).await?;
-        super::images::admit(world, &place, &release.image).await?;
+        super::images::admit(world, &place, &release.image, &release.spec.image.base).await?;
     }
     let now = of(world, &place, kind, plan.what.release).await?.digest();
     Ok(Outcome::Done(json!({ "same": now == plan.digest })))
@@ -131,7 +132,7 @@ async fn create(world: &World, attempt: &Attempt, input: &Input) -> Result<u64, 
             "the execution reached its plan without a source, a build and an image",
         ));
     };
-    super::images::admit(world, &input.place, &made.bake.image).await?;
+    super::images::admit(world, &input.place, &made.bake.image, &spec.image.base).await?;
     let place = input.place.clone();
     let new = NewRelease {
         commit: commit.clone(),
@@ -259,6 +260,7 @@ async fn with_way(world: &World, place: &Place, kind: PlanKind, release: u64) ->
     let own = place.clone();
     let crossed = world.store.read(move |db| db.irreversible_after(&own, release));
     changes.extend(migrate::changes(kind, &after, &crossed.await.map_err(stored)?));
+    changes.extend(unled(world, place, &after.spec).await?);
     changes.extend(compare::tests(&old, &reports(release).await?));
     if let Some(before) = &before {
         changes.extend(super::images::changes(world, &before.image, &after.image).await?);
@@ -272,6 +274,19 @@ async fn with_way(world: &World, place: &Place, kind: PlanKind, release: u64) ->
         commits,
     };
     Ok((plan, way))
+}
+
+/// Names that will not lead to the environment.
+async fn unled(world: &World, place: &Place, spec: &spec::Environment) -> Result<Vec<Change>, Fault> {
+    let (platform, place, spec) = (world.platform.clone(), place.clone(), spec.clone());
+    let read = world
+        .store
+        .read(move |db| routes::of_spec(db, &platform, &place, &spec));
+    let told = |asked: routes::Asked| {
+        let after = format!("does not lead here: {}", asked.problem?);
+        Some(Change::new(Subject::Rule, asked.name, None, Some(after)))
+    };
+    Ok(read.await.map_err(stored)?.into_iter().filter_map(told).collect())
 }
 
 /// Is a host of this release one of a second fleet, which has a share of the traffic beside the live one? In place there is

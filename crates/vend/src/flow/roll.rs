@@ -1,6 +1,6 @@
 //! In place: the hosts that are there get the release, some at a time, while the others serve.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use model::{
@@ -14,6 +14,7 @@ use model::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{Arriving, By, DeploymentState, Host, HostState, NewDeployment};
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::{
@@ -42,6 +43,8 @@ struct Arranged {
     hosts: u32,
 }
 
+/// How often a way back is looked at for whether somebody stopped it, should the news of it have been lost.
+const LOOK: Duration = Duration::from_secs(2);
 /// Hosts deployed to at the same time, however many may be.
 const AT_ONCE: usize = 8;
 
@@ -175,11 +178,9 @@ pub async fn back(
     // One that was made for the migration serves nobody.
     let (own, failed) = (place.clone(), plan.release);
     let hosts = world.store.read(move |db| db.hosts_of_release(&own, failed));
-    for host in hosts.await.map_err(stored)? {
-        if host.state == HostState::Starting {
-            unwind::retire(world, &host, "its release failed").await?;
-        }
-    }
+    let mut hosts = hosts.await.map_err(stored)?;
+    hosts.retain(|host| host.state == HostState::Starting);
+    unwind::leave(world, hosts).await?;
     if environment.arriving.is_none() && !was_live {
         // It failed before its first host.
         return Ok(());
@@ -202,23 +203,12 @@ pub async fn back(
         rolls: true,
         steps: false,
     };
-    // Those that serve nobody first: nothing is lost by them.
-    let mut fleet = fleet(world, place, &swapped).await?;
-    let total = (fleet.left.len() + fleet.done + fleet.begun.len()) as u32;
-    all(&turn, std::mem::take(&mut fleet.begun)).await?;
-    loop {
-        let mut fleet = self::fleet(world, place, &swapped).await?;
-        let standing = Standing {
-            failed: 0,
-            ..fleet.standing(total)
-        };
-        let Wave::Next(count) = wave(&release, standing) else {
-            break;
-        };
-        fleet.left.truncate(count as usize);
-        for fault in all(&turn, fleet.left).await? {
-            warn!("a host of {place} did not get v{old} back, and is replaced: {fault}");
-        }
+    tokio::select! {
+        gone = waves_back(&turn, &swapped) => gone?,
+        never = end_when_stopped(world, place, undo) => never,
+    }
+    if stopped(world, undo).await?.is_some() {
+        give_up(world, place, &swapped).await?;
     }
     if was_live {
         shift::switch(world, place, old).await?;
@@ -230,6 +220,76 @@ pub async fn back(
         .store
         .write(move |tx| tx.finish_deployment(&undo, DeploymentState::Succeeded, None, Some(&why), &by));
     done.await.map_err(stored)
+}
+
+/// Waves until all hosts have it, or somebody stops the deployment.
+async fn waves_back(turn: &Turn<'_>, swapped: &Planned) -> Result<(), Fault> {
+    let Turn {
+        world,
+        place,
+        deployment: undo,
+        to: release,
+        ..
+    } = *turn;
+    // Those that serve nobody first: nothing is lost by them.
+    let mut fleet = fleet(world, place, swapped).await?;
+    let total = (fleet.left.len() + fleet.done + fleet.begun.len()) as u32;
+    let mut next = std::mem::take(&mut fleet.begun);
+    while stopped(world, undo).await?.is_none() {
+        for fault in all(turn, next).await? {
+            let old = release.number;
+            warn!("a host of {place} did not get v{old} back, and is replaced: {fault}");
+        }
+        let mut fleet = self::fleet(world, place, swapped).await?;
+        let standing = Standing {
+            failed: 0,
+            ..fleet.standing(total)
+        };
+        let Wave::Next(count) = wave(release, standing) else {
+            break;
+        };
+        fleet.left.truncate(count as usize);
+        next = fleet.left;
+    }
+    Ok(())
+}
+
+/// Why somebody stopped the deployment, if somebody did.
+async fn stopped(world: &World, undo: &DeploymentId) -> Result<Option<String>, Fault> {
+    let undo = undo.clone();
+    let read = world.store.read(move |db| db.deployment(&undo));
+    let own = read.await.map_err(stored)?;
+    let is_stopped = own.state == DeploymentState::Stopped;
+    Ok(is_stopped.then(|| own.reason.unwrap_or_default()))
+}
+
+/// Ends the scripts of a way back that somebody stopped, wherever one runs. Never ends by itself.
+async fn end_when_stopped<T>(world: &World, place: &Place, undo: &DeploymentId) -> T {
+    loop {
+        match stopped(world, undo).await {
+            Ok(None) => {}
+            Ok(Some(why)) => {
+                if let Err(fault) = unwind::end_hooks(world, place, undo, &why).await {
+                    warn!("the scripts of {undo} are not ended yet: {fault}");
+                }
+            }
+            Err(fault) => warn!("nobody knows whether {undo} was stopped: {fault}"),
+        }
+        let _ = timeout(LOOK, world.pokes.held.notified()).await;
+    }
+}
+
+/// Hosts that a way back left half way do not count any more: whoever looks after the fleet makes others.
+async fn give_up(world: &World, place: &Place, swapped: &Planned) -> Result<(), Fault> {
+    let begun = fleet(world, place, swapped).await?.begun;
+    let by = By::platform(crate::clock::now());
+    let written = world.store.write(move |tx| {
+        let mut half_way = begun.iter().filter(|host| host.state != HostState::Failed);
+        half_way.try_for_each(|host| {
+            tx.set_host_state(&host.id, HostState::Failed, Some("its way back was stopped"), &by)
+        })
+    });
+    written.await.map_err(stored)
 }
 
 /// The deployment that undoes another, on record.

@@ -130,6 +130,19 @@ pub fn ahead(db: &Db<'_>, place: &Place, own: &ExecutionId) -> Result<Option<Exe
     Ok(open.find(|other| other.id != *own && other.place.as_ref() == Some(place)))
 }
 
+/// The release that is made and waits at its plan for another execution to end, which has the hosts.
+pub fn behind(db: &Db<'_>, place: &Place) -> Result<Option<ExecutionSummary>, Error> {
+    let Some(release) = db.open_execution(place, Some(RELEASE))? else {
+        return Ok(None);
+    };
+    let comes = open(db, release.run)?.is_some_and(|run| {
+        let mut orders = run.orders.values();
+        orders.any(|order| definition::is_coming(&order.resource))
+    });
+    let waits = comes && ahead(db, place, &release.id)?.is_some();
+    Ok(waits.then_some(release))
+}
+
 /// The oldest of a place of which this is so, or of which nothing can be read.
 fn first(
     db: &Db<'_>,
@@ -156,6 +169,17 @@ fn is_apart(run: &Recovered) -> bool {
         .map(|timer| definition::is_state_apart(timer.state));
     let mut all = does.chain(again).peekable();
     all.peek().is_some() && all.all(|is_apart| is_apart)
+}
+
+/// How often its way back has failed until now. `None`: it is not on it.
+pub fn way_back(run: &Recovered) -> Option<u32> {
+    let mut orders = run.orders.values();
+    if let Some(order) = orders.find(|order| definition::activity(&order.resource) == Some("unwind")) {
+        return Some(order.attempt.saturating_sub(1));
+    }
+    let mut timers = run.state.open_timers();
+    let again = timers.find(|timer| timer.purpose == Purpose::Backoff && timer.state == definition::UNWIND);
+    again.map(|timer| timer.attempts)
 }
 
 /// Is all that it does to make what a release is of?

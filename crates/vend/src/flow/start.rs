@@ -2,16 +2,20 @@
 
 use model::{DeploymentId, ExecutionId, Place, plan::PlanKind, spec};
 use serde_json::json;
-use store::{By, Db, Error, ExecutionSummary, Push, Tx};
+use store::{By, Db, Error, ExecutionFilter, ExecutionSummary, Push, Tx};
 
 use super::{
     World, definition, late, migrate, number,
     runs::{self, New},
+    supersede,
 };
 use crate::reconcile::bases::AUTOMATIC;
 
 /// The kind of an execution that takes an environment down.
 pub use store::DESTROY;
+/// Those of executions that change the number of its hosts, and that bring a release back.
+pub const SCALE: &str = "scale";
+pub const ROLLBACK: &str = "rollback";
 /// Those of executions that stop and start the hosts of one.
 pub const SLEEP: &str = "sleep";
 pub const WAKE: &str = "wake";
@@ -135,6 +139,29 @@ fn behind(db: &Db<'_>, place: &Place, moving: &ExecutionSummary) -> Result<Error
     ))
 }
 
+/// Refuses where something gave way to a push a moment ago: what began before the push has begun would hold it up once more.
+/// Where that is moving elsewhere no push begins.
+pub(super) fn refuse_ahead_of_push(db: &Db<'_>, place: &Place) -> Result<(), Error> {
+    let last = db.executions(&ExecutionFilter {
+        tenant: Some(place.tenant.clone()),
+        app: Some(place.app.clone()),
+        environment: Some(place.environment.clone()),
+        limit: 1,
+        ..ExecutionFilter::default()
+    })?;
+    let gave_way = |last: &ExecutionSummary| last.error.as_deref() == Some(supersede::ERROR);
+    if !last.first().is_some_and(gave_way) || db.is_busy(place)? || db.find_move(place)?.is_some() {
+        return Ok(());
+    }
+    match db.waiting_push(place)? {
+        Some(push) => Err(refusal(
+            format!("push {} to {place} goes first: it is about to begin", push.id),
+            Some(format!("vend executions list {place}")),
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Refuses what would make another release live than the one that moves to AWS, or has moved there.
 pub(super) fn refuse_on_the_way(db: &Db<'_>, place: &Place) -> Result<(), Error> {
     match db.find_move(place)? {
@@ -178,7 +205,7 @@ pub async fn rollback(
     let release = world.store.read(move |db| db.release(&own, to)).await?;
     let new = New {
         id,
-        kind: "rollback",
+        kind: ROLLBACK,
         place: place.clone(),
         definition: definition::rollback(&release.content.spec),
         input: json!({
@@ -281,7 +308,7 @@ pub async fn scale(world: &World, place: Place, hosts: u32, by: By) -> Result<Ex
         return Ok(moving);
     }
     let (own, actor) = (place.clone(), by.clone());
-    bring(world, &place, "scale", by, move |tx| {
+    bring(world, &place, SCALE, by, move |tx| {
         refuse_gone(tx, &own)?;
         number::refuse(tx, &own, hosts, None)?;
         tx.set_desired(&own, Some(hosts), &actor)
@@ -325,6 +352,7 @@ async fn bring(
     let place = place.clone();
     runs::begin(world, new, move |tx| {
         refuse_moving(tx, &place)?;
+        refuse_ahead_of_push(tx, &place)?;
         if tx.environment(&place)?.live != Some(live) {
             return Err(under_way(&place));
         }

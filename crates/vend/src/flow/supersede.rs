@@ -1,21 +1,29 @@
-//! A broken release never blocks the fix: a newer push takes the place of one that goes nowhere, and says so.
+//! Nothing broken blocks the fix: a push takes the place of what goes nowhere before it, and says so.
 //!
 //! What goes well is not stopped: who pushes often would never see anything live.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use model::{ExecutionId, HostId, Place, ledger::Line, port::Fault};
+use model::{DeploymentId, ExecutionId, HostId, Place, ledger::Line, port::Fault};
 use serde_json::json;
-use store::{ApprovalState, By, Db, DeploymentState, Error, ExecutionSummary, HostState, LedgerFilter, Push};
+use store::{
+    ApprovalState, By, Db, Deployment, DeploymentState, Error, ExecutionFilter, ExecutionSummary, HostState,
+    LedgerFilter, Push, Tx,
+};
 use tracing::info;
 
-use super::{World, definition, deletion, late, runs, stored, workers};
-use crate::reconcile::bases::{AUTOMATIC, REFRESH};
+use super::{World, definition, deletion, late, runs, start, stored, workers};
+use crate::reconcile::{
+    bases::{AUTOMATIC, REFRESH},
+    patience::HEAL,
+};
 
 #[cfg(test)]
-mod giving;
+pub mod giving;
 mod making;
+#[cfg(test)]
+mod old;
 
 /// How the ledger calls it, and how the execution's failure.
 pub const ACTION: &str = "execution.supersede";
@@ -23,76 +31,133 @@ pub const ERROR: &str = "Vend.Superseded";
 
 struct Order {
     execution: ExecutionSummary,
+    /// It is on its way back already, by this deployment, which is ended instead.
+    undo: Option<DeploymentId>,
     cause: String,
 }
 
-/// Ends releases that are broken and that a newer push waits for. What they did is undone, and the push goes next.
+/// Ends what is broken and what a push waits for. What it did is undone, and the push goes next.
 pub async fn look(world: &World) -> Result<(), Fault> {
     let by = By::platform(crate::clock::now());
     let patience = SignedDuration::from_secs(world.platform.deployments.patience_s.into());
-    let ordered = world.store.write(move |tx| {
-        let mut orders = Vec::new();
-        for place in tx.places_held_up()? {
-            let Some(order) = judge(tx, &place, by.at, patience)? else {
-                continue;
-            };
-            let mut deed = deletion::deed(&by, ACTION, Some(&place), order.execution.id.as_str());
-            deed.detail = json!({ "cause": order.cause });
-            tx.record(deed, by.at)?;
-            orders.push(order);
-        }
-        Ok(orders)
-    });
+    let ordered = world.store.write(move |tx| order(tx, patience, &by));
     for order in ordered.await.map_err(stored)? {
         info!("{}: {}", order.execution.id, order.cause);
+        if order.undo.is_some() {
+            world.pokes.held.notify_waiters();
+            continue;
+        }
         workers::interrupt(&world.engine, order.execution.run, ERROR, &order.cause).await?;
     }
     Ok(())
 }
 
-/// The release of an environment that is to give way, if it is one and was not told yet.
+/// What is to be ended everywhere, on record from now on.
+fn order(tx: &mut Tx<'_>, patience: SignedDuration, by: &By) -> Result<Vec<Order>, Error> {
+    let mut orders = Vec::new();
+    for place in tx.places_held_up()? {
+        let Some(order) = judge(tx, &place, by.at, patience)? else {
+            continue;
+        };
+        if let Some(undo) = &order.undo {
+            let (stopped, code) = (DeploymentState::Stopped, Some("MANUAL_STOP"));
+            tx.finish_deployment(undo, stopped, code, Some(&order.cause), by)?;
+        } else {
+            let mut deed = deletion::deed(by, ACTION, Some(&place), order.execution.id.as_str());
+            deed.detail = json!({ "cause": order.cause });
+            tx.record(deed, by.at)?;
+        }
+        orders.push(order);
+    }
+    Ok(orders)
+}
+
+/// The execution of an environment that is to give way, if there is one that was not told yet.
 fn judge(
     db: &Db<'_>,
     place: &Place,
     now: Timestamp,
     patience: SignedDuration,
 ) -> Result<Option<Order>, Error> {
-    let newest = db
-        .pushes(&place.tenant, &place.app, Some(&place.environment), None, 1)?
-        .pop();
-    let is_someones = |push: &Push| !matches!(push.origin.as_str(), REFRESH | AUTOMATIC);
-    let Some(push) = newest.filter(is_someones) else {
-        // A newer base can wait.
-        return Ok(None);
-    };
-    let Some(execution) = giving_way(db, place)? else {
-        return Ok(None);
-    };
-    let lines = told(db, &execution.id)?;
-    if is_told(&lines) || is_left_alone(db, &execution)? {
-        return Ok(None);
-    }
-    let mut why = broken(db, place, &execution.id)?;
-    if why.is_none() {
-        why = hangs(db, place, &execution, entered(&lines), (now, patience))?;
-    }
-    if why.is_none() {
-        why = making::hangs(db, place, &execution, (now, patience))?;
-    }
-    Ok(why.map(|why| Order {
-        cause: cause(&push, &why),
-        execution,
-    }))
-}
-
-/// What a newer push may take the place of: a release, or the live one's way to machines that lack it.
-fn giving_way(db: &Db<'_>, place: &Place) -> Result<Option<ExecutionSummary>, Error> {
-    for kind in [runs::RELEASE].into_iter().chain(late::KINDS) {
-        if let Some(execution) = db.open_execution(place, Some(kind))? {
-            return Ok(Some(execution));
+    for execution in giving_way(db, place)? {
+        let Some(push) = held_up(db, place, &execution)? else {
+            continue;
+        };
+        if let Some((why, undo)) = goes_nowhere(db, place, &execution, (now, patience))? {
+            let cause = cause(&push, &why);
+            return Ok(Some(Order {
+                execution,
+                undo,
+                cause,
+            }));
         }
     }
     Ok(None)
+}
+
+/// What a push may take the place of. All else removes things, and is finished.
+fn giving_way(db: &Db<'_>, place: &Place) -> Result<Vec<ExecutionSummary>, Error> {
+    let mut open = db.executions(&ExecutionFilter {
+        tenant: Some(place.tenant.clone()),
+        app: Some(place.app.clone()),
+        environment: Some(place.environment.clone()),
+        open: Some(true),
+        ..ExecutionFilter::default()
+    })?;
+    open.retain(|execution| is_forth(execution) || OLD.contains(&execution.kind.as_str()));
+    Ok(open)
+}
+
+/// What puts releases on hosts that were live before: all of them, or on more hosts.
+const OLD: [&str; 4] = [HEAL, start::SCALE, start::WAKE, start::ROLLBACK];
+
+/// Is it a release, or the live one's way to machines that lack it? Such a one goes nowhere for more reasons than a hook.
+fn is_forth(execution: &ExecutionSummary) -> bool {
+    let kind = execution.kind.as_str();
+    kind == runs::RELEASE || late::KINDS.contains(&kind)
+}
+
+/// The push that waits for an execution: that of the release that comes after it, or the newest in the queue. A newer base
+/// can wait.
+fn held_up(db: &Db<'_>, place: &Place, execution: &ExecutionSummary) -> Result<Option<Push>, Error> {
+    let after = runs::behind(db, place)?.filter(|after| after.id != execution.id);
+    let mut pushes = match after {
+        Some(after) => db.pushes_of_execution(place, &after.id)?,
+        None => Vec::new(),
+    };
+    pushes.extend(db.waiting_push(place)?);
+    let is_someones = |push: &Push| !matches!(push.origin.as_str(), REFRESH | AUTOMATIC);
+    Ok(pushes.into_iter().find(is_someones))
+}
+
+/// Why an execution goes nowhere that was not told yet to give way, and the deployment that undoes it already, if there is
+/// one: that is ended then.
+fn goes_nowhere(
+    db: &Db<'_>,
+    place: &Place,
+    execution: &ExecutionSummary,
+    time: (Timestamp, SignedDuration),
+) -> Result<Option<(String, Option<DeploymentId>)>, Error> {
+    let lines = told(db, &execution.id)?;
+    if let Some(undo) = db.open_undo(&execution.id)? {
+        let doing = Doing::undoing(db, execution, &undo, &lines)?;
+        let why = silent(db, place, &undo, &doing, time)?;
+        return Ok(why.map(|why| (why, Some(undo.id))));
+    }
+    if is_told(&lines) || is_left_alone(db, execution)? {
+        return Ok(None);
+    }
+    let mut why = None;
+    if is_forth(execution) {
+        why = broken(db, place, &execution.id)?;
+    }
+    if why.is_none() {
+        why = hangs(db, place, execution, entered(&lines), time)?;
+    }
+    if why.is_none() {
+        why = making::hangs(db, place, execution, time)?;
+    }
+    Ok(why.map(|why| (why, None)))
 }
 
 fn cause(push: &Push, why: &str) -> String {
@@ -114,6 +179,12 @@ fn is_told(lines: &[Line]) -> bool {
     lines.iter().any(|line| orders.contains(&line.action.as_str()))
 }
 
+/// The last thing that failed, of lines that are newest first.
+pub fn last_failure(lines: &[Line]) -> Option<&Line> {
+    let has_failed = |line: &&Line| line.action.ends_with("Failed") || line.action.ends_with("TimedOut");
+    lines.iter().find(has_failed)
+}
+
 /// Since when it does what it does now.
 fn entered(lines: &[Line]) -> Option<Timestamp> {
     let entered = |line: &&Line| line.action.ends_with("StateEntered");
@@ -124,14 +195,14 @@ fn entered(lines: &[Line]) -> Option<Timestamp> {
 /// came.
 pub fn is_left_alone(db: &Db<'_>, execution: &ExecutionSummary) -> Result<bool, Error> {
     let run = runs::open(db, execution.run)?;
+    let is_finished = |resource: &str| definition::is_final(resource) || definition::is_migrating(resource);
     Ok(run.is_none_or(|run| {
-        run.orders
-            .values()
-            .any(|order| definition::is_final(&order.resource) || definition::is_migrating(&order.resource))
+        let mut orders = run.orders.values();
+        runs::way_back(&run).is_some() || orders.any(|order| is_finished(&order.resource))
     }))
 }
 
-/// Why a release goes nowhere by itself.
+/// Why a release goes nowhere by itself, whatever its hooks do.
 fn broken(db: &Db<'_>, place: &Place, execution: &ExecutionId) -> Result<Option<String>, Error> {
     let approvals = db.approvals_of_execution(execution)?;
     if approvals
@@ -167,6 +238,25 @@ struct Doing<'a> {
 }
 
 impl Doing<'_> {
+    /// What a way back in place does, from the beginning of this try on. Between two tries it waits for the platform, and
+    /// nothing hangs.
+    fn undoing(
+        db: &Db<'_>,
+        execution: &ExecutionSummary,
+        undo: &Deployment,
+        lines: &[Line],
+    ) -> Result<Self, Error> {
+        let is_tried = |order: &engine::Order| definition::activity(&order.resource) == Some("unwind");
+        let run = runs::open(db, execution.run)?;
+        let tried = run.is_some_and(|run| run.orders.values().any(is_tried));
+        let before = last_failure(lines).map(|line| line.at);
+        Ok(Self {
+            activities: if tried { vec!["roll"] } else { Vec::new() },
+            since: before.map_or(undo.started_at, |before| before.max(undo.started_at)),
+            told: last(db, undo)?,
+        })
+    }
+
     /// For how long hosts that run hooks have told of nothing.
     fn silence(&self, now: Timestamp) -> SignedDuration {
         let in_hooks = self.activities.iter().any(|name| HOOKS.contains(name));
@@ -191,18 +281,35 @@ fn hangs(
     };
     let run = runs::open(db, execution.run)?;
     let orders = run.iter().flat_map(|run| run.orders.values());
-    let ends = db.deployment_events(&own.id)?.into_iter().map(|(_, report)| {
-        let took = SignedDuration::try_from(Duration::from_millis(report.duration_ms)).unwrap_or_default();
-        let ended = report.started_at.saturating_add(took);
-        ended.unwrap_or(report.started_at)
-    });
     let doing = Doing {
         activities: orders
             .filter_map(|order| definition::activity(&order.resource))
             .collect(),
         since: entered.map_or(own.started_at, |entered| entered.max(own.started_at)),
-        told: ends.max(),
+        told: last(db, &own)?,
     };
+    silent(db, place, &own, &doing, (now, patience))
+}
+
+/// When a host told of an event of a deployment for the last time.
+fn last(db: &Db<'_>, own: &Deployment) -> Result<Option<Timestamp>, Error> {
+    let events = db.deployment_events(&own.id)?.into_iter();
+    let ends = events.map(|(_, report)| {
+        let took = SignedDuration::try_from(Duration::from_millis(report.duration_ms)).unwrap_or_default();
+        let ended = report.started_at.saturating_add(took);
+        ended.unwrap_or(report.started_at)
+    });
+    Ok(ends.max())
+}
+
+/// Why a deployment hangs that does this.
+fn silent(
+    db: &Db<'_>,
+    place: &Place,
+    own: &Deployment,
+    doing: &Doing<'_>,
+    (now, patience): (Timestamp, SignedDuration),
+) -> Result<Option<String>, Error> {
     let quiet = doing.silence(now);
     let deploy = db.release(place, own.release)?.content.spec.deploy;
     // Between two events a host's requests may take their time to end.

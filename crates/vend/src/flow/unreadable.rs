@@ -2,13 +2,10 @@
 //! name, before the engine starts: nothing may be under way for ever, and the next push or command begins anew. Hosts
 //! that they had begun to make are cleared away by who looks after the fleet.
 
-use std::collections::BTreeMap;
-
-use model::{Place, port::Fault, release::ReleaseState};
-use store::{Batch, By, DeploymentState, Error, ExecutionSummary, Finish, PushState, Status, Store, Tx};
+use store::{Batch, By, Error, ExecutionSummary, Finish, Status, Store, Tx};
 use tracing::error;
 
-use super::runs;
+use super::{close, runs};
 
 const ERROR: &str = "Vend.Unreadable";
 
@@ -56,53 +53,24 @@ fn fail(tx: &mut Tx<'_>, execution: &ExecutionSummary, reason: &str, by: &By) ->
     );
     deed.detail = serde_json::json!({ "error": ERROR, "cause": reason });
     tx.record(deed, by.at)?;
-    tx.void_approvals(&execution.id, reason, by)?;
-    tx.stop_work(&execution.id, &Fault::platform(reason), &BTreeMap::new(), by)?;
-    match &execution.place {
-        Some(place) if tx.environment(place).is_ok() => fail_release(tx, execution, place, reason, by),
-        _ => Ok(()),
-    }
-}
-
-/// What the execution was to bring, and what it had begun.
-fn fail_release(
-    tx: &mut Tx<'_>,
-    execution: &ExecutionSummary,
-    place: &Place,
-    reason: &str,
-    by: &By,
-) -> Result<(), Error> {
-    const LOOKED_AT: u32 = 200;
-    let own = Some(&execution.id);
-    for deployment in tx.deployments(place, LOOKED_AT)? {
-        if deployment.execution.as_ref() == own {
-            tx.finish_deployment(&deployment.id, DeploymentState::Failed, None, Some(reason), by)?;
-        }
-    }
-    let release = tx.release_of_execution(place, &execution.id)?;
-    if let Some(release) = release.filter(|release| release.state == ReleaseState::Pending) {
-        tx.fail_release(place, release.content.number, reason, by)?;
-    }
-    for push in tx.pushes(
-        &place.tenant,
-        &place.app,
-        Some(&place.environment),
-        None,
-        LOOKED_AT,
-    )? {
-        if push.execution.as_ref() == own {
-            tx.finish_push(push.id, PushState::Failed, Some(reason), by)?;
-        }
-    }
-    Ok(())
+    let Some(place) = &execution.place else {
+        return Ok(());
+    };
+    let over = close::Over {
+        execution: &execution.id,
+        place,
+        error: ERROR,
+        reason,
+    };
+    close::all(tx, &over, by)
 }
 
 #[cfg(test)]
 mod tests {
     use camino::Utf8PathBuf;
     use jiff::Timestamp;
-    use model::ExecutionId;
-    use store::{Begin, Fold, NewExecution, NewPush, Snapshot};
+    use model::{ExecutionId, Place};
+    use store::{Begin, Fold, NewExecution, NewPush, PushState, Snapshot};
 
     use super::*;
     use crate::fixtures;

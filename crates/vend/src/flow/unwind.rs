@@ -7,19 +7,20 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, future::join_all, stream};
+use jiff::SignedDuration;
 use model::{
     DeploymentId, HostId, Place,
     plan::PlanKind,
-    port::{Code, Deployer as _, Fault, HostRole, Hosts as _},
+    port::{Deployer as _, Fault, HostRole, Hosts as _},
     release::ReleaseState,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::{By, DeploymentState, HostState, PushState};
+use store::{By, HostState};
 use tracing::{debug, warn};
 
 use super::{
-    Attempt, World, build, cancel, late, migrate, plan, roll, shift, state::Planned, stored, supersede,
+    Attempt, World, build, cancel, close, late, plan, roll, shift, state::Planned, stored, supersede,
 };
 use crate::reconcile::routes;
 
@@ -31,7 +32,6 @@ struct Input {
     place: Place,
     kind: PlanKind,
     plan: Option<Planned>,
-    push: Option<u64>,
     deployment: DeploymentId,
     /// The deployment that undoes it in place.
     undo: Option<DeploymentId>,
@@ -52,28 +52,28 @@ struct Failure {
 pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
     let input: Input = attempt.read()?;
     stop_work(world, attempt, &input.failure.cause).await?;
-    end_hooks(world, &input).await?;
+    end_hooks(world, &input.place, &input.deployment, &input.failure.cause).await?;
     let mut stopped = 0;
     // Who comes after somebody has done nothing to the hosts, and what is done to them now is that one's.
     let is_behind = plan::is_behind(world, attempt, &input.place).await?;
+    let mut reason = input.failure.cause.clone();
     if let Some(plan) = &input.plan {
         if !is_behind {
-            if let (true, Some(undo)) = (plan.rolls, &input.undo) {
-                roll::back(world, attempt, &input.place, plan, (&input.deployment, undo)).await?;
+            let own = input.place.clone();
+            let read = world.store.read(move |db| Ok(db.environment(&own)?.live));
+            match is_kept(&input, plan, read.await.map_err(stored)?) {
+                true => reason.push_str(&format!("; v{} is live already, and stays", plan.release)),
+                false => undo(world, attempt, &input, plan).await?,
             }
-            give_back(world, &input.place, plan).await?;
             stopped = stop_hosts(world, &input, plan.release).await?;
         }
         fail_release(world, &input, plan.release).await?;
     }
-    let (reason, by) = (input.failure.cause.clone(), By::platform(crate::clock::now()));
-    let (push, deployment, error) = (input.push, input.deployment, input.failure.error);
-    let migrated = input.plan.map(|plan| (input.place, plan.release));
+    let by = By::platform(crate::clock::now());
     let execution = attempt.execution.clone();
-    let lacking = input.late;
-    let makes = input.kind == PlanKind::Release;
     let finished = world.store.write(move |tx| {
-        for machine in &lacking {
+        let error = &input.failure.error;
+        for machine in &input.late {
             match error.as_str() {
                 // Nobody who stopped it wants it again in a minute.
                 cancel::ERROR => tx.set_machine_tries(machine, late::MOST, by.at)?,
@@ -82,27 +82,13 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
                 _ => {}
             }
         }
-        tx.void_approvals(&execution, "nobody waits for the answer any more", &by)?;
-        let mut reason = reason;
-        if let Some((place, release)) = migrated {
-            tx.end_migration(&place, release, Some(&reason), None, &by)?;
-            let own = if makes {
-                migrate::crossed(tx, &place, release)?
-            } else {
-                None
-            };
-            reason.extend(own.map(|own| format!("; {own}")));
-        }
-        // An execution that failed before its first host has no deployment.
-        if tx.deployment(&deployment).is_ok() {
-            let (state, code) = verdict(&error);
-            tx.finish_deployment(&deployment, state, code, Some(&reason), &by)?;
-        }
-        let state = match error.as_str() {
-            supersede::ERROR => PushState::Superseded,
-            _ => PushState::Failed,
+        let over = close::Over {
+            execution: &execution,
+            place: &input.place,
+            error,
+            reason: &reason,
         };
-        push.map_or(Ok(()), |push| tx.finish_push(push, state, Some(&reason), &by))
+        close::all(tx, &over, &by)
     });
     finished.await.map_err(stored)?;
     world.routes.apply().await?;
@@ -110,19 +96,19 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     Ok(json!({ "hosts_stopped": stopped }))
 }
 
-/// How a deployment ended, with CodeDeploy's code for it: of the error under which its execution failed.
-fn verdict(error: &str) -> (DeploymentState, Option<&'static str>) {
-    let code = match error {
-        cancel::ERROR | supersede::ERROR => return (DeploymentState::Stopped, Some("MANUAL_STOP")),
-        other if Code::of_error(other) == Some(Code::AlarmActive) => {
-            return (DeploymentState::Stopped, Some(Code::AlarmActive.as_str()));
-        }
-        "States.Timeout" | "Vend.Deadline" => Some("TIMEOUT"),
-        "Vend.Customer" => Some("HEALTH_CONSTRAINTS"),
-        "Vend.Platform" => Some("AGENT_ISSUE"),
-        other => Code::of_error(other).map(Code::as_str),
-    };
-    (DeploymentState::Failed, code)
+/// Is it live what somebody went back to, before a push took its place? The push stands on that: what they went back from
+/// would be worse for as long as it takes.
+fn is_kept(input: &Input, plan: &Planned, live: Option<u64>) -> bool {
+    let went_back = input.kind == PlanKind::Rollback && plan.old().is_some();
+    went_back && input.failure.error == supersede::ERROR && live == Some(plan.release)
+}
+
+/// The hosts and the traffic as they were before.
+async fn undo(world: &World, attempt: &Attempt, input: &Input, plan: &Planned) -> Result<(), Fault> {
+    if let (true, Some(undo)) = (plan.rolls, &input.undo) {
+        roll::back(world, attempt, &input.place, plan, (&input.deployment, undo)).await?;
+    }
+    give_back(world, &input.place, plan).await
 }
 
 /// Builds and bakes that this execution does not wait for any more, on the node and on record.
@@ -154,15 +140,19 @@ async fn each<T: Ord, U>(
 
 /// Ends scripts that hosts and machines still run for the deployment: what follows would wait for them. A host that does
 /// not answer runs none, or is stopped.
-async fn end_hooks(world: &World, input: &Input) -> Result<(), Fault> {
-    let place = input.place.clone();
+pub async fn end_hooks(
+    world: &World,
+    place: &Place,
+    deployment: &DeploymentId,
+    why: &str,
+) -> Result<(), Fault> {
+    let place = place.clone();
     let read = world.store.read(move |db| -> Result<_, store::Error> {
         let mut hosts = db.standing_hosts(Some(&place))?;
         hosts.retain(|host| host.role == HostRole::App);
         Ok((hosts, db.machines_of(&place)?))
     });
     let (hosts, machines) = read.await.map_err(stored)?;
-    let (deployment, why) = (&input.deployment, input.failure.cause.as_str());
     let hosts = hosts.iter().map(|host| async move {
         let ended = world.node.stop_deployment(&host.id, deployment, why);
         (&host.id, ended.await)
@@ -204,7 +194,7 @@ async fn give_back(world: &World, place: &Place, plan: &Planned) -> Result<(), F
     }
 }
 
-/// Stops the hosts that never served. Hosts of the live release and kept ones are not touched.
+/// Leaves the hosts that never served. Hosts of the live release and kept ones are not touched.
 async fn stop_hosts(world: &World, input: &Input, release: u64) -> Result<usize, Fault> {
     let place = input.place.clone();
     let found = world
@@ -227,28 +217,36 @@ async fn stop_hosts(world: &World, input: &Input, release: u64) -> Result<usize,
         .into_iter()
         .filter(|host| host.role == HostRole::App && undone(host))
         .collect();
-    for host in &hosts {
-        match host.state {
-            HostState::Kept | HostState::Serving => drain(world, host).await?,
-            _ => retire(world, host, REASON).await?,
-        }
-    }
-    Ok(hosts.len())
+    let count = hosts.len();
+    leave(world, hosts).await?;
+    Ok(count)
 }
 
 const REASON: &str = "its release failed";
 
-/// A host that served a moment ago finishes its requests; whoever looks after the fleet stops it then.
-async fn drain(world: &World, host: &store::Host) -> Result<(), Fault> {
-    let (id, by) = (host.id.clone(), By::platform(crate::clock::now()));
-    let (place, release) = (host.place.clone(), host.release);
+/// Hosts of a release that failed are nobody's from now on, and whoever looks after the fleet stops them: an app that does
+/// not end holds nothing up. One that served a moment ago finishes its requests first.
+pub async fn leave(world: &World, hosts: Vec<store::Host>) -> Result<(), Fault> {
+    let by = By::platform(crate::clock::now());
     let written = world.store.write(move |tx| {
-        let delay = routes::delay(tx, &place, release)?;
-        let retire_at = by.at + delay;
-        tx.set_host_state(&id, HostState::Draining, Some(REASON), &by)?;
-        tx.set_host_retirement(&id, Some(retire_at))
+        for host in hosts {
+            let state = tx.host(&host.id)?.state;
+            // Of one that is woken, those that are ready have visitors already.
+            let wakes = state == HostState::Ready && tx.environment(&host.place)?.asleep_at.is_some();
+            let delay = match state {
+                HostState::Retired => continue,
+                HostState::Kept | HostState::Serving => routes::delay(tx, &host.place, host.release)?,
+                _ if wakes => routes::delay(tx, &host.place, host.release)?,
+                _ => SignedDuration::ZERO,
+            };
+            tx.set_host_state(&host.id, HostState::Draining, Some(REASON), &by)?;
+            tx.set_host_retirement(&host.id, Some(by.at + delay))?;
+        }
+        Ok::<_, store::Error>(())
     });
-    written.await.map_err(stored)
+    written.await.map_err(stored)?;
+    world.pokes.fleet.notify_one();
+    Ok(())
 }
 
 /// Stops a host and frees its address, in this order. One that has traffic is taken out of the routes first, by the
@@ -286,11 +284,31 @@ async fn fail_release(world: &World, input: &Input, release: u64) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
-    use DeploymentState::{Failed, Stopped};
-
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+
+    #[test]
+    fn only_a_push_leaves_what_somebody_went_back_to() {
+        let place: Place = "acme/shop/dev".parse().unwrap();
+        let (back, forth, push) = ("rollback", "release", supersede::ERROR);
+        for (what, kind, from, error, live, kept) in [
+            ("its hooks hang behind the switch", back, 2, push, 1, true),
+            ("they hang before it", back, 2, push, 2, false),
+            ("somebody ended it", back, 2, cancel::ERROR, 1, false),
+            ("it failed", back, 2, "Vend.Customer", 1, false),
+            ("a release that is not known to be good", forth, 2, push, 1, false),
+            ("hosts of the live one are replaced", back, 1, push, 1, false),
+        ] {
+            let input: Input = serde_json::from_value(json!({
+                "place": place, "kind": kind, "deployment": DeploymentId::from_bits(1),
+                "plan": { "release": 1, "from": from }, "failure": { "Error": error, "Cause": "" },
+            }))
+            .unwrap();
+            let plan = input.plan.as_ref().unwrap();
+            assert_eq!(is_kept(&input, plan, Some(live)), kept, "{what}");
+        }
+    }
 
     #[tokio::test]
     async fn one_that_cannot_be_stopped_keeps_no_other_going() {
@@ -310,26 +328,5 @@ mod tests {
             (done.load(Ordering::Relaxed), most.load(Ordering::Relaxed)),
             (50, AT_ONCE)
         );
-    }
-
-    #[test]
-    fn deployments_end_with_codedeploys_codes() {
-        for (error, expected) in [
-            (cancel::ERROR, (Stopped, Some("MANUAL_STOP"))),
-            (supersede::ERROR, (Stopped, Some("MANUAL_STOP"))),
-            ("States.Timeout", (Failed, Some("TIMEOUT"))),
-            ("Vend.Deadline", (Failed, Some("TIMEOUT"))),
-            ("Vend.Customer", (Failed, Some("HEALTH_CONSTRAINTS"))),
-            ("Vend.AlarmActive", (Stopped, Some("ALARM_ACTIVE"))),
-            (
-                "Vend.HealthConstraintsInvalid",
-                (Failed, Some("HEALTH_CONSTRAINTS_INVALID")),
-            ),
-            ("Vend.NoInstances", (Failed, Some("NO_INSTANCES"))),
-            ("Vend.Platform", (Failed, Some("AGENT_ISSUE"))),
-            ("States.Runtime", (Failed, None)),
-        ] {
-            assert_eq!(verdict(error), expected, "{error}");
-        }
     }
 }

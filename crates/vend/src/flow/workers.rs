@@ -6,21 +6,23 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use engine::{Handle, Offer, PLATFORM};
-use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
 use model::{Ticket, port::Fault};
+use store::Store;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::{interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use super::{Attempt, Outcome, World, cancel, definition, runs, stored};
+use super::{
+    Attempt, Outcome, Pokes, World, cancel, definition,
+    room::{Line, Rooms},
+    runs, stored,
+};
 
-/// Activities that run at the same time. One that waits for somebody's answer is not counted.
-const AT_ONCE: usize = 64;
 /// What waits for an answer from elsewhere is looked at again after this, should the news of it have been lost.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// How often deadlines are looked at. They are weeks away.
@@ -29,58 +31,82 @@ const WORKER: &str = "serve";
 
 /// Works until cancelled. Activities that run then are dropped; they are done again after the next start.
 pub async fn run(world: Arc<World>, cancel: CancellationToken) {
-    let room = Arc::new(Semaphore::new(AT_ONCE));
-    let polls = definition::resources()
-        .into_iter()
-        .map(|resource| poll(&world, resource));
-    let mut polls: FuturesUnordered<_> = polls.collect();
-    let mut jobs = JoinSet::new();
-    let mut look = interval(LOOK);
     if let Err(fault) = cancel::again(&world.store, &world.engine).await {
         warn!("cannot look for what was cancelled: {fault}");
     }
+    let own = Arc::clone(&world);
+    let crew = Arc::new(Crew {
+        store: world.store.clone(),
+        engine: world.engine.clone(),
+        pokes: Arc::clone(&world.pokes),
+        rooms: Rooms::default(),
+        act: Box::new(move |activity, attempt| {
+            let world = Arc::clone(&own);
+            Box::pin(async move { super::run(&world, activity, attempt).await })
+        }),
+    });
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = work(crew) => {}
+        () = watch(&world) => {}
+    }
+}
+
+/// Runs the activity of this name.
+type Act = Box<dyn for<'a> Fn(&'a str, &'a Attempt) -> BoxFuture<'a, Result<Outcome, Fault>> + Send + Sync>;
+
+/// Who does what is offered.
+struct Crew {
+    store: Store,
+    engine: Handle,
+    pokes: Arc<Pokes>,
+    rooms: Rooms,
+    act: Act,
+}
+
+/// Does what is offered until the engine ends. Every task is taken at once, and waits for room by itself: what there is
+/// no room for keeps nothing else from being taken. As many wait as there are open tasks, of which the engine knows all.
+async fn work(crew: Arc<Crew>) {
+    let polls = definition::resources()
+        .into_iter()
+        .map(|resource| poll(&crew.engine, resource));
+    let mut polls: FuturesUnordered<_> = polls.collect();
+    let mut jobs = JoinSet::new();
     loop {
-        let offered = async {
-            let free = Arc::clone(&room).acquire_owned().await;
-            (free.expect("nobody closes it"), polls.next().await)
-        };
         tokio::select! {
-            () = cancel.cancelled() => return,
-            (free, offered) = offered => {
+            offered = polls.next() => {
                 let Some((resource, Ok(offer))) = offered else { return };
-                polls.push(poll(&world, resource.clone()));
-                let job = Job { world: Arc::clone(&world), room: Arc::clone(&room), resource, offer };
-                jobs.spawn(job.run(free));
+                polls.push(poll(&crew.engine, resource.clone()));
+                let job = Job { crew: Arc::clone(&crew), resource, offer };
+                jobs.spawn(job.run());
             }
             Some(_) = jobs.join_next(), if !jobs.is_empty() => {}
-            _ = look.tick() => end_overdue(&world).await,
         }
     }
 }
 
 /// Waits for a task of a resource.
-async fn poll(world: &World, resource: String) -> (String, Result<Offer, engine::Error>) {
-    let offer = world.engine.poll(&resource, Some(WORKER.into())).await;
+async fn poll(engine: &Handle, resource: String) -> (String, Result<Offer, engine::Error>) {
+    let offer = engine.poll(&resource, Some(WORKER.into())).await;
     (resource, offer)
 }
 
 /// A task that somebody works on.
 struct Job {
-    world: Arc<World>,
-    room: Arc<Semaphore>,
+    crew: Arc<Crew>,
     resource: String,
     offer: Offer,
 }
 
 impl Job {
     /// Works on the task until it is answered, or nobody wants the answer any more.
-    async fn run(self, free: OwnedSemaphorePermit) {
-        let engine = &self.world.engine;
+    async fn run(self) {
+        let engine = &self.crew.engine;
         let outcome = tokio::select! {
             // What nobody wants any more does no further step: what undoes it begins in the same moment.
             biased;
             () = engine.over(&self.offer.token) => return,
-            outcome = self.work(free) => outcome,
+            outcome = self.work() => outcome,
         };
         let token = &self.offer.token;
         let answered = match outcome {
@@ -98,14 +124,16 @@ impl Job {
         }
     }
 
-    async fn work(&self, free: OwnedSemaphorePermit) -> Result<serde_json::Value, Fault> {
+    async fn work(&self) -> Result<serde_json::Value, Fault> {
         let activity = definition::activity(&self.resource).unwrap_or_default();
-        let attempt = self.attempt(activity).await?;
-        let mut free = Some(free);
+        let (attempt, line) = self.attempt(activity).await?;
         loop {
-            let done = AssertUnwindSafe(super::run(&self.world, activity, &attempt))
+            let place = self.crew.rooms.enter(&line).await;
+            let done = AssertUnwindSafe((self.crew.act)(activity, &attempt))
                 .catch_unwind()
                 .await;
+            // What only waits has no place.
+            drop(place);
             let pause = match done {
                 Ok(Ok(Outcome::Done(output))) => return Ok(output),
                 Ok(Ok(Outcome::Later)) => ASK_AGAIN,
@@ -116,13 +144,12 @@ impl Job {
                     return Err(Fault::platform(format!("the activity {activity} broke off")));
                 }
             };
-            drop(free.take());
-            let _ = timeout(pause, self.world.pokes.held.notified()).await;
-            free = Arc::clone(&self.room).acquire_owned().await.ok();
+            let _ = timeout(pause, self.crew.pokes.held.notified()).await;
         }
     }
 
-    async fn attempt(&self, activity: &str) -> Result<Attempt, Fault> {
+    /// What is to be done, and where it waits for room.
+    async fn attempt(&self, activity: &str) -> Result<(Attempt, Line), Fault> {
         let Offer {
             execution,
             task,
@@ -130,14 +157,20 @@ impl Job {
             ..
         } = self.offer;
         let found = self
-            .world
+            .crew
             .store
             .read(move |db| db.execution_of_run(execution))
             .await;
         let nobodys = || Fault::order("the task is of no execution that is known");
-        let execution = found.map_err(stored)?.ok_or_else(nobodys)?.id;
+        let execution = found.map_err(stored)?.ok_or_else(nobodys)?;
+        let line = Line {
+            kind: execution.kind,
+            activity: activity.to_owned(),
+            tenant: execution.place.map(|place| place.tenant),
+        };
+        let execution = execution.id;
         let steady = format!("t-{}-{activity}", &execution.as_str()[2..]);
-        Ok(Attempt {
+        let attempt = Attempt {
             ticket: Ticket::of(&execution, task, attempt),
             steady: steady
                 .parse()
@@ -145,7 +178,8 @@ impl Job {
             execution,
             task,
             input: self.offer.input.clone(),
-        })
+        };
+        Ok((attempt, line))
     }
 }
 
@@ -153,6 +187,15 @@ impl Job {
 fn left(then: Timestamp) -> Duration {
     let left = then.duration_since(crate::clock::now());
     left.try_into().unwrap_or_default()
+}
+
+/// Looks at deadlines, for ever.
+async fn watch(world: &World) {
+    let mut look = interval(LOOK);
+    loop {
+        look.tick().await;
+        end_overdue(world).await;
+    }
 }
 
 /// Fails what has taken longer than it may. What undoes it has its own time.
@@ -203,3 +246,6 @@ pub async fn interrupt_sparing(
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,6 +83,11 @@ impl Remotes {
         }
     }
 
+    /// The directory with the key and the hosts that are known.
+    pub fn keys(&self) -> &Utf8Path {
+        &self.ssh
+    }
+
     /// Refuses what can be refused without asking the network.
     pub fn admit(&self, url: &str) -> Result<(), Error> {
         let parts = parts(url)?;

@@ -10,8 +10,8 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Digest, Place, TenantName,
-    port::{BaseOrder, BaseSeen, Fault, Shelf},
+    Place, TenantName,
+    port::{BaseOrder, BaseSeen, BasesSeen, Fault, Shelf},
     release::Release,
     spec::{self, Base, Refresh},
     wire::{Refreshed, RefreshedBase},
@@ -68,9 +68,8 @@ pub async fn round(world: &Arc<World>, which: &Which) -> Result<Refreshed, Fault
     for due in due(&live, &seen.bases, which, crate::clock::now()) {
         refreshed.bases.push(look(world, due).await);
     }
-    let stale = world.node.bases().await?.stale;
     let old = Stale {
-        images: stale,
+        seen: world.node.bases().await?,
         automatically: world.platform.images.refresh_automatically,
     };
     let queued = renew(&world.store, &live, &old, which, crate::clock::now()).await?;
@@ -171,9 +170,15 @@ fn due(live: &Live, seen: &[BaseSeen], which: &Which, now: Timestamp) -> Vec<Due
 
 /// Images on old bases.
 struct Stale {
-    images: BTreeSet<Digest>,
+    seen: BasesSeen,
     /// The operator lets apps have them made again without anybody's yes.
     automatically: bool,
+}
+
+impl Stale {
+    fn holds(&self, release: &Release) -> bool {
+        self.seen.is_stale(&release.image, &release.spec.image.base)
+    }
 }
 
 /// Queues each live release that stands on an old base once more, where its own `vend.yaml` wants that. Where.
@@ -187,7 +192,7 @@ async fn renew(
     let asked_for = |base: &String| !matches!(which, Which::One(one) if one != base);
     let wanted = live
         .iter()
-        .filter(|(_, release)| stale.images.contains(&release.image) && asked_for(&release.spec.image.base));
+        .filter(|(_, release)| stale.holds(release) && asked_for(&release.spec.image.base));
     // By itself nothing is queued twice a day: one that failed or was refused is for people to look at.
     let once_since = (*which == Which::Old).then(|| now - AGE);
     let mut queued = Vec::new();
@@ -244,7 +249,7 @@ fn queue(
 
 #[cfg(test)]
 mod tests {
-    use model::spec;
+    use model::{Digest, spec};
     use store::NewRelease;
 
     use super::*;
@@ -293,6 +298,22 @@ mod tests {
         (directory, store)
     }
 
+    /// All bases are others than those of these images.
+    fn moved(images: &[&str]) -> BasesSeen {
+        let seen = |base: &str| BaseSeen {
+            base: base.to_owned(),
+            tenant: None,
+            key: Digest::of("new"),
+            content: Digest::of("new"),
+            checked_at: now(),
+        };
+        let images = images.iter().map(|image| (Digest::of(image), Digest::of("old")));
+        BasesSeen {
+            bases: ["debian-12", "debian-13"].map(seen).into(),
+            images: images.collect(),
+        }
+    }
+
     #[tokio::test]
     async fn what_stands_on_an_old_base_is_queued_once_as_its_owner_wants() {
         let (_directory, store) = world(&[
@@ -304,7 +325,7 @@ mod tests {
         .await;
         let live = store.read(live).await.unwrap();
         let stale = Stale {
-            images: ["dev", "production", "staging"].map(Digest::of).into(),
+            seen: moved(&["dev", "production", "staging"]),
             automatically: true,
         };
         let one = Which::One("debian-13".to_owned());
@@ -357,7 +378,7 @@ mod tests {
         let (_directory, store) = world(&[("dev", "{ refresh: automatic }")]).await;
         let live = store.read(live).await.unwrap();
         let stale = Stale {
-            images: BTreeSet::from([Digest::of("dev")]),
+            seen: moved(&["dev"]),
             automatically: false,
         };
         let queued = renew(&store, &live, &stale, &Which::Old, now()).await.unwrap();
@@ -388,6 +409,7 @@ mod tests {
             base: base.to_owned(),
             tenant: tenant.map(|tenant| tenant.parse().unwrap()),
             key: Digest::of("key"),
+            content: Digest::of("key"),
             checked_at: now() - SignedDuration::from_hours(hours),
         };
         assert_eq!(names(&[seen("debian-12", None, 1)]), ["oci:registry.example/a:1"]);

@@ -1,5 +1,7 @@
 //! Hosts as the catalogue says: retired when their time has come, replaced when they died, removed when nobody knows
 //! them.
+//!
+//! Each is stopped by itself: apps that take their time to end keep nobody else's from being replaced.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -9,12 +11,15 @@ use model::{
     port::{Fault, HostRole, HostSeen, HostState as Seen, Hosts as _},
 };
 use store::{By, HostState};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use self::stops::{Stop, Stops};
 use super::{patience, routes};
-use crate::flow::{World, start, stored, unwind};
+use crate::flow::{World, start, stored};
+
+mod stops;
 
 const EVERY: Duration = Duration::from_secs(3);
 /// A fleet is brought to its size at most this often; one that cannot be, more and more seldom (see `patience`).
@@ -34,35 +39,43 @@ struct Memory {
     tried: HashMap<Place, Timestamp>,
     /// Since when a host that runs says nothing.
     silent: HashMap<HostId, Timestamp>,
+    stops: Stops,
 }
 
 pub async fn run(world: Arc<World>, cancel: CancellationToken) {
     let mut memory = Memory::default();
     let mut failed = false;
+    let mut next = Instant::now();
     loop {
-        let done = once(&world, &mut memory).await;
-        match &done {
-            Ok(()) => {}
-            // The roles start side by side: that the node does not answer the first time says nothing yet.
-            Err(fault) if !failed => debug!("hosts could not be looked after: {fault}"),
-            Err(fault) => warn!("hosts could not be looked after: {fault}"),
+        if Instant::now() >= next {
+            let done = once(&world, &mut memory).await;
+            match &done {
+                Ok(()) => {}
+                // The roles start side by side: that the node does not answer the first time says nothing yet.
+                Err(fault) if !failed => debug!("hosts could not be looked after: {fault}"),
+                Err(fault) => warn!("hosts could not be looked after: {fault}"),
+            }
+            failed = done.is_err();
+            next = Instant::now() + EVERY;
         }
-        failed = done.is_err();
+        memory.stops.begin(|stop| stop.run(Arc::clone(&world)));
         tokio::select! {
             () = cancel.cancelled() => return,
-            () = world.pokes.fleet.notified() => {}
-            () = sleep(EVERY) => {}
+            () = world.pokes.fleet.notified() => next = Instant::now(),
+            () = sleep_until(next) => {}
+            _ = memory.stops.ended() => {}
         }
     }
 }
 
 async fn once(world: &World, memory: &mut Memory) -> Result<(), Fault> {
-    retire(world).await?;
+    retire(world, &mut memory.stops).await?;
     let standing = || world.store.read(|db| db.standing_hosts(None));
     // A host is only dead when it was wanted before it was looked for, and nobody's when it is in no row afterwards.
     let before = standing().await.map_err(stored)?;
     let seen = world.node.list().await?;
     let rows = standing().await.map_err(stored)?;
+    memory.stops.know(&seen);
     for stray in seen
         .iter()
         .filter(|seen| rows.iter().all(|row| row.id != seen.host))
@@ -74,31 +87,28 @@ async fn once(world: &World, memory: &mut Memory) -> Result<(), Fault> {
             .read(move |db| Ok(db.host(&id).is_ok_and(|host| host.state != HostState::Retired)));
         if !known.await.map_err(stored)? {
             info!(host.id = %stray.host, "host {} belongs to nobody: removing it", stray.host);
-            if let Err(fault) = world.node.stop(&stray.host).await {
-                warn!(host.id = %stray.host, "host {} could not be removed: {fault}", stray.host);
-            }
+            memory.stops.ask(Stop::of_nobody(stray));
         }
     }
-    mark_dead(world, &before, &seen, &mut memory.silent).await?;
-    clear(world).await?;
-    resize(world, &mut memory.tried).await
+    mark_dead(world, &before, &seen, memory).await?;
+    resize(world, memory).await
 }
 
 /// Hosts whose time has come leave the routes first, and are stopped when requests under way have had their time.
-async fn retire(world: &World) -> Result<(), Fault> {
+async fn retire(world: &World, stops: &mut Stops) -> Result<(), Fault> {
     let now = crate::clock::now();
-    let due = world
-        .store
-        .write(move |tx| drain(tx, now))
-        .await
-        .map_err(stored)?;
+    let store = &world.store;
+    let found = store.read(move |db| Ok(!db.hosts_to_retire(now)?.is_empty() || !left(db)?.is_empty()));
+    if !found.await.map_err(stored)? {
+        return Ok(());
+    }
+    let due = store.write(move |tx| drain(tx, now)).await.map_err(stored)?;
     if due.left_routes {
         world.routes.apply().await?;
     }
-    for host in &due.drained {
-        if let Err(fault) = unwind::retire(world, host, REASON).await {
-            warn!(host.id = %host.id, "host {} could not be stopped: {fault}", host.id);
-        }
+    for host in due.drained {
+        let reason = host.reason.clone().unwrap_or_else(|| REASON.to_owned());
+        stops.ask(Stop::of(host, &reason));
     }
     Ok(())
 }
@@ -114,11 +124,20 @@ struct Due {
 /// Decided and written in one transaction: a rollback may want a kept host in the same moment.
 fn drain(tx: &mut store::Tx<'_>, now: Timestamp) -> Result<Due, store::Error> {
     let by = By::platform(now);
+    let mut left_routes = false;
+    for host in left(tx)? {
+        let delay = match host.state {
+            HostState::Serving => routes::delay(tx, &host.place, host.release)?,
+            _ => SignedDuration::ZERO,
+        };
+        tx.set_host_state(&host.id, HostState::Draining, Some(LEFT), &by)?;
+        tx.set_host_retirement(&host.id, Some(now + delay))?;
+        left_routes = true;
+    }
     let (drained, kept): (Vec<_>, Vec<_>) = tx
         .hosts_to_retire(now)?
         .into_iter()
         .partition(|host| host.state == HostState::Draining);
-    let mut left_routes = false;
     for host in kept {
         // An execution may be about to use what is kept.
         if !tx.is_busy(&host.place)? {
@@ -131,32 +150,34 @@ fn drain(tx: &mut store::Tx<'_>, now: Timestamp) -> Result<Due, store::Error> {
     Ok(Due { drained, left_routes })
 }
 
-/// Hosts that an execution made and left behind when it ended badly.
-async fn clear(world: &World) -> Result<(), Fault> {
-    let left = world.store.read(|db| {
-        let mut hosts = db.standing_hosts(None)?;
-        hosts.retain(|host| {
-            let half_made = matches!(
-                host.state,
-                HostState::Starting | HostState::Ready | HostState::Updating | HostState::Failed
-            );
-            host.role == HostRole::App && half_made
-        });
-        // Read after the hosts: an execution that made one of them is still under way then.
-        let mut left = Vec::new();
-        for host in hosts {
-            if !db.is_busy(&host.place)? {
-                left.push(host);
-            }
-        }
-        Ok(left)
-    });
-    for host in left.await.map_err(stored)? {
-        if let Err(fault) = unwind::retire(world, &host, "its execution ended without it").await {
-            warn!(host.id = %host.id, "host {} could not be removed: {fault}", host.id);
+/// The reason of a host that nothing is to be done with any more.
+const LEFT: &str = "its execution ended without it";
+
+/// Hosts that an execution left behind which ended in the middle: half made, or serving a release that is not live. Not
+/// where anything is under way, nor those that serve while the live release has nobody who does: it gets its own first.
+fn left(db: &store::Db<'_>) -> Result<Vec<store::Host>, store::Error> {
+    let mut left = Vec::new();
+    for host in db.unsettled_hosts()? {
+        let is_needed = match host.state {
+            HostState::Serving => lacks_hosts(db, &host.place)?,
+            _ => false,
+        };
+        if !is_needed && !db.is_busy(&host.place)? {
+            left.push(host);
         }
     }
-    Ok(())
+    Ok(left)
+}
+
+/// Is there a live release that is to have hosts here, and none of them serves?
+pub fn lacks_hosts(db: &store::Db<'_>, place: &Place) -> Result<bool, store::Error> {
+    let environment = db.environment(place)?;
+    let Some(live) = environment.live.filter(|_| environment.asleep_at.is_none()) else {
+        return Ok(false);
+    };
+    let mut hosts = db.hosts_of_release(place, live)?.into_iter();
+    let serves = hosts.any(|host| host.state == HostState::Serving);
+    Ok(!serves && db.release(place, live)?.content.spec.placement.is_none())
 }
 
 /// What a look at a host says of it.
@@ -222,10 +243,10 @@ async fn mark_dead(
     world: &World,
     rows: &[store::Host],
     seen: &[HostSeen],
-    silent: &mut HashMap<HostId, Timestamp>,
+    memory: &mut Memory,
 ) -> Result<(), Fault> {
     let mut dead = Vec::new();
-    for host in self::dead(rows, seen, silent, crate::clock::now()) {
+    for host in self::dead(rows, seen, &mut memory.silent, crate::clock::now()) {
         let (id, by) = (host.id.clone(), By::platform(crate::clock::now()));
         let failed = world.store.write(move |tx| {
             // Whoever deploys to it or stops it meanwhile knows better.
@@ -245,16 +266,14 @@ async fn mark_dead(
     }
     for host in dead {
         // It is failed: what cannot be removed now is removed with what executions left.
-        if let Err(fault) = unwind::retire(world, host, DIED).await {
-            warn!(host.id = %host.id, "host {} could not be removed: {fault}", host.id);
-        }
+        memory.stops.ask(Stop::of(host.clone(), DIED));
     }
     Ok(())
 }
 
 /// Starts an execution for every environment whose live release has fewer or more hosts than it is to have, or whose
-/// database does not run.
-async fn resize(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<(), Fault> {
+/// database does not run. Not while hosts of it are being stopped: it would take them for its own.
+async fn resize(world: &World, memory: &mut Memory) -> Result<(), Fault> {
     let environments = world
         .store
         .read(|db| db.environments(None))
@@ -263,10 +282,11 @@ async fn resize(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<
     let seen = world.node.list().await?;
     let now = crate::clock::now();
     for environment in environments {
-        let patient = tried
+        let patient = memory
+            .tried
             .get(&environment.place)
             .is_some_and(|at| now.duration_since(*at) < PATIENCE);
-        if patient || is_whole(world, &environment, &seen).await? {
+        if patient || memory.stops.hold(&environment.place) || is_whole(world, &environment, &seen).await? {
             continue;
         }
         let place = environment.place.clone();
@@ -287,7 +307,7 @@ async fn resize(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<
                 "{} has not the number of hosts that it is to have",
                 environment.place
             );
-            tried.insert(environment.place, now);
+            memory.tried.insert(environment.place, now);
         }
     }
     Ok(())
@@ -328,96 +348,4 @@ async fn is_whole(world: &World, before: &store::Environment, seen: &[HostSeen])
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixtures;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    fn row(number: u64, state: HostState) -> store::Host {
-        fixtures::host(number, 1, state)
-    }
-
-    /// Running, its agent answering, holding its environment.
-    fn seen(number: u64, runs: bool, answers: bool, configured: bool) -> HostSeen {
-        HostSeen {
-            host: HostId::from_bits(number),
-            place: "acme/shop/dev".parse().unwrap(),
-            role: HostRole::App,
-            state: if runs { Seen::Running } else { Seen::Stopped },
-            address: [10, 0, 0, 1].into(),
-            image: model::Digest::of(""),
-            started_at: at(0),
-            memory_bytes: 0,
-            cpu_ms: 0,
-            pids: 1,
-            disk_bytes: answers.then_some(1),
-            disk_total_bytes: answers.then_some(2),
-            configured,
-        }
-    }
-
-    #[test]
-    fn only_what_should_run_and_does_not_is_dead() {
-        let rows = [
-            row(1, HostState::Serving),
-            row(2, HostState::Serving),
-            row(3, HostState::Ready),
-            row(4, HostState::Kept),
-            row(5, HostState::Updating),
-            row(6, HostState::Serving),
-        ];
-        let seen = [
-            seen(1, true, true, true),
-            seen(2, false, false, false),
-            // Its agent was started anew by itself, and knows nothing.
-            seen(3, true, true, false),
-            seen(6, true, false, false),
-        ];
-        let (mut silent, mut dies) = (HashMap::new(), Vec::new());
-        for second in [100, 105, 114, 115] {
-            let dead = dead(&rows, &seen, &mut silent, at(second));
-            let dead = dead
-                .iter()
-                .map(|host| rows.iter().position(|row| row.id == host.id).unwrap() + 1);
-            dies.push(dead.collect::<Vec<_>>());
-        }
-        assert_eq!(
-            dies,
-            [vec![2, 3, 4], vec![2, 3, 4], vec![2, 3, 4], vec![2, 3, 4, 6]]
-        );
-    }
-
-    #[test]
-    fn one_answer_ends_a_silence() {
-        let rows = [row(1, HostState::Serving)];
-        let mut silent = HashMap::new();
-        let other = || seen(2, true, true, true);
-        for (second, answers) in [(0, false), (14, false), (15, true), (16, false), (30, false)] {
-            let seen = [seen(1, true, answers, answers), other()];
-            assert!(dead(&rows, &seen, &mut silent, at(second)).is_empty(), "{second}");
-        }
-        let seen = [seen(1, true, false, false), other()];
-        assert_eq!(dead(&rows, &seen, &mut silent, at(31)).len(), 1);
-    }
-
-    #[test]
-    fn a_machine_too_busy_for_any_agent_is_no_death_of_all_hosts() {
-        let rows = [row(1, HostState::Serving), row(2, HostState::Serving)];
-        let mut silent = HashMap::new();
-        let all = [seen(1, true, false, false), seen(2, true, false, false)];
-        for second in [0, 15, 60, 89] {
-            assert!(dead(&rows, &all, &mut silent, at(second)).is_empty(), "{second}");
-        }
-        assert_eq!(
-            dead(&rows, &all, &mut silent, at(90)).len(),
-            2,
-            "one day it is said"
-        );
-        // What does not run at all is dead at once.
-        let gone = [seen(1, false, false, false), seen(2, true, false, false)];
-        assert_eq!(dead(&rows, &gone, &mut HashMap::new(), at(0)).len(), 1);
-    }
-}
+mod tests;

@@ -17,11 +17,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::turns::Turns;
 use crate::flow::{World, late, machines, start, stored};
-
-mod turns;
-
-use turns::Turns;
 
 const EVERY: Duration = Duration::from_secs(3);
 /// For the scripts that stop an app on a machine that it leaves.

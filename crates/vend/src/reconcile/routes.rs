@@ -4,12 +4,15 @@
 //! change of route is nothing but a change of rows. One task computes and sends it; whoever changed rows asks that
 //! task and waits for the edge's word.
 
+mod asked;
 mod away;
 mod groups;
+mod owners;
 mod rows;
 mod rules;
 mod vault;
 
+pub use asked::{Asked, asked, of_spec};
 pub use away::{Away, elsewhere};
 
 use std::{
@@ -18,14 +21,14 @@ use std::{
     time::Duration,
 };
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     HostId, Place,
     port::Fault,
     route::{Access, Authenticate, Listens, Table, TargetGroup},
     spec,
 };
-use store::{Arriving, Closure, Db, Store};
+use store::{Arriving, Closure, Db, Owner, Store};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -35,6 +38,7 @@ use crate::{
     flow::{chain, stored},
 };
 use groups::{port_group, target_group};
+use owners::Claim;
 use rules::{label, rules};
 
 /// What the table must know of one environment.
@@ -43,6 +47,8 @@ pub struct Served {
     pub place: Place,
     /// The environment's number on the platform: its rule's priority, kept as long as it lives.
     pub number: u32,
+    /// Since when this environment has its name.
+    pub created_at: Timestamp,
     pub hostnames: Vec<String>,
     /// Domains of the live release, with what listens for each alone.
     pub domains: Vec<(spec::Domain, Vec<Listens>)>,
@@ -52,6 +58,8 @@ pub struct Served {
     pub access: Vec<Access>,
     /// Visitors get a page.
     pub closed: Option<Closure>,
+    /// Domains and ports (`udp-5514`) that are its own, and not another environment's: there are no rules for the others.
+    pub owns: BTreeSet<String>,
     /// Which step each rule of a domain or port has, and keeps.
     pub steps: BTreeMap<String, u32>,
     /// Where ports of apps are.
@@ -100,10 +108,7 @@ pub fn table(version: u64, environments: &[Served]) -> Table {
         version,
         ..Table::default()
     };
-    let mut oldest_first: Vec<&Served> = environments.iter().collect();
-    oldest_first.sort_by_key(|served| served.number);
-    let mut taken = BTreeSet::new();
-    for served in oldest_first {
+    for served in environments {
         let weights = weights(served);
         // Every host is out to get a release: requests wait for the first that is back.
         let all_out = weights.values().all(|weight| *weight == 0);
@@ -129,7 +134,7 @@ pub fn table(version: u64, environments: &[Served]) -> Table {
         if let Some(away) = &served.away {
             table.target_groups.insert(elsewhere(&served.place), away.group());
         }
-        table.rules.extend(rules(served, &weights, &mut taken));
+        table.rules.extend(rules(served, &weights));
     }
     table.rules.sort_by_key(|rule| rule.priority);
     table
@@ -161,8 +166,14 @@ fn weights(served: &Served) -> BTreeMap<u64, u32> {
 /// Rows change without anybody asking when the edge lost its table, or a row was changed by hand.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Environments whose rules have other steps than are on record.
-type Changed = Vec<(Place, BTreeMap<String, u32>)>;
+/// What is to be on record before the edge has the table.
+#[derive(Default)]
+struct Changed {
+    /// Environments whose rules have other steps.
+    steps: Vec<(Place, BTreeMap<String, u32>)>,
+    /// Whose names are, if anything of that is otherwise.
+    owners: Option<BTreeMap<String, Owner>>,
+}
 
 pub type Answer = oneshot::Sender<Result<(), Fault>>;
 
@@ -254,8 +265,8 @@ impl Routes {
         {
             self.given = None;
         }
+        self.record(changed).await?;
         self.keep(given).await?;
-        self.number(changed).await?;
         let same = |applied: &Table| applied.version == version && table(version, &served) == *applied;
         if self.applied.as_ref().is_some_and(same) {
             return Ok(());
@@ -297,13 +308,16 @@ impl Routes {
         Ok(())
     }
 
-    /// Writes down which steps have changed, before the edge has the rules.
-    async fn number(&mut self, changed: Changed) -> Result<(), Fault> {
-        if changed.is_empty() {
+    /// Writes down whose names are and which steps have changed, before the edge has certificates and rules.
+    async fn record(&mut self, changed: Changed) -> Result<(), Fault> {
+        if changed.steps.is_empty() && changed.owners.is_none() {
             return Ok(());
         }
         let written = self.store.write(move |tx| {
-            for (place, steps) in &changed {
+            if let Some(owners) = &changed.owners {
+                tx.set_owners(owners)?;
+            }
+            for (place, steps) in &changed.steps {
                 // It may have been destroyed since.
                 if tx.find_environment(place)?.is_some() {
                     tx.set_steps(place, steps)?;
@@ -317,44 +331,61 @@ impl Routes {
     async fn served(&self) -> Result<(Vec<Served>, edge::Given, Changed), Fault> {
         let platform = self.platform.clone();
         let served = self.store.read(move |db| {
-            let hosts = db.standing_hosts(None)?;
-            let mut moves = away::all(db)?;
-            let mut changed = Changed::new();
-            let served = |environment: store::Environment| {
-                let named = rows::named(db, &environment, &platform)?;
-                let fleets = rows::fleets(db, &environment, &hosts)?;
-                let before = db.steps(&environment.place)?;
-                let steps = rules::steps(&before, named.rules(&fleets));
-                if steps != before {
-                    changed.push((environment.place.clone(), steps.clone()));
-                }
-                Ok(Served {
-                    hostnames: platform.hostnames(&environment.place),
-                    steps,
-                    domains: named.domains,
-                    authenticate: named.authenticate,
-                    access: rows::access(db, &environment.place, named.access)?,
-                    closed: db.closure(&environment.place)?,
-                    apps: platform.listen.of_apps(),
-                    fleets,
-                    number: environment.number,
-                    live: environment.live,
-                    asleep: environment.asleep_at.is_some(),
-                    arriving: environment.arriving,
-                    away: moves.remove(&environment.place),
-                    place: environment.place,
-                })
-            };
-            let served = db
-                .environments(None)?
-                .into_iter()
-                .map(served)
-                .collect::<Result<Vec<_>, store::Error>>()?;
+            let (served, changed) = read(db, &platform)?;
             let given = vault::given(db, &served)?;
             Ok((served, given, changed))
         });
         served.await.map_err(stored)
     }
+}
+
+/// All environments, as the rows say.
+fn read(db: &Db<'_>, platform: &Platform) -> Result<(Vec<Served>, Changed), store::Error> {
+    let hosts = db.standing_hosts(None)?;
+    let mut moves = away::all(db)?;
+    let (mut changed, mut claims) = (Changed::default(), Vec::new());
+    let served = |environment: store::Environment| {
+        let named = rows::named(db, &environment, platform)?;
+        let fleets = rows::fleets(db, &environment, &hosts)?;
+        let before = db.steps(&environment.place)?;
+        let steps = rules::steps(&before, named.rules(&fleets));
+        if steps != before {
+            changed.steps.push((environment.place.clone(), steps.clone()));
+        }
+        claims.push(Claim {
+            place: environment.place.clone(),
+            number: environment.number,
+            names: named.asked,
+        });
+        Ok(Served {
+            hostnames: platform.hostnames(&environment.place),
+            owns: BTreeSet::new(),
+            steps,
+            domains: named.domains,
+            authenticate: named.authenticate,
+            access: rows::access(db, &environment.place, named.access)?,
+            closed: db.closure(&environment.place)?,
+            apps: platform.listen.of_apps(),
+            fleets,
+            number: environment.number,
+            created_at: environment.created_at,
+            live: environment.live,
+            asleep: environment.asleep_at.is_some(),
+            arriving: environment.arriving,
+            away: moves.remove(&environment.place),
+            place: environment.place,
+        })
+    };
+    let environments = db.environments(None)?.into_iter().map(served);
+    let mut served = environments.collect::<Result<Vec<_>, store::Error>>()?;
+    let before = db.owners()?;
+    let owners = owners::owners(db, &before, &claims, crate::clock::now())?;
+    for (served, claim) in served.iter_mut().zip(claims) {
+        let own = |name: &String| owners.get(name).is_some_and(|owner| owner.place == served.place);
+        served.owns = claim.names.into_iter().filter(own).collect();
+    }
+    changed.owners = Some(owners).filter(|owners| *owners != before);
+    Ok((served, changed))
 }
 
 #[cfg(test)]

@@ -104,6 +104,7 @@ pub async fn list(
         before: scope.before()?,
         tenant: scope.tenant,
         object,
+        own: caller.0.tenant.is_some(),
         limit,
     };
     let lines = state.store.read(move |db| db.ledger(&filter)).await?;

@@ -165,6 +165,16 @@ pub async fn abort(
         let release = db.release(&found.place, found.release)?.content;
         let live = db.environment(&found.place)?.live;
         let placed = release.spec.placement.is_some();
+        let undo = match &found.execution {
+            Some(execution) => db.open_undo(execution)?,
+            None => None,
+        };
+        if undo.is_some_and(|undo| undo.id == found.id) {
+            let (id, release) = (&found.id, found.release);
+            return Ok(format!(
+                "{id} is being stopped; hosts that have not got v{release} back yet go, and others take their place"
+            ));
+        }
         Ok::<_, store::Error>(stopping(
             &found,
             live.filter(|live| *live != found.release),

@@ -25,7 +25,7 @@ use super::{
     scope::{Scope, numbered},
     state::State,
 };
-use crate::flow::{definition::MONITOR, images::MORE_ROOM, runs, watch};
+use crate::flow::{definition::MONITOR, runs, watch};
 
 /// Events of a history that are shown.
 pub const HISTORY: usize = 5_000;
@@ -109,7 +109,7 @@ fn waiting(db: &Db<'_>, summary: &ExecutionSummary, run: &Recovered) -> Result<O
     let bakes = db.bakes_of_execution(&summary.id)?.into_iter();
     let mut bakes = bakes.filter(|bake| bake.state == WorkState::Running);
     if let Some(why) = bakes.find_map(|bake| bake.waits) {
-        return Ok(Some(format!("room: {why} ({MORE_ROOM})")));
+        return Ok(Some(why));
     }
     if let Some(why) = builds::queued(db.waits_in_execution(&summary.id)?) {
         return Ok(Some(why));

@@ -104,7 +104,7 @@ pub async fn images(
     // The catalogue is worth showing when the node cannot be asked, too.
     if let Ok(bases) = state.sight.bases().await {
         for image in &mut images {
-            image.stale = bases.stale.contains(&image.digest);
+            image.stale = bases.is_stale(&image.digest, &image.base);
         }
     }
     let key = |image: &Image| format!("{} {}", image.place, image.digest);

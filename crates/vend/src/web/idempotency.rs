@@ -101,15 +101,16 @@ async fn claimed(
     }
 }
 
-/// Keeps an answer, unless the platform failed: then the command may be tried again.
 /// Whose keys they are. Tokens of two tenants may have one name.
 fn owner(principal: &Principal) -> String {
+    let name = format!("{} {:?}", principal.actor, principal.role);
     match &principal.tenant {
-        Some(tenant) => format!("{tenant} {} {:?}", principal.actor, principal.role),
-        None => format!("{} {:?}", principal.actor, principal.role),
+        Some(tenant) => store::of_tenant(tenant, &name),
+        None => name,
     }
 }
 
+/// Keeps an answer, unless the platform failed: then the command may be tried again.
 async fn keep(state: &State, actor: String, key: String, response: Response) -> Response {
     let (parts, body) = response.into_parts();
     let bytes = match to_bytes(body, MAX_ANSWER_BYTES).await {

@@ -15,9 +15,9 @@ use model::{
     Digest,
     ledger::Deed,
     policy::Action,
-    port::{BasesSeen, Blame, Fault, ImageDiff, ImageExport},
+    port::{Blame, Fault, ImageDiff, ImageExport},
     spec::Base,
-    wire::{ImageApp, ImageShown, Imported, ImportedStatement, NewRefresh, Refreshed},
+    wire::{Bases, ImageApp, ImageShown, Imported, ImportedStatement, NewRefresh, Refreshed},
 };
 use serde::Deserialize;
 use store::{Attestation, Origin};
@@ -83,12 +83,17 @@ pub async fn show(
         commit: origin.content.commit.clone(),
     });
     let apps = apps.collect();
+    let about = match origins.first() {
+        Some(origin) => {
+            let mut about = about.of(&origin.content);
+            about.stale = state.sight.bases().await?.is_stale(&image, &about.base);
+            about
+        }
+        // Taken in, or the platform's own.
+        None => about,
+    };
     Ok(Json(ImageShown {
-        about: match origins.first() {
-            Some(origin) => about.of(&origin.content),
-            // Taken in, or the platform's own.
-            None => about,
-        },
+        about,
         apps,
         attestations: signed.into_iter().map(|one| one.envelope).collect(),
     }))
@@ -121,19 +126,25 @@ pub async fn diff(
 
 /// The bases that are known: the platform's own, and those of the caller.
 #[utoipa::path(get, path = "/v1/bases", operation_id = "bases.list", tag = "images",
-    responses((status = 200, body = BasesSeen), Refusal))]
-pub async fn bases(Held(state): Held<State>, caller: Caller) -> Result<Json<BasesSeen>, Refusal> {
+    responses((status = 200, body = Bases), Refusal))]
+pub async fn bases(Held(state): Held<State>, caller: Caller) -> Result<Json<Bases>, Refusal> {
     let scope = Scope::default().within(&caller)?;
     let mut seen = state.sight.bases().await?;
-    if let Some(own) = &scope.tenant {
+    let own = scope.tenant.clone();
+    let images = state.store.read(move |db| images_of(db, &scope)).await?;
+    let stale = images
+        .into_iter()
+        .filter(|image| seen.is_stale(&image.digest, &image.base))
+        .map(|image| image.digest)
+        .collect();
+    if let Some(own) = &own {
         seen.bases
             .retain(|base| base.tenant.as_ref().is_none_or(|tenant| tenant == own));
-        let scope = scope.clone();
-        let images = state.store.read(move |db| images_of(db, &scope)).await?;
-        seen.stale
-            .retain(|stale| images.iter().any(|image| image.digest == *stale));
     }
-    Ok(Json(seen))
+    Ok(Json(Bases {
+        bases: seen.bases,
+        stale,
+    }))
 }
 
 /// Looks now whether the bases of live releases have become others. What stands on one that has is made again, as its

@@ -20,7 +20,7 @@ use utoipa_axum::{
 
 use super::{
     alarms, approvals, apps, artifacts, audit, builders, console, deployments, doors, drawings, environments,
-    executions, git, hooks, hosts, idempotency, images, input, logs, machines, moves, platform,
+    executions, git, hooks, hosts, idempotency, images, input, logs, machines, moves, names, platform,
     refusal::{Kind, Refusal},
     releases, secrets,
     state::State,
@@ -104,6 +104,7 @@ fn operations() -> OpenApiRouter<State> {
         .routes(routes!(images::diff))
         .routes(routes!(images::bases))
         .routes(routes!(hosts::edge))
+        .routes(routes!(names::list))
         .routes(routes!(logs::access))
         .routes(routes!(logs::list))
         .routes(routes!(logs::read))

@@ -5,7 +5,7 @@ use std::{ops::Deref, sync::Arc};
 use camino::Utf8PathBuf;
 use jiff::Timestamp;
 use model::Place;
-use store::{By, Store};
+use store::{By, Db, Store};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -17,7 +17,7 @@ use super::{
     git::{self, Announcer, Repositories},
     states::States,
 };
-use crate::git::remote::Remotes;
+use crate::{git::remote::Remotes, reconcile::routes::Asked};
 
 /// Calls of git that run at once.
 const GIT_CALLS: usize = 16;
@@ -32,6 +32,9 @@ const TESTS: usize = 2;
 
 /// The URLs of an environment.
 pub type Urls = Arc<dyn Fn(&Place) -> Vec<String> + Send + Sync>;
+
+/// What became of the domains and ports that an environment asks for.
+pub type Names = Arc<dyn Fn(&Db<'_>, &store::Environment) -> Result<Vec<Asked>, store::Error> + Send + Sync>;
 
 /// What the room is given.
 pub struct Setup {
@@ -48,6 +51,7 @@ pub struct Setup {
     pub owner: u32,
     /// Names under which an environment is reached, as URLs.
     pub urls: Urls,
+    pub names: Names,
     /// The users' state machines.
     pub states: States,
     pub clock: fn() -> Timestamp,
@@ -68,6 +72,7 @@ pub struct Inner {
     pub url: String,
     pub owner: u32,
     pub urls: Urls,
+    pub names: Names,
     pub states: States,
     pub clock: fn() -> Timestamp,
     pub tasks: TaskTracker,
@@ -104,6 +109,7 @@ impl State {
             url: setup.url,
             owner: setup.owner,
             urls: setup.urls,
+            names: setup.names,
             states: setup.states,
             clock: setup.clock,
             tasks,

@@ -12,6 +12,7 @@ mod hooks;
 mod images;
 mod logs;
 mod moto;
+mod names;
 mod objects;
 mod problems;
 mod services;

@@ -6,10 +6,15 @@ use model::{
 };
 use store::{ApprovalState, Db, PushState};
 
-use super::{executions, logs, refusal::Refusal, releases, state::State};
+use super::{
+    executions, logs,
+    refusal::Refusal,
+    releases,
+    state::{Names, State},
+};
 use crate::{
     flow::{
-        alarms, migrate, runs,
+        alarms, cancel, migrate, runs,
         spread::{self, Spread},
         supersede, target,
     },
@@ -21,7 +26,9 @@ use crate::{
 const RECENT: u32 = 20;
 
 pub async fn of(state: &State, tenant: TenantName, app: AppName) -> Result<Why, Refusal> {
-    let mut why = state.store.read(move |db| why(db, tenant, app)).await?;
+    let names = Names::clone(&state.names);
+    let read = state.store.read(move |db| why(db, &names, tenant, app));
+    let mut why = read.await?;
     for environment in &mut why.environments {
         // A log that nobody wrote a line to is no evidence. A node that cannot be asked says nothing about it.
         if let Some(log) = environment.log.as_ref().and_then(|log| log.parse().ok())
@@ -41,11 +48,11 @@ fn without_log(why: &mut WhyEnvironment) {
     }
 }
 
-fn why(db: &Db<'_>, tenant: TenantName, app: AppName) -> Result<Why, store::Error> {
+fn why(db: &Db<'_>, names: &Names, tenant: TenantName, app: AppName) -> Result<Why, store::Error> {
     db.app(&tenant, &app)?;
     let mut environments = Vec::new();
     for environment in db.environments(Some((&tenant, Some(&app))))? {
-        environments.push(of_environment(db, environment)?);
+        environments.push(of_environment(db, names, environment)?);
     }
     let notes = notes(db, &tenant, &app)?;
     let nothing = environments.is_empty() && notes.is_empty();
@@ -86,7 +93,12 @@ fn notes(db: &Db<'_>, tenant: &TenantName, app: &AppName) -> Result<Vec<String>,
     Ok(notes)
 }
 
-fn of_environment(db: &Db<'_>, environment: store::Environment) -> Result<WhyEnvironment, store::Error> {
+fn of_environment(
+    db: &Db<'_>,
+    names: &Names,
+    environment: store::Environment,
+) -> Result<WhyEnvironment, store::Error> {
+    let asked = names(db, &environment)?;
     let place = environment.place;
     let push = db
         .pushes(&place.tenant, &place.app, Some(&place.environment), None, 1)?
@@ -150,6 +162,9 @@ fn of_environment(db: &Db<'_>, environment: store::Environment) -> Result<WhyEnv
         why.sentence = format!("{}; no release is deployed now: {ring}", why.sentence);
         // What failed otherwise, or waits for people, comes first.
         why.next.get_or_insert_with(|| alarms::next(&place.tenant, &ring));
+    }
+    for (name, problem) in asked.into_iter().filter_map(|own| Some((own.name, own.problem?))) {
+        why.sentence = format!("{}; {name} does not lead here: {problem}", why.sentence);
     }
     if let Some(own) = db.find_move(&place)?.filter(|own| own.closed) {
         let until = match own.closed_until {
@@ -222,10 +237,16 @@ fn waiting(db: &Db<'_>, why: &mut WhyEnvironment, place: &model::Place) -> Resul
         Some(execution) => {
             let (kind, id) = (&execution.kind, &execution.id);
             why.next = Some(format!("vend executions show {id} --follow"));
-            match runs::open(db, execution.run)?.is_some_and(|run| runs::is_making(&run)) {
+            let run = runs::open(db, execution.run)?;
+            let failed = run.as_ref().and_then(runs::way_back).unwrap_or_default();
+            match run.is_some_and(|run| runs::is_making(&run)) {
                 true => format!(
                     "the last push waits until {kind} {id} has ended, which is still built or baked (vend executions \
                      cancel {id})"
+                ),
+                false if failed >= cancel::ENOUGH => format!(
+                    "the last push waits until {kind} {id} has ended, whose way back has failed {failed} times (vend \
+                     executions cancel {id} leaves it half way)"
                 ),
                 false if supersede::is_left_alone(db, &execution)? => {
                     format!("the last push waits until {kind} {id} has ended")
@@ -423,100 +444,4 @@ fn done(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use model::{Digest, ExecutionId, HostId, port::Commit, spec};
-    use store::{By, NewMigration, NewRelease, Store};
-
-    use super::*;
-
-    #[test]
-    fn a_log_without_a_line_is_not_named() {
-        let mut why = WhyEnvironment {
-            environment: "dev".parse().unwrap(),
-            live: None,
-            push: None,
-            up_to_date: false,
-            sentence: String::new(),
-            error: None,
-            said: Vec::new(),
-            log: Some("bake/t-1".to_owned()),
-            way_back: None,
-            next: Some("vend logs bake/t-1".to_owned()),
-        };
-        let mut other = why.clone();
-        without_log(&mut why);
-        assert_eq!((why.log, why.next), (None, None));
-        other.next = Some("vend secrets set acme/shop db".to_owned());
-        without_log(&mut other);
-        assert_eq!(other.log, None);
-        assert_eq!(other.next.as_deref(), Some("vend secrets set acme/shop db"));
-    }
-
-    #[tokio::test]
-    async fn what_stands_in_the_way_back_is_named_with_its_release() {
-        let by = By::new("person:ann", jiff::Timestamp::UNIX_EPOCH);
-        let directory = tempfile::tempdir().unwrap();
-        let path = camino::Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap();
-        let store = Store::open(&path).unwrap();
-        let told = store.write(move |tx| {
-            let place: model::Place = "acme/shop/dev".parse().unwrap();
-            tx.create_tenant(&place.tenant, &by)?;
-            tx.create_app(&place.tenant, &place.app, None, &by)?;
-            tx.ensure_environment(&place, "main", &by)?;
-            let text = "app: shop\ndeploy: { migrate: { script: mood.py, irreversible: true } }\n";
-            let app = spec::App::parse(text, "vend.yaml", &|_| true).unwrap().0;
-            let spec = app.environments[0].clone();
-            let commit = Commit {
-                id: "0".repeat(40),
-                author: String::new(),
-                message: String::new(),
-                branch: "main".into(),
-                repository: String::new(),
-                committed_at: by.at,
-            };
-            let mut told = Vec::new();
-            for number in 1..=2 {
-                let new = NewRelease {
-                    commit: commit.clone(),
-                    source: Digest::of("source"),
-                    image: Digest::of("image"),
-                    revision: Digest::of("revision"),
-                    spec: spec.clone(),
-                    secrets: BTreeMap::new(),
-                    execution: None,
-                };
-                tx.create_release(&place, &new, &by)?;
-                tx.set_live(&place, number, by.at, &by)?;
-                told.push(way_back(tx, &place)?);
-            }
-            let new = NewMigration {
-                place: place.clone(),
-                release: 2,
-                execution: ExecutionId::from_bits(2),
-                host: HostId::from_bits(4),
-                born_at: by.at,
-            };
-            tx.begin_migration(&new, spec.deploy.migrate.as_ref().unwrap(), &by)?;
-            tx.end_migration(&place, 2, None, None, &by)?;
-            told.push(way_back(tx, &place)?);
-            Ok::<_, store::Error>(told)
-        });
-        let across = "v1 of acme/shop/dev may not work with the data: the migration mood.py of v2 has run, and is marked \
-                      irreversible";
-        assert_eq!(told.await.unwrap(), [None, None, Some(across.to_owned())]);
-    }
-
-    #[test]
-    fn last_words_are_the_scripts_own_and_few() {
-        let log: String = (0..40).map(|n| format!("line {n}\n\n")).collect();
-        let said = last_lines(&format!(
-            "Script - start.sh\n{log}[vend] the script ended\nBoom: no module\n"
-        ));
-        assert_eq!(said.len(), LAST_WORDS);
-        assert_eq!(said.last().map(String::as_str), Some("Boom: no module"));
-        assert_eq!(last_lines(&"x".repeat(5000))[0].len(), LONGEST_WORD);
-        assert_eq!(last_lines(""), Vec::<String>::new());
-    }
-}
+mod tests;

@@ -9,6 +9,28 @@ fn what_was_kept_is_said_before_a_second_is_made() {
     world.good(&["unprotect"]);
     world.good(&["destroy", "--yes", "--keep-data"]);
     let stacks = || world.python("print(len(client('cloudformation').describe_stacks()['Stacks']))");
+    let plan = world.json(&["plan"]);
+    let own = plan
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|own| own["stack"] == "vend-production")
+        .unwrap();
+    let kept: Vec<&str> = own["kept"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|own| own["physical"].as_str().unwrap())
+        .collect();
+    assert!(
+        kept.contains(&"vend-production-artifacts-123456789012-eu-central-1"),
+        "{own}"
+    );
+    assert_eq!(
+        (own["doing"].as_str(), own.get("kept_unknown")),
+        (Some("create"), None),
+        "{own}"
+    );
     let said = world.good(&["plan"]);
     assert!(
         said.contains("kept by an earlier destruction: vend-production-artifacts-123456789012-eu-central-1"),
@@ -50,9 +72,10 @@ fn no_empty_database_stands_beside_the_last_snapshot_in_silence() {
              r.create_db_snapshot(DBSnapshotIdentifier='{name}', DBInstanceIdentifier='old')"
         ))
     };
-    // Of another's stack, whose name goes on from this one's: of no app of these files, and so nobody's here.
-    snapshot("vend-production-other-production-snapshot-database-1");
     let stack = "vend-production-shop-production";
+    // Of another repository's stack, whose name goes on from this one's, and one that a person made.
+    snapshot(&format!("{stack}-eu-snapshot-database-other"));
+    snapshot(&format!("{stack}-by-hand-other"));
     let kept = format!("{stack}-snapshot-database-1");
     snapshot(&kept);
     let (code, said) = world.bad(&["apply", "--yes", "--only", stack]);
@@ -61,7 +84,7 @@ fn no_empty_database_stands_beside_the_last_snapshot_in_silence() {
         "{said}"
     );
     assert!(
-        said.contains("vend aws apply --anew") && !said.contains("-other-"),
+        said.contains("vend aws apply --anew") && !said.contains("-other"),
         "{said}"
     );
     assert_eq!(world.status(stack)["status"], serde_json::Value::Null);
@@ -74,7 +97,7 @@ fn no_empty_database_stands_beside_the_last_snapshot_in_silence() {
     let said = world.good(&["destroy", "--yes"]);
     assert!(said.contains(&format!("stays: snapshot {kept}")), "{said}");
     let end = format!("aws rds delete-db-snapshot --region eu-central-1 --db-snapshot-identifier {kept}");
-    assert!(said.contains(&end) && !said.contains("-other-"), "{said}");
+    assert!(said.contains(&end) && !said.contains("-other"), "{said}");
 }
 
 /// A zone that the account has not asked for, or that there is not.

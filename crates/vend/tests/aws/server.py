@@ -24,7 +24,7 @@ from moto.core.common_models import CloudFormationModel
 from moto.core.responses import ActionResult, BaseResponse
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.route_tables import RouteTable
-from moto.elbv2.models import ELBv2Backend, FakeListenerRule, FakeLoadBalancer, elbv2_backends
+from moto.elbv2.models import FakeListenerRule, elbv2_backends
 from moto.kms.models import Key
 from moto.rds.models import DBInstance
 from moto.route53.models import FakeZone
@@ -32,6 +32,9 @@ from moto.s3.models import s3_backends
 from moto.secretsmanager.exceptions import InvalidRequestException
 from moto.secretsmanager.models import SecretsManagerBackend
 from moto.ssm.models import Command, SimpleSystemManagerBackend, ssm_backends
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../aws/tests/synth"))
+import balancers
 
 
 class Certificate(CloudFormationModel):
@@ -444,27 +447,6 @@ def with_text(create):
     return classmethod(created)
 
 
-def with_type(create):
-    """Of a template's load balancers moto makes all for HTTP."""
-
-    def created(cls, resource_name, cloudformation_json, account_id, region_name, **kwargs):
-        own = create(resource_name, cloudformation_json, account_id, region_name, **kwargs)
-        own.type = cloudformation_json["Properties"].get("Type", "application")
-        return own
-
-    return classmethod(created)
-
-
-def with_shares(convert):
-    """Of a template's listeners moto knows those that forward to one target group."""
-
-    def converted(self, properties):
-        one = lambda action: action if "ForwardConfig" in action else convert(self, {"DefaultActions": [action]})[0]
-        return [one(action) for action in properties["DefaultActions"]]
-
-    return converted
-
-
 def delete_rule(cls, resource_name, cloudformation_json, account_id, region_name):
     """A listener's rule stays when its stack goes."""
     elbv2_backends[account_id][region_name].delete_rule(resource_name)
@@ -527,8 +509,7 @@ def main(port, *path):
     responses.CloudFormationResponse.describe_stack_resource_drifts = describe_stack_resource_drifts
     models.CloudFormationBackend.execute_change_set = hindered(models.CloudFormationBackend.execute_change_set)
     Command.invocation_response = answered(Command.invocation_response)
-    FakeLoadBalancer.create_from_cloudformation_json = with_type(FakeLoadBalancer.create_from_cloudformation_json)
-    ELBv2Backend.convert_and_validate_properties = with_shares(ELBv2Backend.convert_and_validate_properties)
+    balancers.mend()
     FakeListenerRule.delete_from_cloudformation_json = classmethod(delete_rule)
     BaseResponse._get_action = heard(BaseResponse._get_action)
     from moto.server import main as serve

@@ -21,6 +21,14 @@ environments:
   dev: { branch: dev }
 ";
 
+/// No image is made, and the build wants another system than all that are here.
+const BUILT_YAML: &str = "app: shop
+build: { buildspec: buildspec.yml, image: ubuntu-24.04 }
+host: { health: { path: /, interval: 1s, timeout: 1s } }
+environments:
+  dev: { branch: dev }
+";
+
 fn files(data: &Path, below: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(data.join("node").join(below)).into_iter().flatten();
     entries.map(|entry| entry.unwrap().path()).collect()
@@ -139,6 +147,31 @@ fn a_full_disk_makes_bakes_wait_and_nothing_that_is_needed_goes() {
     let executions = platform.json(&["executions", "list", &dev]);
     let waiting = executions["items"][0]["waiting"].as_str().unwrap().to_owned();
     assert!(waiting.starts_with("room: images and caches take"), "{waiting}");
+    // Nor is there room for what is brought, and who brings it hears so.
+    let carried = tempfile::tempdir().unwrap();
+    let layout = carried.path().join("shop.tar").display().to_string();
+    platform.vend(&["images", "export", &images[7], &layout]);
+    let refused = platform.try_vend(&["images", "import", &layout]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("no room for another image: images and caches take"),
+        "{said}"
+    );
+    // A build whose image is yet to be got waits, too.
+    let built = Copy::new("built", BUILT_YAML);
+    let (maker, maker_app) = platform.tenant_with_app("maker");
+    built.write(
+        "buildspec.yml",
+        "version: 0.2\nphases: { build: { commands: [\"true\"] } }\n",
+    );
+    built.says("built");
+    platform.push(&built, &maker_app, "dev");
+    let why = eventually("the build says why it waits", Duration::from_secs(60), || {
+        let why = platform.vend(&["why", &maker_app]);
+        why.contains("waits for room").then_some(why)
+    });
+    assert!(why.contains("images.budget_gib"), "{why}");
+    platform.vend(&["tenants", "delete", &maker, "--yes"]);
     assert_eq!(
         platform.get(&host, "/"),
         (200, "8\n".into()),

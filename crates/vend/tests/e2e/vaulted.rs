@@ -12,7 +12,7 @@ use crate::platform::{Copy, Platform, can_run, eventually, tenant};
 const CLIENT_SECRET: &str = "cl1ent-s3cret-0f-the-shop";
 
 /// A key and a certificate that has signed itself, in files of `folder`; both as PEM.
-fn certificate(folder: &Path, host: &str) -> (String, String) {
+pub fn certificate(folder: &Path, host: &str) -> (String, String) {
     let (key, chain) = (folder.join("key.pem"), folder.join("chain.pem"));
     let made = Command::new("openssl")
         .args([
@@ -44,7 +44,7 @@ fn certificate(folder: &Path, host: &str) -> (String, String) {
 }
 
 /// The head of what is answered to a visitor who trusts nobody but this certificate.
-fn visit(https: &str, host: &str, trusted: &Path) -> Option<String> {
+pub fn visit(https: &str, host: &str, trusted: &Path) -> Option<String> {
     let (ip, port) = https.rsplit_once(':').unwrap();
     let output = Command::new("curl")
         .args(["--silent", "--show-error", "--include", "--max-time", "10"])

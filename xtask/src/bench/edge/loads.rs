@@ -13,10 +13,15 @@ pub struct Case {
     pub everywhere: bool,
 }
 
-pub const CASES: [Case; 9] = [
+pub const CASES: [Case; 10] = [
     Case {
         name: "small body",
         command: |s, seconds| wrk(&format!("http://127.0.0.1:{}/small", s.http), s, seconds),
+        everywhere: true,
+    },
+    Case {
+        name: "small body, paced",
+        command: paced,
         everywhere: true,
     },
     Case {
@@ -97,6 +102,23 @@ fn h2load(path: &str, setup: &Setup<'_>, seconds: u32) -> Vec<String> {
         "-H",
         &host,
         &url,
+    ])
+}
+
+/// The same number of requests a second for each, which all can answer: only then are latencies those of the proxy. Who
+/// is given as many as it can take is asked for more the faster it is, until those who ask wait for the first core
+/// themselves.
+fn paced(setup: &Setup<'_>, seconds: u32) -> Vec<String> {
+    /// 64 connections make 20,000 requests a second.
+    const EACH: &str = "--rps=312.5";
+    let url = format!("http://127.0.0.1:{}/small", setup.http);
+    let host = format!("Host: h{}.test", setup.hosts / 2);
+    let (seconds, log) = (
+        seconds.to_string(),
+        format!("--log-file={}", requests_log(setup.home)),
+    );
+    words(&[
+        "h2load", "--h1", "-c64", EACH, "-D", &seconds, &log, "-H", &host, &url,
     ])
 }
 

@@ -7,11 +7,10 @@ use model::Secret;
 use super::{Call, fail, say};
 use crate::agent::{
     api::ControlOutcome,
-    installation::{Installation, RUNLEVELS, is_on, of_runlevels},
+    installation::{Installation, RUNLEVELS, is_on, of_runlevels, was_done},
     reaper::Exit,
     run,
     service::Wish,
-    services::short,
     spawn::Launch,
     units::kind,
 };
@@ -46,7 +45,7 @@ impl Call<'_> {
 
     pub(super) async fn enable(&self, unit: &str, out: &mut ControlOutcome) {
         let enabled = match self.services.units().script(unit) {
-            Some(_) => self.enable_script(unit, true, out).await.then(|| unit.to_owned()),
+            Some(_) => self.script(unit, true, out).await.then(|| unit.to_owned()),
             None => self.installation().enable(unit, out),
         };
         if let Some(unit) = enabled.filter(|_| self.order.now) {
@@ -68,30 +67,25 @@ impl Call<'_> {
     }
 
     /// What has no unit file is enabled as the old runlevels do it. Was it done?
-    async fn enable_script(&self, unit: &str, enable: bool, out: &mut ControlOutcome) -> bool {
-        const LIMIT: Duration = Duration::from_secs(30);
-        for how in of_runlevels(enable) {
-            let (variable, value) = RUNLEVELS;
-            let mut launch = Launch::new("update-rc.d", [short(unit), how]);
-            launch
-                .environment
-                .push((variable.to_owned(), Secret::new(value.to_owned())));
-            let ran = run::run(self.services.reaper(), &launch, None, LIMIT).await;
-            let why = match ran {
-                Ok(ran) if ran.exit.is_some_and(Exit::is_success) => continue,
-                Ok(ran) => String::from_utf8_lossy(&ran.stderr).into_owned(),
-                Err(error) => error.to_string(),
-            };
-            let verb = &self.order.verb;
-            fail(out, format!("Failed to {verb} unit {unit}: update-rc.d: {why}\n"));
-            return false;
-        }
-        true
+    async fn script(&self, unit: &str, enable: bool, out: &mut ControlOutcome) -> bool {
+        const LIMIT: Duration = Duration::from_secs(60);
+        let [program, arguments @ ..] = of_runlevels(unit, enable);
+        let mut launch = Launch::new(program, arguments);
+        let (variable, value) = RUNLEVELS;
+        launch
+            .environment
+            .push((variable.to_owned(), Secret::new(value.to_owned())));
+        let failure = match run::run(self.services.reaper(), &launch, None, LIMIT).await {
+            Ok(ran) if ran.exit.is_some_and(Exit::is_success) => None,
+            Ok(ran) => Some(String::from_utf8_lossy(&ran.stderr).into_owned()),
+            Err(error) => Some(error.to_string()),
+        };
+        was_done(&self.order.verb, unit, failure, out)
     }
 
     pub(super) async fn disable(&self, unit: &str, out: &mut ControlOutcome) {
         match self.services.units().script(unit) {
-            Some(_) => drop(self.enable_script(unit, false, out).await),
+            Some(_) => drop(self.script(unit, false, out).await),
             None => self.installation().disable(unit, out),
         }
         if self.order.now {

@@ -1,5 +1,4 @@
 use super::*;
-use crate::agent::api::Preset;
 
 const WEB: &str = "[Service]\nExecStart=/bin/web\n[Install]\nWantedBy=multi-user.target\nAlias=www.service\nAlso=web.socket\n";
 
@@ -22,16 +21,8 @@ impl Root {
         let order = ControlOrder {
             verb: words.next().unwrap(),
             units: words.collect(),
-            properties: Vec::new(),
-            value_only: false,
             now,
-            quiet: false,
-            all: false,
-            signal: None,
-            only_main: false,
-            types: Vec::new(),
-            states: Vec::new(),
-            preset: Preset::Full,
+            ..ControlOrder::default()
         };
         systemctl(&order, self.0.path())
     }

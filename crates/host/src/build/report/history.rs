@@ -57,9 +57,11 @@ impl History {
         serde_json::from_slice(&plain).unwrap_or_default()
     }
 
-    pub fn write(&self) -> Vec<u8> {
+    /// `None`: it is too large to be read back.
+    pub fn write(&self) -> Option<Vec<u8>> {
         let plain = serde_json::to_vec(self).expect("a history is plain data");
-        zstd::bulk::compress(&plain, 3).unwrap_or_default()
+        let packed = zstd::bulk::compress(&plain, 3).ok()?;
+        (plain.len() <= PAST_BYTES && packed.len() <= PAST_BYTES).then_some(packed)
     }
 
     /// Adds a run of a group, and tells how it differs from those before; `None` of the first.

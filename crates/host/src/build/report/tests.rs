@@ -331,7 +331,7 @@ fn runs_are_compared_with_those_before() {
         None
     );
     // As it is kept between builds.
-    let mut history = History::read(&history.write());
+    let mut history = History::read(&history.write().unwrap());
     let changes = history.add(
         "unit",
         &run(&[("a", 'F', 100), ("b", 'P', 1), ("c", 'P', 700), ("d", 'F', 1)]),
@@ -367,6 +367,23 @@ fn runs_are_compared_with_those_before() {
         "another group"
     );
     assert_eq!(History::read(b"no history"), History::default());
+}
+
+#[test]
+fn no_history_is_written_that_would_not_be_read() {
+    let case = |number: usize, name: &str| Case {
+        name: format!("{number}{name}"),
+        duration_ms: 1,
+        outcome: Outcome::Passed,
+    };
+    let run = |name: &str| -> Vec<Case> { (0..10_000).map(|number| case(number, name)).collect() };
+    let mut history = History::default();
+    history.add("unit", &run(&"n".repeat(500)), None);
+    let written = history.write().unwrap();
+    assert_eq!(History::read(&written), history);
+    // Of JSON, six bytes each.
+    history.add("other", &run(&"\u{1}".repeat(500)), None);
+    assert!(history.write().is_none());
 }
 
 #[test]

@@ -2,11 +2,9 @@
 
 use std::io::{self, Write};
 
-use super::Runner;
+use super::{Runner, complaint::Complaint};
 use crate::build::{console::bounded, protocol::Event};
 
-/// So much of what commands complain about is told, in bytes.
-const COMPLAINT: usize = 400;
 /// No key is longer, in characters: who asked has its own, smaller limit.
 const KEY: usize = 4096;
 
@@ -21,16 +19,14 @@ impl<W: Write> Runner<W> {
     /// How a command within a text ended is known to nobody. One that complains has failed: a key that lacks a part would
     /// name another cache, for ever.
     fn key(&mut self, key: &str) -> Result<String, String> {
-        let mut complaint = Vec::new();
+        let mut complaint = Complaint::new(&self.mask);
         self.shell = None;
         let expanded = self.expand(key, &mut |bytes| {
-            let most = COMPLAINT.saturating_sub(complaint.len());
-            complaint.extend_from_slice(&bytes[..bytes.len().min(most)]);
+            complaint.hear(bytes);
             Ok(())
         });
         let expanded = expanded.map_err(|error| format!("cannot be read by a shell: {error}"))?;
-        let complaint = String::from_utf8_lossy(&complaint);
-        match (expanded, complaint.trim()) {
+        match (expanded, complaint.told().as_str()) {
             (Some(key), "") => Ok(bounded(key, KEY)),
             (None, "") => Err("ends the shell that reads it".to_owned()),
             (_, complaint) => Err(format!("has a command that complains: {complaint}")),

@@ -9,7 +9,7 @@ use std::{
 
 use model::spec::build::{Artifacts, Report};
 
-use super::{Failure, Runner};
+use super::{Failure, Runner, complaint::Complaint};
 use crate::{
     build::{
         artifact::{self, Content, Wanted},
@@ -22,15 +22,14 @@ use crate::{
     tree::Packer,
 };
 
-/// So much of what commands in a name complain about is looked through for secrets, and so much of it is told.
-const COMPLAINT: usize = 1 << 16;
-const COMPLAINT_SHOWN: usize = 400;
+/// So much of a name that cannot be expanded is told, in characters.
+const NAME_SHOWN: usize = 400;
 /// So many tests are told one by one; all are counted.
 const CASES_TOLD: usize = 20_000;
 
 impl<W: Write> Runner<W> {
     /// The values that exported variables have at the end of the last phase. Secrets are not exported.
-    pub(super) fn export(&mut self) -> io::Result<()> {
+    fn export(&mut self) -> io::Result<()> {
         let mut exported = BTreeMap::new();
         for name in self.job.buildspec.env.exported_variables.clone() {
             let plain = name
@@ -40,12 +39,17 @@ impl<W: Write> Runner<W> {
                 continue;
             }
             let value = match self.shell {
-                Some(_) => self.expand(&format!("${{{name}-}}"), &mut |_| Ok(()))?,
+                Some(_) => self
+                    .expand(&format!("${{{name}-}}"), &mut |_| Ok(()))
+                    .map_err(|error| {
+                        io::Error::other(format!("the variable {name} cannot be exported: {error}"))
+                    })?,
                 None => self.environment.get(&name).cloned(),
             };
             exported.extend(value.map(|value| (name, value)));
         }
-        self.frames.event(&Event::Exported(exported))
+        let told = self.frames.event(&Event::Exported(exported));
+        told.map_err(|error| io::Error::other(format!("the variables cannot be exported: {error}")))
     }
 
     /// A text as the shell of the build expands it; `None` when that cannot. What commands within it write to standard error
@@ -70,6 +74,7 @@ impl<W: Write> Runner<W> {
 
     pub(super) fn upload(&mut self) -> io::Result<()> {
         self.began("UPLOAD_ARTIFACTS")?;
+        self.export()?;
         let failure = match (&self.job.buildspec.artifacts, self.succeeding) {
             (Some(artifacts), _) => self.artifacts(&artifacts.clone())?,
             (None, true) => self.artifact(None, &everything())?,
@@ -132,18 +137,16 @@ impl<W: Write> Runner<W> {
 
     /// `PREFIX/BUILD-ID/NAME`, as far as the buildspec says; or why there is none.
     fn artifact_name(&mut self, artifacts: &Artifacts) -> io::Result<Result<Option<String>, String>> {
-        let mut complaint = Vec::new();
+        let mut complaint = Complaint::new(&self.mask);
         let name = match &artifacts.name {
             Some(written) => {
                 let name = self.expand(written, &mut |bytes| {
-                    let most = COMPLAINT.saturating_sub(complaint.len());
-                    complaint.extend_from_slice(&bytes[..bytes.len().min(most)]);
+                    complaint.hear(bytes);
                     Ok(())
                 })?;
                 if name.is_none() {
-                    let why = self.mask.conceal(&String::from_utf8_lossy(&complaint));
-                    let why = bounded(why.trim().to_owned(), COMPLAINT_SHOWN);
-                    let written = bounded(written.clone(), COMPLAINT_SHOWN);
+                    let why = complaint.told();
+                    let written = bounded(written.clone(), NAME_SHOWN);
                     return Ok(Err(format!(
                         "no shell can expand the name `{written}` of the artifact: {why}"
                     )));

@@ -52,6 +52,15 @@ fn set(path: &Utf8Path, name: &str, value: &[u8]) {
     lsetxattr(path.as_std_path(), name, value, XattrFlags::empty()).unwrap();
 }
 
+impl Copy<'_> {
+    /// One tree alone. Gives its bytes.
+    fn tree(&self, from: &Utf8Path, to: &Utf8Path) -> Result<u64, Error> {
+        let mut so_far = Copied::default();
+        self.further(&mut so_far, from, to)?;
+        Ok(so_far.bytes)
+    }
+}
+
 const WHOLE: Copy<'_> = Copy {
     uid_base: BASE,
     skip: &["skipped"],

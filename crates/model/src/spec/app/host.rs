@@ -157,19 +157,20 @@ fn health(reader: &mut Reader<'_>, fields: Fields<'_>, traffic: &Traffic) -> Hea
         }
         Some(text)
     });
-    let mut time = |name: &str, usual: SignedDuration| {
+    let mut time = |name: &str, usual: SignedDuration, most: i32| {
         value(fields, name)
             .and_then(|node| {
                 reader.duration(
                     node,
                     &format!("host.health.{name}"),
-                    SignedDuration::from_millis(100)..=second * 300,
+                    SignedDuration::from_millis(100)..=second * most,
                 )
             })
             .unwrap_or(usual)
     };
-    let interval = time("interval", second * 5);
-    let timeout = time("timeout", interval.min(second * 2));
+    let interval = time("interval", second * 5, 300);
+    // Limits of ALB.
+    let timeout = time("timeout", interval.min(second * 2), 120);
     let within = value(fields, "within")
         .and_then(|node| reader.duration(node, "host.health.within", second..=second * 600));
     if timeout > interval

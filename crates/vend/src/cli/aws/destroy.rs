@@ -207,7 +207,7 @@ async fn earlier(own: &Destroy, loaded: &Loaded) -> Result<Vec<(String, Left)>, 
             .filter(|name| loaded.is_asked(name))
             .collect();
         let left = destroy::left(site, &names).await.map_err(broken)?;
-        all.extend(left.into_iter().map(|left| (label.to_owned(), left)));
+        all.extend(left.into_iter().map(|(_, left)| (label.to_owned(), left)));
     }
     Ok(all)
 }

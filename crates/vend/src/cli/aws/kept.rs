@@ -26,10 +26,9 @@ pub async fn all(loaded: &Loaded, plans: &[Planned]) -> Result<Vec<Kept>, Failur
             .or_default()
             .push(wanted);
     }
-    let names: Vec<&str> = loaded.made.stacks.iter().map(|own| own.name.as_str()).collect();
     let mut all = Vec::new();
     for (foundation, wanted) in new {
-        let found = kept::kept(loaded.site(foundation), &wanted, &names).await;
+        let found = kept::kept(loaded.site(foundation), &wanted).await;
         all.extend(found.map_err(broken)?);
     }
     Ok(all)
@@ -70,12 +69,33 @@ pub fn people(kept: &[Kept]) -> String {
         .collect()
 }
 
+/// Where it could not be asked for.
+pub fn unknown(failure: &Failure) -> String {
+    let mut text = format!(
+        "what an earlier destruction kept is not known: {}\n",
+        clean(&why(failure))
+    );
+    if let Some(next) = &failure.next {
+        text.push_str(&format!("next: {next}\n"));
+    }
+    text
+}
+
+/// What failed, and its cause.
+pub fn why(failure: &Failure) -> String {
+    match &failure.cause {
+        Some(cause) => format!("{}: {cause}", failure.what),
+        None => failure.what.clone(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn own(kind: &str, is_taken: bool) -> Kept {
         Kept {
+            stack: "shop".to_owned(),
             kind: kind.to_owned(),
             physical: format!("the-{kind}"),
             is_taken,

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use ::aws::{
     change::{Change, Deed, Loss},
+    kept::Kept,
     plan::{self, Doing, Plan as Planned},
     price::List,
     site::Found,
 };
 use clap::Args;
+use serde::Serialize;
 
 use super::{
     Failure, broken, kept,
@@ -28,13 +30,40 @@ pub async fn run(own: &Plan, output: &Output) -> Result<(), Failure> {
     let found = loaded.found().await?;
     loaded.settle(&found).await?;
     let plans = all(&loaded, &found, false).await?;
-    let kept = match kept::all(&loaded, &plans).await {
-        Ok(kept) => kept::people(&kept),
-        // A plan is made by who may only look, too.
-        Err(_) => "what an earlier destruction kept is not known: AWS does not say it to you\n".to_owned(),
-    };
-    output.show(&plans, |plans| people(plans, &loaded, output) + &kept);
+    // A plan is made by who may only look, too.
+    let kept = kept::all(&loaded, &plans).await;
+    output.show(&shown(&plans, &kept), |_| {
+        let kept = match &kept {
+            Ok(kept) => kept::people(kept),
+            Err(failure) => kept::unknown(failure),
+        };
+        people(&plans, &loaded, output) + &kept
+    });
     Ok(())
+}
+
+/// A plan with what an earlier destruction of its stack kept, as `--json` shows it.
+#[derive(Debug, Serialize)]
+struct Shown<'p> {
+    #[serde(flatten)]
+    plan: &'p Planned,
+    /// None: it is not known.
+    kept: Option<Vec<&'p Kept>>,
+    /// Why that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept_unknown: Option<String>,
+}
+
+fn shown<'p>(plans: &'p [Planned], kept: &'p Result<Vec<Kept>, Failure>) -> Vec<Shown<'p>> {
+    let one = |plan| Shown {
+        plan,
+        kept: kept
+            .as_ref()
+            .ok()
+            .map(|kept| kept.iter().filter(|own| own.stack == plan.stack).collect()),
+        kept_unknown: kept.as_ref().err().map(kept::why),
+    };
+    plans.iter().map(one).collect()
 }
 
 /// The plans of all stacks that were asked for.
@@ -98,7 +127,7 @@ fn headline(plan: &Planned, output: &Output) -> String {
 }
 
 /// How a change is shown: what replaces or takes away is red.
-fn shown(deed: Deed) -> (Tone, &'static str, &'static str) {
+fn sign(deed: Deed) -> (Tone, &'static str, &'static str) {
     match deed {
         Deed::Add => (Tone::Good, "+", ""),
         Deed::Import => (Tone::Good, "+", "taken in"),
@@ -110,7 +139,7 @@ fn shown(deed: Deed) -> (Tone, &'static str, &'static str) {
 }
 
 fn line(change: &Change, output: &Output) -> String {
-    let (tone, sign, word) = shown(change.deed);
+    let (tone, sign, word) = sign(change.deed);
     let loss = match change.loss {
         Some(Loss::Lost) => "DATA IS LOST",
         Some(Loss::Snapshot) => "data goes, a snapshot stays",
@@ -175,6 +204,40 @@ mod tests {
     use ::aws::price::Price;
 
     use super::*;
+    use crate::cli::aws::Exit;
+
+    #[test]
+    fn what_was_kept_is_told_of_its_stack_or_why_it_is_not_known() {
+        let plan = |stack: &str| Planned {
+            stack: stack.to_owned(),
+            region: "eu-central-1".to_owned(),
+            doing: Doing::Create,
+            changes: Vec::new(),
+            cents_before: None,
+            price: Price { cents: 1, unknown: 0 },
+        };
+        let plans = [plan("shop"), plan("shop-eu")];
+        let kept = Kept {
+            stack: "shop".to_owned(),
+            kind: "snapshot".to_owned(),
+            physical: "shop-snapshot-database-1".to_owned(),
+            is_taken: false,
+        };
+        let told = |kept| serde_json::to_value(shown(&plans, &kept)).unwrap();
+        let known = told(Ok(vec![kept]));
+        assert_eq!(known[0]["stack"], "shop");
+        assert_eq!(known[0]["kept"][0]["physical"], "shop-snapshot-database-1");
+        assert_eq!(known[1]["kept"], serde_json::json!([]));
+        let failure = Failure::new(Exit::Unreachable, "AWS cannot be reached").cause("no route");
+        let people = kept::unknown(&failure);
+        assert!(
+            people.contains("is not known: AWS cannot be reached: no route"),
+            "{people}"
+        );
+        let unknown = told(Err(failure));
+        assert_eq!(unknown[0]["kept"], serde_json::Value::Null);
+        assert_eq!(unknown[0]["kept_unknown"], "AWS cannot be reached: no route");
+    }
 
     #[test]
     fn a_region_without_prices_is_named() {
@@ -211,7 +274,7 @@ mod tests {
                 properties: vec!["Engine".into()],
                 loss,
             };
-            (shown(deed).0, line(&change, &output))
+            (sign(deed).0, line(&change, &output))
         };
         for (deed, loss, tone, words) in [
             (

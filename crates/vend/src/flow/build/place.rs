@@ -5,13 +5,14 @@ mod choice;
 use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
 use host::{
-    build::{Offer, wanted},
+    build::{Offer, image, wanted},
     client::Client,
     machine::away::Away,
 };
 use model::{
     HostId, TenantName, Ticket,
-    port::{Blame, BuildOrder, Builder as _, Built, Fault, LogRef, Work as _},
+    port::{BasesSeen, Blame, BuildOrder, Builder as _, Built, Fault, LogRef, Shelf as _, Work as _},
+    spec::Base,
 };
 use store::{Build, RunsOn, Store, WorkState};
 use tokio::time::Instant;
@@ -19,10 +20,11 @@ use tracing::warn;
 
 use self::choice::{Asks, Choice, candidates, find};
 use super::{World, stored};
+use crate::flow::images;
 
 /// Between two looks for a builder that is not connected, and at a build that waits for its turn.
 const LOOK: Duration = Duration::from_secs(2);
-/// At one that goes on: it may be made again, and waits for its turn again.
+/// At one that goes on: it may be made again, and waits for its turn again. At what one waits for that others may bring.
 const SELDOM: Duration = Duration::from_secs(30);
 
 /// What builds of a tenant may run on.
@@ -133,8 +135,13 @@ async fn end(world: &World, log: &LogRef, line: &str) {
     }
 }
 
-/// Nothing when the machine is not any more what the build asks for, and has not begun it: it is to be placed anew.
+/// Nothing when the machine is not any more what the build asks for, and has not begun it, or when it was stopped before that:
+/// where it belongs is to be looked up again.
 async fn here(world: &World, row: &Build, order: &BuildOrder) -> Result<Option<Built>, Fault> {
+    tokio::select! {
+        room = room(world, row, order) => room?,
+        () = stopped(world, &row.ticket) => return Ok(None),
+    }
     let machine = Waiting {
         name: Offer::HERE,
         node: &world.node,
@@ -155,6 +162,61 @@ async fn here(world: &World, row: &Build, order: &BuildOrder) -> Result<Option<B
     let taken = world.store.write(move |tx| tx.take_build(&ticket));
     taken.await.map_err(stored)?;
     Ok(None)
+}
+
+/// Waits for room for the image that a build names itself, where that is yet to be got.
+async fn room(world: &World, row: &Build, order: &BuildOrder) -> Result<(), Fault> {
+    let Some(base) = image(order) else { return Ok(()) };
+    let tenant = &order.place.tenant;
+    if is_here(&world.node.bases().await?, &base, tenant) {
+        return Ok(());
+    }
+    let note = |why: Option<String>| async {
+        if let Some(why) = &why {
+            warn!(place = %row.place, "a build waits for {why}");
+        }
+        let ticket = row.ticket.clone();
+        let noted = world
+            .store
+            .write(move |tx| tx.build_waits(&ticket, why.as_deref()));
+        noted.await.map_err(stored)
+    };
+    tokio::select! {
+        waited = images::room(&world.node, &world.pokes.sweep, row.waits.clone(), note) => waited,
+        () = came(world, &base, tenant) => note(None).await,
+    }
+}
+
+/// Ends when an image is here: another build got it, or this one, which had begun before a restart of serve.
+async fn came(world: &World, base: &Base, tenant: &TenantName) {
+    loop {
+        tokio::time::sleep(SELDOM).await;
+        if let Ok(seen) = world.node.bases().await
+            && is_here(&seen, base, tenant)
+        {
+            return;
+        }
+    }
+}
+
+/// What one tenant's login got is not another's.
+fn is_here(seen: &BasesSeen, base: &Base, tenant: &TenantName) -> bool {
+    let (name, of) = (base.to_string(), matches!(base, Base::Oci(_)).then_some(tenant));
+    let mut seen = seen.bases.iter();
+    seen.any(|seen| seen.base == name && seen.tenant.as_ref() == of)
+}
+
+/// Ends when nobody wants a build any more.
+async fn stopped(world: &World, ticket: &Ticket) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if row(world, ticket)
+            .await
+            .is_ok_and(|row| row.state == WorkState::Stopped)
+        {
+            return;
+        }
+    }
 }
 
 /// A build that this machine had when it had other labels. One that it has begun ends there all the same; what it refuses as

@@ -8,20 +8,26 @@ use model::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{HELD, HOUR, Stage, add as put, retry, task};
+use super::{HELD, HOUR, Stage, add as put, endless, task};
 
 /// The wait after a zone. Where it is only held, it takes no time.
 pub const MONITOR: &str = "Monitor";
 
+/// The way back.
+pub const UNWIND: &str = "Unwind";
+
+/// What CodeDeploy gives a deployment, for all of its hosts together. Each script has a time-out of its own.
+const DEPLOYMENT: i64 = 8 * HOUR;
+
 const PROVISION: Stage = Stage::new("Provision", "provision", "$.fleet", 900);
-const MACHINES: Stage = Stage::new("Machines", "machines", "$.deployed", 8 * HOUR);
-const DEPLOY: Stage = Stage::new("Deploy", "deploy", "$.deployed", 4 * HOUR);
+const MACHINES: Stage = Stage::new("Machines", "machines", "$.deployed", DEPLOYMENT);
+const DEPLOY: Stage = Stage::new("Deploy", "deploy", "$.deployed", DEPLOYMENT);
 const VALIDATE: Stage = Stage::new("Validate", "validate", "$.verdict", 900);
 const ARRANGE: Stage = Stage::new("Arrange", "arrange", "$.arranged", 900);
 const READY: Stage = Stage::new("Ready", "gate", "$.gate", HELD);
 const HOLD: Stage = Stage::new("Hold", "gate", "$.gate", HELD);
 /// Hooks run there, each with its own time-out, as in all states in which they do.
-const SHIFT: Stage = Stage::new("Shift", "shift", "$.shifted", 4 * HOUR);
+const SHIFT: Stage = Stage::new("Shift", "shift", "$.shifted", DEPLOYMENT);
 const RECORD: Stage = Stage::new("Record", "record", "$.seal", 300);
 
 /// The states of a release's strategy. Gives the first one.
@@ -108,7 +114,7 @@ fn migrate(environment: &Environment, name: &'static str) -> Option<Stage> {
 /// The plan says whether hosts can stay: they cannot when the image has changed, or when there are none.
 fn in_place(states: &mut Map<String, Value>) -> &'static str {
     choose(states, "Way", &[("$.plan.rolls", "Arrange")], "Provision");
-    let roll = Stage::new("Roll", "roll", "$.rolled", 4 * HOUR);
+    let roll = Stage::new("Roll", "roll", "$.rolled", DEPLOYMENT);
     chain(states, &[ARRANGE, HOLD, roll], "Rolled");
     choose(states, "Rolled", &[("$.rolled.more", "Hold")], "Settle");
     chain(
@@ -125,11 +131,11 @@ fn by_steps(states: &mut Map<String, Value>, pause_s: i64) {
     choose(states, "Steps", &[("$.plan.steps", "Hold")], "Ready");
     chain(
         states,
-        &[HOLD, Stage::new("Step", "step", "$.stepped", 4 * HOUR)],
+        &[HOLD, Stage::new("Step", "step", "$.stepped", DEPLOYMENT)],
         "Watch",
     );
     // A task, and no Wait: hosts that die or are asked for meanwhile are brought up, which has its time, too.
-    let watch = Stage::new("Watch", "watch", "$.watched", pause_s + 4 * HOUR);
+    let watch = Stage::new("Watch", "watch", "$.watched", pause_s + DEPLOYMENT);
     let analyse = Stage::new("Analyse", "analyse", "$.analysis", 900);
     chain(states, &[watch, analyse], "Analysed");
     let after = [("$.analysis.again", "Watch"), ("$.analysis.more", "Hold")];
@@ -161,9 +167,9 @@ fn choose(states: &mut Map<String, Value>, name: &str, flags: &[(&str, &str)], o
 /// Where every way ends: live, or undone.
 fn ends(states: &mut Map<String, Value>) {
     states.insert("Live".into(), json!({ "Type": "Succeed" }));
-    // In place, the way back is as long as the way was.
-    let (name, mut unwind) = task(&Stage::new("Unwind", "unwind", "$.unwound", 4 * HOUR), "Failed");
-    unwind["Retry"] = json!([retry(10)]);
+    // In place, the way back is as long as the way was. It is tried until it is done: nothing else would undo it.
+    let (name, mut unwind) = task(&Stage::new(UNWIND, "unwind", "$.unwound", DEPLOYMENT), "Failed");
+    unwind["Retry"] = json!([endless()]);
     unwind
         .as_object_mut()
         .expect("a state is an object")

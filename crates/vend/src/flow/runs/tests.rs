@@ -16,7 +16,7 @@ use crate::flow::{definition::tests::sample, late, start};
 /// One environment of which executions begin.
 pub struct Sim {
     pub store: Store,
-    engine: Handle,
+    pub engine: Handle,
     _directory: TempDir,
     _cancel: DropGuard,
 }
@@ -56,11 +56,35 @@ impl Sim {
         }
     }
 
-    /// A release, or else the live one gets its number of hosts.
+    /// A release, or somebody goes back to one, or else the live one gets its number of hosts.
     pub async fn begin(&self, kind: &'static str, environment: spec::Environment) -> ExecutionId {
+        self.begin_in(Self::place(), kind, environment, json!({})).await
+    }
+
+    /// The same anywhere, with an input.
+    pub async fn begin_in(
+        &self,
+        place: Place,
+        kind: &'static str,
+        environment: spec::Environment,
+        input: Value,
+    ) -> ExecutionId {
         let id = ExecutionId::from_bits(crate::clock::bits());
+        self.begin_as(&id, place, kind, environment, input).await;
+        id
+    }
+
+    pub async fn begin_as(
+        &self,
+        id: &ExecutionId,
+        place: Place,
+        kind: &'static str,
+        environment: spec::Environment,
+        input: Value,
+    ) {
         let flow = match kind {
             RELEASE => definition::release(&environment, environment.approval.as_ref()),
+            start::ROLLBACK => definition::rollback(&environment),
             _ => definition::resize(),
         };
         let definition = flow.to_string();
@@ -76,14 +100,14 @@ impl Sim {
             name: id.to_string(),
             arn: id.to_string(),
             origin: "{}".into(),
-            input: json!({}),
+            input,
             fresh: true,
         };
         let own = id.clone();
         let also = move |tx: &mut Tx<'_>, run| {
             let new = NewExecution {
                 id: own,
-                place: Some(Self::place()),
+                place: Some(place),
                 kind: kind.into(),
                 run,
                 deadline_at: None,
@@ -91,7 +115,37 @@ impl Sim {
             tx.start_execution(&new, &By::platform(crate::clock::now()))
         };
         self.engine.start_with(start, Box::new(also)).await.unwrap();
-        id
+    }
+
+    async fn summary(&self, id: &ExecutionId) -> ExecutionSummary {
+        let id = id.clone();
+        let read = self.store.read(move |db| db.execution_summary(&id));
+        read.await.unwrap()
+    }
+
+    pub async fn is_open(&self, id: &ExecutionId) -> bool {
+        self.summary(id).await.ended_at.is_none()
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&self, id: &ExecutionId) {
+        let run = self.summary(id).await.run;
+        while self.is_open(id).await {
+            let _ = self.engine.end_of(run).await.unwrap().await;
+        }
+    }
+
+    /// As an operator of the engine stops it, without its way back.
+    pub async fn stop(&self, id: &ExecutionId) {
+        let run = self.summary(id).await.run;
+        let stopped = self.engine.stop(run, None, Some("enough".into()));
+        stopped.await.unwrap();
+    }
+
+    /// What waits to be tried again is tried now.
+    pub async fn hurry(&self, id: &ExecutionId) {
+        let run = self.summary(id).await.run;
+        self.engine.interrupt(run, "", "", |_| true).await.unwrap();
     }
 
     /// The next task of an activity.
@@ -109,7 +163,7 @@ impl Sim {
     }
 
     /// As the platform fails: it is tried again a moment later.
-    async fn fail(&self, offer: Offer) {
+    pub async fn fail(&self, offer: Offer) {
         self.fails(offer, "Vend.Platform").await;
     }
 

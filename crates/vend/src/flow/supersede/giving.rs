@@ -4,36 +4,29 @@ use camino::Utf8PathBuf;
 use model::{
     ApprovalId, DeploymentId, Digest,
     plan::{Plan, PlanKind},
-    port::HostRole,
+    port::{EventReport, EventStatus, HostRole, LifecycleEvent},
     spec,
 };
-use store::{Batch, Begin, NewApproval, NewDeployment, NewExecution, NewHost, NewRelease, Store, Tx};
+use store::{Batch, Begin, NewApproval, NewDeployment, NewExecution, NewHost, Store};
 
 use super::*;
-use crate::fixtures;
+use crate::{
+    fixtures,
+    flow::{definition::tests::sample, runs::tests::Sim},
+};
 
 const MACHINE: &str = r#"{"StartAt":"End","States":{"End":{"Type":"Succeed"}}}"#;
 
-fn by() -> By {
+pub fn by() -> By {
     By::new("person:ann", Timestamp::UNIX_EPOCH)
 }
 
 /// A release under way, with a deployment and one host.
-fn seed(tx: &mut Tx<'_>, place: &Place, id: &ExecutionId) -> Result<(), Error> {
+pub fn seed(tx: &mut Tx<'_>, place: &Place, id: &ExecutionId) -> Result<(), Error> {
     tx.create_tenant(&place.tenant, &by())?;
     tx.create_app(&place.tenant, &place.app, None, &by())?;
     tx.ensure_environment(place, "main", &by())?;
-    let app = spec::App::parse("app: shop\n", "vend.yaml", &|_| true).unwrap().0;
-    let new = NewRelease {
-        commit: fixtures::commit("main", by().at),
-        source: Digest::of("source"),
-        image: Digest::of("image"),
-        revision: Digest::of("revision"),
-        spec: app.environments[0].clone(),
-        secrets: BTreeMap::new(),
-        execution: Some(id.clone()),
-    };
-    tx.create_release(place, &new, &by())?;
+    tx.create_release(place, &fixtures::new_release(Some(id)), &by())?;
     let run = 1;
     let begin = Begin {
         key: run,
@@ -79,12 +72,25 @@ fn seed(tx: &mut Tx<'_>, place: &Place, id: &ExecutionId) -> Result<(), Error> {
     tx.create_host(&new, &by()).map(drop)
 }
 
-fn deployment() -> DeploymentId {
+pub fn deployment() -> DeploymentId {
     DeploymentId::from_bits(3)
 }
 
 fn host() -> HostId {
     HostId::from_bits(4)
+}
+
+/// What undoes the release in place, begun now.
+pub fn undo(tx: &Tx<'_>, place: &Place, execution: &ExecutionId) -> Result<DeploymentId, Error> {
+    let new = NewDeployment {
+        id: DeploymentId::from_bits(6),
+        place: place.clone(),
+        release: 1,
+        execution: Some(execution.clone()),
+        strategy: spec::Strategy::InPlace,
+        cause: None,
+    };
+    tx.begin_deployment(&new, &by()).map(|own| own.id)
 }
 
 /// It asks one person.
@@ -143,4 +149,62 @@ async fn what_is_held_asked_about_or_failing_gives_way_and_what_goes_well_does_n
     let told = told.await.unwrap();
     let told: Vec<Option<&str>> = told.iter().map(Option::as_deref).collect();
     assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn a_way_back_that_hangs_is_ended_for_a_newer_push_and_one_that_goes_on_is_not() {
+    let sim = Sim::new().await;
+    let id = sim.begin(runs::RELEASE, sample(false)).await;
+    sim.breaks(sim.offered("source").await).await;
+    let way_back = sim.offered("unwind").await;
+    let begun = crate::clock::now();
+    let after = move |seconds: i64| begun + SignedDuration::from_secs(seconds);
+    let execution = id.clone();
+    let begins = sim.store.write(move |tx| {
+        let (place, by) = (Sim::place(), By::platform(begun));
+        tx.create_release(&place, &fixtures::new_release(None), &by)?;
+        let new = |bits| NewDeployment {
+            id: DeploymentId::from_bits(bits),
+            place: Sim::place(),
+            release: 1,
+            execution: Some(execution.clone()),
+            strategy: spec::Strategy::InPlace,
+            cause: None,
+        };
+        tx.begin_deployment(&new(3), &by)?;
+        tx.enqueue_push(&fixtures::new_push(&place), &by)?;
+        tx.begin_deployment(&new(6), &by)
+    });
+    let own = begins.await.unwrap().id;
+    let look = async |seconds: i64| {
+        let patience = SignedDuration::from_secs(300);
+        let judged = sim
+            .store
+            .read(move |db| judge(db, &Sim::place(), after(seconds), patience));
+        judged.await.unwrap()
+    };
+    assert!(look(200).await.is_none());
+    let order = look(1000).await.unwrap();
+    assert_eq!(order.undo.as_ref(), Some(&own));
+    assert!(order.cause.contains("it hangs in a hook"), "{}", order.cause);
+    // A host told of an event meanwhile.
+    let undo = own.clone();
+    let told = sim.store.write(move |tx| {
+        let event = EventReport::only(LifecycleEvent::Install, EventStatus::Succeeded, after(900));
+        tx.record_events(&undo, &host(), &[event])
+    });
+    told.await.unwrap();
+    assert!(look(1000).await.is_none());
+    assert!(look(9000).await.is_some());
+    // The load balancer does not answer: no script can be what it waits for.
+    sim.fail(way_back).await;
+    assert!(look(9000).await.is_none());
+    sim.hurry(&id).await;
+    drop(sim.offered("unwind").await);
+    assert!(look(9000).await.is_some());
+    let ended = sim.store.write(move |tx| {
+        tx.finish_deployment(&own, DeploymentState::Stopped, None, None, &By::platform(begun))
+    });
+    ended.await.unwrap();
+    assert!(look(9000).await.is_none(), "once");
 }

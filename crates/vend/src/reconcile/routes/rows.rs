@@ -1,6 +1,6 @@
 //! What rows say of one environment.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use model::{
     Place,
@@ -10,7 +10,7 @@ use model::{
 };
 use store::{Db, HostState};
 
-use super::{Fleet, rules::label};
+use super::{Fleet, owners, rules::label};
 use crate::config::{Dedicated, Platform};
 
 /// What the live release asks for.
@@ -20,6 +20,8 @@ pub struct Named {
     pub domains: Vec<(spec::Domain, Vec<Listens>)>,
     pub authenticate: Option<Box<Authenticate>>,
     pub access: Access,
+    /// Domains that it may have, and ports, with those of a release that arrives.
+    pub asked: BTreeSet<String>,
     ports: Vec<String>,
 }
 
@@ -43,26 +45,44 @@ pub fn named(
     environment: &store::Environment,
     platform: &Platform,
 ) -> Result<Named, store::Error> {
-    let Some(live) = environment.live else {
-        return Ok(Named::default());
+    let mut asked = BTreeSet::new();
+    let mut spec_of = |release: u64| {
+        let spec = db.release(&environment.place, release)?.content.spec;
+        asked.extend(owners::names(&spec).filter(|name| !platform.owns(name)));
+        Ok::<_, store::Error>(spec)
     };
-    let spec = db.release(&environment.place, live)?.content.spec;
+    if let Some(arriving) = environment.arriving {
+        spec_of(arriving.release)?;
+    }
+    let live = environment.live.map(spec_of).transpose()?;
+    let Some(spec) = live else {
+        return Ok(Named {
+            asked,
+            ..Named::default()
+        });
+    };
     let free = spec
         .domains
         .into_iter()
         .filter(|domain| !platform.owns(&domain.host));
     let listening = free.map(|domain| {
-        let own = platform.listen.dedicated.get(&domain.host);
-        let listeners = own.filter(|_| domain.dedicated_balancer);
-        let listeners = listeners.map(Dedicated::listeners).unwrap_or_default();
+        let listeners = listeners(platform, &domain);
         (domain, listeners)
     });
     Ok(Named {
         domains: listening.collect(),
         authenticate: spec.authenticate,
         access: spec.access,
+        asked,
         ports: spec.listeners.iter().map(label).collect(),
     })
+}
+
+/// What listens for a domain alone.
+pub fn listeners(platform: &Platform, domain: &spec::Domain) -> Vec<Listens> {
+    let own = platform.listen.dedicated.get(&domain.host);
+    let own = own.filter(|_| domain.dedicated_balancer);
+    own.map(Dedicated::listeners).unwrap_or_default()
 }
 
 /// Hosts by release.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use model::{
@@ -43,6 +43,17 @@ pub fn label(port: &spec::Port) -> String {
     format!("{}-{}", port.protocol, port.port)
 }
 
+/// Where the load balancer has a port of an app, when those are at the address `apps`.
+pub fn listens(apps: IpAddr, port: &spec::Port) -> Listens {
+    Listens {
+        address: SocketAddr::from((apps, port.port)),
+        speaks: match port.protocol {
+            Transport::Tcp => Speaks::Tcp,
+            Transport::Udp => Speaks::Udp { idle: port.idle },
+        },
+    }
+}
+
 /// What visitors get in the place of an app that is closed.
 fn closed(served: &Served) -> Option<Action> {
     let closure = served.closed.as_ref()?;
@@ -57,8 +68,8 @@ fn closed(served: &Served) -> Option<Action> {
     })
 }
 
-/// The rule of the environment's own names, of each domain that nobody has `taken`, and of each port.
-pub fn rules(served: &Served, weights: &BTreeMap<u64, u32>, taken: &mut BTreeSet<String>) -> Vec<Rule> {
+/// The rule of the environment's own names, and of each domain and each port that it owns.
+pub fn rules(served: &Served, weights: &BTreeMap<u64, u32>) -> Vec<Rule> {
     let own = Rule {
         priority: served.number + 1,
         place: served.place.clone(),
@@ -72,16 +83,15 @@ pub fn rules(served: &Served, weights: &BTreeMap<u64, u32>, taken: &mut BTreeSet
             .authenticate
             .as_ref()
             .filter(|_| served.closed.is_none())
-            .map(|login| vault::login(&served.place, login)),
+            .map(|login| vault::login(served, login)),
         action: action(served, weights, ""),
         own: Own::default(),
     };
-    let free = served
-        .domains
-        .iter()
-        .filter(|(domain, _)| taken.insert(domain.host.clone()));
-    let priority = |name: &str| Some((served.steps.get(name)? << STEP) + own.priority);
-    let domains = free.filter_map(|(domain, listeners)| {
+    let priority = |name: &str| {
+        let step = served.steps.get(name).filter(|_| served.owns.contains(name))?;
+        Some((step << STEP) + own.priority)
+    };
+    let domains = served.domains.iter().filter_map(|(domain, listeners)| {
         Some(Rule {
             priority: priority(&domain.host)?,
             hosts: vec![domain.host.clone()],
@@ -105,13 +115,7 @@ pub fn rules(served: &Served, weights: &BTreeMap<u64, u32>, taken: &mut BTreeSet
             // Bytes cannot sign in.
             authenticate: None,
             own: Own {
-                listeners: vec![Listens {
-                    address: SocketAddr::from((served.apps, port.port)),
-                    speaks: match port.protocol {
-                        Transport::Tcp => Speaks::Tcp,
-                        Transport::Udp => Speaks::Udp { idle: port.idle },
-                    },
-                }],
+                listeners: vec![listens(served.apps, port)],
                 acme: false,
             },
             ..own.clone()

@@ -5,6 +5,8 @@ use model::{
 
 use super::*;
 
+mod names;
+
 /// An environment with these keys, its first release live, on one host.
 fn served(place: &str, number: u32, keys: &str) -> Served {
     let text = format!("app: shop\n{keys}\n");
@@ -20,9 +22,9 @@ fn served(place: &str, number: u32, keys: &str) -> Served {
         serving: 1,
         hosts: vec![(HostId::from_bits(n.into()), Ipv4Addr::new(10, 64, 0, n))],
     };
-    let names = environment.domains.iter().map(|domain| domain.host.clone());
-    let names = names.chain(environment.listeners.iter().map(label)).collect();
+    let names: Vec<String> = owners::names(&environment).collect();
     Served {
+        owns: names.iter().cloned().collect(),
         steps: rules::steps(&BTreeMap::new(), names),
         access: Some(environment.access.clone())
             .filter(|access| !access.is_empty())
@@ -44,6 +46,7 @@ fn served(place: &str, number: u32, keys: &str) -> Served {
         fleets: BTreeMap::from([(1, fleet(1)), (2, fleet(2))]),
         place,
         number,
+        created_at: Timestamp::UNIX_EPOCH,
     }
 }
 
@@ -139,7 +142,7 @@ fn who_is_told_that_it_is_closed_is_told_at_every_name_and_signs_in_nowhere() {
     let closure = |page: Option<&str>| Closure {
         whole: false,
         page: page.map(str::to_owned),
-        at: jiff::Timestamp::UNIX_EPOCH,
+        at: Timestamp::UNIX_EPOCH,
         by: "person:x".into(),
     };
     let login = "authenticate: { issuer: 'https://id.test', authorization_endpoint: 'https://id.test/a',
@@ -231,42 +234,19 @@ fn people_sign_in_at_every_name_and_bytes_do_not() {
     let login = "authenticate: { issuer: 'https://id.test', authorization_endpoint: 'https://id.test/a',
   token_endpoint: 'https://id.test/t', user_info_endpoint: 'https://id.test/u', client_id: shop,
   client_secret: '{{secret:oidc}}' }";
-    let table = table(
-        7,
-        &[served("acme/shop/production", 3, &format!("{KEYS}\n{login}"))],
-    );
+    let mut place = served("acme/shop/production", 3, &format!("{KEYS}\n{login}"));
+    place.created_at = Timestamp::from_millisecond(1_790_000_000_000).unwrap();
+    let table = table(7, &[place]);
     table.check().unwrap();
     let secret = |rule: &Rule| {
         rule.authenticate
             .as_ref()
             .map(|login| login.client_secret.clone())
     };
-    let own = Some("acme.shop.production.oidc".to_owned());
+    // Who has these names later has other sessions.
+    let own = Some("acme.shop.production.1790000000000.oidc".to_owned());
     let secrets: Vec<_> = table.rules.iter().map(secret).collect();
     assert_eq!(secrets, [own.clone(), own.clone(), own, None]);
-}
-
-#[test]
-fn the_first_environment_keeps_a_domain_and_nobody_gets_anothers_name() {
-    let thief = "domains: [{ host: shop.example.com }, { host: other.example.com }]";
-    let table = table(
-        7,
-        &[
-            served("evil/shop/production", 4, thief),
-            served("acme/shop/production", 3, KEYS),
-        ],
-    );
-    table.check().unwrap();
-    let with = |host: &str| {
-        let mut rules = table.rules.iter().filter(|rule| rule.hosts == [host]);
-        let place = rules.next().map(|rule| rule.place.to_string());
-        assert!(rules.next().is_none(), "one rule has {host}");
-        place
-    };
-    assert_eq!(with("shop.example.com").as_deref(), Some("acme/shop/production"));
-    assert_eq!(with("other.example.com").as_deref(), Some("evil/shop/production"));
-    let own = table.rules.iter().position(|rule| rule.hosts.len() == 2);
-    assert_eq!(own, Some(0), "environments' own names come first");
 }
 
 fn shared(live: Option<u64>, arriving: Option<(u64, Option<u32>)>, fleets: &[(u64, u32)]) -> Served {
@@ -282,11 +262,13 @@ fn shared(live: Option<u64>, arriving: Option<(u64, Option<u32>)>, fleets: &[(u6
         (*release, fleet)
     };
     Served {
+        owns: BTreeSet::new(),
         steps: BTreeMap::new(),
         access: Vec::new(),
         closed: None,
         place: "acme/shop/dev".parse().unwrap(),
         number: 1,
+        created_at: Timestamp::UNIX_EPOCH,
         hostnames: vec!["dev.shop.acme.localhost".into()],
         domains: Vec::new(),
         authenticate: None,
@@ -312,6 +294,7 @@ fn ports_stay_open_while_the_live_hosts_are_out() {
         }];
     }
     served.steps = rules::steps(&BTreeMap::new(), vec!["tcp-5432".to_owned()]);
+    served.owns = BTreeSet::from(["tcp-5432".to_owned()]);
     let table = table(1, &[served]);
     let port = table.rules.iter().find(|rule| !rule.own.listeners.is_empty());
     let Action::Forward { groups, .. } = &port.expect("its socket stays").action else {

@@ -2,8 +2,6 @@
 //!
 //! Always the newest: a certificate is renewed, and a secret changed, with `vend secrets set` and nothing else.
 
-use std::collections::BTreeMap;
-
 use edge::Given;
 use model::{Place, Secret, route::Authenticate, spec::Certificate};
 use store::Db;
@@ -12,14 +10,19 @@ use tracing::debug;
 use super::Served;
 
 /// The name in the table of an environment's secret at its provider. Names of places are labels, so that no two are alike.
-pub fn client_secret(place: &Place) -> String {
-    format!("{}.{}.{}.oidc", place.tenant, place.app, place.environment)
+/// Sessions are bound to it: those of an environment that had the name before are nobody's.
+pub fn client_secret(served: &Served) -> String {
+    let Served {
+        place, created_at, ..
+    } = served;
+    let made = created_at.as_millisecond();
+    format!("{}.{}.{}.{made}.oidc", place.tenant, place.app, place.environment)
 }
 
 /// As the table says it: with the name that the secret has at the edge.
-pub fn login(place: &Place, spec: &Authenticate) -> Box<Authenticate> {
+pub fn login(served: &Served, spec: &Authenticate) -> Box<Authenticate> {
     Box::new(Authenticate {
-        client_secret: client_secret(place),
+        client_secret: client_secret(served),
         ..spec.clone()
     })
 }
@@ -27,19 +30,16 @@ pub fn login(place: &Place, spec: &Authenticate) -> Box<Authenticate> {
 /// What is not in the vault is left out, and said by the release's plan and in the log.
 pub fn given(db: &Db<'_>, environments: &[Served]) -> Result<Given, store::Error> {
     let mut given = Given::default();
-    let mut owners = BTreeMap::new();
-    let mut oldest_first: Vec<&Served> = environments.iter().collect();
-    oldest_first.sort_by_key(|served| served.number);
-    for served in oldest_first {
+    for served in environments {
         let place = &served.place;
         if let Some(login) = &served.authenticate
             && let Some(secret) = reveal(db, place, &login.client_secret)?
         {
-            given.secrets.insert(client_secret(place), secret);
+            given.secrets.insert(client_secret(served), secret);
         }
         for (domain, _) in &served.domains {
-            // As in the table: a domain is the oldest environment's that asks for it.
-            if *owners.entry(&domain.host).or_insert(place) != place {
+            // As in the table: another's domain has another's certificate.
+            if !served.owns.contains(&domain.host) {
                 continue;
             }
             let Certificate::Vault { chain, key } = &domain.certificate else {

@@ -380,6 +380,7 @@ fn cases() -> Vec<Case> {
         case("bases.list", get(), "/v1/bases", Allowed, EVERYBODY),
         case("bases.refresh", post(), "/v1/bases/refresh", Forbidden, &[]).body(json!({})),
         case("edge.status", get(), "/v1/edge", SeesNothing, EVERYBODY),
+        case("names.list", get(), "/v1/names", SeesNothing, EVERYBODY),
         case("logs.access", get(), "/v1/access", SeesNothing, EVERYBODY),
         case("logs.list", get(), "/v1/logs", SeesNothing, EVERYBODY),
         case(

@@ -1,15 +1,25 @@
 //! moto's server, for contracts that AWS's services keep too.
 
-use std::{path::PathBuf, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    io::{Read as _, Seek as _},
+    path::PathBuf,
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
 
 use aws::{Client, Machine, Source};
+use tokio::{
+    net::TcpStream,
+    process::{Child, Command},
+};
 
 use super::states::clients;
 
 pub struct Moto {
     python: PathBuf,
     endpoint: String,
-    _server: tokio::process::Child,
+    _server: Child,
 }
 
 impl Moto {
@@ -19,27 +29,29 @@ impl Moto {
             println!("skipped: moto is not there; `cargo xtask test` installs it");
             return None;
         };
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/aws/server.py");
-        let mut server = tokio::process::Command::new(&python);
-        server.args([script, &port.to_string()]).kill_on_drop(true);
-        let server = server
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut ended = String::new();
+        // Between the look for a port and its use somebody else may take it.
+        for _ in 0..3 {
+            let port = std::net::TcpListener::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap()
+                .port();
+            let mut server = Command::new(&python);
+            server.args([script, &port.to_string()]);
+            match serving(server, port).await {
+                Ok(server) => {
+                    return Some(Self {
+                        python,
+                        endpoint: format!("http://127.0.0.1:{port}"),
+                        _server: server,
+                    });
+                }
+                Err(why) => ended = why,
+            }
         }
-        Some(Self {
-            python,
-            endpoint: format!("http://127.0.0.1:{port}"),
-            _server: server,
-        })
+        panic!("moto ends before it serves: {ended}");
     }
 
     /// The program's own client.
@@ -62,11 +74,47 @@ impl Moto {
     pub async fn python(&self, lines: &str, input: &str) {
         let head = "import boto3, json, sys\nclient = lambda name: boto3.client(name, endpoint_url=sys.argv[1], \
                     region_name='eu-central-1', aws_access_key_id='x', aws_secret_access_key='y')\n";
-        let done = tokio::process::Command::new(&self.python)
+        let done = Command::new(&self.python)
             .args(["-c", &format!("{head}{lines}"), &self.endpoint, input])
             .output()
             .await
             .unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
+}
+
+/// Starts a server and waits until it is there, or has ended: with what it said then.
+async fn serving(mut server: Command, port: u16) -> Result<Child, String> {
+    let mut said = tempfile::tempfile().unwrap();
+    let mut server = server
+        .kill_on_drop(true)
+        .stdout(Stdio::null())
+        .stderr(said.try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    loop {
+        let is_there = TcpStream::connect(("127.0.0.1", port)).await.is_ok();
+        if let Some(status) = server.try_wait().unwrap() {
+            let mut text = String::new();
+            said.rewind().unwrap();
+            said.read_to_string(&mut text).unwrap();
+            return Err(format!("{status}: {text}"));
+        }
+        if is_there {
+            return Ok(server);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_ends_is_not_waited_for() {
+    let mut server = Command::new("sh");
+    server.args(["-c", "echo the port is taken >&2; exit 1"]);
+    // Nobody listens there.
+    let why = serving(server, 1).await.unwrap_err();
+    assert!(
+        why.contains("exit status: 1") && why.contains("the port is taken"),
+        "{why}"
+    );
 }

@@ -112,6 +112,46 @@ async fn lists_have_pages() {
     assert_eq!(names, ["a", "acme", "b", "c", "other"]);
 }
 
+#[tokio::test]
+async fn a_tenant_does_not_read_what_one_of_its_name_did() {
+    let world = World::new().await;
+    let by = |second: i64| {
+        store::By::new(
+            "person:root".to_owned(),
+            world::now() + jiff::SignedDuration::from_secs(second),
+        )
+    };
+    let (first, gone, second) = (by(0), by(1), by(2));
+    let made = world.state.store.write(move |tx| {
+        let name = "again".parse().unwrap();
+        tx.create_tenant(&name, &first)?;
+        tx.create_app(&name, &"shop".parse().unwrap(), None, &first)?;
+        tx.delete_app(&name, &"shop".parse().unwrap(), &gone)?;
+        tx.delete_tenant(&name, &gone)?;
+        tx.create_tenant(&name, &second).map(drop)
+    });
+    made.await.unwrap();
+    let own = world.bearer(Role::Auditor, Some("again")).await;
+    let actions = async |who: &Who, uri: &str| {
+        let (_, page) = world.ask(who, Method::GET, uri, None).await;
+        let items = page["items"].as_array().unwrap();
+        let actions: Vec<String> = items
+            .iter()
+            .map(|item| item["action"].as_str().unwrap().to_owned())
+            .collect();
+        actions
+    };
+    assert_eq!(
+        actions(&own, "/v1/audit").await,
+        ["token.create", "tenant.create"]
+    );
+    let none: [&str; 0] = [];
+    assert_eq!(actions(&own, "/v1/audit?tenant=again&app=shop").await, none);
+    // Whoever audits the platform reads on.
+    let all = actions(&Who::User(0), "/v1/audit?tenant=again").await;
+    assert_eq!(all.len(), 6, "{all:?}");
+}
+
 fn keyed(uri: &str, key: &str, body: Value) -> Request<Body> {
     Request::post(uri)
         .header("content-type", "application/json")

@@ -173,6 +173,7 @@ impl World {
             url: "http://127.0.0.1:1".into(),
             owner: OWNER,
             urls: Arc::new(|place| vec![format!("http://{place}/")]),
+            names: Arc::new(|db, own| crate::reconcile::routes::asked(db, &Platform::default(), own)),
             states,
             clock,
             stop: stop.clone(),

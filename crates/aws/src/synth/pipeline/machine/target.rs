@@ -350,7 +350,6 @@ fn deploy(target: &mut Target, whole: &Whole<'_>) {
         "ApplicationName": "{% $target.stack %}",
         "DeploymentGroupName": "{% $lowercase($new) %}",
         "Description": "{% $push.commit %}",
-        "FileExistsBehavior": "OVERWRITE",
         "Revision": {
             "RevisionType": "S3",
             "S3Location": { "Bucket": whole.bucket(), "Key": "{% $revision %}", "BundleType": "zip" },

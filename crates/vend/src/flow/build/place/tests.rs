@@ -68,3 +68,32 @@ async fn a_build_whose_builder_says_nothing_says_that_it_waits_for_it() {
     }
     assert_eq!(waits().await.as_deref(), Some("the builder second to come back"));
 }
+
+#[test]
+fn an_image_is_here_for_who_got_it() {
+    let tenant = |name: &str| name.parse::<TenantName>().unwrap();
+    let seen = |base: &str, of: Option<&str>| model::port::BaseSeen {
+        base: base.to_owned(),
+        tenant: of.map(tenant),
+        key: model::Digest::of(base),
+        content: model::Digest::of(base),
+        checked_at: Timestamp::UNIX_EPOCH,
+    };
+    let seen = BasesSeen {
+        bases: vec![
+            seen("debian-12", None),
+            seen("oci:registry.example/acme/ci:7", Some("acme")),
+        ],
+        ..BasesSeen::default()
+    };
+    for (base, of, expected) in [
+        ("debian-12", "rival", true),
+        ("debian-13", "rival", false),
+        ("oci:registry.example/acme/ci:7", "acme", true),
+        ("oci:registry.example/acme/ci:7", "rival", false),
+        ("oci:registry.example/acme/ci:8", "acme", false),
+    ] {
+        let found = is_here(&seen, &base.parse().unwrap(), &tenant(of));
+        assert_eq!(found, expected, "{base} {of}");
+    }
+}

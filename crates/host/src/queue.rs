@@ -1,4 +1,4 @@
-//! Who builds next: so many at a time, and no tenant before another only because it asked more often.
+//! Who builds or bakes next: so many at a time, and no tenant before another only because it asked more often.
 
 use std::{
     collections::HashMap,
@@ -8,40 +8,44 @@ use std::{
 use model::{TenantName, Ticket};
 use tokio::sync::oneshot;
 
+/// `None`: the platform's own, which waits as one more tenant would.
+type Whose = Option<TenantName>;
+
 /// Clones share the places.
 #[derive(Debug, Clone)]
-pub(super) struct Queue(Arc<Mutex<State>>);
+pub(crate) struct Queue(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
     free: usize,
-    running: HashMap<TenantName, usize>,
-    /// How many places had been given when a tenant got its last one. One number for each tenant that ever built.
-    served: HashMap<TenantName, u64>,
+    running: HashMap<Whose, usize>,
+    /// How many places had been given when a tenant got its last one. One number for each tenant that ever had one.
+    served: HashMap<Whose, u64>,
     given: u64,
     /// In the order of arrival.
     waiting: Vec<Entry>,
 }
 
-/// A build that waits for its turn.
+/// A build or a bake that waits for its turn.
 #[derive(Debug)]
 struct Entry {
-    tenant: TenantName,
-    ticket: Ticket,
+    tenant: Whose,
+    /// `None`: that it waits is noted elsewhere.
+    ticket: Option<Ticket>,
     turn: oneshot::Sender<Place>,
 }
 
-/// The right to build, until it is dropped.
+/// The right to go on, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     queue: Queue,
-    tenant: TenantName,
+    tenant: Whose,
     held: bool,
 }
 
-/// How it stands when a build has to wait.
+/// How it stands when somebody has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Waiting {
+pub(crate) struct Waiting {
     pub running: usize,
     pub before: usize,
 }
@@ -58,7 +62,12 @@ impl Queue {
     }
 
     /// A place, as soon as there is one. `told` hears when that is not at once.
-    pub async fn enter(&self, tenant: &TenantName, ticket: &Ticket, told: impl FnOnce(Waiting)) -> Place {
+    pub async fn enter(
+        &self,
+        tenant: Option<&TenantName>,
+        ticket: Option<&Ticket>,
+        told: impl FnOnce(Waiting),
+    ) -> Place {
         let (turn, waiting) = {
             let mut state = self.lock();
             let waiting = Waiting {
@@ -67,8 +76,8 @@ impl Queue {
             };
             let (sender, turn) = oneshot::channel();
             state.waiting.push(Entry {
-                tenant: tenant.clone(),
-                ticket: ticket.clone(),
+                tenant: tenant.cloned(),
+                ticket: ticket.cloned(),
                 turn: sender,
             });
             self.give(&mut state);
@@ -87,7 +96,7 @@ impl Queue {
         let waiting = &self.lock().waiting;
         waiting
             .iter()
-            .any(|entry| entry.ticket == *ticket && !entry.turn.is_closed())
+            .any(|entry| entry.ticket.as_ref() == Some(ticket) && !entry.turn.is_closed())
     }
 
     /// Gives free places: to the tenant that has the fewest, of those to whose last turn is the longest ago, and of its
@@ -156,13 +165,17 @@ mod tests {
         name.parse().unwrap()
     }
 
+    async fn enter(queue: &Queue, own: &(TenantName, Ticket), told: impl FnOnce(Waiting)) -> Place {
+        queue.enter(Some(&own.0), Some(&own.1), told).await
+    }
+
     /// In which order these tenants build, which came in this one while the first of them was building, so many at a time.
     async fn turns(places: usize, names: &[&'static str]) -> Vec<&'static str> {
         let queue = Queue::new(places);
         let mut held = Vec::new();
         for _ in 0..places {
             let own = (tenant(names[0]), ticket("t-0"));
-            held.push(queue.enter(&own.0, &own.1, |_| panic!("there is a place")).await);
+            held.push(enter(&queue, &own, |_| panic!("there is a place")).await);
         }
         let (order, mut entered) = tokio::sync::mpsc::unbounded_channel();
         for (number, name) in names.iter().copied().enumerate() {
@@ -172,7 +185,7 @@ mod tests {
                     let (running, before) = (places, number);
                     assert_eq!(waiting, Waiting { running, before });
                 };
-                let place = entrance.enter(&tenant(name), &ticket("t-1"), told).await;
+                let place = enter(&entrance, &(tenant(name), ticket("t-1")), told).await;
                 order.send(name).unwrap();
                 drop(place);
             });
@@ -202,28 +215,26 @@ mod tests {
     #[tokio::test]
     async fn who_leaves_gives_way() {
         let queue = Queue::new(1);
-        let first = queue.enter(&tenant("a"), &ticket("t-a"), |_| ()).await;
+        let first = enter(&queue, &(tenant("a"), ticket("t-a")), |_| ()).await;
         let gone = tokio::time::timeout(
             std::time::Duration::from_millis(5),
-            queue.enter(&tenant("b"), &ticket("t-b"), |_| ()),
+            enter(&queue, &(tenant("b"), ticket("t-b")), |_| ()),
         )
         .await;
         assert!(gone.is_err());
         drop(first);
-        let _third = queue
-            .enter(&tenant("c"), &ticket("t-c"), |_| panic!("there is a place"))
-            .await;
+        let third = (tenant("c"), ticket("t-c"));
+        let _third = enter(&queue, &third, |_| panic!("there is a place")).await;
         assert_eq!(queue.lock().free, 0);
     }
 
     #[tokio::test]
     async fn a_build_waits_from_when_it_comes_until_its_turn_or_until_it_leaves() {
         let queue = Queue::new(1);
-        let first = queue.enter(&tenant("a"), &ticket("t-a"), |_| ()).await;
-        let (b, c) = (tenant("b"), tenant("c"));
-        let (second, third) = (ticket("t-b"), ticket("t-c"));
-        let mut turn = Box::pin(queue.enter(&b, &second, |_| ()));
-        let mut left = Box::pin(queue.enter(&c, &third, |_| ()));
+        let first = enter(&queue, &(tenant("a"), ticket("t-a")), |_| ()).await;
+        let (second, third) = ((tenant("b"), ticket("t-b")), (tenant("c"), ticket("t-c")));
+        let mut turn = Box::pin(enter(&queue, &second, |_| ()));
+        let mut left = Box::pin(enter(&queue, &third, |_| ()));
         assert!(futures_util::poll!(&mut turn).is_pending());
         assert!(futures_util::poll!(&mut left).is_pending());
         let waits = |name| queue.waits(&ticket(name));

@@ -1,12 +1,12 @@
-//! Whose turn it is to be looked after: each machine in one place at a time, in the order in which they came, and of each
-//! tenant so many at one time that nobody else's wait for them.
+//! Whose turn it is to be looked after: each machine or host in one place at a time, in the order in which they came, and
+//! of each tenant so many at one time that nobody else's wait for them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use model::{HostId, TenantName};
 use tokio::task::Id;
 
-/// Machines of one tenant that are looked after at one time.
+/// Those of one tenant that are looked after at one time.
 const AT_ONCE: usize = 32;
 
 #[derive(Default)]
@@ -20,11 +20,13 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// A machine that is to be looked after, unless it waits already or is.
-    pub fn wait(&mut self, id: &HostId, tenant: &TenantName) {
-        if self.known.insert(id.clone()) {
+    /// One that is to be looked after, unless it waits already or is. Says whether it is new.
+    pub fn wait(&mut self, id: &HostId, tenant: &TenantName) -> bool {
+        let is_new = self.known.insert(id.clone());
+        if is_new {
             self.waiting.push_back((id.clone(), tenant.clone()));
         }
+        is_new
     }
 
     /// Those that are looked after from now on.
@@ -47,16 +49,15 @@ impl Turns {
         self.busy.insert(task, id.clone());
     }
 
-    /// It ended, however.
-    pub fn ended(&mut self, task: Id) {
-        let Some(id) = self.busy.remove(&task) else {
-            return;
-        };
+    /// It ended, however. Gives whom it looked after.
+    pub fn ended(&mut self, task: Id) -> Option<HostId> {
+        let id = self.busy.remove(&task)?;
         self.known.remove(&id);
         self.tenants.retain(|_, own| {
             own.remove(&id);
             !own.is_empty()
         });
+        Some(id)
     }
 }
 

@@ -1,0 +1,46 @@
+//! Scripts whose lines end as on Windows.
+
+use super::one_script;
+
+/// Started by the kernel, by another user's shell, by `env`, and with an argument: none of them names the cause.
+#[tokio::test]
+async fn a_script_with_lines_of_windows_is_told_why_it_does_not_start() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    for (keys, first, says) in [
+        (
+            "",
+            "/bin/sh",
+            "s.sh failed with error Errno::ENOENT with message No such file or directory - ",
+        ),
+        (
+            "      runas: root\n",
+            "/bin/sh",
+            "s.sh run as user root failed with exit code 127: its",
+        ),
+        ("", "/usr/bin/env sh", "s.sh failed with exit code 127: its"),
+        ("", "/bin/sh -e", "s.sh failed with exit code 2: its"),
+    ] {
+        let script = |end: &str| format!("#!{first}{end}exit 0{end}");
+        let scratch = tempfile::tempdir().unwrap();
+        let (code, message, ..) = one_script(scratch.path(), keys, &script("\r\n")).await;
+        assert_eq!(code, 4, "{message}");
+        assert!(message.contains(says), "{message}");
+        assert!(
+            message.contains(": its first line ends with a carriage return")
+                && message.contains("`dos2unix`"),
+            "{message}"
+        );
+        let mended = tempfile::tempdir().unwrap();
+        assert_eq!(
+            one_script(mended.path(), keys, &script("\n")).await.0,
+            0,
+            "{first}"
+        );
+    }
+    // Of others that fail nothing is said.
+    let scratch = tempfile::tempdir().unwrap();
+    let (_, message, ..) = one_script(scratch.path(), "", "#!/bin/sh\nexit 3\r\n#\r\n").await;
+    assert!(!message.contains("carriage"), "{message}");
+}
