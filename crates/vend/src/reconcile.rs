@@ -9,6 +9,7 @@ pub mod left;
 pub mod machines;
 pub mod moves;
 pub mod patience;
+pub mod requests;
 pub mod rest;
 pub mod retention;
 pub mod routes;

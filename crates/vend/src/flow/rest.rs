@@ -3,8 +3,9 @@
 //! The release, its image and the data stay. From the first step on requests wait at the edge, so that none meets a host
 //! that stops.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
+use jiff::SignedDuration;
 use model::{
     HostId, Place,
     port::{Fault, HostRole, Hosts as _},
@@ -12,16 +13,14 @@ use model::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{By, HostState};
-use tokio::time::{Instant, sleep};
 
 use super::{Attempt, World, stored, unwind};
-use crate::reconcile::routes;
+use crate::reconcile::{requests, routes};
 
 const REASON: &str = "its environment sleeps";
-const LOOK: Duration = Duration::from_millis(50);
 /// Should this stage never come to stop its hosts, whoever looks after fleets does, so long after they have had their
 /// time.
-const GRACE: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+const GRACE: SignedDuration = SignedDuration::from_secs(60);
 
 #[derive(Deserialize)]
 struct Input {
@@ -39,8 +38,8 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         .map_err(stored)?
         .into_iter()
         .partition(|host| host.role == HostRole::App);
-    let leaving: Vec<&HostId> = apps.iter().map(|host| &host.id).collect();
-    finish(world, &leaving, drain).await;
+    let leaving: Vec<HostId> = apps.iter().map(|host| host.id.clone()).collect();
+    requests::finish(world, &leaving, drain).await;
     for host in &apps {
         unwind::retire(world, host, REASON).await?;
     }
@@ -51,31 +50,15 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
 }
 
 /// Marks it asleep and its hosts as leaving. Gives the time that requests under way have.
-async fn leave(world: &World, place: &Place) -> Result<Duration, Fault> {
+async fn leave(world: &World, place: &Place) -> Result<SignedDuration, Fault> {
     let (place, by) = (place.clone(), By::platform(crate::clock::now()));
     let left = world.store.write(move |tx| {
         let live = tx.environment(&place)?.live;
         let drain = routes::delay(tx, &place, live)?;
         tx.sleep(&place, by.at + drain + GRACE, &by)?;
-        Ok(drain.unsigned_abs())
+        Ok(drain)
     });
     left.await.map_err(stored)
-}
-
-/// Waits until no request is under way at hosts that have left the routes, for as long as requests have.
-async fn finish(world: &World, hosts: &[&HostId], drain: Duration) {
-    let end = Instant::now() + drain;
-    while Instant::now() < end {
-        // An edge that does not answer now may still be busy: then they get all their time.
-        if let Ok(seen) = world.edge.health().await {
-            let of_ours = |target: &str| hosts.iter().any(|host| host.as_str() == target);
-            let mut busy = seen.iter().filter(|seen| seen.active > 0);
-            if !busy.any(|seen| of_ours(&seen.target.id)) {
-                return;
-            }
-        }
-        sleep(LOOK).await;
-    }
 }
 
 /// Its row and its data stay; whoever wakes the environment starts it again.

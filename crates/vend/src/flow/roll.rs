@@ -180,7 +180,7 @@ pub async fn back(
     let hosts = world.store.read(move |db| db.hosts_of_release(&own, failed));
     let mut hosts = hosts.await.map_err(stored)?;
     hosts.retain(|host| host.state == HostState::Starting);
-    unwind::leave(world, hosts).await?;
+    unwind::leave(world, hosts, unwind::REASON).await?;
     if environment.arriving.is_none() && !was_live {
         // It failed before its first host.
         return Ok(());

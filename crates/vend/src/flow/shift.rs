@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use store::{By, HostState};
 
 use super::{Attempt, World, deploy, muster, provision, state::Planned, stored, tally::Tally, validate};
+use crate::reconcile::requests;
 
 #[derive(Deserialize)]
 struct Input {
@@ -79,7 +80,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
             .admit(&mut arriving, LifecycleEvent::AfterAllowTraffic)
             .await?;
         match &leaving {
-            Some(leaving) => shift.dismiss(leaving, LifecycleEvent::AfterBlockTraffic).await,
+            Some(leaving) => shift.part(leaving).await,
             None => Ok(()),
         }
     })
@@ -151,6 +152,15 @@ impl Shift<'_> {
             .into_iter()
             .next()
             .map_or(Ok(()), |(_, fault)| Err(fault))
+    }
+
+    /// The last scripts of hosts that have left the traffic, when they have answered what they were asked before.
+    async fn part(&self, fleet: &Fleet<'_>) -> Result<(), Fault> {
+        let deploy = &fleet.release.spec.deploy;
+        if deploy.appspec.is_some() {
+            requests::finish(self.world, &fleet.hosts, deploy.drain).await;
+        }
+        self.dismiss(fleet, LifecycleEvent::AfterBlockTraffic).await
     }
 
     /// One lifecycle event on all hosts of a fleet, for this deployment: on the hosts that it takes out, too, so that what

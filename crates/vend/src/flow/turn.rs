@@ -2,19 +2,16 @@
 //!
 //! Every step may be done again: a process that ended in the middle is followed by one that goes on.
 
-use std::time::Duration;
-
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use model::{
     DeploymentId, HostId, Place,
     port::{EventReport, EventStatus, Fault, LifecycleEvent},
     release::Release,
-    route::TargetState,
 };
 use store::{By, Host, HostState};
-use tokio::time::{Instant, sleep};
 
-use super::{Attempt, World, chain, deploy, provision, stored, validate};
+use super::{Attempt, World, deploy, provision, stored, validate};
+use crate::reconcile::requests;
 
 /// What hosts get, and for which deployment.
 #[derive(Clone, Copy)]
@@ -28,8 +25,6 @@ pub struct Turn<'a> {
     /// Does the host get traffic in the end?
     pub serves: bool,
 }
-
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 impl Turn<'_> {
     /// Takes one host through all of it. A release that fails on it is in the answer; the host is failed then, and gets
@@ -75,7 +70,7 @@ impl Turn<'_> {
         let begun = crate::clock::now();
         self.set(&host.id, HostState::Updating).await?;
         self.world.routes.apply().await?;
-        self.drain(&host.id, old.spec.deploy.drain).await?;
+        requests::finish(self.world, std::slice::from_ref(&host.id), old.spec.deploy.drain).await;
         let blocked = crate::clock::now();
         if is_out(host, self.to.number, &self.events(&host.id).await?) {
             return Ok(None);
@@ -96,25 +91,6 @@ impl Turn<'_> {
             .write(move |tx| tx.set_host_release(&id, to, &by));
         written.await.map_err(stored)?;
         Ok(None)
-    }
-
-    /// Waits for requests under way, for as long as they may go on.
-    async fn drain(&self, host: &HostId, most: SignedDuration) -> Result<(), Fault> {
-        let deadline = Instant::now() + most.unsigned_abs();
-        loop {
-            let seen = self.world.edge.health().await;
-            let seen = seen
-                .map_err(|error| Fault::platform(format!("the edge does not answer: {}", chain(&error))))?;
-            let busy = seen.iter().any(|target| {
-                target.state == TargetState::Draining
-                    && target.target.id == host.as_str()
-                    && target.active > 0
-            });
-            if !busy || Instant::now() >= deadline {
-                return Ok(());
-            }
-            sleep(LOOK_EVERY).await;
-        }
     }
 
     /// The lifecycle, the checks, and the way back into the traffic.

@@ -7,22 +7,21 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, future::join_all, stream};
-use jiff::SignedDuration;
 use model::{
     DeploymentId, HostId, Place,
     plan::PlanKind,
-    port::{Deployer as _, Fault, HostRole, Hosts as _},
+    port::{Deployer as _, Fault, HostRole, Hosts as _, LifecycleEvent},
     release::ReleaseState,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::{By, HostState};
+use store::{By, Db, HostState};
 use tracing::{debug, warn};
 
 use super::{
     Attempt, World, build, cancel, close, late, plan, roll, shift, state::Planned, stored, supersede,
 };
-use crate::reconcile::routes;
+use crate::reconcile::{requests::Busy, routes};
 
 /// So many builds and bakes are stopped at a time.
 const AT_ONCE: usize = 16;
@@ -59,9 +58,12 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let mut reason = input.failure.cause.clone();
     if let Some(plan) = &input.plan {
         if !is_behind {
-            let own = input.place.clone();
-            let read = world.store.read(move |db| Ok(db.environment(&own)?.live));
-            match is_kept(&input, plan, read.await.map_err(stored)?) {
+            let (own, deployment) = (input.place.clone(), input.deployment.clone());
+            let read = world
+                .store
+                .read(move |db| Ok((db.environment(&own)?.live, has_parted(db, &deployment)?)));
+            let (live, parted) = read.await.map_err(stored)?;
+            match is_kept(&input, plan, live, parted) {
                 true => reason.push_str(&format!("; v{} is live already, and stays", plan.release)),
                 false => undo(world, attempt, &input, plan).await?,
             }
@@ -96,11 +98,20 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     Ok(json!({ "hosts_stopped": stopped }))
 }
 
-/// Is it live what somebody went back to, before a push took its place? The push stands on that: what they went back from
-/// would be worse for as long as it takes.
-fn is_kept(input: &Input, plan: &Planned, live: Option<u64>) -> bool {
-    let went_back = input.kind == PlanKind::Rollback && plan.old().is_some();
-    went_back && input.failure.error == supersede::ERROR && live == Some(plan.release)
+/// Does what went live stay? When somebody went back to it before a push took its place, the push stands on that: what they
+/// went back from would be worse for as long as it takes. And when the hosts before it have parted: all that the new ones
+/// were to show they have shown by then, and the old ones may have stopped.
+fn is_kept(input: &Input, plan: &Planned, live: Option<u64>, parted: bool) -> bool {
+    let gives_way = input.kind == PlanKind::Rollback && input.failure.error == supersede::ERROR;
+    // In place the same hosts come back.
+    let ended = parted && !plan.rolls;
+    plan.old().is_some() && live == Some(plan.release) && (gives_way || ended)
+}
+
+/// Has a host that left the traffic for a deployment begun its last scripts?
+fn has_parted(db: &Db<'_>, deployment: &DeploymentId) -> Result<bool, store::Error> {
+    let mut events = db.deployment_events(deployment)?.into_iter();
+    Ok(events.any(|(_, report)| report.event == LifecycleEvent::AfterBlockTraffic))
 }
 
 /// The hosts and the traffic as they were before.
@@ -218,28 +229,28 @@ async fn stop_hosts(world: &World, input: &Input, release: u64) -> Result<usize,
         .filter(|host| host.role == HostRole::App && undone(host))
         .collect();
     let count = hosts.len();
-    leave(world, hosts).await?;
+    leave(world, hosts, REASON).await?;
     Ok(count)
 }
 
-const REASON: &str = "its release failed";
+pub const REASON: &str = "its release failed";
 
-/// Hosts of a release that failed are nobody's from now on, and whoever looks after the fleet stops them: an app that does
-/// not end holds nothing up. One that served a moment ago finishes its requests first.
-pub async fn leave(world: &World, hosts: Vec<store::Host>) -> Result<(), Fault> {
+/// Hosts, of a release that failed for one, are nobody's from now on, and whoever looks after the fleet stops them: an app
+/// that does not end holds nothing up. One that served a moment ago finishes its requests first.
+pub async fn leave(world: &World, hosts: Vec<store::Host>, reason: &'static str) -> Result<(), Fault> {
+    let busy = Busy::look(world).await;
     let by = By::platform(crate::clock::now());
     let written = world.store.write(move |tx| {
         for host in hosts {
-            let state = tx.host(&host.id)?.state;
+            let host = tx.host(&host.id)?;
             // Of one that is woken, those that are ready have visitors already.
-            let wakes = state == HostState::Ready && tx.environment(&host.place)?.asleep_at.is_some();
-            let delay = match state {
+            let wakes = host.state == HostState::Ready && tx.environment(&host.place)?.asleep_at.is_some();
+            let delay = match host.state {
                 HostState::Retired => continue,
-                HostState::Kept | HostState::Serving => routes::delay(tx, &host.place, host.release)?,
                 _ if wakes => routes::delay(tx, &host.place, host.release)?,
-                _ => SignedDuration::ZERO,
+                _ => busy.time(tx, &host, by.at)?,
             };
-            tx.set_host_state(&host.id, HostState::Draining, Some(REASON), &by)?;
+            tx.set_host_state(&host.id, HostState::Draining, Some(reason), &by)?;
             tx.set_host_retirement(&host.id, Some(by.at + delay))?;
         }
         Ok::<_, store::Error>(())
@@ -289,16 +300,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_push_leaves_what_somebody_went_back_to() {
+    fn what_stays_live_when_it_is_undone() {
         let place: Place = "acme/shop/dev".parse().unwrap();
         let (back, forth, push) = ("rollback", "release", supersede::ERROR);
-        for (what, kind, from, error, live, kept) in [
-            ("its hooks hang behind the switch", back, 2, push, 1, true),
-            ("they hang before it", back, 2, push, 2, false),
-            ("somebody ended it", back, 2, cancel::ERROR, 1, false),
-            ("it failed", back, 2, "Vend.Customer", 1, false),
-            ("a release that is not known to be good", forth, 2, push, 1, false),
-            ("hosts of the live one are replaced", back, 1, push, 1, false),
+        let (failed, ended) = ("Vend.Customer", cancel::ERROR);
+        for (what, kind, from, error, live, parted, kept) in [
+            ("its hooks hang behind the switch", back, 2, push, 1, false, true),
+            ("they hang before it", back, 2, push, 2, false, false),
+            ("somebody ended it", back, 2, ended, 1, false, false),
+            ("it failed", back, 2, failed, 1, false, false),
+            (
+                "a release that is not known to be good",
+                forth,
+                2,
+                push,
+                1,
+                false,
+                false,
+            ),
+            (
+                "hosts of the live one are replaced",
+                back,
+                1,
+                push,
+                1,
+                false,
+                false,
+            ),
+            (
+                "the last scripts of the old hosts failed",
+                forth,
+                2,
+                failed,
+                1,
+                true,
+                true,
+            ),
+            ("somebody ended them", forth, 2, ended, 1, true, true),
+            ("those of a way back", back, 2, failed, 1, true, true),
+            ("they are another deployment's", forth, 2, failed, 2, true, false),
         ] {
             let input: Input = serde_json::from_value(json!({
                 "place": place, "kind": kind, "deployment": DeploymentId::from_bits(1),
@@ -306,7 +346,14 @@ mod tests {
             }))
             .unwrap();
             let plan = input.plan.as_ref().unwrap();
-            assert_eq!(is_kept(&input, plan, Some(live)), kept, "{what}");
+            assert_eq!(is_kept(&input, plan, Some(live), parted), kept, "{what}");
+            let in_place = Planned { rolls: true, ..*plan };
+            let stays = kept && !parted;
+            assert_eq!(
+                is_kept(&input, &in_place, Some(live), parted),
+                stays,
+                "{what}, in place"
+            );
         }
     }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use self::stops::{Stop, Stops};
-use super::{patience, routes};
+use super::{patience, requests::Busy};
 use crate::flow::{World, start, stored};
 
 mod stops;
@@ -102,7 +102,11 @@ async fn retire(world: &World, stops: &mut Stops) -> Result<(), Fault> {
     if !found.await.map_err(stored)? {
         return Ok(());
     }
-    let due = store.write(move |tx| drain(tx, now)).await.map_err(stored)?;
+    let busy = Busy::look(world).await;
+    let due = store
+        .write(move |tx| drain(tx, now, &busy))
+        .await
+        .map_err(stored)?;
     if due.left_routes {
         world.routes.apply().await?;
     }
@@ -122,14 +126,11 @@ struct Due {
 }
 
 /// Decided and written in one transaction: a rollback may want a kept host in the same moment.
-fn drain(tx: &mut store::Tx<'_>, now: Timestamp) -> Result<Due, store::Error> {
+fn drain(tx: &mut store::Tx<'_>, now: Timestamp, busy: &Busy) -> Result<Due, store::Error> {
     let by = By::platform(now);
     let mut left_routes = false;
     for host in left(tx)? {
-        let delay = match host.state {
-            HostState::Serving => routes::delay(tx, &host.place, host.release)?,
-            _ => SignedDuration::ZERO,
-        };
+        let delay = busy.time(tx, &host, now)?;
         tx.set_host_state(&host.id, HostState::Draining, Some(LEFT), &by)?;
         tx.set_host_retirement(&host.id, Some(now + delay))?;
         left_routes = true;
@@ -142,8 +143,7 @@ fn drain(tx: &mut store::Tx<'_>, now: Timestamp) -> Result<Due, store::Error> {
         // An execution may be about to use what is kept.
         if !tx.is_busy(&host.place)? {
             tx.set_host_state(&host.id, HostState::Draining, Some(REASON), &by)?;
-            let delay = routes::delay(tx, &host.place, host.release)?;
-            tx.set_host_retirement(&host.id, Some(now + delay))?;
+            tx.set_host_retirement(&host.id, Some(now + busy.time(tx, &host, now)?))?;
             left_routes = true;
         }
     }

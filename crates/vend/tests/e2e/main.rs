@@ -32,6 +32,7 @@ mod migrate;
 mod minimum;
 mod moves;
 mod names;
+mod parting;
 mod platform;
 mod ports;
 mod reach;

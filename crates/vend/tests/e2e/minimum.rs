@@ -120,7 +120,7 @@ fn never_fewer_hosts_serve_than_must_and_the_last_one_may_fail() {
     std::fs::write(inside(&last).join("run/marked"), "").unwrap();
     let push = platform.ended(&stage.app, number);
     assert_eq!(push["state"], "done", "{push:#}");
-    let done = stage.deployment();
+    let done = stage.deployments_of(7);
     assert_eq!(done["state"], "Succeeded", "{done:#}");
     let failed: Vec<&Value> = done["hosts"]
         .as_array()

@@ -22,7 +22,7 @@ os: linux
 file_exists_behavior: OVERWRITE
 files: [{ source: server.pl, destination: /srv/shop }]
 hooks:
-  ApplicationStart: [{ location: start.sh, timeout: 20 }]
+  ApplicationStart: [{ location: start.sh, timeout: 120 }]
 ";
 
 /// The last deployment's machines, as its events say, by the time of their Install.
@@ -97,15 +97,30 @@ fn zones_of_machines_are_deployed_to_one_after_the_other() {
 
     // What goes wrong only after a zone was deployed to, while it is watched, keeps the next zone as it is.
     copy.write("vend.yaml", vend_yaml(0, "5s"));
+    copy.write(
+        "start.sh",
+        "#!/bin/sh\nuntil [ -e /srv/shop/go ]; do sleep 0.1; done\n",
+    );
     copy.write("server.pl", "three");
     copy.commit("three");
     let push = platform.push(&copy, &app, "dev");
-    eventually("it is under way", Duration::from_secs(120), || {
-        let deployments = platform.json(&["deployments", "list", &dev]);
-        deployments["items"][0]["ended_at"].is_null().then_some(())
-    });
+    let goes = |on: &Machine| std::fs::write(on.inside("srv/shop/go"), "").unwrap();
+    eventually(
+        "the last of the first zone starts",
+        Duration::from_secs(120),
+        || {
+            let has = has("three");
+            let first = boxes.iter().zip(&has).find(|(_, has)| **has);
+            match has.iter().filter(|has| **has).count() {
+                2 => return Some(()),
+                _ => first.into_iter().for_each(|(on, _)| goes(on)),
+            }
+            None
+        },
+    );
     // The first zone is done and watched; before the next one it is held, for as long as somebody wants.
     platform.vend(&["deploy", "pause", &dev]);
+    boxes[1..].iter().for_each(goes);
     eventually("it is held", Duration::from_secs(120), || {
         let executions = platform.json(&["executions", "list", &app]);
         let waiting = executions["items"][0]["waiting"].as_str()?.to_owned();

@@ -37,7 +37,7 @@ impl Sim {
             refuses: Arc::new(|_, _| None),
             own: definition::is_known,
             objects: None,
-            witness: None,
+            witness: Some(Arc::new(Clerk(Arc::default()))),
             limits: Limits::default(),
         });
         tokio::spawn(engine.run(cancel.clone().cancelled_owned()));

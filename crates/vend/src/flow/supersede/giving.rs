@@ -173,7 +173,9 @@ async fn a_way_back_that_hangs_is_ended_for_a_newer_push_and_one_that_goes_on_is
         };
         tx.begin_deployment(&new(3), &by)?;
         tx.enqueue_push(&fixtures::new_push(&place), &by)?;
-        tx.begin_deployment(&new(6), &by)
+        // Tries before this one began it.
+        let long_ago = By::platform(begun - SignedDuration::from_hours(2));
+        tx.begin_deployment(&new(6), &long_ago)
     });
     let own = begins.await.unwrap().id;
     let look = async |seconds: i64| {
@@ -201,6 +203,7 @@ async fn a_way_back_that_hangs_is_ended_for_a_newer_push_and_one_that_goes_on_is
     assert!(look(9000).await.is_none());
     sim.hurry(&id).await;
     drop(sim.offered("unwind").await);
+    assert!(look(200).await.is_none(), "this try has only begun");
     assert!(look(9000).await.is_some());
     let ended = sim.store.write(move |tx| {
         tx.finish_deployment(&own, DeploymentState::Stopped, None, None, &By::platform(begun))

@@ -118,7 +118,7 @@ fn serving(tx: &store::Tx<'_>, number: u64, release: Option<u64>) -> Result<(), 
 /// What hosts 1 to 3 are after a look, and whether the load balancer has to know.
 async fn looked(sim: &Sim) -> (bool, Vec<(HostState, Option<String>)>) {
     let drained = sim.store.write(|tx| {
-        let due = drain(tx, at(100))?;
+        let due = drain(tx, at(100), &Busy::of(&[]))?;
         assert!(due.drained.is_empty(), "whoever visits them has time");
         let hosts = (1..=3).map(|number| tx.host(&HostId::from_bits(number)));
         let hosts: Result<Vec<_>, store::Error> = hosts.collect();
@@ -185,7 +185,7 @@ async fn what_an_execution_left_half_made_goes_at_once_and_nobody_takes_it_for_a
     let execution = sim.begin(patience::HEAL, sample(false)).await;
     let goes = || {
         sim.store
-            .write(|tx| Ok::<_, store::Error>(drain(tx, at(100))?.drained))
+            .write(|tx| Ok::<_, store::Error>(drain(tx, at(100), &Busy::of(&[]))?.drained))
     };
     assert!(goes().await.unwrap().is_empty(), "they are being made");
     sim.stop(&execution).await;
@@ -198,6 +198,34 @@ async fn what_an_execution_left_half_made_goes_at_once_and_nobody_takes_it_for_a
         .collect();
     let expected = [2, 3].map(|number| (HostId::from_bits(number), HostState::Draining));
     assert_eq!(going, expected);
+}
+
+#[tokio::test]
+async fn what_failed_and_still_answers_somebody_has_the_time_of_its_requests() {
+    let sim = Sim::new().await;
+    let goes = sim.store.write(|tx| {
+        tx.create_release(&Sim::place(), &fixtures::new_release(None), &By::platform(at(0)))?;
+        for number in [1, 2, 3] {
+            serving(tx, number, Some(1))?;
+            let id = HostId::from_bits(number);
+            // The third so long ago that all requests have had their time.
+            let failed = at(if number == 3 { 10 } else { 90 });
+            tx.set_host_state(
+                &id,
+                HostState::Failed,
+                Some("a hook failed"),
+                &By::platform(failed),
+            )?;
+        }
+        let busy = Busy::of(&[1, 3].map(HostId::from_bits));
+        drain(tx, at(100), &busy)?;
+        let hosts = [1, 2, 3].map(|number| tx.host(&HostId::from_bits(number)).unwrap());
+        let drain = tx.release(&Sim::place(), 1)?.content.spec.deploy.drain;
+        Ok::<_, store::Error>((drain, hosts.map(|host| host.retire_at.unwrap())))
+    });
+    let (drain, goes) = goes.await.unwrap();
+    assert_eq!(drain.as_secs(), 30);
+    assert_eq!(goes, [at(120), at(100), at(100)]);
 }
 
 #[tokio::test]

@@ -1,0 +1,65 @@
+//! What old hosts do behind the switch to new ones, when they have no traffic any more.
+
+use std::time::Duration;
+
+use crate::{
+    load::Load,
+    platform::{Platform, can_run},
+    strategies::{App, Stage, nothing_was_lost},
+};
+
+/// Ends the app at once, with all that it does.
+const ENDS: &str = "#!/bin/sh\nkill -9 -$(cat /run/shop.pid)\n";
+
+/// The last scripts of the old hosts end their app and fail. Who is still answered there is answered, nobody is sent back
+/// there, and who goes back gets hosts that serve.
+#[test]
+fn hosts_that_ended_themselves_get_no_traffic_back() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let stage = Stage::new(&platform, "parting");
+    let app = App::new("strategy: blue-green", 2);
+    app.copy.write(
+        "vend.yaml",
+        app.vend_yaml.replace("keep_old: 2s", "keep_old: 10m"),
+    );
+    let appspec = std::fs::read_to_string(app.copy.directory.path().join("appspec.yml")).unwrap();
+    let parts = "  AfterBlockTraffic: [{ location: leave.sh, timeout: 20 }]\n";
+    app.copy.write("appspec.yml", format!("{appspec}{parts}"));
+    app.copy.write("leave.sh", format!("{ENDS}exit 3\n"));
+    app.says("one");
+    platform.release(&app.copy, &stage.app, "dev");
+    let old = stage.hosts();
+
+    let quick = Load::on(&platform.http(), &stage.host);
+    let slow = Load::at(&platform.http(), &stage.host, "/slow");
+    std::thread::sleep(Duration::from_secs(2));
+    app.copy.write("leave.sh", ENDS);
+    app.says("two");
+    let (push, failed) = stage.fails(&app);
+    let reason = push["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("AfterBlockTraffic failed on host")
+            && reason.contains("; v2 is live already, and stays"),
+        "{push:#}"
+    );
+    assert_eq!(failed["state"], "Failed", "{failed:#}");
+    stage.serves("two");
+
+    // The load balancer looks at them twice a second.
+    std::thread::sleep(Duration::from_secs(5));
+    platform.succeeds(&["rollback", &stage.dev]);
+    stage.serves("one");
+    let serving = stage
+        .hosts()
+        .into_iter()
+        .filter(|host| host["wanted"] == "serving");
+    let fresh = |host: &serde_json::Value| old.iter().all(|old| old["id"] != host["id"]);
+    assert_eq!(serving.filter(fresh).count(), 2, "others were made");
+    let (good, bad) = slow.end();
+    assert!(good > 0 && bad.is_empty(), "{bad:?}");
+    nothing_was_lost(quick);
+    stage.end();
+}
