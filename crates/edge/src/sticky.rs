@@ -1,5 +1,7 @@
 //! Cookies that keep a client with its group and its target, under ALB's names: `AWSALBTG` for the group, `AWSALB` for
-//! the target by time, `AWSALBAPP-0` for the target as long as the application's own cookie lasts.
+//! the target by time, `AWSALBAPP-0` for the target as long as the application's own cookie lasts. A page of another origin
+//! is given the first two once more with `CORS` behind the name, which browsers send across sites, too.
+//! <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/sticky-sessions.html>
 //!
 //! A cookie says nothing but a number made from names: a client that makes one up reaches no target that it would not
 //! be given by chance.
@@ -14,6 +16,8 @@ use crate::{
 
 const GROUP: &str = "AWSALBTG";
 const TARGET: &str = "AWSALB";
+/// Behind the name of a cookie that comes across sites.
+const ACROSS: &str = "CORS";
 const APPLICATION: &str = "AWSALBAPP-0";
 
 /// What is added to the answer, if anything.
@@ -42,16 +46,12 @@ impl Cookies {
             along: None,
         };
         if let Some(seconds) = weights.stickiness() {
-            cookies
-                .always
-                .push(line(GROUP, name_token(group.name()), seconds.into()));
+            cookies.stays(ask, GROUP, name_token(group.name()), seconds.into());
         }
         match &group.policy.stickiness {
             None => {}
             Some(Stickiness::Duration(time)) => {
-                cookies
-                    .always
-                    .push(line(TARGET, token(group.name(), target), time.as_secs()));
+                cookies.stays(ask, TARGET, token(group.name(), target), time.as_secs());
             }
             Some(Stickiness::Application { cookie, duration }) => {
                 let line = line(APPLICATION, token(group.name(), target), duration.as_secs());
@@ -65,6 +65,15 @@ impl Cookies {
             }
         }
         Some(Box::new(cookies))
+    }
+
+    /// A cookie of the load balancer's own time.
+    fn stays(&mut self, ask: &Ask, name: &str, token: u64, seconds: i64) {
+        self.always.push(line(name, token, seconds));
+        if ask.fields("origin").next().is_some() {
+            let across = line(&format!("{name}{ACROSS}"), token, seconds);
+            self.always.push(format!("{across}; Secure; SameSite=None"));
+        }
     }
 
     /// The values to add to an answer whose own `Set-Cookie` values are these.
@@ -92,14 +101,14 @@ fn line(name: &str, token: u64, seconds: i64) -> String {
 /// The group that the client has stayed with, if it still gets anything.
 pub fn wanted_group<'a>(ask: &Ask, weights: &'a Weights) -> Option<&'a Group> {
     weights.stickiness()?;
-    let wanted = cookie(ask, GROUP)?;
+    let wanted = kept(ask, GROUP)?;
     weights.named(|group| name_token(group.name()) == wanted)
 }
 
 /// The token of the target that the client has stayed with.
 pub fn wanted_target(ask: &Ask, group: &Group) -> Option<u64> {
     match group.policy.stickiness.as_ref()? {
-        Stickiness::Duration(_) => cookie(ask, TARGET),
+        Stickiness::Duration(_) => kept(ask, TARGET),
         Stickiness::Application { cookie: name, .. } if has_cookie(ask, name) => cookie(ask, APPLICATION),
         Stickiness::Application { .. } => None,
     }
@@ -131,6 +140,11 @@ fn fnv<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
 
 fn has_cookie(ask: &Ask, name: &str) -> bool {
     cookies(ask).any(|(n, _)| n == name.as_bytes())
+}
+
+/// What a cookie says that may have come across sites.
+fn kept(ask: &Ask, name: &str) -> Option<u64> {
+    cookie(ask, name).or_else(|| cookie(ask, &format!("{name}{ACROSS}")))
 }
 
 fn cookie(ask: &Ask, name: &str) -> Option<u64> {

@@ -1,7 +1,6 @@
 //! How much one client, or one tenant, may ask; who waits for whom; and what is written down of it.
 
 use std::{
-    collections::BTreeMap,
     net::TcpListener as Socket,
     sync::{
         Arc,
@@ -13,15 +12,14 @@ use std::{
 use edge::{Format, Limits, Listener, Log};
 use http_body_util::Full;
 use hyper::Request;
-use jiff::SignedDuration;
-use model::route::{Action, Stickiness, TargetState};
+use model::route::Action;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
 use crate::seen::probe;
-use crate::world::{Edge, Origin, body, field, forward, group, message, rule, shop, soon, status, until};
+use crate::world::{Edge, Origin, body, field, forward, message, rule, shop, soon, status, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_has_its_share_of_connections() {
@@ -191,92 +189,6 @@ async fn who_waits_for_what_never_wakes_is_told_to_come_again() {
     assert_eq!(edge.client.wanted().await.unwrap(), ["acme/shop/dev"]);
     let metrics = edge.client.metrics().await.unwrap();
     assert!(metrics.contains("vend_edge_waking_requests 0\n"), "{metrics}");
-    edge.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_stay_with_their_group_and_their_target() {
-    let folder = tempfile::tempdir().unwrap();
-    let named = |name: &'static str| {
-        Origin::answering(move |_| {
-            let length = name.len();
-            format!(
-                "HTTP/1.1 200 OK\r\nSet-Cookie: session=1; Path=/\r\nContent-Length: {length}\r\n\r\n{name}"
-            )
-        })
-    };
-    let origins = [
-        named("a1").await,
-        named("a2").await,
-        named("b1").await,
-        named("b2").await,
-    ];
-    let edge = Edge::start(&folder);
-    let of =
-        |range: std::ops::Range<usize>| group(&origins[range].iter().map(|o| o.address).collect::<Vec<_>>());
-    let hour = SignedDuration::from_hours(1);
-    let mut table = shop(1, &[]);
-    let (mut a, mut b) = (of(0..2), of(2..4));
-    a.stickiness = Some(Stickiness::Duration(hour));
-    b.stickiness = Some(Stickiness::Application {
-        cookie: "session".into(),
-        duration: hour,
-    });
-    table.target_groups = BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]);
-    let Action::Forward { groups, .. } = forward(&[("a", 1), ("b", 1)]) else {
-        unreachable!()
-    };
-    table.rules = vec![rule(
-        1,
-        "shop.test",
-        Action::Forward {
-            groups,
-            stickiness: Some(hour),
-        },
-    )];
-    edge.apply(&table).await;
-    until("all are healthy", || async {
-        edge.client
-            .health()
-            .await
-            .unwrap()
-            .iter()
-            .all(|target| target.state == TargetState::Healthy)
-    })
-    .await;
-    let mut seen = std::collections::BTreeSet::new();
-    for _ in 0..16 {
-        let first = edge.get("shop.test", "/").await;
-        let cookies: Vec<&str> = first
-            .lines()
-            .filter_map(|line| line.strip_prefix("Set-Cookie: ")?.split(';').next())
-            .collect();
-        let wanted = if body(&first).starts_with('a') {
-            "AWSALB="
-        } else {
-            "AWSALBAPP-0="
-        };
-        for name in ["session=", "AWSALBTG=", wanted] {
-            assert!(
-                cookies.iter().any(|cookie| cookie.starts_with(name)),
-                "{name} in {first}"
-            );
-        }
-        for _ in 0..4 {
-            let again = edge
-                .raw(format!(
-                    "GET / HTTP/1.1\r\nHost: shop.test\r\nCookie: {}\r\nConnection: close\r\n\r\n",
-                    cookies.join("; ")
-                ))
-                .await;
-            assert_eq!(body(&again), body(&first));
-        }
-        seen.insert(body(&first).to_owned());
-    }
-    assert_eq!(seen.len(), 4, "without a cookie all are served: {seen:?}");
-    // A cookie that somebody made up means nothing.
-    let odd = "GET / HTTP/1.1\r\nHost: shop.test\r\nCookie: AWSALBTG=x; AWSALB=ffffffffffffffff\r\nConnection: close\r\n\r\n";
-    assert_eq!(status(&edge.raw(odd).await), 200);
     edge.stop().await;
 }
 

@@ -26,6 +26,7 @@ mod routing;
 mod seen;
 mod share;
 mod slow;
+mod sticky;
 mod streams;
 mod switch;
 mod tenants;
