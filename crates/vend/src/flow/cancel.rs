@@ -94,6 +94,18 @@ fn leave(db: &Db<'_>, found: &ExecutionSummary, failed: u32, mut deed: Deed) -> 
     })
 }
 
+/// How an execution is left of which nothing is wanted any more, when its way back has failed often enough.
+pub fn given_up(db: &Db<'_>, found: &ExecutionSummary, by: &By) -> Result<Option<Order>, Error> {
+    let run = runs::open(db, found.run)?;
+    match run.as_ref().and_then(runs::way_back) {
+        Some(failed) if failed >= ENOUGH => {
+            let deed = deletion::deed(by, ACTION, found.place.as_ref(), found.id.as_str());
+            leave(db, found, failed, deed).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
 /// What the ledger says of the last that failed in an execution.
 fn last_failure(db: &Db<'_>, id: &ExecutionId) -> Result<Option<String>, Error> {
     let lines = supersede::told(db, id)?;

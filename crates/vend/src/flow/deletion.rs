@@ -126,17 +126,27 @@ fn is_to_go(db: &Db<'_>, place: &Place) -> Result<bool, Error> {
 /// Stops what is open in an environment that is to go, but for its destruction. In one that stays nothing is touched,
 /// whatever was known a moment ago.
 pub async fn clear(world: &World, place: &Place, cause: &str) -> Result<(), Fault> {
-    let own = place.clone();
-    let open = world.store.read(move |db| match is_to_go(db, &own)? {
-        true => db.open_executions(),
-        false => Ok(Vec::new()),
-    });
-    for execution in open.await.map_err(stored)? {
-        if execution.place.as_ref() == Some(place) && execution.kind != start::DESTROY {
-            cancel::interrupt(&world.engine, execution.run, cause).await?;
+    let (own, by) = (place.clone(), By::platform(crate::clock::now()));
+    let open = world.store.read(move |db| in_the_way(db, &own, &by));
+    for (run, given_up) in open.await.map_err(stored)? {
+        match given_up {
+            Some(order) => cancel::carry_out(&world.engine, order).await.map(drop)?,
+            None => cancel::interrupt(&world.engine, run, cause).await?,
         }
     }
     Ok(())
+}
+
+/// The runs of what is open there, and how they are left if they would undo themselves for ever.
+fn in_the_way(db: &Db<'_>, place: &Place, by: &By) -> Result<Vec<(u64, Option<cancel::Order>)>, Error> {
+    if !is_to_go(db, place)? {
+        return Ok(Vec::new());
+    }
+    let mut open = db.open_executions()?;
+    open.retain(|own| own.place.as_ref() == Some(place) && own.kind != start::DESTROY);
+    open.iter()
+        .map(|own| Ok((own.run, cancel::given_up(db, own, by)?)))
+        .collect()
 }
 
 /// Does what can be done now: destroys environments, then deletes what has none any more.

@@ -11,7 +11,7 @@ use store::{
     ApprovalState, By, Db, Deployment, DeploymentState, Error, ExecutionFilter, ExecutionSummary, HostState,
     LedgerFilter, Push, Tx,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{World, definition, deletion, late, runs, start, stored, workers};
 use crate::reconcile::{
@@ -56,8 +56,14 @@ pub async fn look(world: &World) -> Result<(), Fault> {
 fn order(tx: &mut Tx<'_>, patience: SignedDuration, by: &By) -> Result<Vec<Order>, Error> {
     let mut orders = Vec::new();
     for place in tx.places_held_up()? {
-        let Some(order) = judge(tx, &place, by.at, patience)? else {
-            continue;
+        let order = match judge(tx, &place, by.at, patience) {
+            Ok(Some(order)) => order,
+            Ok(None) => continue,
+            // One that cannot be read holds nobody else's up.
+            Err(error) => {
+                warn!("nobody knows what holds up {place}: {error}");
+                continue;
+            }
         };
         if let Some(undo) = &order.undo {
             let (stopped, code) = (DeploymentState::Stopped, Some("MANUAL_STOP"));

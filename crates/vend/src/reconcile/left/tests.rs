@@ -200,6 +200,15 @@ async fn cancelled(sim: &Sim, id: &ExecutionId) -> Result<cancel::Order, Error> 
         .await
 }
 
+/// Is it left by who needs nothing of it any more?
+async fn is_given_up(sim: &Sim, id: &ExecutionId) -> bool {
+    let id = id.clone();
+    let read = sim
+        .store
+        .read(move |db| cancel::given_up(db, &db.execution_summary(&id)?, &by()));
+    matches!(read.await.unwrap(), Some(cancel::Order::Leave { .. }))
+}
+
 #[tokio::test]
 async fn a_way_back_that_has_no_end_can_be_left_and_leaves_nothing_open() {
     let sim = Sim::new().await;
@@ -216,11 +225,13 @@ async fn a_way_back_that_has_no_end_can_be_left_and_leaves_nothing_open() {
         };
         let expected = format!("it has {failed} times vend executions show {id} --follow");
         assert!(told.ends_with(&expected), "{told}");
+        assert!(!is_given_up(&sim, &id).await, "{failed}");
         sim.fail(way_back).await;
         if failed + 1 < cancel::ENOUGH {
             sim.hurry(&id).await;
         }
     }
+    assert!(is_given_up(&sim, &id).await, "its app may be deleted");
     let order = cancelled(&sim, &id).await.unwrap();
     assert!(cancel::carry_out(&sim.engine, order).await.unwrap());
     sim.ended(&id).await;
