@@ -19,11 +19,12 @@ fn what_the_boundary_denies_stays_denied() {
     )];
     let role = "arn:aws:iam::111111111111:role/vend/host/x";
     let foreign = "arn:aws:iam::111111111111:role/admin";
+    let release = "arn:aws:iam::222222222222:role/vend/vend-other-release";
     let any = "arn:aws:s3:::a";
     let theirs = "arn:aws:iam::111111111111:policy/administrators";
     let user = "arn:aws:iam::111111111111:user/x";
     let (allowed, silent, denied) = (Verdict::Allowed, Verdict::Silent, Verdict::Denied);
-    let cases: [(&str, &str, Keys<'_>, Verdict); 36] = [
+    let cases: [(&str, &str, Keys<'_>, Verdict); 54] = [
         ("iam:CreateRole", role, inside, allowed),
         ("iam:CreateRole", role, &[], denied),
         ("iam:CreateRole", role, other, denied),
@@ -34,6 +35,31 @@ fn what_the_boundary_denies_stays_denied() {
         ("iam:AttachRolePolicy", foreign, &[], denied),
         ("iam:PutRolePermissionsBoundary", role, other, denied),
         ("iam:DeleteRolePermissionsBoundary", role, inside, denied),
+        // Whose boundary is put there first could be changed, and lent, afterwards.
+        ("iam:PutRolePermissionsBoundary", foreign, inside, denied),
+        ("iam:PutRolePolicy", foreign, inside, denied),
+        ("iam:AttachRolePolicy", foreign, inside, denied),
+        ("iam:CreateRole", foreign, inside, denied),
+        ("iam:TagRole", foreign, inside, denied),
+        ("iam:TagRole", role, &[], allowed),
+        // A role that is lent to its whole account is lent to nobody inside.
+        ("sts:AssumeRole", foreign, &[], denied),
+        (
+            "sts:AssumeRole",
+            "arn:aws:iam::222222222222:role/admin",
+            &[],
+            denied,
+        ),
+        ("sts:AssumeRole", release, &[], allowed),
+        ("iam:ResetServiceSpecificCredential", user, &[], silent),
+        ("iam:UploadSSHPublicKey", user, &[], silent),
+        ("iam:AddClientIDToOpenIDConnectProvider", "*", &[], silent),
+        ("iam:CreateUser", user, inside, silent),
+        ("kms:PutKeyPolicy", "*", &[], denied),
+        ("s3:PutBucketPolicy", any, &[], denied),
+        ("s3:PutBucketAcl", any, &[], denied),
+        ("s3:DeleteBucketPolicy", any, &[], denied),
+        ("secretsmanager:PutResourcePolicy", "*", &[], denied),
         ("iam:PassRole", role, &[], allowed),
         ("iam:PassRole", foreign, &[], denied),
         ("iam:UpdateAssumeRolePolicy", foreign, &[], denied),
