@@ -14,6 +14,7 @@ mod deploy;
 mod gap;
 mod hosts;
 mod names;
+mod password;
 mod ports;
 mod scaling;
 mod traffic;

@@ -160,7 +160,9 @@ fn wanted(role: &str, is_container: bool) -> Option<(Vec<&'static str>, Vec<&'st
         "CapacityRole" => (vec![CLUSTERS, CHANNELS], vec![]),
         "DeployRole" => (vec![DEPLOY], vec![]),
         "DatabaseMonitoringRole" => (vec![MONITORING], vec![]),
+        "PasswordRole" if is_container => (vec!["states:StartExecution"], vec![]),
         "PasswordRole" => (vec!["ssm:SendCommand"], vec![]),
+        "PasswordMachineRole" => (vec!["ecs:UpdateService"], vec![]),
         "FlowLogRole" => (
             vec!["logs:CreateLogStream logs:DescribeLogStreams logs:PutLogEvents"],
             vec![],

@@ -1,8 +1,15 @@
 //! What services of AWS want of a template beside its words: an order, room, a way to go, and a permission that nobody names.
 
+use aws::synth::{Priorities, Stack, environment};
 use serde_json::{Value, json};
 
-use crate::{matrix::matrix, of};
+use crate::{iam::many, matrix::matrix, of};
+
+fn containers() -> impl Iterator<Item = &'static Stack> {
+    matrix()
+        .iter()
+        .filter(|own| own.template.resource("Cluster").is_some())
+}
 
 /// No repository of Amazon Linux 2023, on which builds run, has it.
 #[test]
@@ -57,4 +64,71 @@ fn a_nat_instance_can_be_replaced() {
         seen += 1;
     }
     assert!(seen > 1);
+}
+
+/// A container is given a password when it starts, and RDS changes it later.
+#[test]
+fn a_password_that_changed_reaches_containers() {
+    let mut seen = 0;
+    for stack in containers() {
+        let template = &stack.template;
+        let Some(rule) = template.resource("PasswordChanged") else {
+            assert!(template.of("AWS::RDS::DBSubnetGroup").next().is_none());
+            continue;
+        };
+        assert_eq!(
+            rule.properties["EventPattern"]["detail"]["eventName"],
+            json!(["RotationSucceeded"])
+        );
+        let target = &rule.properties["Targets"][0];
+        assert_eq!(
+            (&target["Arn"]["Ref"], &target["RoleArn"]["Fn::GetAtt"]),
+            (&json!("PasswordMachine"), &json!("PasswordRole.Arn"))
+        );
+        let machine = of(template, "PasswordMachine");
+        let text = many(&machine["DefinitionString"]).remove(0);
+        asl::Machine::parse(&text).unwrap_or_else(|problems| panic!("{}: {problems:#?}", stack.name));
+        let definition: Value = serde_json::from_str(&text).unwrap();
+        let halves = &definition["States"]["Halves"];
+        let restart = &halves["ItemProcessor"]["States"]["StartAnew"];
+        assert_eq!(restart["Arguments"]["ForceNewDeployment"], true);
+        for half in halves["Items"].as_array().unwrap() {
+            let named = template
+                .of("AWS::ECS::Service")
+                .any(|own| own.properties["ServiceName"] == *half);
+            assert!(named, "{half}");
+        }
+        // Who starts a container reads the secret for it.
+        let secret = &of(template, "BlueDefinition")["ContainerDefinitions"][0]["Secrets"];
+        let from = secret
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|own| own["Name"] == "DATABASE_PASSWORD");
+        let from = from.unwrap()["ValueFrom"]["Fn::Sub"].as_str().unwrap();
+        assert!(
+            from.ends_with(".MasterUserSecret.SecretArn}:password::"),
+            "{from}"
+        );
+        let reads = of(template, "StartRole").to_string();
+        assert!(reads.contains(".MasterUserSecret.SecretArn") && reads.contains("kms:Decrypt"));
+        seen += 1;
+    }
+    assert!(seen > 10);
+    // A state machine's name is shorter than a stack's may be.
+    let (app, name) = ("a".repeat(40), "b".repeat(22));
+    let yaml = format!("app: {app}\ndatabase: {{ engine: mariadb }}\nenvironments: {{ {name}: {{}} }}\n");
+    let (app, _) = model::spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap();
+    let text = format!(
+        "[foundations.production-eu]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n\
+         network = {{ cidr = '10.7.0.0/16' }}\n[apps.{}.environments.{name}]\nruntime = 'fargate'\n",
+        app.app
+    );
+    let (config, label) = (toml::from_str(&text).unwrap(), "production-eu".parse().unwrap());
+    let (own, mut priorities) = (&app.environments[0], Priorities::default());
+    let refused = environment(&config, &app.app, own, &label, &mut priorities).unwrap_err();
+    assert!(
+        refused.to_string().contains("longer than 80 characters"),
+        "{refused}"
+    );
 }
