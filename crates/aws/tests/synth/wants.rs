@@ -132,3 +132,31 @@ fn a_password_that_changed_reaches_containers() {
         "{refused}"
     );
 }
+
+/// Step Functions leaves the log of an encrypted machine encrypted, and who delivers it must read it.
+#[test]
+fn logs_of_encrypted_machines_are_delivered() {
+    let machines = matrix()
+        .iter()
+        .flat_map(|own| own.template.of("AWS::StepFunctions::StateMachine"));
+    let encrypted = machines.filter(|own| {
+        let own = &own.properties;
+        !own["EncryptionConfiguration"].is_null() && !own["LoggingConfiguration"].is_null()
+    });
+    assert!(encrypted.count() > 10);
+    for template in matrix().iter().map(|own| &own.template) {
+        let Some(key) = template.resource("Key") else {
+            continue;
+        };
+        let statements = key.properties["KeyPolicy"]["Statement"].as_array().unwrap();
+        let delivers = statements
+            .iter()
+            .find(|own| own["Principal"]["Service"] == "delivery.logs.amazonaws.com")
+            .unwrap();
+        assert_eq!(delivers["Action"], "kms:Decrypt");
+        assert_eq!(
+            many(&delivers["Condition"]["StringEquals"]["kms:EncryptionContext:SourceArn"]),
+            ["arn:aws:logs:eu-central-1:111111111111:*"]
+        );
+    }
+}
