@@ -160,3 +160,49 @@ fn logs_of_encrypted_machines_are_delivered() {
         );
     }
 }
+
+/// A cluster that has sessions encrypted and recorded lets nobody in where the container may do neither.
+#[test]
+fn a_shell_in_a_container_has_its_key_and_its_record() {
+    for stack in containers() {
+        let template = &stack.template;
+        let session = &of(template, "Cluster")["Configuration"]["ExecuteCommandConfiguration"];
+        assert_eq!(
+            session["LogConfiguration"]["CloudWatchLogGroupName"]["Ref"],
+            "LogGroup"
+        );
+        let task = of(template, "BlueDefinition");
+        assert_eq!(task["TaskRoleArn"]["Fn::GetAtt"], "HostRole.Arn");
+        assert_eq!(
+            task["ContainerDefinitions"][0]["LinuxParameters"]["InitProcessEnabled"],
+            true
+        );
+        assert_eq!(of(template, "BlueService")["EnableExecuteCommand"], true);
+        let role = of(template, "HostRole");
+        let statements = role["Policies"][0]["PolicyDocument"]["Statement"]
+            .as_array()
+            .unwrap();
+        let may = |action: &str, resource: &Value| {
+            statements.iter().any(|own| {
+                let named = own["Action"].as_array().unwrap().iter().any(|own| own == action);
+                let on = &own["Resource"];
+                named && (on == resource || on.as_array().is_some_and(|all| all.contains(resource)))
+            })
+        };
+        assert!(may("kms:Decrypt", &session["KmsKeyId"]), "{}", stack.name);
+        assert!(may("logs:DescribeLogGroups", &json!("*")));
+        let log = of(template, "LogGroup")["LogGroupName"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let streams = json!({ "Fn::Sub":
+            format!("arn:${{AWS::Partition}}:logs:${{AWS::Region}}:${{AWS::AccountId}}:log-group:{log}:*") });
+        for action in [
+            "logs:CreateLogStream",
+            "logs:DescribeLogStreams",
+            "logs:PutLogEvents",
+        ] {
+            assert!(may(action, &streams), "{} {action}", stack.name);
+        }
+    }
+}
