@@ -1,6 +1,6 @@
 //! What services of AWS want of a template beside its words: an order, room, a way to go, and a permission that nobody names.
 
-use aws::synth::{Priorities, Stack, environment};
+use aws::synth::{Priorities, Stack, Template, environment};
 use serde_json::{Value, json};
 
 use crate::{iam::many, matrix::matrix, of};
@@ -9,6 +9,12 @@ fn containers() -> impl Iterator<Item = &'static Stack> {
     matrix()
         .iter()
         .filter(|own| own.template.resource("Cluster").is_some())
+}
+
+/// A resource is made after these: what it refers to, and what stands in its `DependsOn`, and what those are made after.
+fn is_after(template: &Template, id: &str, first: &str) -> bool {
+    let part = template.part(&[id]);
+    id != first && part.resource(first).is_some()
 }
 
 /// No repository of Amazon Linux 2023, on which builds run, has it.
@@ -64,6 +70,22 @@ fn a_nat_instance_can_be_replaced() {
         seen += 1;
     }
     assert!(seen > 1);
+}
+
+/// Requests are counted for a target group to which a rule leads; before there is one, the policy is refused.
+#[test]
+fn a_policy_by_requests_waits_for_the_rule() {
+    let mut seen = 0;
+    for template in matrix().iter().map(|own| &own.template) {
+        for half in ["Blue", "Green"] {
+            let id = format!("{half}ByRequests");
+            if template.resource(&id).is_some() {
+                assert!(is_after(template, &id, "Rule"));
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 10);
 }
 
 /// A container is given a password when it starts, and RDS changes it later.
