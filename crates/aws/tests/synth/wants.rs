@@ -17,6 +17,23 @@ fn is_after(template: &Template, id: &str, first: &str) -> bool {
     id != first && part.resource(first).is_some()
 }
 
+/// An app with one environment, `live`, with these options of `aws.toml` and these lines of `vend.yaml`.
+fn live(options: &str, lines: &str) -> Template {
+    let text = format!(
+        "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n\
+         [sizes.large]\ntypes = ['c7g.large']\n[sizes.xlarge]\ntypes = ['i8g.xlarge']\n\
+         [apps.shop.environments.live]\n{options}\n"
+    );
+    let config = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let yaml = format!("app: shop\n{lines}\nenvironments: {{ live: {{ scaling: {{ max: 3 }} }} }}\n");
+    let (app, _) = model::spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap();
+    let label = "production".parse().unwrap();
+    let mut priorities = Priorities::default();
+    environment(&config, &app.app, &app.environments[0], &label, &mut priorities)
+        .unwrap()
+        .template
+}
+
 /// No repository of Amazon Linux 2023, on which builds run, has it.
 #[test]
 fn a_bake_fetches_the_plugin_by_which_packer_reaches_its_host() {
@@ -70,6 +87,51 @@ fn a_nat_instance_can_be_replaced() {
         seen += 1;
     }
     assert!(seen > 1);
+}
+
+/// Whoever protected hosts takes it away for hosts without containers only, and not when the stack goes.
+#[test]
+fn hosts_of_containers_can_go() {
+    let mut seen = 0;
+    for template in containers().map(|own| &own.template) {
+        let Some(group) = template.resource("CapacityGroup") else {
+            continue;
+        };
+        assert!(group.properties["NewInstancesProtectedFromScaleIn"].is_null());
+        let capacity = &of(template, "Capacity")["AutoScalingGroupProvider"];
+        assert_eq!(capacity["ManagedTerminationProtection"], "DISABLED");
+        assert_eq!(capacity["ManagedDraining"], "ENABLED");
+        // Services go first, then what says where they find room, then hosts, then the cluster.
+        assert!(is_after(template, "BlueService", "Providers"));
+        assert!(is_after(template, "Providers", "CapacityGroup"));
+        assert!(is_after(template, "CapacityGroup", "Cluster"));
+        seen += 1;
+    }
+    assert!(seen > 3);
+}
+
+#[test]
+fn a_container_fits_on_its_host() {
+    for (size, cpu, memory) in [
+        ("nano", "256", "512"),
+        ("small", "512", "1024"),
+        ("medium", "1024", "2048"),
+        // A host of 4 GiB, and one of which nothing is known.
+        ("large", "2048", "3584"),
+        ("xlarge", "4096", "14336"),
+        ("2xlarge", "8192", "28672"),
+    ] {
+        let template = live("runtime = 'ec2'", &format!("host: {{ size: {size} }}"));
+        let task = of(&template, "BlueDefinition");
+        assert_eq!(
+            (&task["Cpu"], &task["Memory"]),
+            (&json!(cpu), &json!(memory)),
+            "{size}"
+        );
+    }
+    // Fargate sells sizes, and has room for what it sells.
+    let template = live("runtime = 'fargate'", "host: { size: large }");
+    assert_eq!(of(&template, "BlueDefinition")["Memory"], "8192");
 }
 
 /// Requests are counted for a target group to which a rule leads; before there is one, the policy is refused.
