@@ -4,21 +4,31 @@ use crate::{
     call,
     client::{Client, Error, Node, Rest},
     sign::{checksum, encoded},
+    upload::{PIECE, Upload},
 };
 use hyper::{Method, body::Bytes};
 
 /// Objects that one call deletes.
 const BATCH: usize = 1000;
 
-/// Puts an object where its bucket encrypts it. Objects of ours are templates: small.
+/// Puts an object where its bucket encrypts it. Templates are small; a source and the receiver are put piece by piece, so that each
+/// has its own time, and is sent again alone.
 pub async fn put(client: &Client, bucket: &str, key: &str, bytes: Vec<u8>) -> Result<(), Error> {
+    let bytes = Bytes::from(bytes);
+    if bytes.len() > PIECE {
+        let mut upload = Upload::begin(client, bucket, key).await?;
+        for at in (0..bytes.len()).step_by(PIECE) {
+            upload.put(bytes.slice(at..bytes.len().min(at + PIECE))).await?;
+        }
+        return upload.end().await.map(drop);
+    }
     let rest = Rest {
         method: Method::PUT,
         bucket: Some(bucket),
         path: format!("/{}", encoded(key, "/")),
         query: String::new(),
         headers: Vec::new(),
-        body: bytes.into(),
+        body: bytes,
     };
     client.rest(&call::PUT_OBJECT, rest).await.map(drop)
 }

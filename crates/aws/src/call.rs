@@ -144,9 +144,9 @@ calls! {
         Call::new("autoscaling", "DescribeScalingActivities", ASG, "say why a group got no hosts");
 
     FIND_SOURCE = Call::new("s3", "HeadObject", Protocol::Rest, "send a commit's source once").needs("s3:GetObject");
-    BEGIN_UPLOAD = Call::new("s3", "CreateMultipartUpload", Protocol::Rest, "carry the data of an environment that moves").needs("s3:PutObject");
-    PUT_PIECE = Call::new("s3", "UploadPart", Protocol::Rest, "carry the data of an environment that moves").needs("s3:PutObject");
-    END_UPLOAD = Call::new("s3", "CompleteMultipartUpload", Protocol::Rest, "carry the data of an environment that moves").needs("s3:PutObject");
+    BEGIN_UPLOAD = Call::new("s3", "CreateMultipartUpload", Protocol::Rest, "send what is large: sources, the receiver, the data of an environment that moves").needs("s3:PutObject");
+    PUT_PIECE = Call::new("s3", "UploadPart", Protocol::Rest, "send what is large: sources, the receiver, the data of an environment that moves").needs("s3:PutObject");
+    END_UPLOAD = Call::new("s3", "CompleteMultipartUpload", Protocol::Rest, "send what is large: sources, the receiver, the data of an environment that moves").needs("s3:PutObject");
     GET_PIECE = Call::new("s3", "GetObject", Protocol::Rest, "carry the data of an environment that moves back").needs("s3:GetObjectVersion");
     RUN_COMMAND = Call::new("ssm", "SendCommand", SSM, "load or dump the data of an environment that moves, on one of its hosts");
     LOOK_COMMAND = Call::new("ssm", "GetCommandInvocation", SSM, "see how that went");

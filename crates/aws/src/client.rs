@@ -19,10 +19,17 @@ use crate::{
 };
 pub use xml::Node;
 
-/// One try.
+/// One try, beside the time that its body takes.
 const TRY: Duration = Duration::from_secs(60);
-/// A call with all its tries.
-const DEADLINE: Duration = Duration::from_secs(240);
+/// A call may take so many times what one try of it may.
+const TRIES: u32 = 4;
+/// Bytes of a body that a line takes in a second, however slow it is; else it is believed to be broken.
+const PACE: usize = 64 << 10;
+
+/// How long one try may take whose body has so many bytes.
+fn patience(bytes: usize) -> Duration {
+    TRY + Duration::from_secs((bytes / PACE) as u64)
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -278,12 +285,13 @@ impl Client {
         outgoing: Outgoing,
         signer: &Signer,
     ) -> Result<http::Answer, Error> {
+        let deadline = patience(outgoing.body.len()) * TRIES;
         let tries = self.tries(call, endpoint, &outgoing, signer);
         let late = || Error::Unreachable {
             host: endpoint.authority.clone(),
-            why: format!("{} had no answer within {} s", call.operation, DEADLINE.as_secs()),
+            why: format!("{} had no answer within {} s", call.operation, deadline.as_secs()),
         };
-        tokio::time::timeout(DEADLINE, tries).await.map_err(|_| late())?
+        tokio::time::timeout(deadline, tries).await.map_err(|_| late())?
     }
 
     async fn tries(
@@ -295,7 +303,8 @@ impl Client {
     ) -> Result<http::Answer, Error> {
         for tries in 1.. {
             let request = self.signed(call.service, endpoint, outgoing, signer).await?;
-            let (error, why) = match http::exchange(endpoint, request, TRY).await {
+            let patience = patience(outgoing.body.len());
+            let (error, why) = match http::exchange(endpoint, request, patience).await {
                 Ok(answer) if answer.status < 300 => return Ok(answer),
                 Ok(answer) => {
                     let (code, message) = refusal(&answer);
@@ -506,6 +515,15 @@ mod tests {
                 .is_err()
         );
         assert_eq!(own.signing_region("iam"), "us-east-1");
+    }
+
+    #[test]
+    fn what_is_long_may_take_long() {
+        assert_eq!(
+            (patience(0), patience(0) * TRIES),
+            (TRY, Duration::from_secs(240))
+        );
+        assert_eq!(patience(crate::upload::PIECE), Duration::from_secs(316));
     }
 
     #[test]

@@ -102,3 +102,66 @@ fn unreadable(call: &Call) -> Error {
         operation: call.operation,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead as _, BufReader, Read as _, Write as _},
+        net::TcpListener,
+        sync::mpsc,
+    };
+
+    use super::*;
+    use crate::bucket;
+
+    /// A store that takes what is put in pieces, and tells of each call: its line, and how many bytes came with it.
+    fn store() -> (Client, mpsc::Receiver<(String, usize)>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (told, asked) = mpsc::channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut reader = BufReader::new(&stream);
+                let (mut first, mut line, mut length) = (String::new(), String::new(), 0);
+                reader.read_line(&mut first).unwrap();
+                while reader.read_line(&mut line).unwrap() > 2 {
+                    if let Some(text) = line.strip_prefix("content-length: ") {
+                        length = text.trim().parse().unwrap();
+                    }
+                    line.clear();
+                }
+                let mut body = vec![0; length];
+                reader.read_exact(&mut body).unwrap();
+                let call = first.rsplit_once(' ').unwrap().0.to_owned();
+                if told.send((call, length)).is_err() {
+                    return;
+                }
+                let body = "<Result><UploadId>u</UploadId></Result>";
+                let head = "HTTP/1.1 200 OK\r\nETag: \"t\"\r\nx-amz-version-id: 1\r\nConnection: close\r\n";
+                let answer = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        (Client::at(address), asked)
+    }
+
+    /// One call's time is not shared by all the bytes of a source.
+    #[tokio::test]
+    async fn what_is_large_is_put_piece_by_piece() {
+        let (client, asked) = store();
+        bucket::put(&client, "b", "k", vec![0; 2 * PIECE + 5])
+            .await
+            .unwrap();
+        bucket::put(&client, "b", "k", vec![0; PIECE]).await.unwrap();
+        let asked: Vec<(String, usize)> = asked.try_iter().collect();
+        let parts = &asked[1..4];
+        assert_eq!(asked[0].0, "POST /b/k?uploads=");
+        for (number, (call, bytes)) in (1..).zip(parts) {
+            assert_eq!(*call, format!("PUT /b/k?partNumber={number}&uploadId=u"));
+            assert_eq!(*bytes, if number < 3 { PIECE } else { 5 });
+        }
+        assert_eq!(asked[4].0, "POST /b/k?uploadId=u");
+        assert_eq!(asked[5], ("PUT /b/k".to_owned(), PIECE));
+    }
+}

@@ -373,10 +373,7 @@ impl Config {
     pub fn check(&self) -> Result<(), Error> {
         let mut ranges: Vec<(&Label, Cidr)> = Vec::new();
         for (label, foundation) in &self.foundations {
-            if ["pipeline", "flow"].contains(&label.as_str()) {
-                let why = "stacks of pipelines are called so".to_owned();
-                return Err(Error::config(format!("foundations.{label}"), why));
-            }
+            self.check_name(label, foundation)?;
             let range = foundation.network.range(label)?;
             if let Some((other, _)) = ranges.iter().find(|(_, other)| other.overlaps(range)) {
                 let why = format!("its range {range} overlaps that of `{other}`");
@@ -403,6 +400,30 @@ impl Config {
             self.check_source(label, foundation)?;
         }
         Ok(())
+    }
+
+    /// Stacks are told apart by how their names begin, and so do policies.
+    fn check_name(&self, label: &Label, foundation: &Foundation) -> Result<(), Error> {
+        let begins = |with: &str| {
+            let rest = label.as_str().strip_prefix(with);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        };
+        let refused = |why: String| Err(Error::config(format!("foundations.{label}"), why));
+        if ["pipeline", "flow"].into_iter().any(begins) {
+            return refused("stacks of pipelines are called so".to_owned());
+        }
+        let is_reached = |(other, own): &(&Label, &Foundation)| {
+            let apart =
+                own.account.is_some() && foundation.account.is_some() && own.account != foundation.account;
+            *other != label && begins(other.as_str()) && own.region == foundation.region && !apart
+        };
+        match self.foundations.iter().find(is_reached) {
+            Some((other, _)) => refused(format!(
+                "its stacks begin as those of `{other}` do, and the roles of `{other}` would reach them: call it otherwise, or name \
+                 another `account` or `region` for it"
+            )),
+            None => Ok(()),
+        }
     }
 
     fn check_source(&self, label: &Label, foundation: &Foundation) -> Result<(), Error> {

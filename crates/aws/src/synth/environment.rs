@@ -14,6 +14,7 @@ mod deploy;
 mod gap;
 mod hosts;
 mod names;
+mod password;
 mod ports;
 mod scaling;
 mod traffic;
@@ -37,6 +38,9 @@ use super::{
 
 /// CodeDeploy names applications, and we name them after stacks, with at most 100 characters.
 const MAX_NAME: usize = 90;
+
+/// Below it lie the secrets of builds, beside those of environments.
+const BUILD: &str = "build";
 
 /// A half of an environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,6 +263,11 @@ fn check(scope: &Scope<'_>) -> Result<(), Error> {
             scope.name
         );
         return Err(Error::config(format!("apps.{}", scope.app), why));
+    }
+    if scope.spec.entry().as_str() == BUILD {
+        let why =
+            "the app's builds read what lies below this name: call the environment otherwise".to_owned();
+        return Err(Error::config(format!("environments.{BUILD}"), why));
     }
     let (types, architecture) = size::types(&scope.spec.host.size, &scope.config.sizes)?;
     let wanted = place::Wanted {

@@ -98,6 +98,49 @@ fn architecture(name: &str) -> Option<Architecture> {
     })
 }
 
+/// Processor units, and MiB of memory, that containers find on a host of this type. The sizes of these families say how much
+/// they have; of others nothing is known here.
+/// Source: "Amazon EC2 instance types", specifications for general purpose, compute and memory optimized instances.
+pub(super) fn room(name: &str) -> Option<(u32, u32)> {
+    let (family, size) = name.split_once('.')?;
+    let letters = family.split(|c: char| c.is_ascii_digit()).next()?;
+    if letters == "t" {
+        let order = ["nano", "micro", "small", "medium", "large", "xlarge", "2xlarge"];
+        let at = order.iter().position(|own| *own == size)?;
+        let processors = match size {
+            "2xlarge" => 8,
+            "xlarge" => 4,
+            "nano" | "micro" | "small" if family == "t2" => 1,
+            _ => 2,
+        };
+        return Some((processors * 1_024, left(512 << at)));
+    }
+    let gib = match letters {
+        "c" => 2,
+        "m" => 4,
+        "r" => 8,
+        _ => return None,
+    };
+    let processors = match size {
+        "medium" => 1,
+        "large" => 2,
+        "xlarge" => 4,
+        _ => {
+            size.strip_suffix("xlarge")?
+                .parse::<u32>()
+                .ok()
+                .filter(|n| *n <= 100)?
+                * 4
+        }
+    };
+    Some((processors * 1_024, left(processors * gib * 1_024)))
+}
+
+/// What is left for containers of a host's memory in MiB: an eighth is for its system and ECS's agent.
+pub(super) fn left(memory: u32) -> u32 {
+    memory / 8 * 7
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -120,6 +163,24 @@ mod tests {
             ("t4g.${x}", None),
         ] {
             assert_eq!(architecture(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_host_has_room_for_less_than_it_has() {
+        for (name, expected) in [
+            ("t4g.micro", Some((2_048, 896))),
+            ("t4g.medium", Some((2_048, 3_584))),
+            ("t2.small", Some((1_024, 1_792))),
+            ("c7g.medium", Some((1_024, 1_792))),
+            ("m7g.large", Some((2_048, 7_168))),
+            ("m7i-flex.xlarge", Some((4_096, 14_336))),
+            ("r6gd.2xlarge", Some((8_192, 57_344))),
+            ("m7g.metal", None),
+            ("x2gd.large", None),
+            ("c7g.9999999999xlarge", None),
+        ] {
+            assert_eq!(room(name), expected, "{name}");
         }
     }
 

@@ -1,5 +1,8 @@
 //! The boundary, judged as IAM does.
 
+use aws::synth::{Config, Priorities, all};
+use model::spec;
+
 use crate::{
     iam::{Keys, Request, Verdict, judge},
     template,
@@ -19,11 +22,12 @@ fn what_the_boundary_denies_stays_denied() {
     )];
     let role = "arn:aws:iam::111111111111:role/vend/host/x";
     let foreign = "arn:aws:iam::111111111111:role/admin";
+    let release = "arn:aws:iam::222222222222:role/vend/vend-other-release";
     let any = "arn:aws:s3:::a";
     let theirs = "arn:aws:iam::111111111111:policy/administrators";
     let user = "arn:aws:iam::111111111111:user/x";
     let (allowed, silent, denied) = (Verdict::Allowed, Verdict::Silent, Verdict::Denied);
-    let cases: [(&str, &str, Keys<'_>, Verdict); 36] = [
+    let cases: [(&str, &str, Keys<'_>, Verdict); 54] = [
         ("iam:CreateRole", role, inside, allowed),
         ("iam:CreateRole", role, &[], denied),
         ("iam:CreateRole", role, other, denied),
@@ -34,6 +38,31 @@ fn what_the_boundary_denies_stays_denied() {
         ("iam:AttachRolePolicy", foreign, &[], denied),
         ("iam:PutRolePermissionsBoundary", role, other, denied),
         ("iam:DeleteRolePermissionsBoundary", role, inside, denied),
+        // Whose boundary is put there first could be changed, and lent, afterwards.
+        ("iam:PutRolePermissionsBoundary", foreign, inside, denied),
+        ("iam:PutRolePolicy", foreign, inside, denied),
+        ("iam:AttachRolePolicy", foreign, inside, denied),
+        ("iam:CreateRole", foreign, inside, denied),
+        ("iam:TagRole", foreign, inside, denied),
+        ("iam:TagRole", role, &[], allowed),
+        // A role that is lent to its whole account is lent to nobody inside.
+        ("sts:AssumeRole", foreign, &[], denied),
+        (
+            "sts:AssumeRole",
+            "arn:aws:iam::222222222222:role/admin",
+            &[],
+            denied,
+        ),
+        ("sts:AssumeRole", release, &[], allowed),
+        ("iam:ResetServiceSpecificCredential", user, &[], silent),
+        ("iam:UploadSSHPublicKey", user, &[], silent),
+        ("iam:AddClientIDToOpenIDConnectProvider", "*", &[], silent),
+        ("iam:CreateUser", user, inside, silent),
+        ("kms:PutKeyPolicy", "*", &[], denied),
+        ("s3:PutBucketPolicy", any, &[], denied),
+        ("s3:PutBucketAcl", any, &[], denied),
+        ("s3:DeleteBucketPolicy", any, &[], denied),
+        ("secretsmanager:PutResourcePolicy", "*", &[], denied),
         ("iam:PassRole", role, &[], allowed),
         ("iam:PassRole", foreign, &[], denied),
         ("iam:UpdateAssumeRolePolicy", foreign, &[], denied),
@@ -84,4 +113,51 @@ fn what_the_boundary_denies_stays_denied() {
             "{action} on {resource} with {keys:?}"
         );
     }
+}
+
+/// Policies know what is whose by how a name begins.
+#[test]
+fn nobody_is_called_so_that_another_reaches_what_is_theirs() {
+    let said = |foundations: &str, environment: &str| {
+        let config: Config = toml::from_str(foundations).unwrap();
+        let yaml = format!("app: shop\nenvironments: {{ {environment}: {{}} }}\n");
+        let (app, _) = spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap();
+        let made = all(&config, &app, &mut Priorities::default());
+        made.err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let one = |label: &str, more: &str| {
+        format!(
+            "[foundations.{label}]\ndomain = 'a.example.com'\nnetwork = {{ cidr = '10.7.0.0/16' }}\n{more}\n"
+        )
+    };
+    let here = "region = 'eu-central-1'";
+    let production = "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\naccount = '111111111111'\n\
+                      [apps.shop]\npipeline = 'production'\n[apps.shop.environments.live]\nfoundation = 'production'\n";
+    for (label, more, is_refused) in [
+        ("production-eu", here, true),
+        (
+            "production-eu",
+            "region = 'eu-central-1'\naccount = '111111111111'",
+            true,
+        ),
+        (
+            "production-eu",
+            "region = 'eu-central-1'\naccount = '222222222222'",
+            false,
+        ),
+        ("production-eu", "region = 'eu-west-1'", false),
+        ("productioneu", here, false),
+    ] {
+        let said = said(&format!("{}{production}", one(label, more)), "live");
+        assert_eq!(
+            said.contains("the roles of `production` would reach them"),
+            is_refused,
+            "{label} {more}: {said}"
+        );
+        assert_eq!(said.is_empty(), !is_refused, "{label} {more}: {said}");
+    }
+    assert!(said(&one("flow-x", here), "live").contains("stacks of pipelines are called so"));
+    // What builds read lies beside what environments read.
+    assert!(said(&one("own", here), "build").contains("the app's builds read"));
+    assert_eq!(said(&one("own", here), "builds"), "");
 }

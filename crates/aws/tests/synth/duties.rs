@@ -48,6 +48,10 @@ const PULL: &str =
 /// A shell by Session Manager. Source: `AmazonSSMManagedInstanceCore`, without what its documents and patches need.
 const CHANNELS: &str = "ssmmessages:CreateControlChannel ssmmessages:CreateDataChannel ssmmessages:OpenControlChannel \
     ssmmessages:OpenDataChannel";
+/// What ECS Exec besides does in a container whose cluster has a key and a log of sessions.
+/// Source: "Monitor Amazon ECS containers with ECS Exec".
+const EXEC: &str =
+    "kms:Decrypt logs:CreateLogStream logs:DescribeLogGroups logs:DescribeLogStreams logs:PutLogEvents";
 /// Its agent, with commands (`ec2messages`).
 const AGENT: &str = "ec2messages:AcknowledgeMessage ec2messages:DeleteMessage ec2messages:FailMessage ec2messages:GetEndpoint \
     ec2messages:GetMessages ec2messages:SendReply ssm:ListInstanceAssociations ssm:UpdateInstanceInformation";
@@ -144,7 +148,7 @@ fn wanted(role: &str, is_container: bool) -> Option<(Vec<&'static str>, Vec<&'st
         "BakeRole" => (vec![BUILDS, PACKER], vec![CONNECTION]),
         "PackRole" => (vec![BUILDS, PUSH], vec![CONNECTION]),
         "BuilderRole" => (vec![CHANNELS, "ssm:UpdateInstanceInformation"], vec![]),
-        "HostRole" if is_container => (vec![CHANNELS], vec![]),
+        "HostRole" if is_container => (vec![CHANNELS, EXEC], vec![]),
         // Secrets are fetched where there are some, and always may be.
         "HostRole" => (
             vec![CHANNELS, AGENT, AGENTS, "secretsmanager:GetSecretValue"],
@@ -160,7 +164,9 @@ fn wanted(role: &str, is_container: bool) -> Option<(Vec<&'static str>, Vec<&'st
         "CapacityRole" => (vec![CLUSTERS, CHANNELS], vec![]),
         "DeployRole" => (vec![DEPLOY], vec![]),
         "DatabaseMonitoringRole" => (vec![MONITORING], vec![]),
+        "PasswordRole" if is_container => (vec!["states:StartExecution"], vec![]),
         "PasswordRole" => (vec!["ssm:SendCommand"], vec![]),
+        "PasswordMachineRole" => (vec!["ecs:UpdateService"], vec![]),
         "FlowLogRole" => (
             vec!["logs:CreateLogStream logs:DescribeLogStreams logs:PutLogEvents"],
             vec![],

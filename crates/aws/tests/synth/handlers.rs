@@ -34,13 +34,14 @@ const LOG: &str = "arn:aws:logs:eu-central-1:111111111111:log-group:/vend/produc
 const PROFILE: &str = "arn:aws:iam::111111111111:instance-profile/vend/host/a";
 const ROLE: &str = "arn:aws:iam::111111111111:role/vend/host/a";
 pub const LINKED: &str = "arn:aws:iam::111111111111:role/aws-service-role/a";
+const MACHINE: &str = "arn:aws:states:eu-central-1:111111111111:stateMachine:vend-production-shop-live";
 const RULE: &str = "arn:aws:elasticloadbalancing:eu-central-1:111111111111:listener-rule/app/a/1/2/3";
 const EVENT: &str = "arn:aws:events:eu-central-1:111111111111:rule/vend-production-shop-live-a";
 const SCALABLE: &str = "arn:aws:application-autoscaling:eu-central-1:111111111111:scalable-target/a";
 const SECURITY: &str = "arn:aws:ec2:eu-central-1:111111111111:security-group/sg-1";
 const ZONE: &str = "arn:aws:route53:::hostedzone/Z1";
 
-pub const HANDLERS: [Handler; 37] = [
+pub const HANDLERS: [Handler; 38] = [
     (
         "AWS::ApplicationAutoScaling::ScalableTarget",
         &[SCALABLE, LINKED],
@@ -312,6 +313,12 @@ pub const HANDLERS: [Handler; 37] = [
         &["arn:aws:secretsmanager:eu-central-1:111111111111:secret:rds!db-a"],
         "secretsmanager:CancelRotateSecret secretsmanager:DescribeSecret secretsmanager:RotateSecret",
     ),
+    (
+        "AWS::StepFunctions::StateMachine",
+        &[MACHINE, ROLE],
+        "iam:PassRole states:CreateStateMachine states:DeleteStateMachine states:DescribeStateMachine states:ListTagsForResource \
+         states:TagResource states:UntagResource states:UpdateStateMachine",
+    ),
 ];
 
 /// A type, a property or policy of it, and what it needs besides.
@@ -361,6 +368,7 @@ const KEYS: [(&str, &[&str]); 4] = [
             "ecs-tasks.amazonaws.com",
             "events.amazonaws.com",
             "monitoring.rds.amazonaws.com",
+            "states.amazonaws.com",
         ],
     ),
     (
@@ -397,7 +405,7 @@ pub fn role() -> (Value, Actions) {
 }
 
 pub fn is_allowed(document: &Value, action: &str, resources: &[&str]) -> bool {
-    let keys: Vec<Vec<(&str, &str)>> = (0..5)
+    let keys: Vec<Vec<(&str, &str)>> = (0..6)
         .map(|n: usize| KEYS.iter().map(|(key, all)| (*key, all[n % all.len()])).collect())
         .collect();
     resources.iter().any(|resource| {

@@ -26,6 +26,7 @@ mod schemas;
 mod sign_in;
 mod tools;
 mod traffic;
+mod wants;
 mod wave;
 mod zones;
 

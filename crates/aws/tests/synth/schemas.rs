@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A type, or all of them; what is not needed of it, perhaps with a star at the end; and why.
-const LEFT_OUT: [(&str, &str, &str); 45] = [
+const LEFT_OUT: [(&str, &str, &str); 47] = [
     (
         "AWS::ApplicationAutoScaling::ScalableTarget",
         "cloudwatch:*",
@@ -234,6 +234,16 @@ const LEFT_OUT: [(&str, &str, &str); 45] = [
         "AWS::SecretsManager::RotationSchedule",
         "*",
         "RDS changes passwords itself, without a function",
+    ),
+    (
+        "AWS::StepFunctions::StateMachine",
+        "kms:*",
+        "that of passwords holds none, and is encrypted with a key of AWS's own",
+    ),
+    (
+        "AWS::StepFunctions::StateMachine",
+        "s3:*",
+        "what it does stands in the template",
     ),
 ];
 

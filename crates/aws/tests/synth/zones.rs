@@ -133,8 +133,8 @@ fn an_environment_on_an_outpost_stands_there_with_its_load_balancer_and_its_data
     }
     // Out by the region's NAT, which takes packets from there, and to the building by the rack's own gateway.
     assert_eq!(
-        of(network, &format!("{RACK}Route"))["NetworkInterfaceId"]["Ref"],
-        "NatInterface"
+        of(network, &format!("{RACK}Route"))["InstanceId"]["Ref"],
+        "NatInstance"
     );
     assert!(
         of(network, "NatGroup")

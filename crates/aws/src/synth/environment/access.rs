@@ -114,7 +114,7 @@ fn role(template: &mut Template, scope: &Scope<'_>) {
         ),
     };
     let role = match scope.is_container() {
-        true => Role::of_service("HostRole", about, service).grant(sessions_of_tasks()),
+        true => Role::of_service("HostRole", about, service).grants(sessions_of_tasks(scope)),
         false => Role::of_silent_service("HostRole", about, service).grants(host(scope)),
     };
     let role = role
@@ -138,14 +138,39 @@ fn role(template: &mut Template, scope: &Scope<'_>) {
     }
 }
 
-fn sessions_of_tasks() -> Grant {
-    grant(
-        "Sessions",
-        "A shell in a container, by Session Manager; its channels know no single resources",
-        "ssmmessages:CreateControlChannel ssmmessages:CreateDataChannel ssmmessages:OpenControlChannel \
-         ssmmessages:OpenDataChannel",
-        [json!("*")],
-    )
+/// What ECS Exec does in a container, as the task: no shell is opened of which there would be no record.
+/// Source: "Monitor Amazon ECS containers with ECS Exec", logging and auditing.
+fn sessions_of_tasks(scope: &Scope<'_>) -> Vec<Grant> {
+    vec![
+        grant(
+            "Sessions",
+            "A shell in a container, by Session Manager; its channels know no single resources",
+            "ssmmessages:CreateControlChannel ssmmessages:CreateDataChannel ssmmessages:OpenControlChannel \
+             ssmmessages:OpenDataChannel",
+            [json!("*")],
+        ),
+        grant(
+            "SessionsRecord",
+            "What is typed and said there goes into this environment's group",
+            "logs:CreateLogStream logs:DescribeLogStreams logs:PutLogEvents",
+            [
+                arn("logs", &format!("log-group:/{}", scope.path())),
+                arn("logs", &format!("log-group:/{}:*", scope.path())),
+            ],
+        ),
+        grant(
+            "SessionsRecordIsEncrypted",
+            "The session ends unless that group is encrypted; groups are asked for without a name",
+            "logs:DescribeLogGroups",
+            [json!("*")],
+        ),
+        grant(
+            "SessionsKey",
+            "What goes between the container and who sits before it is encrypted with the foundation's key",
+            "kms:Decrypt",
+            [scope.shared("KeyArn")],
+        ),
+    ]
 }
 
 fn host(scope: &Scope<'_>) -> Vec<Grant> {

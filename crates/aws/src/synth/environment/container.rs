@@ -37,6 +37,10 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
     };
     let (_, cpu, memory) = *found.ok_or_else(none)?;
     let (types, architecture) = size::types(size, &scope.config.sizes)?;
+    let (cpu, memory) = match scope.options.runtime {
+        Runtime::Ec2 => on_hosts(cpu, memory, &types[0]),
+        _ => (cpu, memory),
+    };
     cluster(template, scope);
     execution(template, scope);
     match scope.options.runtime {
@@ -53,6 +57,13 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
         scale(template, scope, *half)?;
     }
     Ok(())
+}
+
+/// What a container of a size class gets on a host of its own: no more than there is room for on that host, or it would wait for
+/// one for ever. Of families whose sizes say nothing about their memory it is believed that they have what the class has.
+fn on_hosts(cpu: u32, memory: u32, host: &str) -> (u32, u32) {
+    let (processors, room) = size::room(host).unwrap_or((cpu, size::left(memory)));
+    (cpu.min(processors), memory.min(room))
 }
 
 fn cluster(template: &mut Template, scope: &Scope<'_>) {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Scope;
+use super::{Scope, password};
 use crate::synth::{
     Error,
     config::{self, Database, Engine},
@@ -197,9 +197,7 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
         about,
         properties,
     ));
-    if !scope.is_container() {
-        changed(template, scope);
-    }
+    password::add(template, scope)?;
     template.output(
         "DatabaseSecret",
         "Where user and password of the database are",
@@ -424,62 +422,4 @@ fn aurora(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
             ),
         );
     }
-}
-
-/// Hosts fetch a password that has changed.
-fn changed(template: &mut Template, scope: &Scope<'_>) {
-    let command = grant(
-        "RunOnHosts",
-        "Tells the hosts of this environment to fetch their variables anew",
-        "ssm:SendCommand",
-        [arn("ec2", "instance/*")],
-    )
-    .when(json!({ "StringEquals": { "ssm:resourceTag/vend:stack": re("AWS::StackName") } }));
-    let document = sub("arn:${AWS::Partition}:ssm:${AWS::Region}::document/AWS-RunShellScript");
-    let run = grant(
-        "RunShell",
-        "The command is a line of shell",
-        "ssm:SendCommand",
-        [document.clone()],
-    );
-    let role = Role::of_service(
-        "PasswordRole",
-        "Tells hosts of a new password.",
-        "events.amazonaws.com",
-    )
-    .path("host/");
-    template.add(
-        role.grant(command)
-            .grant(run)
-            .resource(scope.platform(), scope.shared("Boundary")),
-    );
-    let pattern = json!({
-        "source": ["aws.secretsmanager"],
-        "detail-type": ["AWS Service Event via CloudTrail"],
-        "detail": {
-            "eventSource": ["secretsmanager.amazonaws.com"],
-            "eventName": ["RotationSucceeded"],
-            "additionalEventData": { "SecretId": [secret(scope)] },
-        },
-    });
-    let properties = json!({
-        "Description": "Hosts fetch the new password of their database",
-        "EventPattern": pattern,
-        "State": "ENABLED",
-        "Targets": [{
-            "Id": "hosts",
-            "Arn": document,
-            "RoleArn": att("PasswordRole.Arn"),
-            "Input": "{\"commands\":[\"/usr/local/sbin/vend-environment restart\"]}",
-            "RunCommandParameters": {
-                "RunCommandTargets": [{ "Key": "tag:vend:stack", "Values": [re("AWS::StackName")] }],
-            },
-        }],
-    });
-    template.add(Resource::new(
-        "PasswordChanged",
-        "AWS::Events::Rule",
-        "A new password reaches the hosts.",
-        properties,
-    ));
 }

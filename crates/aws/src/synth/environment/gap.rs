@@ -138,6 +138,11 @@ pub(super) fn notes(scope: &Scope<'_>) -> Vec<String> {
         "`image`: a container's image is made by the Dockerfile of the source, without `image.scripts`",
     );
     note(
+        scope.is_container() && scope.engine.is_some(),
+        "`database`: a container finds DATABASE_HOST, _PORT, _NAME, _USER and _PASSWORD, and no DATABASE_URL: ECS puts a secret into a \
+         variable of its own, and not into a text",
+    );
+    note(
         scope.is_container() && scope.drain() > 120,
         "`scaling.drain`: a container gets 120 s at most to finish; the load balancer waits as long as was said",
     );

@@ -35,7 +35,9 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>, half: Half) -> Res
     if let Some(requests) = options.requests.filter(|_| grows) {
         let metric = json!({ "PredefinedMetricType": "ALBRequestCountPerTarget", "ResourceLabel": label(scope, half) });
         let about = format!("Keeps hosts at {requests} requests a minute each.");
-        template.add(tracking(half, "ByRequests", &about, metric, requests.max(1)));
+        // Requests are counted for a target group once a rule leads to it, and no policy asks for them before.
+        let policy = tracking(half, "ByRequests", &about, metric, requests.max(1));
+        template.add(policy.after("Rule"));
     }
     if let Some(step) = options.step {
         percent(scope, "scaling.step", step)?;

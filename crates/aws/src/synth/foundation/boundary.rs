@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use super::Scope;
 use crate::synth::{
     policy::{document, global_arn},
-    template::{Resource, Template, re},
+    template::{Resource, Template, re, sub},
 };
 
 /// Services that roles of the platform may use at all.
-const SERVICES: [&str; 31] = [
+const SERVICES: [&str; 30] = [
     "acm",
     "apigateway",
     "application-autoscaling",
@@ -30,7 +30,6 @@ const SERVICES: [&str; 31] = [
     "ecs",
     "elasticloadbalancing",
     "events",
-    "iam",
     "kms",
     "lambda",
     "logs",
@@ -46,6 +45,29 @@ const SERVICES: [&str; 31] = [
     "xray",
 ];
 
+/// What roles of the platform may call of IAM at all: CloudFormation makes and lends the roles of hosts and tasks.
+const IDENTITIES: [&str; 19] = [
+    "iam:AddRoleToInstanceProfile",
+    "iam:AttachRolePolicy",
+    "iam:CreateInstanceProfile",
+    "iam:CreateRole",
+    "iam:CreateServiceLinkedRole",
+    "iam:DeleteInstanceProfile",
+    "iam:DeleteRole",
+    "iam:DeleteRolePolicy",
+    "iam:DetachRolePolicy",
+    "iam:Get*",
+    "iam:List*",
+    "iam:PassRole",
+    "iam:PutRolePolicy",
+    "iam:RemoveRoleFromInstanceProfile",
+    "iam:TagRole",
+    "iam:UntagRole",
+    "iam:UpdateAssumeRolePolicy",
+    "iam:UpdateRole",
+    "iam:UpdateRoleDescription",
+];
+
 /// Calls that make an identity or change what it may do, and that can be asked for the boundary of their identity.
 const ASKED: [&str; 8] = [
     "iam:AttachRolePolicy",
@@ -58,10 +80,19 @@ const ASKED: [&str; 8] = [
     "iam:PutUserPermissionsBoundary",
 ];
 
-/// Calls that change an identity and cannot be asked: only for roles below the platform's path, all of which have it.
-const PATHED: [&str; 5] = [
+/// Calls that change or lend an identity: only for roles below the platform's path, all of which have it. Most cannot be asked;
+/// those that can be are asked for a boundary that one of them could put on anybody's role first.
+const PATHED: [&str; 13] = [
+    "iam:AttachRolePolicy",
+    "iam:CreateRole",
     "iam:DeleteRole",
+    "iam:DeleteRolePolicy",
+    "iam:DetachRolePolicy",
     "iam:PassRole",
+    "iam:PutRolePermissionsBoundary",
+    "iam:PutRolePolicy",
+    "iam:TagRole",
+    "iam:UntagRole",
     "iam:UpdateAssumeRolePolicy",
     "iam:UpdateRole",
     "iam:UpdateRoleDescription",
@@ -69,7 +100,7 @@ const PATHED: [&str; 5] = [
 
 /// Calls that nothing of the platform has to make: people come by federation, and evidence stays. No policy is changed, this
 /// one or another: who can change an administrator's is one.
-const NEVER: [&str; 31] = [
+const NEVER: &[&str] = &[
     "cloudtrail:DeleteTrail",
     "cloudtrail:PutEventSelectors",
     "cloudtrail:StopLogging",
@@ -97,10 +128,15 @@ const NEVER: [&str; 31] = [
     "iam:UpdateAccessKey",
     "iam:UpdateLoginProfile",
     "kms:DisableKey",
+    "kms:PutKeyPolicy",
     "kms:ScheduleKeyDeletion",
     "organizations:*",
+    "s3:DeleteBucketPolicy",
     "s3:PutAccountPublicAccessBlock",
+    "s3:PutBucketAcl",
+    "s3:PutBucketPolicy",
     "s3:PutBucketPublicAccessBlock",
+    "secretsmanager:PutResourcePolicy",
 ];
 
 pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
@@ -145,9 +181,14 @@ fn statements(scope: &Scope<'_>, own: &str) -> Vec<Value> {
     let boundary = global_arn("iam", &format!("policy/{}/{own}", scope.platform));
     let below = global_arn("iam", &format!("role/{}/*", scope.platform));
     let linked = global_arn("iam", "role/aws-service-role/*");
+    let anywhere = sub(format!(
+        "arn:${{AWS::Partition}}:iam::*:role/{}/*",
+        scope.platform
+    ));
     let services: Vec<String> = SERVICES.iter().map(|service| format!("{service}:*")).collect();
     vec![
         json!({ "Sid": "ServicesOfThePlatform", "Effect": "Allow", "Action": services, "Resource": "*" }),
+        json!({ "Sid": "RolesOfThePlatform", "Effect": "Allow", "Action": IDENTITIES, "Resource": "*" }),
         json!({
             "Sid": "NoIdentityWithoutThisBoundary",
             "Effect": "Deny",
@@ -157,6 +198,11 @@ fn statements(scope: &Scope<'_>, own: &str) -> Vec<Value> {
         }),
         json!({
             "Sid": "NoIdentityOfOthers", "Effect": "Deny", "Action": PATHED, "NotResource": [below, linked],
+        }),
+        // Many a role is lent to its whole account: whoever became an administrator's would be outside of the boundary. Flows
+        // become the release roles of their targets, in other accounts too.
+        json!({
+            "Sid": "NobodyElse", "Effect": "Deny", "Action": "sts:AssumeRole", "NotResource": anywhere,
         }),
         json!({ "Sid": "PeopleAndEvidence", "Effect": "Deny", "Action": NEVER, "Resource": "*" }),
     ]

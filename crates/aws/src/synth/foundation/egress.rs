@@ -97,7 +97,7 @@ pub(super) fn natted(template: &mut Template, nat: Nat, table: &Table, letter: &
     match nat {
         Nat::PerZone => route["NatGatewayId"] = re(format!("Nat{letter}")),
         Nat::One => route["NatGatewayId"] = re(format!("Nat{first}")),
-        Nat::Instance => route["NetworkInterfaceId"] = re("NatInterface"),
+        Nat::Instance => route["InstanceId"] = re("NatInstance"),
         Nat::None => route = Value::Null,
     }
     if !route.is_null() {
@@ -110,7 +110,9 @@ pub(super) fn natted(template: &mut Template, nat: Nat, table: &Table, letter: &
     }
 }
 
-/// A small instance that hides hosts behind its address. It is restarted by EC2 when its hardware fails.
+/// A small instance that hides hosts behind its address. It is restarted by EC2 when its hardware fails. Another takes its place
+/// when its image or its start changes: it is started while the old one stands, so both have an interface of their own, and
+/// address and routes follow the new one.
 fn instance(template: &mut Template, scope: &Scope<'_>, letters: &[&str]) {
     let image = json!({
         "Type": "AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>",
@@ -142,33 +144,15 @@ fn instance(template: &mut Template, scope: &Scope<'_>, letters: &[&str]) {
         "Who may use the NAT instance, and for what.",
         group,
     ));
-    let interface = json!({
-        "SubnetId": re(format!("PublicSubnet{}", letters[0])),
-        "GroupSet": [att("NatGroup.GroupId")],
-        "SourceDestCheck": false,
-        "Tags": named("nat"),
-    });
-    let about = "The NAT instance's place: routes go here, whatever instance stands behind.";
-    template.add(Resource::new(
-        "NatInterface",
-        "AWS::EC2::NetworkInterface",
-        about,
-        interface,
-    ));
-    let address = json!({ "Domain": "vpc", "Tags": named("nat") });
+    let address = json!({ "Domain": "vpc", "InstanceId": re("NatInstance"), "Tags": named("nat") });
     let about = "The address that the world sees of hosts.";
     template.add(Resource::new("NatAddress", "AWS::EC2::EIP", about, address).after("GatewayAttachment"));
-    let bound =
-        json!({ "AllocationId": att("NatAddress.AllocationId"), "NetworkInterfaceId": re("NatInterface") });
-    template.add(Resource::new(
-        "NatAddressAssociation",
-        "AWS::EC2::EIPAssociation",
-        "The address, in its place.",
-        bound,
-    ));
     template.add(launch());
     let properties = json!({
         "LaunchTemplate": { "LaunchTemplateId": re("NatLaunch"), "Version": att("NatLaunch.LatestVersionNumber") },
+        "SubnetId": re(format!("PublicSubnet{}", letters[0])),
+        "SecurityGroupIds": [att("NatGroup.GroupId")],
+        "SourceDestCheck": false,
         "Tags": named("nat"),
     });
     let about = "Translates addresses; takes no connections from outside.";
@@ -185,8 +169,7 @@ fn instance(template: &mut Template, scope: &Scope<'_>, letters: &[&str]) {
             "CKV_AWS_126",
             "Detailed monitoring is on in the launch template, where the rule does not look.",
         )
-        .skip("CKV_AWS_135", "T4g is optimised for EBS without asking.")
-        .after("NatAddressAssociation");
+        .skip("CKV_AWS_135", "T4g is optimised for EBS without asking.");
     template.add(instance);
 }
 
@@ -211,7 +194,6 @@ fn launch() -> Resource {
             "DeviceName": "/dev/xvda",
             "Ebs": { "Encrypted": true, "KmsKeyId": att("Key.Arn"), "VolumeType": "gp3", "VolumeSize": 8, "DeleteOnTermination": true },
         }],
-        "NetworkInterfaces": [{ "DeviceIndex": 0, "NetworkInterfaceId": re("NatInterface") }],
         "UserData": { "Fn::Base64": script },
     });
     Resource::new(

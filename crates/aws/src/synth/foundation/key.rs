@@ -58,6 +58,18 @@ fn statements(scope: &Scope<'_>) -> Vec<Value> {
             } },
         }),
         json!({
+            // What flows do leaves Step Functions encrypted, because flows are. The end of the ARN is a star, in so many words.
+            // Source: "Data at rest encryption in Step Functions", encrypting log delivery.
+            "Sid": "LogsOfEncryptedMachines",
+            "Effect": "Allow",
+            "Principal": { "Service": "delivery.logs.amazonaws.com" },
+            "Action": "kms:Decrypt",
+            "Resource": "*",
+            "Condition": { "StringEquals": {
+                "kms:EncryptionContext:SourceArn": sub("arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:*"),
+            } },
+        }),
+        json!({
             // Not every service says in the name of which account it calls; the topics' policies ask for it.
             "Sid": "ServicesThatNotify",
             "Effect": "Allow",

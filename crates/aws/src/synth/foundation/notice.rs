@@ -87,16 +87,15 @@ fn one(template: &mut Template, word: &str, about: &str, mails: &[Mail]) {
 /// hear. Chatbot shows this notification, and a mail is the same text.
 /// Source: "Step Functions execution status change" of the EventBridge guide; "Custom notifications" of Chatbot's.
 fn ended(template: &mut Template, scope: &Scope<'_>) {
-    let machines = |word: &str| {
-        let start = format!("{}-{word}-{}-", scope.platform, scope.label);
-        json!({ "prefix": arn("states", &format!("stateMachine:{start}")) })
-    };
+    let machines = |start: String| json!({ "prefix": arn("states", &format!("stateMachine:{start}-")) });
+    let of = |word: &str| machines(format!("{}-{word}-{}", scope.platform, scope.label));
     let pattern = json!({
         "source": ["aws.states"],
         "detail-type": ["Step Functions Execution Status Change"],
         "detail": {
             "status": ["FAILED", "TIMED_OUT", "ABORTED"],
-            "stateMachineArn": [machines("flow"), machines("pipeline")],
+            // Environments have one for the passwords of containers.
+            "stateMachineArn": [of("flow"), of("pipeline"), machines(scope.name())],
         },
     });
     let said = json!({

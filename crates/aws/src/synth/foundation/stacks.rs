@@ -19,7 +19,11 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
             traffic(scope),
         ),
         ("StacksData", "Databases and what encrypts them.", data(scope)),
-        ("StacksReleases", "CodeDeploy and rules.", release(scope)),
+        (
+            "StacksReleases",
+            "CodeDeploy, rules and machines.",
+            release(scope),
+        ),
         (
             "StacksContainers",
             "Containers and their images.",
@@ -252,10 +256,17 @@ fn release(scope: &Scope<'_>) -> Vec<Grant> {
         ),
         grant(
             "Rules",
-            "A password that changed is told to the hosts that use it",
+            "A password that changed is told to those who use it",
             "events:DeleteRule events:DescribeRule events:ListTagsForResource events:ListTargetsByRule events:PutRule \
              events:PutTargets events:RemoveTargets events:TagResource events:UntagResource",
             [arn("events", &format!("rule/{below}"))],
+        ),
+        grant(
+            "Machines",
+            "What brings containers a password that changed",
+            "states:CreateStateMachine states:DeleteStateMachine states:DescribeStateMachine states:ListTagsForResource \
+             states:TagResource states:UntagResource states:UpdateStateMachine",
+            [arn("states", &format!("stateMachine:{below}"))],
         ),
     ]
 }
@@ -333,13 +344,13 @@ fn identities(scope: &Scope<'_>) -> Vec<Grant> {
         ),
         grant(
             "LendRoles",
-            "Hosts, tasks, CodeDeploy and rules get their role from CloudFormation",
+            "Hosts, tasks, CodeDeploy, rules and machines get their role from CloudFormation",
             "iam:PassRole",
             [role(), att("DeployRole.Arn")],
         )
         .when(json!({ "StringEquals": { "iam:PassedToService": [
             "codedeploy.amazonaws.com", "ec2.amazonaws.com", "ecs-tasks.amazonaws.com", "events.amazonaws.com",
-            "monitoring.rds.amazonaws.com",
+            "monitoring.rds.amazonaws.com", "states.amazonaws.com",
         ] } })),
         grant(
             "ServicesOwnRoles",

@@ -1,15 +1,17 @@
 //! The buildspecs of images, which are ours and not the app's.
 
 use super::Scope;
+use crate::synth::size::Architecture;
 
 /// Bakes with Packer. The image of the same inputs, if there is one, is taken instead.
 ///
 /// What Packer reads lies in the bucket of templates; the files that the scripts see come from the source. The digest of
 /// both is a tag of the image, and with them the key and the accounts: no host starts from an image under a key that is gone,
 /// and an account that came later may start none of an image that was never shared with it.
-pub(super) fn hosts(scope: &Scope<'_>) -> String {
+pub(super) fn hosts(scope: &Scope<'_>, architecture: Architecture) -> String {
     let platform = scope.platform();
     let app = &scope.app.app;
+    let plugin = plugin(architecture);
     format!(
         r#"version: 0.2
 env:
@@ -20,7 +22,7 @@ phases:
     commands:
       - dnf install -y dnf-plugins-core
       - dnf config-manager --add-repo https://rpm.releases.hashicorp.com/AmazonLinux/hashicorp.repo
-      - dnf install -y packer session-manager-plugin
+      - dnf install -y packer {plugin}
   build:
     commands:
       - |
@@ -49,6 +51,18 @@ phases:
         fi
         export IMAGE
 "#
+    )
+}
+
+/// By which Packer reaches its host. No repository of Amazon Linux 2023 has it.
+/// Source: "Install the Session Manager plugin on Amazon Linux 2, Amazon Linux 2023, and Red Hat Enterprise Linux".
+fn plugin(architecture: Architecture) -> String {
+    let machine = match architecture {
+        Architecture::Arm64 => "linux_arm64",
+        Architecture::X86_64 => "linux_64bit",
+    };
+    format!(
+        "https://s3.amazonaws.com/session-manager-downloads/plugin/latest/{machine}/session-manager-plugin.rpm"
     )
 }
 

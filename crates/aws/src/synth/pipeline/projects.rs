@@ -46,7 +46,7 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
             about: "The image that hosts start from, by Packer; none is baked where one with the same inputs is there.",
             privileged: false,
             minutes: 60,
-            buildspec: Some(bake::hosts(scope)),
+            buildspec: Some(bake::hosts(scope, architecture)),
         },
     ];
     if scope.has_containers() {

@@ -1,4 +1,8 @@
 //! Hosts for containers, where containers want hosts of the environment's own.
+//!
+//! None is protected from going: nobody would take the protection away when the stack goes, and its deletion would wait for ever
+//! for hosts that stay. What runs on a host that must go is moved first (`ManagedDraining`).
+//! Source: <https://github.com/aws/containers-roadmap/issues/2862>
 
 use serde_json::json;
 
@@ -71,7 +75,6 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>, types: &[String], 
         "MinSize": "0",
         "MaxSize": scope.spec.scaling.max.saturating_mul(2).to_string(),
         "VPCZoneIdentifier": scope.subnets("Private"),
-        "NewInstancesProtectedFromScaleIn": true,
         "CapacityRebalance": scope.options.scaling.spot.is_some(),
         "LaunchTemplate": { "LaunchTemplateId": re("CapacityLaunch"), "Version": att("CapacityLaunch.LatestVersionNumber") },
         "Tags": [{ "Key": "Name", "Value": sub("${AWS::StackName}-capacity"), "PropagateAtLaunch": true }],
@@ -85,7 +88,7 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>, types: &[String], 
     let properties = json!({ "AutoScalingGroupProvider": {
         "AutoScalingGroupArn": re("CapacityGroup"),
         "ManagedScaling": { "Status": "ENABLED", "TargetCapacity": 100 },
-        "ManagedTerminationProtection": "ENABLED",
+        "ManagedTerminationProtection": "DISABLED",
         "ManagedDraining": "ENABLED",
     } });
     template.add(Resource::new(
