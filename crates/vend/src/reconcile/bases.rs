@@ -83,6 +83,8 @@ pub async fn round(world: &Arc<World>, which: &Which) -> Result<Refreshed, Fault
 /// One base that cannot be looked at does not keep the others from it.
 async fn look(world: &Arc<World>, Due { base, tenant, of }: Due) -> RefreshedBase {
     let looked = async {
+        // What would come of it has to be kept somewhere.
+        images::refuse_more(&world.node, &world.pokes.sweep).await?;
         let login = match &of {
             Some((place, image)) => images::login(world, place, image).await?,
             None => None,
