@@ -39,6 +39,7 @@ mod laws;
 pub mod migrate;
 mod muster;
 mod number;
+pub mod part;
 mod plan;
 mod provision;
 mod record;

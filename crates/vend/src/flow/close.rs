@@ -38,7 +38,12 @@ pub fn all(tx: &Tx<'_>, over: &Over<'_>, by: &By) -> Result<(), Error> {
     let mut reason = reason.to_owned();
     if let Some(own) = tx.migration_of(place, execution)? {
         tx.end_migration(place, own.release, Some(&reason), None, by)?;
-        let crossed = migrate::crossed(tx, place, own.release)?;
+        // What is live after all works with what its migration made.
+        let stays = tx.environment(place)?.live == Some(own.release);
+        let crossed = match stays {
+            true => None,
+            false => migrate::crossed(tx, place, own.release)?,
+        };
         reason.extend(crossed.map(|own| format!("; {own}")));
     }
     reason.extend(stopped_undo(tx, execution)?);

@@ -15,7 +15,7 @@ use serde_json::json;
 use store::{Arriving, By, DeploymentState, HostState, NewRelease};
 
 use super::{
-    Attempt, Outcome, World, chain, commands, compare, healthy, migrate, provision, roll, runs, spread,
+    Attempt, Outcome, World, chain, commands, compare, healthy, migrate, part, provision, roll, runs, spread,
     start,
     state::{Planned, Sourced},
     stored, variables,
@@ -195,7 +195,9 @@ async fn with_way(world: &World, place: &Place, kind: PlanKind, release: u64) ->
         .filter(|host| !is_second(environment.arriving, host.release))
         .count() as u32;
     let kept = apps()
-        .filter(|host| host.state == HostState::Kept && host.release == Some(release))
+        .filter(|host| {
+            host.state == HostState::Kept && host.release == Some(release) && !part::has_parted(host)
+        })
         .count() as u32;
     let now = Now {
         live: before.as_ref(),

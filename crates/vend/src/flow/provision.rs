@@ -10,7 +10,6 @@ use model::{
     plan::PlanKind,
     port::{DatabaseOrder, Databases as _, Fault, HostOrder, HostRole, Hosts as _, Resources},
     release::Release,
-    route::TargetState,
     spec,
 };
 use serde::Deserialize;
@@ -18,7 +17,7 @@ use serde_json::{Value, json};
 use store::{By, HostState, NewDeployment, NewHost};
 use tracing::info;
 
-use super::{Attempt, World, alarms, chain, state::Planned, stored, unwind, variables};
+use super::{Attempt, World, alarms, chain, part, state::Planned, stored, variables};
 
 #[derive(Deserialize)]
 struct Input {
@@ -46,7 +45,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     needs(world, attempt, &environment, &release).await?;
     let environment = load(world, &place, plan.release).await?.0;
     let count = desired(&environment, &release) as usize;
-    leave_ill(world, &place, &release).await?;
+    part::leave(world, &place, &release).await?;
     let hosts = fleet(world, &environment, &release, count).await?;
     let starting = stream::iter(hosts.iter().cloned())
         .map(|host| async { start(world, attempt, &environment, &release, host).await })
@@ -155,26 +154,6 @@ pub async fn fleet(
         Ok(hosts)
     });
     hosts.await.map_err(stored)
-}
-
-/// Hosts that were kept to be gone back to, and are not well any more, are gone back to by nobody: others are made. An app
-/// may have ended itself when it was told that it has no traffic.
-async fn leave_ill(world: &World, place: &Place, release: &Release) -> Result<(), Fault> {
-    let (own, number) = (place.clone(), release.number);
-    let read = world.store.read(move |db| db.hosts_of_release(&own, number));
-    let mut kept = read.await.map_err(stored)?;
-    kept.retain(|host| host.state == HostState::Kept);
-    if kept.is_empty() {
-        return Ok(());
-    }
-    let seen = world.edge.health().await;
-    let seen =
-        seen.map_err(|error| Fault::platform(format!("the edge does not answer: {}", chain(&error))))?;
-    kept.retain(|host| {
-        let mut of_it = seen.iter().filter(|seen| seen.target.id == host.id.as_str());
-        of_it.any(|seen| seen.state == TargetState::Unhealthy)
-    });
-    unwind::leave(world, kept, "it was kept, and is not healthy any more").await
 }
 
 /// Starts one host, or gives one that runs its environment again.

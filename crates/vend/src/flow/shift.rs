@@ -6,15 +6,16 @@ use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use model::{
     DeploymentId, HostId, Place,
-    port::{Fault, LifecycleEvent},
+    port::{EventReport, EventStatus, Fault, LifecycleEvent},
     release::Release,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{By, HostState};
 
-use super::{Attempt, World, deploy, muster, provision, state::Planned, stored, tally::Tally, validate};
-use crate::reconcile::requests;
+use super::{
+    Attempt, World, deploy, muster, part, provision, state::Planned, stored, tally::Tally, validate,
+};
 
 #[derive(Deserialize)]
 struct Input {
@@ -156,10 +157,7 @@ impl Shift<'_> {
 
     /// The last scripts of hosts that have left the traffic, when they have answered what they were asked before.
     async fn part(&self, fleet: &Fleet<'_>) -> Result<(), Fault> {
-        let deploy = &fleet.release.spec.deploy;
-        if deploy.appspec.is_some() {
-            requests::finish(self.world, &fleet.hosts, deploy.drain).await;
-        }
+        part::begin(self.world, self.place, fleet.release, &fleet.hosts).await?;
         self.dismiss(fleet, LifecycleEvent::AfterBlockTraffic).await
     }
 
@@ -205,6 +203,13 @@ impl Shift<'_> {
             deployed => deployed?,
         };
         let failure = order.failure(&deployed.events);
+        let of_it = |report: &&EventReport| report.event == event;
+        let had_none = deployed.events.iter().find(of_it);
+        if event == LifecycleEvent::AfterBlockTraffic
+            && had_none.is_some_and(|report| report.status == EventStatus::Skipped)
+        {
+            part::undo(world, host).await?;
+        }
         Ok(failure.map(|failed| deploy::fault(failed, host, &deployed.log)))
     }
 

@@ -2,7 +2,10 @@
 //!
 //! What goes well is not stopped: who pushes often would never see anything live.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use model::{DeploymentId, ExecutionId, HostId, Place, ledger::Line, port::Fault};
@@ -17,6 +20,7 @@ use super::{World, definition, deletion, late, runs, start, stored, workers};
 use crate::reconcile::{
     bases::{AUTOMATIC, REFRESH},
     patience::HEAL,
+    routes,
 };
 
 #[cfg(test)]
@@ -317,9 +321,15 @@ fn silent(
     (now, patience): (Timestamp, SignedDuration),
 ) -> Result<Option<String>, Error> {
     let quiet = doing.silence(now);
-    let deploy = db.release(place, own.release)?.content.spec.deploy;
-    // Between two events a host's requests may take their time to end.
-    let meant = patience.saturating_add(deploy.drain);
+    // Between two events a host's requests may take their time to end, by what its own release says.
+    let hosts = db.standing_hosts(Some(place))?.into_iter();
+    let mut releases: BTreeSet<u64> = hosts.filter_map(|host| host.release).collect();
+    releases.insert(own.release);
+    let mut drain = SignedDuration::ZERO;
+    for release in releases {
+        drain = drain.max(routes::delay(db, place, Some(release))?);
+    }
+    let meant = patience.saturating_add(drain);
     let allowed = meant.max(usual(db, place)?.saturating_mul(2));
     Ok((quiet > allowed).then(|| {
         let (quiet, allowed) = (quiet.as_secs(), allowed.as_secs());

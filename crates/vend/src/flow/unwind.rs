@@ -10,18 +10,18 @@ use futures_util::{StreamExt as _, future::join_all, stream};
 use model::{
     DeploymentId, HostId, Place,
     plan::PlanKind,
-    port::{Deployer as _, Fault, HostRole, Hosts as _, LifecycleEvent},
+    port::{Deployer as _, Fault, HostRole, Hosts as _},
     release::ReleaseState,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::{By, Db, HostState};
+use store::{By, HostState};
 use tracing::{debug, warn};
 
 use super::{
-    Attempt, World, build, cancel, close, late, plan, roll, shift, state::Planned, stored, supersede,
+    Attempt, World, build, cancel, close, late, part, plan, roll, shift, state::Planned, stored, supersede,
 };
-use crate::reconcile::{requests::Busy, routes};
+use crate::reconcile::requests::Busy;
 
 /// So many builds and bakes are stopped at a time.
 const AT_ONCE: usize = 16;
@@ -58,10 +58,14 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let mut reason = input.failure.cause.clone();
     if let Some(plan) = &input.plan {
         if !is_behind {
-            let (own, deployment) = (input.place.clone(), input.deployment.clone());
-            let read = world
-                .store
-                .read(move |db| Ok((db.environment(&own)?.live, has_parted(db, &deployment)?)));
+            let (own, deployment, old) = (input.place.clone(), input.deployment.clone(), plan.old());
+            let read = world.store.read(move |db| -> Result<_, store::Error> {
+                let parted = old.map(|old| part::has_begun(db, &own, old, &deployment));
+                Ok((
+                    db.environment(&own)?.live,
+                    parted.transpose()?.unwrap_or_default(),
+                ))
+            });
             let (live, parted) = read.await.map_err(stored)?;
             match is_kept(&input, plan, live, parted) {
                 true => reason.push_str(&format!("; v{} is live already, and stays", plan.release)),
@@ -106,12 +110,6 @@ fn is_kept(input: &Input, plan: &Planned, live: Option<u64>, parted: bool) -> bo
     // In place the same hosts come back.
     let ended = parted && !plan.rolls;
     plan.old().is_some() && live == Some(plan.release) && (gives_way || ended)
-}
-
-/// Has a host that left the traffic for a deployment begun its last scripts?
-fn has_parted(db: &Db<'_>, deployment: &DeploymentId) -> Result<bool, store::Error> {
-    let mut events = db.deployment_events(deployment)?.into_iter();
-    Ok(events.any(|(_, report)| report.event == LifecycleEvent::AfterBlockTraffic))
 }
 
 /// The hosts and the traffic as they were before.
@@ -238,20 +236,31 @@ pub const REASON: &str = "its release failed";
 /// Hosts, of a release that failed for one, are nobody's from now on, and whoever looks after the fleet stops them: an app
 /// that does not end holds nothing up. One that served a moment ago finishes its requests first.
 pub async fn leave(world: &World, hosts: Vec<store::Host>, reason: &'static str) -> Result<(), Fault> {
-    let busy = Busy::look(world).await;
     let by = By::platform(crate::clock::now());
     let written = world.store.write(move |tx| {
+        let mut left = Vec::new();
         for host in hosts {
             let host = tx.host(&host.id)?;
-            // Of one that is woken, those that are ready have visitors already.
-            let wakes = host.state == HostState::Ready && tx.environment(&host.place)?.asleep_at.is_some();
-            let delay = match host.state {
-                HostState::Retired => continue,
-                _ if wakes => routes::delay(tx, &host.place, host.release)?,
-                _ => busy.time(tx, &host, by.at)?,
-            };
+            if host.state == HostState::Retired {
+                continue;
+            }
+            let delay = Busy::unknown().time(tx, &host, by.at)?;
             tx.set_host_state(&host.id, HostState::Draining, Some(reason), &by)?;
             tx.set_host_retirement(&host.id, Some(by.at + delay))?;
+            left.push(host);
+        }
+        Ok::<_, store::Error>(left)
+    });
+    let left = written.await.map_err(stored)?;
+    // Nobody new comes from here on: who answers nobody now need not stay.
+    world.routes.apply().await?;
+    let (busy, now) = (Busy::look(world).await, crate::clock::now());
+    let written = world.store.write(move |tx| {
+        for host in left {
+            // As it was when it left.
+            if busy.time(tx, &host, now)?.is_zero() && tx.host(&host.id)?.state == HostState::Draining {
+                tx.set_host_retirement(&host.id, Some(now))?;
+            }
         }
         Ok::<_, store::Error>(())
     });

@@ -98,11 +98,16 @@ async fn once(world: &World, memory: &mut Memory) -> Result<(), Fault> {
 async fn retire(world: &World, stops: &mut Stops) -> Result<(), Fault> {
     let now = crate::clock::now();
     let store = &world.store;
-    let found = store.read(move |db| Ok(!db.hosts_to_retire(now)?.is_empty() || !left(db)?.is_empty()));
-    if !found.await.map_err(stored)? {
-        return Ok(());
-    }
-    let busy = Busy::look(world).await;
+    let found = store.read(move |db| {
+        let due = db.hosts_to_retire(now)?;
+        let leave = due.iter().any(|host| host.state != HostState::Draining) || !left(db)?.is_empty();
+        Ok((leave, !due.is_empty()))
+    });
+    let busy = match found.await.map_err(stored)? {
+        (true, _) => Busy::look(world).await,
+        (false, true) => Busy::unknown(),
+        (false, false) => return Ok(()),
+    };
     let due = store
         .write(move |tx| drain(tx, now, &busy))
         .await

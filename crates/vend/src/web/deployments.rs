@@ -21,6 +21,7 @@ use super::{
     scope::Scope,
     state::State,
 };
+use crate::flow::part;
 
 fn wire(deployment: store::Deployment) -> Deployment {
     let (paused_by, paused_at) = deployment.paused.unzip();
@@ -173,6 +174,17 @@ pub async fn abort(
             let (id, release) = (&found.id, found.release);
             return Ok(format!(
                 "{id} is being stopped; hosts that have not got v{release} back yet go, and others take their place"
+            ));
+        }
+        let old = db.environment(&found.place)?.previous;
+        if let Some(old) = old
+            && found.strategy != Strategy::InPlace
+            && live == Some(found.release)
+            && part::has_begun(db, &found.place, old, &found.id)?
+        {
+            let (id, release) = (&found.id, found.release);
+            return Ok(format!(
+                "{id} is being stopped; v{release} is live already, and stays: vend rollback goes back"
             ));
         }
         Ok::<_, store::Error>(stopping(

@@ -278,6 +278,19 @@ fn running(why: &mut WhyEnvironment, execution: &Execution) {
     why.next = Some(approval.unwrap_or_else(|| format!("vend executions show {} --follow", execution.id)));
 }
 
+/// The release that an execution made.
+fn brought(
+    db: &Db<'_>,
+    place: &model::Place,
+    execution: Option<&Execution>,
+) -> Result<Option<u64>, store::Error> {
+    let Some(execution) = execution else {
+        return Ok(None);
+    };
+    let release = db.release_of_execution(place, &execution.id)?;
+    Ok(release.map(|release| release.content.number))
+}
+
 fn failed(
     db: &Db<'_>,
     why: &mut WhyEnvironment,
@@ -291,6 +304,10 @@ fn failed(
     };
     let stays = match why.live {
         Some(live) if spread::of(db, &place)?.is_some() => format!("v{live} is live"),
+        // Its hosts were through all, and those before them had parted.
+        Some(live) if brought(db, &place, execution)? == Some(live) => {
+            format!("v{live}, which it brought, is live all the same and stays")
+        }
         Some(live) => format!("v{live} still serves"),
         None => "nothing serves yet".to_owned(),
     };

@@ -48,8 +48,6 @@ fn hosts_that_ended_themselves_get_no_traffic_back() {
     assert_eq!(failed["state"], "Failed", "{failed:#}");
     stage.serves("two");
 
-    // The load balancer looks at them twice a second.
-    std::thread::sleep(Duration::from_secs(5));
     platform.succeeds(&["rollback", &stage.dev]);
     stage.serves("one");
     let serving = stage
