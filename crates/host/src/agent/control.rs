@@ -1,5 +1,7 @@
 //! What `systemctl` answers inside a host: the verbs that scripts and packages use.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::{
     api::{ControlOrder, ControlOutcome, Origin, ServiceState, ServiceStatus},
     service::Wish,
@@ -13,34 +15,37 @@ mod show;
 
 /// Does one call of root's.
 pub async fn control(services: &Services, order: &ControlOrder) -> ControlOutcome {
-    let call = Call {
-        services,
-        order,
-        is_root: true,
-    };
-    call.run().await
+    Call::new(services, order, true).run().await
 }
 
 /// Answers a question of anybody's: files that not everybody may read are not shown.
 pub async fn look(services: &Services, question: &ControlOrder) -> ControlOutcome {
-    let call = Call {
-        services,
-        order: question,
-        is_root: false,
-    };
-    call.run().await
+    Call::new(services, question, false).run().await
 }
 
 struct Call<'a> {
     services: &'a Services,
     order: &'a ControlOrder,
     is_root: bool,
+    /// What is not waited for.
+    queue: Mutex<Vec<(String, Wish)>>,
 }
 
-impl Call<'_> {
-    async fn run(&self) -> ControlOutcome {
+impl<'a> Call<'a> {
+    fn new(services: &'a Services, order: &'a ControlOrder, is_root: bool) -> Self {
+        Self {
+            services,
+            order,
+            is_root,
+            queue: Mutex::default(),
+        }
+    }
+
+    async fn run(self) -> ControlOutcome {
         let mut outcome = ControlOutcome::default();
         self.answer(&mut outcome).await;
+        let queue = self.queue.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.services.queue(queue).await;
         outcome
     }
 
@@ -153,7 +158,15 @@ impl Call<'_> {
     }
 
     async fn wish(&self, unit: &str, wish: Wish, out: &mut ControlOutcome) {
-        if let Err(why) = self.services.ask(unit, wish).await {
+        let is_job = matches!(wish, Wish::Start | Wish::Stop | Wish::Restart | Wish::Reload);
+        let asked = match is_job && self.order.no_block {
+            true => self.later(unit, wish),
+            false => {
+                let _concern = self.services.concern();
+                self.services.ask(unit, wish).await
+            }
+        };
+        if let Err(why) = asked {
             out.code = if why.ends_with("not found.") { 5 } else { 1 };
             let verb = &self.order.verb;
             out.stderr.push_str(&format!(
@@ -161,6 +174,14 @@ impl Call<'_> {
                 super::log::file_name(unit)
             ));
         }
+    }
+
+    /// With `--no-block` only that there is such a unit is said; what becomes of it is in its log.
+    fn later(&self, unit: &str, wish: Wish) -> Result<(), String> {
+        self.services.verify(unit)?;
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.push((unit.to_owned(), wish));
+        Ok(())
     }
 
     async fn reload_or_restart(&self, unit: &str, running: bool, out: &mut ControlOutcome) {

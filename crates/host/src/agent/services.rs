@@ -82,7 +82,7 @@ pub struct Services {
     booting: watch::Sender<bool>,
     /// Another agent is about to take over.
     still: watch::Sender<bool>,
-    /// How many ends and starts of services others are still concerned by.
+    /// How many ends and starts of services others are still concerned by, or were asked for.
     concerns: watch::Sender<usize>,
 }
 

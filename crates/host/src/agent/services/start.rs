@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, os::fd::OwnedFd};
 
+use futures_util::poll;
+
 use super::{Services, boot};
 use crate::agent::{
     api::{Origin, ServiceState},
@@ -80,8 +82,39 @@ impl Services {
             Wish::Wake => self.wake(&unit).await,
             Wish::Stop => self.stop(&unit).await,
             Wish::Restart => self.restart(&unit).await,
+            _ if kind(&unit) != Some("service") => Err(format!("{unit} is no service.")),
             Wish::Reload => self.reload(&unit).await,
             wish => self.find(&unit)?.ask(wish).await,
+        }
+    }
+
+    /// Has units started and stopped one after the other, which nobody waits for. The first is under way when this returns,
+    /// so that who stops it next does.
+    pub async fn queue(&self, wishes: Vec<(String, Wish)>) {
+        let (this, concern) = (self.clone(), self.concern());
+        let mut job = Box::pin(async move {
+            let _concern = concern;
+            for (unit, wish) in wishes {
+                if let Err(why) = this.ask(&unit, wish).await {
+                    Log::new(&this.layout.shared_logs(), short(&unit)).note(&why);
+                }
+            }
+        });
+        if poll!(&mut job).is_pending() {
+            // Ends with starts and stops, which have their own deadlines.
+            tokio::spawn(job);
+        }
+    }
+
+    /// Is there such a unit, as far as its file says?
+    ///
+    /// # Errors
+    /// As systemd says it.
+    pub fn verify(&self, unit: &str) -> Result<(), String> {
+        match kind(unit) {
+            Some("service") if self.origin(unit).is_some_and(|origin| origin != Origin::Unit) => Ok(()),
+            Some("service" | "socket" | "timer") => self.units.load(unit).map(drop),
+            _ => Ok(()),
         }
     }
 
