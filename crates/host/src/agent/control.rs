@@ -96,10 +96,11 @@ impl<'a> Call<'a> {
             best = Some(best.map_or(out.code, |best| best.min(out.code)));
         }
         // A pattern that nothing matches is one that none is enough for.
-        out.code = best.unwrap_or(1);
+        out.code = best.unwrap_or(if self.order.verb == "is-active" { 3 } else { 1 });
     }
 
-    /// The units that are meant: a pattern means those that are loaded, a path a file to link.
+    /// The units that are meant: a pattern means those that are loaded and not inactive, with `--all` these too; a path, a
+    /// file to link.
     fn units(&self, out: &mut ControlOutcome) -> Vec<String> {
         let mut units = Vec::new();
         for word in &self.order.units {
@@ -107,18 +108,33 @@ impl<'a> Call<'a> {
                 units.extend(self.installation().link(word, out));
                 continue;
             }
-            let pattern = is_pattern(word).then(|| globset::Glob::new(word).ok());
-            match pattern.flatten().map(|glob| glob.compile_matcher()) {
+            match matcher(word).filter(|_| self.takes_patterns(word, out)) {
                 None => units.push(self.services.full(word)),
                 Some(matcher) => {
-                    let loaded = self.services.list().into_iter();
-                    let names = loaded.map(|status| format!("{}.service", status.name));
-                    units
-                        .extend(names.filter(|name| matcher.is_match(name) || matcher.is_match(short(name))));
+                    let loaded = self.services.loaded().into_iter();
+                    let meant = loaded
+                        .filter(|(_, state)| self.order.all || *state != ServiceState::Inactive)
+                        .map(|(name, _)| name);
+                    units.extend(meant.filter(|name| matcher.is_match(name)));
                 }
             }
         }
         units
+    }
+
+    /// What is about files is not about what is loaded.
+    fn takes_patterns(&self, word: &str, out: &mut ControlOutcome) -> bool {
+        let verb = self.order.verb.as_str();
+        let is_about_files = matches!(
+            verb,
+            "enable" | "disable" | "reenable" | "preset" | "mask" | "unmask" | "link" | "is-enabled"
+        );
+        if is_about_files {
+            out.stderr.push_str(&format!(
+                "Glob pattern passed to {verb}, but globs are not supported for this: {word}\n"
+            ));
+        }
+        !is_about_files
     }
 
     async fn one(&self, unit: &str, out: &mut ControlOutcome) {
@@ -267,6 +283,15 @@ impl<'a> Call<'a> {
         let code = u8::from(state != ServiceState::Failed);
         say(out, self.order.quiet, code, state.word());
     }
+}
+
+/// Of a pattern, what it matches.
+fn matcher(word: &str) -> Option<globset::GlobMatcher> {
+    // As in names of units, where it stands for a byte, a backslash is one.
+    let mut pattern = globset::GlobBuilder::new(word);
+    let pattern = pattern.backslash_escape(false).build();
+    let pattern = is_pattern(word).then(|| pattern.ok()).flatten();
+    pattern.map(|pattern| pattern.compile_matcher())
 }
 
 /// Does a word stand for every unit that it matches?

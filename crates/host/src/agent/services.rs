@@ -132,6 +132,21 @@ impl Services {
             .collect()
     }
 
+    /// Every unit that is known, and what it does.
+    pub fn loaded(&self) -> BTreeMap<String, ServiceState> {
+        let registry = self.lock();
+        let services = registry.entries.iter().map(|(name, entry)| {
+            let state = entry.handle.status().state;
+            (format!("{name}.service"), state)
+        });
+        let timers = registry.timers.keys();
+        let others = timers.chain(registry.sockets.keys()).chain(&registry.targets);
+        let failed = registry.given_up.keys();
+        let up = others.map(|unit| (unit.clone(), ServiceState::Active));
+        let down = failed.map(|unit| (unit.clone(), ServiceState::Failed));
+        services.chain(down).chain(up).collect()
+    }
+
     /// Waits for a service of the app to end though it should go on: a process of the Procfile that ended from `since` on,
     /// or a unit that was started from `asked` on and is not, or not any more, kept up by its own restarts.
     pub async fn death(&self, since: Timestamp, asked: Timestamp) -> Death {
