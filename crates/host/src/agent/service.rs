@@ -119,6 +119,20 @@ pub enum Wish {
     ResetFailed,
 }
 
+/// When a service last began to be up, and when it last ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Turns {
+    pub active: Option<std::time::Instant>,
+    pub inactive: Option<std::time::Instant>,
+}
+
+impl Turns {
+    pub fn hear(&mut self, others: Self) {
+        self.active = self.active.max(others.active);
+        self.inactive = self.inactive.max(others.inactive);
+    }
+}
+
 type Answer = oneshot::Sender<Result<(), String>>;
 
 struct Ask {
@@ -142,6 +156,7 @@ struct Hold {
 pub struct Handle {
     letters: mpsc::Sender<Letter>,
     status: watch::Receiver<ServiceStatus>,
+    turns: watch::Receiver<Turns>,
 }
 
 impl Handle {
@@ -170,6 +185,10 @@ impl Handle {
 
     pub fn status(&self) -> ServiceStatus {
         self.status.borrow().clone()
+    }
+
+    pub fn turns(&self) -> watch::Receiver<Turns> {
+        self.turns.clone()
     }
 
     /// Waits until it neither runs nor is about to.
@@ -207,6 +226,7 @@ pub fn supervise(
         definition,
         surroundings,
         status: sender,
+        turns: watch::channel(Turns::default()).0,
         phase: Phase::Idle,
         inbox,
         starts: Count::default(),
@@ -216,7 +236,12 @@ pub fn supervise(
     if let Some(left) = left {
         supervisor.resume(&left.held, left.output, left.heard);
     }
-    (Handle { letters, status }, tokio::spawn(supervisor.run()))
+    let handle = Handle {
+        letters,
+        status,
+        turns: supervisor.turns.subscribe(),
+    };
+    (handle, tokio::spawn(supervisor.run()))
 }
 
 enum Phase {
@@ -240,6 +265,7 @@ struct Supervisor {
     definition: Definition,
     surroundings: Surroundings,
     status: watch::Sender<ServiceStatus>,
+    turns: watch::Sender<Turns>,
     phase: Phase,
     inbox: mpsc::Receiver<Letter>,
     /// How often it was started since somebody asked for it.
@@ -322,6 +348,8 @@ impl Supervisor {
                 self.phase = Phase::Done;
             }
         }
+        // When it began to be up, the other agent knew.
+        self.turns.send_replace(Turns::default());
     }
 
     async fn answer(&mut self, ask: Ask) {
@@ -490,7 +518,16 @@ impl Supervisor {
     }
 
     fn enter(&self, state: ServiceState, sub: &str, pid: Option<u32>) {
-        let is_over = matches!(state, ServiceState::Inactive | ServiceState::Failed) || sub == AGAIN;
+        let rests = |state| matches!(state, ServiceState::Inactive | ServiceState::Failed);
+        let (rested, rests) = (rests(self.status.borrow().state), rests(state));
+        if rested != rests {
+            let now = Some(std::time::Instant::now());
+            self.turns.send_modify(|turns| match rests {
+                true => turns.inactive = now,
+                false => turns.active = now,
+            });
+        }
+        let is_over = rests || sub == AGAIN;
         if let Some(trace) = self.surroundings.trace.as_ref().filter(|_| is_over) {
             // There may be none.
             let _ = fs::remove_file(trace);

@@ -18,7 +18,7 @@ use super::{
     layout::Layout,
     log::{self, Log},
     reaper::Reaper,
-    service::{self, Collectors, Definition, Handle, Left, News, Surroundings, Wish},
+    service::{self, Collectors, Definition, Handle, Left, News, Surroundings, Turns, Wish},
     sockets::{Lent, Listening},
     timers::Ticking,
     trace::Trace,
@@ -217,6 +217,11 @@ impl Services {
             .entries
             .get(short(unit))
             .map(|entry| entry.handle.clone())
+    }
+
+    /// When a service began to be up and ended; `None` of what is not known.
+    pub fn turns(&self, unit: &str) -> Option<watch::Receiver<Turns>> {
+        self.handle(unit).map(|handle| handle.turns())
     }
 
     /// Waits until a service neither runs nor is about to.

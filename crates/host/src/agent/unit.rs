@@ -7,6 +7,7 @@ use rustix::process::Signal;
 
 use super::reaper::Exit;
 
+pub mod calendar;
 pub mod condition;
 pub mod rate;
 mod read;

@@ -89,3 +89,68 @@ async fn what_was_asked_for_is_done_though_nobody_waits_any_more() {
         assert_eq!(world.told(script).await, told, "{script}");
     }
 }
+
+#[tokio::test]
+async fn what_a_timer_began_goes_on_when_it_is_stopped() {
+    let units = [
+        ("base.service", SLOW),
+        (
+            "job.service",
+            "[Unit]\nRequires=base.service\nAfter=base.service\n[Service]\nType=oneshot\nExecStart=/bin/touch /run/done\n",
+        ),
+        ("job.timer", "[Timer]\nOnActiveSec=10ms\n"),
+    ];
+    let Some(world) = host(&units).await else {
+        return;
+    };
+    let told = world
+        .told(
+            "systemctl start job.timer; within 9 'test $(systemctl is-active base) = activating'; systemctl stop job.timer; \
+             within 20 'test -e /run/done' && echo ran; systemctl is-active job.timer",
+        )
+        .await;
+    assert_eq!(told, "ran\ninactive\n");
+}
+
+/// A timer that could never start anything does not start, as with systemd.
+#[tokio::test]
+async fn a_timer_without_a_time_or_a_unit_is_refused() {
+    let units = [
+        ("job.service", SLOW),
+        ("job.timer", "[Timer]\nOnCalendar=soon\nUnit=other.timer\n"),
+        ("alone.timer", "[Timer]\nOnCalendar=daily\n"),
+        (
+            "passed.timer",
+            "[Unit]\nConditionPathExists=/none\n[Timer]\nOnActiveSec=1h\nUnit=job.service\n",
+        ),
+        ("named.timer", "[Timer]\nOnActiveSec=1h\nUnit=alias.service\n"),
+    ];
+    let Some(world) = host(&units).await else {
+        return;
+    };
+    for (script, told) in [
+        ("systemctl start job.timer; echo $?", "1\n"),
+        (
+            "systemctl start alone.timer; echo $?; systemctl is-active alone.timer",
+            "5\ninactive\n",
+        ),
+        (
+            "ln -sf /dev/null /etc/systemd/system/off.timer; systemctl start off.timer; echo $?",
+            "1\n",
+        ),
+        (
+            "systemctl start passed.timer; echo $?; systemctl is-active passed.timer",
+            "0\ninactive\n",
+        ),
+        (
+            "ln -s job.service /etc/systemd/system/alias.service; systemctl start named.timer; systemctl list-timers | grep -o 'job.service$'",
+            "job.service\n",
+        ),
+    ] {
+        assert_eq!(world.told(script).await, told, "{script}");
+    }
+    let log = world.log("job.timer");
+    for note in ["OnCalendar=soon is ignored", "Unit=other.timer is ignored"] {
+        assert!(log.contains(note), "{log}");
+    }
+}

@@ -363,7 +363,10 @@ async fn patterns_mean_what_is_loaded() {
             "/etc/systemd/system/app.socket",
             "[Socket]\nListenStream=/run/app\nService=app@9.service\n"
         ),
-        ("/etc/systemd/system/apple.timer", "[Timer]\nOnCalendar=yearly\n"),
+        (
+            "/etc/systemd/system/apple.timer",
+            "[Timer]\nOnCalendar=yearly\nUnit=other.service\n"
+        ),
         ("/etc/systemd/system/other.service", SLEEPS)
     );
     const NAMES: &str = "| cut -d' ' -f1 | tr '\\n' ' '";

@@ -186,7 +186,7 @@ impl Services {
         }
         for timer in legacy.timers {
             let age = legacy.ages.get(&timer).copied().unwrap_or_default();
-            if let Err(why) = self.start_timer(&timer, age) {
+            if let Err(why) = self.start_timer(&timer, Some(age)) {
                 tracing::warn!("{timer} does not go on: {why}");
             }
         }

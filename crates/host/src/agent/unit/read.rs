@@ -465,7 +465,7 @@ fn some(text: String) -> Option<String> {
 }
 
 /// systemd's words for yes and no.
-fn truth(value: &str) -> Option<bool> {
+pub(super) fn truth(value: &str) -> Option<bool> {
     match value.to_ascii_lowercase().as_str() {
         "1" | "yes" | "y" | "true" | "t" | "on" => Some(true),
         "0" | "no" | "n" | "false" | "f" | "off" => Some(false),
