@@ -66,7 +66,11 @@ impl Past {
             .and_then(|millis| Timestamp::from_millisecond(millis).ok());
         Self {
             started: ago(age.started).unwrap_or_else(Instant::now),
-            fired: age.fired.and_then(ago),
+            // An agent that knows nothing of the calendar has taken its own starts for all.
+            fired: age
+                .fired
+                .or(age.active.filter(|_| age.calendar.is_none()))
+                .and_then(ago),
             turns: Turns {
                 active: age.active.and_then(ago),
                 inactive: age.inactive.and_then(ago),
@@ -249,5 +253,40 @@ fn touch(stamp: &Path) {
         .and_then(|file| file.set_modified(std::time::SystemTime::from(now())));
     if let Err(error) = touched {
         tracing::warn!("{}: {error}", stamp.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_timer_has_seen_is_known_to_the_agent_that_takes_over() {
+        let read = |text: &str| Past::new(serde_json::from_str(text).unwrap(), None);
+        let whole =
+            r#"{"started":90000,"active":50000,"inactive":40000,"fired":60000,"calendar":1767225600000}"#;
+        let past = read(whole);
+        assert_eq!(past.calendar, "2026-01-01T00:00:00Z".parse().unwrap());
+        let age = past.age();
+        assert!((60_000..70_000).contains(&age.fired.unwrap()) && age.active < age.fired);
+        // As agents before this one told it.
+        let older = read(r#"{"started":90000,"active":50000,"inactive":null}"#);
+        assert!(older.fired.is_some() && older.turns.inactive.is_none());
+        assert!(
+            read(r#"{"started":0,"active":null,"inactive":null}"#)
+                .fired
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_persistent_timer_goes_on_after_its_last_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let stamp = directory.path().join("timers/stamp-a.timer");
+        touch(&stamp);
+        let made = modified(&stamp).unwrap();
+        assert!(made.duration_since(now()).abs() < jiff::SignedDuration::from_secs(10));
+        assert_eq!(modified(&directory.path().join("none")), None);
+        assert_eq!(Past::new(Age::default(), Some(made)).calendar, made);
     }
 }
