@@ -9,10 +9,10 @@ fuzz_target!(|text: &str| {
     assert!(listens.addresses.len() <= 16 && listens.mode <= 0o777);
     let unit = parse("fuzz", text).unit;
     for line in unit.start.iter().chain(&unit.start_pre).chain(&unit.stop) {
-        let _ = expand_line(line, |name| (name.len() % 2 == 0).then_some("a b"));
+        let _ = expand_line(line, |name| (name.len() % 2 == 0).then_some("a 'b \"c\\ d"));
     }
     let _ = split(text);
     for calendar in timer::parse("fuzz", text).calendar {
-        let _ = calendar.next(jiff::civil::date(2026, 2, 28).at(23, 59, 59, 0));
+        let _ = calendar.after("2026-02-28T23:59:59Z".parse().unwrap());
     }
 });

@@ -43,6 +43,8 @@ mod directives;
 mod ends;
 #[path = "agent/install.rs"]
 mod install;
+#[path = "agent/jobs.rs"]
+mod jobs;
 #[path = "agent/kinds.rs"]
 mod kinds;
 #[path = "agent/roots.rs"]

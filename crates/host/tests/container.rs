@@ -152,9 +152,11 @@ fn filters_read_an_int_as_the_kernel_does() {
         for my $high (0, 1 << 32, 1 << 63, -1 << 32) {
             my $name = sprintf("%x", $high);
             print "$name vsock ", open_socket(40 | $high), "\n";
+            print "$name alg ", open_socket(38 | $high), "\n";
             print "$name unix ", open_socket(1 | $high), "\n";
             # One bit away from what is refused: up to the kernel, which knows or does not know such a family.
-            my @hidden = grep { open_socket((40 ^ 1 << $_) | $high) eq "error 38" } 0..31;
+            my @near = map { my $family = $_; map { $family ^ 1 << $_ } 0..31 } 38, 40;
+            my @hidden = grep { open_socket($_ | $high) eq "error 38" } @near;
             print "$name hidden [@hidden]\n";
             print "$name core ", call($setrlimit, 4 | $high, limit(0, 0)), "\n";
             print "$name files ", call($setrlimit, 7 | $high, limit(64, 99)), "\n";
@@ -180,6 +182,7 @@ fn filters_read_an_int_as_the_kernel_does() {
             .flat_map(|high| {
                 [
                     "vsock error 38",
+                    "alg error 38",
                     "unix opened",
                     "hidden []",
                     "core 0",
@@ -206,7 +209,7 @@ fn filters_read_an_int_as_the_kernel_does() {
 fn code_of_32_bits_opens_no_more_than_other_code() {
     const SCRIPT: &str = r#"
         my ($socketcall, $socket, $bind) = (102, 359, 2);
-        my ($unix, $vsock) = (1, 40);
+        my ($unix, $alg, $vsock) = (1, 38, 40);
         my ($at, $head, $length) = (0x400000, 64 + 56, 33);
         my $memory = $at + $head + $length;
         # Ends with the negative of what the call answers; in its memory are a family, a type and a protocol.
@@ -228,6 +231,7 @@ fn code_of_32_bits_opens_no_more_than_other_code() {
         }
         print "direct unix ", call($unix, $socket, $unix, 1, 0), "\n";
         print "direct vsock ", call($vsock, $socket, $vsock, 1, 0), "\n";
+        print "direct alg ", call($alg, $socket, $alg, 5, 0), "\n";
         print "multiplexed unix ", call($unix, $socketcall, 1, $memory, 0), "\n";
         print "multiplexed vsock ", call($vsock, $socketcall, 1, $memory, 0), "\n";
         print "multiplexed bind ", call($unix, $socketcall, $bind, $memory, 0), "\n";
@@ -247,6 +251,7 @@ fn code_of_32_bits_opens_no_more_than_other_code() {
         let expected = [
             "direct unix opened",
             "direct vsock error 38",
+            "direct alg error 38",
             "multiplexed unix error 1",
             "multiplexed vsock error 1",
             "multiplexed bind error 1",

@@ -198,6 +198,9 @@ pub struct ControlOrder {
     pub value_only: bool,
     #[serde(default)]
     pub now: bool,
+    /// What is to be started or stopped is not waited for.
+    #[serde(default)]
+    pub no_block: bool,
     #[serde(default)]
     pub quiet: bool,
     #[serde(default)]

@@ -1,5 +1,5 @@
 //! Asks an agent: for the node, and for `systemctl` inside the host. What answers may be hostile, so every answer has a
-//! deadline and a size.
+//! size, and all that the node asks for has a deadline.
 
 use std::time::Duration;
 
@@ -31,6 +31,9 @@ const QUICK: Duration = Duration::from_secs(10);
 
 /// For what starts or stops something: systemd's own time-outs, and a little.
 const CHANGE: Duration = Duration::from_secs(200);
+
+/// For `systemctl`, which waits as long as the units that it is about allow themselves.
+const ENDLESS: Duration = Duration::MAX;
 
 /// CodeDeploy's longest deployment.
 const DEPLOYMENT: Duration = Duration::from_secs(8 * 3600);
@@ -156,8 +159,9 @@ impl Client {
         self.post("/v1/run", order, limit).await
     }
 
+    /// Does one call of `systemctl`.
     pub async fn control(&self, order: &ControlOrder) -> Result<ControlOutcome, Error> {
-        self.post("/v1/control", order, CHANGE).await
+        self.post("/v1/control", order, ENDLESS).await
     }
 
     pub async fn logs(&self) -> Result<Vec<LogFile>, Error> {

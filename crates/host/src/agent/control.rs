@@ -1,5 +1,7 @@
 //! What `systemctl` answers inside a host: the verbs that scripts and packages use.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::{
     api::{ControlOrder, ControlOutcome, Origin, ServiceState, ServiceStatus},
     service::Wish,
@@ -13,34 +15,37 @@ mod show;
 
 /// Does one call of root's.
 pub async fn control(services: &Services, order: &ControlOrder) -> ControlOutcome {
-    let call = Call {
-        services,
-        order,
-        is_root: true,
-    };
-    call.run().await
+    Call::new(services, order, true).run().await
 }
 
 /// Answers a question of anybody's: files that not everybody may read are not shown.
 pub async fn look(services: &Services, question: &ControlOrder) -> ControlOutcome {
-    let call = Call {
-        services,
-        order: question,
-        is_root: false,
-    };
-    call.run().await
+    Call::new(services, question, false).run().await
 }
 
 struct Call<'a> {
     services: &'a Services,
     order: &'a ControlOrder,
     is_root: bool,
+    /// What is not waited for.
+    queue: Mutex<Vec<(String, Wish)>>,
 }
 
-impl Call<'_> {
-    async fn run(&self) -> ControlOutcome {
+impl<'a> Call<'a> {
+    fn new(services: &'a Services, order: &'a ControlOrder, is_root: bool) -> Self {
+        Self {
+            services,
+            order,
+            is_root,
+            queue: Mutex::default(),
+        }
+    }
+
+    async fn run(self) -> ControlOutcome {
         let mut outcome = ControlOutcome::default();
         self.answer(&mut outcome).await;
+        let queue = self.queue.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.services.queue(queue).await;
         outcome
     }
 
@@ -91,10 +96,11 @@ impl Call<'_> {
             best = Some(best.map_or(out.code, |best| best.min(out.code)));
         }
         // A pattern that nothing matches is one that none is enough for.
-        out.code = best.unwrap_or(1);
+        out.code = best.unwrap_or(if self.order.verb == "is-active" { 3 } else { 1 });
     }
 
-    /// The units that are meant: a pattern means those that are loaded, a path a file to link.
+    /// The units that are meant: a pattern means those that are loaded and not inactive, with `--all` these too; a path, a
+    /// file to link.
     fn units(&self, out: &mut ControlOutcome) -> Vec<String> {
         let mut units = Vec::new();
         for word in &self.order.units {
@@ -102,18 +108,33 @@ impl Call<'_> {
                 units.extend(self.installation().link(word, out));
                 continue;
             }
-            let pattern = is_pattern(word).then(|| globset::Glob::new(word).ok());
-            match pattern.flatten().map(|glob| glob.compile_matcher()) {
+            match matcher(word).filter(|_| self.takes_patterns(word, out)) {
                 None => units.push(self.services.full(word)),
                 Some(matcher) => {
-                    let loaded = self.services.list().into_iter();
-                    let names = loaded.map(|status| format!("{}.service", status.name));
-                    units
-                        .extend(names.filter(|name| matcher.is_match(name) || matcher.is_match(short(name))));
+                    let loaded = self.services.loaded().into_iter();
+                    let meant = loaded
+                        .filter(|(_, state)| self.order.all || *state != ServiceState::Inactive)
+                        .map(|(name, _)| name);
+                    units.extend(meant.filter(|name| matcher.is_match(name)));
                 }
             }
         }
         units
+    }
+
+    /// What is about files is not about what is loaded.
+    fn takes_patterns(&self, word: &str, out: &mut ControlOutcome) -> bool {
+        let verb = self.order.verb.as_str();
+        let is_about_files = matches!(
+            verb,
+            "enable" | "disable" | "reenable" | "preset" | "mask" | "unmask" | "link" | "is-enabled"
+        );
+        if is_about_files {
+            out.stderr.push_str(&format!(
+                "Glob pattern passed to {verb}, but globs are not supported for this: {word}\n"
+            ));
+        }
+        !is_about_files
     }
 
     async fn one(&self, unit: &str, out: &mut ControlOutcome) {
@@ -153,7 +174,15 @@ impl Call<'_> {
     }
 
     async fn wish(&self, unit: &str, wish: Wish, out: &mut ControlOutcome) {
-        if let Err(why) = self.services.ask(unit, wish).await {
+        let is_job = matches!(wish, Wish::Start | Wish::Stop | Wish::Restart | Wish::Reload);
+        let asked = match is_job && self.order.no_block {
+            true => self.later(unit, wish),
+            false => {
+                let _concern = self.services.concern();
+                self.services.ask(unit, wish).await
+            }
+        };
+        if let Err(why) = asked {
             out.code = if why.ends_with("not found.") { 5 } else { 1 };
             let verb = &self.order.verb;
             out.stderr.push_str(&format!(
@@ -161,6 +190,14 @@ impl Call<'_> {
                 super::log::file_name(unit)
             ));
         }
+    }
+
+    /// With `--no-block` only that there is such a unit is said; what becomes of it is in its log.
+    fn later(&self, unit: &str, wish: Wish) -> Result<(), String> {
+        self.services.verify(unit)?;
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.push((unit.to_owned(), wish));
+        Ok(())
     }
 
     async fn reload_or_restart(&self, unit: &str, running: bool, out: &mut ControlOutcome) {
@@ -246,6 +283,15 @@ impl Call<'_> {
         let code = u8::from(state != ServiceState::Failed);
         say(out, self.order.quiet, code, state.word());
     }
+}
+
+/// Of a pattern, what it matches.
+fn matcher(word: &str) -> Option<globset::GlobMatcher> {
+    // As in names of units, where it stands for a byte, a backslash is one.
+    let mut pattern = globset::GlobBuilder::new(word);
+    let pattern = pattern.backslash_escape(false).build();
+    let pattern = is_pattern(word).then(|| pattern.ok()).flatten();
+    pattern.map(|pattern| pattern.compile_matcher())
 }
 
 /// Does a word stand for every unit that it matches?

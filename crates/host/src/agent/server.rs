@@ -247,6 +247,13 @@ impl From<String> for Refusal {
     }
 }
 
+/// Does to its end what was asked for, also when nobody waits for it any more: a restart of which only the stop is done
+/// would leave things worse than they were.
+async fn to_end<T: Send + 'static>(job: impl Future<Output = T> + Send + 'static) -> Result<T, Refusal> {
+    let done = tokio::spawn(job).await;
+    done.map_err(|_| Fault::platform("the agent could not bring it to its end").into())
+}
+
 async fn health(State(agent): State<Agent>) -> Json<Health> {
     let (active, failed) = agent.services.count();
     Json(Health {
@@ -276,17 +283,20 @@ async fn configure(
     State(agent): State<Agent>,
     Json(configuration): Json<Configuration>,
 ) -> Result<Json<()>, Refusal> {
-    let has_processes = !configuration.processes.is_empty();
-    let first = agent.services.configure(configuration);
-    if first {
-        agent.services.listen().await;
-        agent.services.boot();
-        if has_processes && agent.layout.app.is_dir() {
-            agent.services.booted().await;
-            agent.services.begin_processes().await?;
-        }
+    if agent.services.configure(configuration.clone()) {
+        to_end(begin(agent, !configuration.processes.is_empty())).await??;
     }
     Ok(Json(()))
+}
+
+async fn begin(agent: Agent, has_processes: bool) -> Result<(), String> {
+    agent.services.listen().await;
+    agent.services.boot();
+    if has_processes && agent.layout.app.is_dir() {
+        agent.services.booted().await;
+        agent.services.begin_processes().await?;
+    }
+    Ok(())
 }
 
 async fn deploy(State(agent): State<Agent>, Json(deploy): Json<Deploy>) -> Result<Json<Reports>, Refusal> {
@@ -325,12 +335,16 @@ async fn death(State(agent): State<Agent>, Path(since): Path<i64>) -> Result<Jso
     Ok(Json(death.ok()))
 }
 
-async fn run_checks(State(agent): State<Agent>, Json(checks): Json<Checks>) -> Json<Verdict> {
+/// A command that a check runs ends with it.
+async fn run_checks(
+    State(agent): State<Agent>,
+    Json(checks): Json<Checks>,
+) -> Result<Json<Verdict>, Refusal> {
     let around = check::Surroundings {
         reaper: agent.reaper.clone(),
         environment: agent.services.environment(),
     };
-    Json(check::run(&checks, &around).await)
+    to_end(async move { Json(check::run(&checks, &around).await) }).await
 }
 
 async fn services(State(agent): State<Agent>) -> Json<Vec<ServiceStatus>> {
@@ -349,12 +363,17 @@ async fn service(
         _ => return Err(Fault::order(format!("`{verb}` is nothing that a service does")).into()),
     };
     agent.services.booted().await;
-    Ok(Json(agent.services.ask(&name, wish).await?))
+    let asked = to_end(async move {
+        let _concern = agent.services.concern();
+        agent.services.ask(&name, wish).await
+    });
+    Ok(Json(asked.await??))
 }
 
 async fn daemon(State(agent): State<Agent>, Json(order): Json<DaemonOrder>) -> Result<Json<()>, Refusal> {
     agent.services.booted().await;
-    Ok(Json(agent.services.run_daemon(&order).await?))
+    let run = to_end(async move { agent.services.run_daemon(&order).await });
+    Ok(Json(run.await??))
 }
 
 async fn run_once(
@@ -377,10 +396,14 @@ async fn run_once(
         let identity = Users::read().identity(user, None);
         launch.identity = Some(identity.ok_or_else(|| format!("there is no user {user} in the host"))?);
     }
-    let stdin = order.stdin.as_ref().map(|stdin| stdin.expose().as_bytes());
     let limit = Duration::from_millis(order.timeout_ms).min(LONGEST_RUN);
-    let ran = run::run(&agent.reaper, &launch, stdin, limit)
-        .await
+    let stdin = order.stdin.clone();
+    let run = to_end(async move {
+        let stdin = stdin.as_ref().map(|stdin| stdin.expose().as_bytes());
+        run::run(&agent.reaper, &launch, stdin, limit).await
+    });
+    let ran = run
+        .await?
         .map_err(|error| format!("cannot start {program}: {error}"))?;
     Ok(Json(RunOutcome {
         code: ran.exit.map(Exit::code),
@@ -389,8 +412,11 @@ async fn run_once(
     }))
 }
 
-async fn systemctl(State(agent): State<Agent>, Json(order): Json<ControlOrder>) -> Json<ControlOutcome> {
-    Json(control::control(&agent.services, &order).await)
+async fn systemctl(
+    State(agent): State<Agent>,
+    Json(order): Json<ControlOrder>,
+) -> Result<Json<ControlOutcome>, Refusal> {
+    to_end(async move { Json(control::control(&agent.services, &order).await) }).await
 }
 
 async fn logs(State(agent): State<Agent>) -> Json<Vec<LogFile>> {

@@ -22,11 +22,12 @@ use super::{
     log::Log,
     reaper::{Exit, Reaper},
     sockets::Lent,
-    unit::{KillMode, Restart, Unit},
+    unit::{KillMode, Unit, rate::Count},
 };
 
 use crate::now;
 
+mod again;
 pub(super) mod family;
 mod job;
 mod launch;
@@ -38,12 +39,6 @@ pub use launch::{Collectors, Held, Left};
 
 /// Within which a service has to end whose name something else gets.
 const YIELD: Duration = Duration::from_secs(90);
-
-/// A service that runs this long has recovered from its crashes.
-const PEACE: Duration = Duration::from_secs(60);
-
-/// Longest wait between two starts.
-const LONGEST_DELAY: Duration = Duration::from_secs(60);
 
 /// systemd's word for a service that ended and is about to be started again.
 const AGAIN: &str = "auto-restart";
@@ -124,6 +119,20 @@ pub enum Wish {
     ResetFailed,
 }
 
+/// When a service last began to be up, and when it last ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Turns {
+    pub active: Option<std::time::Instant>,
+    pub inactive: Option<std::time::Instant>,
+}
+
+impl Turns {
+    pub fn hear(&mut self, others: Self) {
+        self.active = self.active.max(others.active);
+        self.inactive = self.inactive.max(others.inactive);
+    }
+}
+
 type Answer = oneshot::Sender<Result<(), String>>;
 
 struct Ask {
@@ -147,6 +156,7 @@ struct Hold {
 pub struct Handle {
     letters: mpsc::Sender<Letter>,
     status: watch::Receiver<ServiceStatus>,
+    turns: watch::Receiver<Turns>,
 }
 
 impl Handle {
@@ -175,6 +185,10 @@ impl Handle {
 
     pub fn status(&self) -> ServiceStatus {
         self.status.borrow().clone()
+    }
+
+    pub fn turns(&self) -> watch::Receiver<Turns> {
+        self.turns.clone()
     }
 
     /// Waits until it neither runs nor is about to.
@@ -212,15 +226,22 @@ pub fn supervise(
         definition,
         surroundings,
         status: sender,
+        turns: watch::channel(Turns::default()).0,
         phase: Phase::Idle,
         inbox,
+        starts: Count::default(),
         holds: Vec::new(),
         later: Vec::new(),
     };
     if let Some(left) = left {
         supervisor.resume(&left.held, left.output, left.heard);
     }
-    (Handle { letters, status }, tokio::spawn(supervisor.run()))
+    let handle = Handle {
+        letters,
+        status,
+        turns: supervisor.turns.subscribe(),
+    };
+    (handle, tokio::spawn(supervisor.run()))
 }
 
 enum Phase {
@@ -244,8 +265,11 @@ struct Supervisor {
     definition: Definition,
     surroundings: Surroundings,
     status: watch::Sender<ServiceStatus>,
+    turns: watch::Sender<Turns>,
     phase: Phase,
     inbox: mpsc::Receiver<Letter>,
+    /// How often it was started since somebody asked for it.
+    starts: Count,
     /// That came while it started.
     holds: Vec<Hold>,
     /// The same, of those who ask.
@@ -324,6 +348,8 @@ impl Supervisor {
                 self.phase = Phase::Done;
             }
         }
+        // When it began to be up, the other agent knew.
+        self.turns.send_replace(Turns::default());
     }
 
     async fn answer(&mut self, ask: Ask) {
@@ -379,6 +405,7 @@ impl Supervisor {
                 Ok(())
             }
             Wish::ResetFailed => {
+                self.starts = Count::default();
                 if self.status.borrow().state == ServiceState::Failed {
                     self.enter(ServiceState::Inactive, "dead", None);
                 }
@@ -390,6 +417,9 @@ impl Supervisor {
     }
 
     async fn fresh_start(&mut self) -> Result<(), String> {
+        self.starts = Count::default();
+        self.starts
+            .another(self.definition.unit.starts, Instant::now().into_std());
         self.publish(|status| {
             status.crashes = 0;
             status.restarts = 0;
@@ -449,40 +479,6 @@ impl Supervisor {
         self.after_end(exit, main.since.elapsed());
     }
 
-    fn after_end(&mut self, exit: Exit, lived: Duration) {
-        let unit = &self.definition.unit;
-        let good = unit.ends_well(exit);
-        let again = match (
-            unit.never_after.contains(&exit),
-            unit.always_after.contains(&exit),
-        ) {
-            (true, _) => false,
-            (_, true) => true,
-            _ => restarts(unit.restart, exit, good),
-        };
-        if !again {
-            let (state, sub) = if good {
-                (ServiceState::Inactive, "dead")
-            } else {
-                (ServiceState::Failed, "failed")
-            };
-            self.enter(state, sub, None);
-            return self.died(!good);
-        }
-        let crashes = if lived >= PEACE {
-            0
-        } else {
-            self.status.borrow().crashes
-        };
-        let wait = delay(unit.restart_delay, crashes);
-        self.surroundings
-            .note(&format!("starts again in {} ms", wait.as_millis()));
-        self.phase = Phase::Waiting(Instant::now() + wait);
-        self.publish(|status| status.crashes = crashes + 1);
-        self.enter(ServiceState::Activating, AGAIN, None);
-        self.died(true);
-    }
-
     fn died(&self, unexpected: bool) {
         if unexpected {
             self.publish(|status| status.died_at = Some(now()));
@@ -522,7 +518,16 @@ impl Supervisor {
     }
 
     fn enter(&self, state: ServiceState, sub: &str, pid: Option<u32>) {
-        let is_over = matches!(state, ServiceState::Inactive | ServiceState::Failed) || sub == AGAIN;
+        let rests = |state| matches!(state, ServiceState::Inactive | ServiceState::Failed);
+        let (rested, rests) = (rests(self.status.borrow().state), rests(state));
+        if rested != rests {
+            let now = Some(std::time::Instant::now());
+            self.turns.send_modify(|turns| match rests {
+                true => turns.inactive = now,
+                false => turns.active = now,
+            });
+        }
+        let is_over = rests || sub == AGAIN;
         if let Some(trace) = self.surroundings.trace.as_ref().filter(|_| is_over) {
             // There may be none.
             let _ = fs::remove_file(trace);
@@ -537,57 +542,5 @@ impl Supervisor {
 
     fn publish(&self, change: impl FnOnce(&mut ServiceStatus)) {
         self.status.send_modify(change);
-    }
-}
-
-/// Is a service that ended started again?
-fn restarts(policy: Restart, exit: Exit, good: bool) -> bool {
-    match policy {
-        Restart::Never => false,
-        Restart::Always => true,
-        Restart::OnSuccess => good,
-        Restart::OnFailure => !good,
-        Restart::OnAbnormal => !good && !matches!(exit, Exit::Code(_)),
-        Restart::OnAbort => !good && matches!(exit, Exit::Signal(_)),
-    }
-}
-
-/// How long to wait before the next start: twice as long for each crash in a row.
-fn delay(base: Duration, crashes: u32) -> Duration {
-    let longest = base.max(LONGEST_DELAY);
-    base.saturating_mul(1_u32.checked_shl(crashes).unwrap_or(u32::MAX))
-        .min(longest)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_double_and_end() {
-        let base = Duration::from_millis(100);
-        assert_eq!(delay(base, 0), base);
-        assert_eq!(delay(base, 3), base * 8);
-        assert_eq!(delay(base, 31), LONGEST_DELAY);
-        assert_eq!(delay(base, 99), LONGEST_DELAY);
-        assert_eq!(delay(Duration::from_secs(300), 9), Duration::from_secs(300));
-    }
-
-    #[test]
-    fn policies() {
-        let killed = Exit::Signal(9);
-        for (policy, clean, one, kill, late) in [
-            (Restart::Never, false, false, false, false),
-            (Restart::Always, true, true, true, true),
-            (Restart::OnSuccess, true, false, false, false),
-            (Restart::OnFailure, false, true, true, true),
-            (Restart::OnAbnormal, false, false, true, true),
-            (Restart::OnAbort, false, false, true, false),
-        ] {
-            assert_eq!(restarts(policy, Exit::Unknown, false), late, "{policy:?}");
-            assert_eq!(restarts(policy, Exit::Code(0), true), clean, "{policy:?}");
-            assert_eq!(restarts(policy, Exit::Code(1), false), one, "{policy:?}");
-            assert_eq!(restarts(policy, killed, false), kill, "{policy:?}");
-        }
     }
 }

@@ -18,7 +18,7 @@ use super::{
     layout::Layout,
     log::{self, Log},
     reaper::Reaper,
-    service::{self, Collectors, Definition, Handle, Left, News, Surroundings, Wish},
+    service::{self, Collectors, Definition, Handle, Left, News, Surroundings, Turns, Wish},
     sockets::{Lent, Listening},
     timers::Ticking,
     trace::Trace,
@@ -82,7 +82,7 @@ pub struct Services {
     booting: watch::Sender<bool>,
     /// Another agent is about to take over.
     still: watch::Sender<bool>,
-    /// How many ends and starts of services others are still concerned by.
+    /// How many ends and starts of services others are still concerned by, or were asked for.
     concerns: watch::Sender<usize>,
 }
 
@@ -130,6 +130,21 @@ impl Services {
             .values()
             .map(|entry| entry.handle.status())
             .collect()
+    }
+
+    /// Every unit that is known, and what it does.
+    pub fn loaded(&self) -> BTreeMap<String, ServiceState> {
+        let registry = self.lock();
+        let services = registry.entries.iter().map(|(name, entry)| {
+            let state = entry.handle.status().state;
+            (format!("{name}.service"), state)
+        });
+        let timers = registry.timers.keys();
+        let others = timers.chain(registry.sockets.keys()).chain(&registry.targets);
+        let failed = registry.given_up.keys();
+        let up = others.map(|unit| (unit.clone(), ServiceState::Active));
+        let down = failed.map(|unit| (unit.clone(), ServiceState::Failed));
+        services.chain(down).chain(up).collect()
     }
 
     /// Waits for a service of the app to end though it should go on: a process of the Procfile that ended from `since` on,
@@ -202,6 +217,11 @@ impl Services {
             .entries
             .get(short(unit))
             .map(|entry| entry.handle.clone())
+    }
+
+    /// When a service began to be up and ended; `None` of what is not known.
+    pub fn turns(&self, unit: &str) -> Option<watch::Receiver<Turns>> {
+        self.handle(unit).map(|handle| handle.turns())
     }
 
     /// Waits until a service neither runs nor is about to.

@@ -216,6 +216,7 @@ fn long(parsed: &mut ControlOrder, name: &str, value: &str) -> Result<(), String
         "kill-whom" | "kill-who" => parsed.only_main = value == "main",
         "value" => parsed.value_only = true,
         "now" => parsed.now = true,
+        "no-block" => parsed.no_block = true,
         "quiet" => parsed.quiet = true,
         "all" => parsed.all = true,
         "preset-mode" => {
@@ -295,6 +296,7 @@ mod tests {
         assert_eq!(order.verb, "enable");
         assert_eq!(order.units, ["nginx.service", "redis"]);
         assert!(order.quiet && order.now);
+        assert!(!order.no_block && parse(&words("start --no-block a")).unwrap().0.no_block);
         let order = parse(&words("show -p MainPID --value web")).unwrap().0;
         assert_eq!(
             (order.properties, order.value_only),

@@ -7,6 +7,7 @@ use rustix::process::Signal;
 
 use super::reaper::Exit;
 
+pub mod calendar;
 pub mod condition;
 pub mod rate;
 mod read;
@@ -156,8 +157,10 @@ pub struct Unit {
     pub umask: Option<u32>,
     pub restart: Restart,
     pub restart_delay: Duration,
-    /// How often a socket may start it.
+    /// How often a socket may start it, or its own restarts.
     pub starts: Rate,
+    /// It is not started again any more when that was too often. Others start ever more slowly, for ever.
+    pub gives_up: bool,
     pub start_timeout: Duration,
     pub stop_timeout: Duration,
     pub pid_file: Option<PathBuf>,
@@ -240,6 +243,7 @@ impl Unit {
             restart: Restart::Never,
             restart_delay: Duration::from_millis(100),
             starts: Rate::STARTS,
+            gives_up: false,
             start_timeout: Duration::from_secs(90),
             stop_timeout: Duration::from_secs(90),
             pid_file: None,

@@ -5,10 +5,16 @@
 //! newer call falls back to an older one; what exists but is dangerous in a shared kernel is refused (`EPERM`).
 //! Names that the kernel or libseccomp does not know are skipped by the runtime.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 /// Flags of `clone` that make namespaces: a container must not make more of them.
 const NAMESPACES: u32 = 0x7E02_0000;
+/// Sockets of the kernel's ciphers. They have written to the page cache of files that are only to be read, and so of
+/// those that containers share (CVE-2026-31431); programs do without them.
+const AF_ALG: u32 = 38;
+/// They reach past the network namespace to a hypervisor.
 const AF_VSOCK: u32 = 40;
 const RLIMIT_CORE: u32 = 4;
 /// Linux, Linux with 32-bit addresses, either with `uname` of 2.6, and asking which.
@@ -32,13 +38,12 @@ pub fn profile() -> Value {
         answer("socketcall", EPERM, &[]),
     ];
     syscalls.extend(PERSONALITIES.map(|which| allow("personality", &[int(0, which)])));
-    // It reaches past the network namespace to a hypervisor.
-    syscalls.extend(allow_unless("socket", 0, AF_VSOCK));
+    syscalls.extend(allow_unless("socket", 0, &[AF_ALG, AF_VSOCK]));
     // The limit of dumps stays what it is, see `config`. Many a script sets it to 0, and none needs it to be so; but who
     // asks in the same call what it was would believe what was never written.
-    syscalls.extend(allow_unless("setrlimit", 0, RLIMIT_CORE));
+    syscalls.extend(allow_unless("setrlimit", 0, &[RLIMIT_CORE]));
     syscalls.push(answer("setrlimit", 0, &[int(0, RLIMIT_CORE)]));
-    syscalls.extend(allow_unless("prlimit64", 1, RLIMIT_CORE));
+    syscalls.extend(allow_unless("prlimit64", 1, &[RLIMIT_CORE]));
     let (core, new, old) = (int(1, RLIMIT_CORE), 2, 3);
     syscalls.extend([
         allow("prlimit64", &[core.clone(), null(new)]),
@@ -62,10 +67,15 @@ fn answer(name: &str, errno: u32, args: &[Value]) -> Value {
     json!({ "names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": errno, "args": args })
 }
 
-/// Allows a call whose argument of type `int` is another than `value`: one rule for each bit in which it may differ, as
-/// there is no comparison for "differs in its low half".
-fn allow_unless(name: &str, index: u32, value: u32) -> impl Iterator<Item = Value> {
-    (0..u32::BITS).map(move |bit| allow(name, &[masked(index, 1 << bit, !value & 1 << bit)]))
+/// Allows a call whose argument of type `int` is none of these values, as there is no comparison for "differs in its low
+/// half": one rule for each beginning in bits that none of them has, and that is one of theirs up to its last bit.
+fn allow_unless(name: &str, index: u32, values: &[u32]) -> impl Iterator<Item = Value> {
+    let beginnings = (0..u32::BITS).flat_map(|bit| values.iter().map(move |value| (bit, (value >> bit) ^ 1)));
+    let free: BTreeSet<(u32, u32)> = beginnings
+        .filter(|(bit, beginning)| values.iter().all(|value| value >> bit != *beginning))
+        .collect();
+    free.into_iter()
+        .map(move |(bit, beginning)| allow(name, &[masked(index, u32::MAX << bit, beginning << bit)]))
 }
 
 /// An argument of type `int`. The kernel drops the high half of the register, so a filter that compared it too could be
@@ -183,6 +193,28 @@ const REFUSED: &str = "
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whatever is in the high half of the register.
+    #[test]
+    fn all_values_but_those_that_are_not_allowed_are_allowed_once() {
+        for refused in [&[RLIMIT_CORE][..], &[AF_ALG, AF_VSOCK], &[0, 1, 2, u32::MAX]] {
+            let rules: Vec<Value> = allow_unless("a", 0, refused).collect();
+            let number = |rule: &Value, key: &str| rule["args"][0][key].as_u64().unwrap();
+            let times = |value: u64| {
+                let holds = |rule: &&Value| value & number(rule, "value") == number(rule, "valueTwo");
+                rules.iter().filter(holds).count()
+            };
+            let near = refused
+                .iter()
+                .flat_map(|value| (0..32).map(move |bit| value ^ 1 << bit));
+            for value in refused.iter().copied().chain(near).chain(0..1000) {
+                for high in [0, 1 << 32, u64::MAX << 32] {
+                    let allowed = usize::from(!refused.contains(&value));
+                    assert_eq!(times(u64::from(value) | high), allowed, "{value} of {refused:?}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn no_call_is_both_allowed_and_refused_or_named_twice() {

@@ -20,7 +20,10 @@ async fn a_new_agent_takes_over_and_nothing_is_restarted() {
         "/etc/systemd/system/once.service",
         "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n",
     );
-    world.file("/etc/systemd/system/often.timer", "[Timer]\nOnCalendar=hourly\n");
+    world.file(
+        "/etc/systemd/system/often.timer",
+        "[Timer]\nOnCalendar=hourly\nUnit=once.service\n",
+    );
     let web = "trap 'echo with $API_TOKEN of $GREETING' USR1; echo up; while :; do sleep 0.05; done";
     world.configure(&[("web", web)]).await;
     let daemon = DaemonOrder {

@@ -355,6 +355,66 @@ async fn lists_hold_what_is_asked_for() {
     .await;
 }
 
+#[tokio::test]
+async fn patterns_mean_what_is_loaded() {
+    let world = host!(
+        ("/etc/systemd/system/app@.service", SLEEPS),
+        (
+            "/etc/systemd/system/app.socket",
+            "[Socket]\nListenStream=/run/app\nService=app@9.service\n"
+        ),
+        (
+            "/etc/systemd/system/apple.timer",
+            "[Timer]\nOnCalendar=yearly\nUnit=other.service\n"
+        ),
+        ("/etc/systemd/system/other.service", SLEEPS)
+    );
+    const NAMES: &str = "| cut -d' ' -f1 | tr '\\n' ' '";
+    let listed = |pattern: &str| format!("systemctl list-units {pattern} {NAMES}");
+    answers(
+        &world,
+        &[
+            ("systemctl start 'app@*'; systemctl is-active 'app@*'", 3, ""),
+            ("systemctl start app@1 app@2 app.socket apple.timer other", 0, ""),
+            (
+                &listed("'app*'"),
+                0,
+                "app.socket app@1.service app@2.service apple.timer ",
+            ),
+            (
+                &listed("'app@?.service' 'a*.timer'"),
+                0,
+                "app@1.service app@2.service apple.timer ",
+            ),
+            (
+                "systemctl list-timers 'app*' | wc -l; systemctl list-timers 'x*' | wc -l",
+                0,
+                "1\n0\n",
+            ),
+            (
+                "systemctl stop app@1; systemctl restart 'app@*.service'; systemctl is-active app@1 app@2",
+                0,
+                "inactive\nactive\n",
+            ),
+            (
+                "systemctl restart --all 'app@*.service'; systemctl is-active app@1 app@2",
+                0,
+                "active\nactive\n",
+            ),
+            (
+                "systemctl stop 'app*'; systemctl is-active app@1 app@2 app.socket apple.timer other",
+                0,
+                "inactive\ninactive\ninactive\ninactive\nactive\n",
+            ),
+            ("systemctl stop 'app*'", 0, ""),
+            // Files are not loaded.
+            ("systemctl enable 'oth*' 2>/dev/null", 1, ""),
+            ("systemctl is-enabled other", 1, "disabled\n"),
+        ],
+    )
+    .await;
+}
+
 /// Files elsewhere, templates, aliases and drop-ins.
 #[tokio::test]
 async fn units_are_enabled_by_many_names() {

@@ -1,6 +1,6 @@
 //! What `systemctl` shows of units.
 
-use super::{Call, fail, is_pattern};
+use super::{Call, fail, matcher};
 use crate::agent::{
     api::{ControlOutcome, ServiceState, ServiceStatus},
     services::short,
@@ -46,11 +46,7 @@ impl Call<'_> {
         match &status {
             Some(status) => self.life(status, out),
             None => {
-                let sub = match active {
-                    ServiceState::Active => "active",
-                    ServiceState::Failed => "failed",
-                    _ => "dead",
-                };
+                let sub = sub(unit, active);
                 out.stdout
                     .push_str(&format!("     Active: {} ({sub})\n", active.word()));
             }
@@ -136,7 +132,7 @@ impl Call<'_> {
             ("Names", unit.to_owned()),
             ("LoadState", load.to_owned()),
             ("ActiveState", state.word().to_owned()),
-            ("SubState", of(|status| status.sub.clone(), "dead")),
+            ("SubState", of(|status| status.sub.clone(), sub(unit, state))),
             ("MainPID", of(|status| status.pid.unwrap_or(0).to_string(), "0")),
             ("NRestarts", of(|status| status.restarts.to_string(), "0")),
             ("UnitFileState", self.enabled(unit).replace("not-found", "")),
@@ -163,9 +159,9 @@ impl Call<'_> {
     /// Is a unit among those that a list is asked for? `words` are systemd's for what it does.
     fn is_listed(&self, unit: &str, words: &[&str]) -> bool {
         let order = self.order;
-        let named = |word: &String| match is_pattern(word) {
-            true => globset::Glob::new(word).is_ok_and(|glob| glob.compile_matcher().is_match(unit)),
-            false => unit == word || unit.strip_suffix(".service") == Some(word),
+        let named = |word: &String| match matcher(word) {
+            Some(matcher) => matcher.is_match(unit),
+            None => unit == word || unit.strip_suffix(".service") == Some(word),
         };
         (order.units.is_empty() || order.units.iter().any(named))
             && (order.types.is_empty()
@@ -174,23 +170,19 @@ impl Call<'_> {
     }
 
     pub(super) fn list_units(&self, out: &mut ControlOutcome) {
-        for status in self.services.list() {
-            let name = format!("{}.service", status.name);
-            let (word, sub) = (status.state.word(), &status.sub);
-            let shown =
-                self.order.all || !self.order.states.is_empty() || status.state != ServiceState::Inactive;
-            if shown && self.is_listed(&name, &["loaded", word, sub]) {
-                out.stdout.push_str(&format!(
-                    "{name:<32} loaded {word:<10} {sub:<12} {}\n",
-                    status.description
-                ));
-            }
-        }
-        for (timer, unit, _) in self.services.timers() {
-            if self.is_listed(&timer, &["loaded", "active", "waiting"]) {
-                out.stdout.push_str(&format!(
-                    "{timer:<32} loaded active     waiting      starts {unit}\n"
-                ));
+        for (unit, state) in self.services.loaded() {
+            let (word, status) = (state.word(), self.state(&unit));
+            let sub = match &status {
+                Some(status) => status.sub.as_str(),
+                None => sub(&unit, state),
+            };
+            let shown = self.order.all || !self.order.states.is_empty() || state != ServiceState::Inactive;
+            if shown && self.is_listed(&unit, &["loaded", word, sub]) {
+                let described = status
+                    .as_ref()
+                    .map_or_else(|| self.description(&unit), |status| status.description.clone());
+                out.stdout
+                    .push_str(&format!("{unit:<32} loaded {word:<10} {sub:<12} {described}\n"));
             }
         }
     }
@@ -212,7 +204,8 @@ impl Call<'_> {
     }
 
     pub(super) fn list_timers(&self, out: &mut ControlOutcome) {
-        for (timer, unit, next) in self.services.timers() {
+        let timers = self.services.timers().into_iter();
+        for (timer, unit, next) in timers.filter(|(timer, ..)| self.is_listed(timer, &[])) {
             let next = next.map_or_else(|| "-".to_owned(), |next| next.to_string());
             out.stdout.push_str(&format!("{next:<32} {timer:<32} {unit}\n"));
         }
@@ -234,6 +227,17 @@ impl Call<'_> {
             };
             out.stdout.push_str(&format!("{mark} └─{name}\n"));
         }
+    }
+}
+
+/// systemd's finer word for what a unit does that is no service.
+fn sub(unit: &str, state: ServiceState) -> &'static str {
+    match (state, kind(unit)) {
+        (ServiceState::Active, Some("timer")) => "waiting",
+        (ServiceState::Active, Some("socket")) => "listening",
+        (ServiceState::Active, _) => "active",
+        (ServiceState::Failed, _) => "failed",
+        _ => "dead",
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{Services, daemon, processes::process};
 use crate::agent::{
-    api::{Configuration, DaemonOrder, Origin},
+    api::{Configuration, DaemonOrder, Origin, ServiceState, ServiceStatus},
     service::{Definition, Handle, Held, Left},
     timers::Age,
 };
@@ -123,10 +123,7 @@ impl Services {
     ) -> Result<(Stillness, Vec<Held>), String> {
         loop {
             let settled = timeout_at(deadline, self.settled()).await;
-            settled.map_err(|_| {
-                let patience = patience.as_secs();
-                format!("what is started again did not come to rest within {patience} s")
-            })?;
+            settled.map_err(|_| restless(&self.list(), patience))?;
             let stillness = Stillness::begin(&self.still);
             let handles: Vec<_> = {
                 let registry = self.lock();
@@ -189,7 +186,7 @@ impl Services {
         }
         for timer in legacy.timers {
             let age = legacy.ages.get(&timer).copied().unwrap_or_default();
-            if let Err(why) = self.start_timer(&timer, age) {
+            if let Err(why) = self.start_timer(&timer, Some(age)) {
                 tracing::warn!("{timer} does not go on: {why}");
             }
         }
@@ -229,6 +226,26 @@ fn unsettled<T, E>(handles: &[Handle], held: &[Result<T, E>], patience: Duration
     )
 }
 
+/// The same of those that are seen to start or stop.
+fn restless(services: &[ServiceStatus], patience: Duration) -> String {
+    let moving = |status: &&ServiceStatus| {
+        matches!(
+            status.state,
+            ServiceState::Activating | ServiceState::Deactivating
+        )
+    };
+    let names: Vec<&str> = services
+        .iter()
+        .filter(moving)
+        .map(|status| status.name.as_str())
+        .collect();
+    let who = match names.is_empty() {
+        true => "what was asked for".to_owned(),
+        false => names.join(", "),
+    };
+    format!("{who} did not come to rest within {} s", patience.as_secs())
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, os::unix::net::UnixStream, path::PathBuf};
@@ -238,7 +255,6 @@ mod tests {
 
     use super::*;
     use crate::agent::{
-        api::ServiceState,
         files::Files,
         layout::Layout,
         reaper::{Reaper, Scope},

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, os::fd::OwnedFd};
 
+use futures_util::poll;
+
 use super::{Services, boot};
 use crate::agent::{
     api::{Origin, ServiceState},
@@ -10,7 +12,7 @@ use crate::agent::{
     service::{Definition, Handle, Wish},
     sockets::Listening,
     timers::{Age, Ticking},
-    unit::{Links, Rate, socket, timer},
+    unit::{Links, Rate, condition, socket, timer},
     units::{is_masked, kind},
 };
 
@@ -80,8 +82,39 @@ impl Services {
             Wish::Wake => self.wake(&unit).await,
             Wish::Stop => self.stop(&unit).await,
             Wish::Restart => self.restart(&unit).await,
+            _ if kind(&unit) != Some("service") => Err(format!("{unit} is no service.")),
             Wish::Reload => self.reload(&unit).await,
             wish => self.find(&unit)?.ask(wish).await,
+        }
+    }
+
+    /// Has units started and stopped one after the other, which nobody waits for. The first is under way when this returns,
+    /// so that who stops it next does.
+    pub async fn queue(&self, wishes: Vec<(String, Wish)>) {
+        let (this, concern) = (self.clone(), self.concern());
+        let mut job = Box::pin(async move {
+            let _concern = concern;
+            for (unit, wish) in wishes {
+                if let Err(why) = this.ask(&unit, wish).await {
+                    Log::new(&this.layout.shared_logs(), short(&unit)).note(&why);
+                }
+            }
+        });
+        if poll!(&mut job).is_pending() {
+            // Ends with starts and stops, which have their own deadlines.
+            tokio::spawn(job);
+        }
+    }
+
+    /// Is there such a unit, as far as its file says?
+    ///
+    /// # Errors
+    /// As systemd says it.
+    pub fn verify(&self, unit: &str) -> Result<(), String> {
+        match kind(unit) {
+            Some("service") if self.origin(unit).is_some_and(|origin| origin != Origin::Unit) => Ok(()),
+            Some("service" | "socket" | "timer") => self.units.load(unit).map(drop),
+            _ => Ok(()),
         }
     }
 
@@ -174,7 +207,7 @@ impl Services {
                 Ok(())
             }
             Some("timer") if self.is_active(unit) => Ok(()),
-            Some("timer") => self.start_timer(unit, Age::default()),
+            Some("timer") => self.start_timer(unit, None),
             Some("socket") => self.start_socket(unit, None),
             Some(kind) => self.leave_out(unit, kind),
             None => Ok(()),
@@ -313,19 +346,45 @@ impl Services {
         loaded.map_or(Rate::STARTS, |parsed| parsed.unit.starts)
     }
 
-    pub(super) fn start_timer(&self, unit: &str, age: Age) -> Result<(), String> {
+    /// `age`: of one that another agent had started.
+    pub(super) fn start_timer(&self, unit: &str, age: Option<Age>) -> Result<(), String> {
+        let conditions = self.units.load(unit)?.unit.conditions;
         let not_found = || format!("Unit {unit} not found.");
         let (_, text) = self.units.text(unit).ok_or_else(not_found)?;
         let name = unit.strip_suffix(".timer").unwrap_or(unit);
-        let timer = timer::parse(name, &text);
+        let mut timer = timer::parse(name, &text);
+        timer.unit = self.full(&timer.unit);
         let mut log = Log::new(&self.layout.shared_logs(), unit);
         timer
             .notes
             .iter()
             .for_each(|note| log.note(&format!("unit file: {note}")));
-        let ticking = Ticking::start(timer, self.clone(), age);
+        if age.is_none() {
+            if !timer.is_one() {
+                return Err(format!(
+                    "Unit {unit} has a bad unit file setting: nothing makes it due"
+                ));
+            }
+            self.verify(&timer.unit)?;
+            match condition::unmet(&conditions) {
+                Some(unmet) if unmet.asserts => return Err(format!("{unmet} does not hold")),
+                Some(unmet) => {
+                    log.note(&format!("not started: {unmet} does not hold"));
+                    return Ok(());
+                }
+                None => {}
+            }
+        }
+        let stamps = self.layout.root.join("var/lib/systemd/timers");
+        let ticking = Ticking::start(unit, timer, self.clone(), age, &stamps);
         self.lock().timers.insert(unit.to_owned(), ticking);
         Ok(())
+    }
+
+    /// A timer that is never due again and does not stay for that.
+    pub fn timer_is_over(&self, unit: &str) {
+        let timer = self.lock().timers.remove(unit);
+        drop(timer);
     }
 
     pub fn is_active(&self, unit: &str) -> bool {

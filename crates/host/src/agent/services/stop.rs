@@ -18,8 +18,9 @@ use crate::agent::{
     units::kind,
 };
 
-/// Something of a supervisor's that others are concerned by, until it goes.
-struct Concern(watch::Sender<usize>);
+/// Something that is done to services, by one of them or by who asked for it, until this goes: no other agent takes over
+/// meanwhile.
+pub struct Concern(watch::Sender<usize>);
 
 impl Concern {
     fn begin(count: &watch::Sender<usize>) -> Self {
@@ -119,7 +120,7 @@ impl Services {
 
     /// Hears what a service did by itself, of those who are to do something about it.
     pub(super) fn hear(&self, unit: String, news: News) {
-        let concern = Concern::begin(&self.concerns);
+        let concern = self.concern();
         let this = self.clone();
         // Ends with starts and stops, which have their own deadlines.
         tokio::spawn(async move {
@@ -131,6 +132,10 @@ impl Services {
                 News::Due => this.again(&unit).await,
             }
         });
+    }
+
+    pub fn concern(&self) -> Concern {
+        Concern::begin(&self.concerns)
     }
 
     /// Waits until nobody is concerned by what services did.

@@ -52,6 +52,8 @@ pub fn parse(name: &str, text: &str) -> Parsed {
         // systemd.service(5): a oneshot may take as long as it likes.
         reader.unit.start_timeout = LONGEST;
     }
+    // Without a pause there is none that could become longer.
+    reader.unit.gives_up |= reader.unit.restart_delay.is_zero();
     let runs =
         reader.unit.kind == Kind::Oneshot || name.rsplit_once('.').is_some_and(|(_, kind)| kind != "service");
     if reader.unit.start.is_empty() && !runs {
@@ -130,11 +132,11 @@ impl Reader {
         }
     }
 
-    /// They hold for starts by sockets: on its own a service is started again ever more slowly, and never given up.
     fn starts(&mut self, key: &str, value: &str) {
-        let rest = key.trim_start_matches("StartLimit");
-        if rest != "Action" && !self.unit.starts.assign(rest, value) {
-            self.note(format!("{key}={value} is ignored"));
+        match key.trim_start_matches("StartLimit") {
+            "Action" => {}
+            rest if self.unit.starts.assign(rest, value) => self.unit.gives_up = true,
+            _ => self.note(format!("{key}={value} is ignored")),
         }
     }
 
@@ -463,7 +465,7 @@ fn some(text: String) -> Option<String> {
 }
 
 /// systemd's words for yes and no.
-fn truth(value: &str) -> Option<bool> {
+pub(super) fn truth(value: &str) -> Option<bool> {
     match value.to_ascii_lowercase().as_str() {
         "1" | "yes" | "y" | "true" | "t" | "on" => Some(true),
         "0" | "no" | "n" | "false" | "f" | "off" => Some(false),

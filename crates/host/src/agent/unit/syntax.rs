@@ -227,7 +227,7 @@ fn unescaped(instance: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Variables of a command line: `${NAME}` anywhere in a word, `$NAME` as a word of its own, which is split again.
+/// Variables of a command line: `${NAME}` anywhere in a word, `$NAME` as a word of its own, whose value is split.
 pub fn expand_line<'a>(line: &Line, value: impl Fn(&str) -> Option<&'a str>) -> Vec<String> {
     if line.literal {
         return line.arguments.clone();
@@ -235,17 +235,32 @@ pub fn expand_line<'a>(line: &Line, value: impl Fn(&str) -> Option<&'a str>) -> 
     let mut words = Vec::new();
     for word in &line.arguments {
         match word.strip_prefix('$') {
-            Some(name) if is_name(name) => {
-                words.extend(
-                    value(name)
-                        .unwrap_or_default()
-                        .split_whitespace()
-                        .map(str::to_owned),
-                );
-            }
+            Some(name) if is_name(name) => words.extend(split_value(value(name).unwrap_or_default())),
             _ => words.push(braces(word, &value)),
         }
     }
+    words
+}
+
+/// The words of a variable's value: quotes hold together what is in them and go, and a backslash, which goes too, makes the
+/// next character one as any other, in quotes of either kind as well. Unlike in a unit file there are no escapes.
+fn split_value(value: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None, None);
+    let mut chars = value.chars();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (None, c) if c.is_ascii_whitespace() => words.extend(word.take()),
+            // A word begins with its quote or its backslash, also where nothing follows.
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_with(String::new);
+            }
+            (Some(open), c) if c == open => quote = None,
+            (_, '\\') => word.get_or_insert_with(String::new).extend(chars.next()),
+            (_, c) => word.get_or_insert_with(String::new).push(c),
+        }
+    }
+    words.extend(word);
     words
 }
 
@@ -333,6 +348,29 @@ mod tests {
             ["/bin/x", "--port=8080", "-a", "-b", "", "$x", "a$b"]
         );
         assert_eq!(words(":/bin/x ${PORT}")[1], "${PORT}");
+    }
+
+    #[test]
+    fn quotes_in_a_variable_hold_together_what_is_in_them() {
+        for (text, expected) in [
+            ("-a  -b\t-c\n-d", &["-a", "-b", "-c", "-d"][..]),
+            (
+                r#"-Dx="y z" 'two two' too 'it'"s"#,
+                &["-Dx=y z", "two two", "too", "its"],
+            ),
+            ("'' a \"\"", &["", "a", ""]),
+            (r"a\ b 'c\'d' \n \\", &["a b", "c'd", "n", "\\"]),
+            ("'open to the end", &["open to the end"]),
+            (r"end\", &["end"]),
+            (r"\", &[""]),
+            (" \t", &[]),
+        ] {
+            let line = commands("/bin/x $V ${V}", "u").remove(0).unwrap();
+            let words = expand_line(&line, |_| Some(text));
+            let (last, split) = words[1..].split_last().unwrap();
+            assert_eq!(split, expected, "{text}");
+            assert_eq!(last, text);
+        }
     }
 
     #[test]

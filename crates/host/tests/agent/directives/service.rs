@@ -372,6 +372,28 @@ pub fn life() -> Vec<Case> {
             ),
             "RestartSec=10ms",
         ),
+        other(
+            case(
+                "RestartSec=0",
+                "[Service]\nRestart=always\nRestartSec=0\nExecStart=/bin/sh -c 'echo x >>/dev/shm/NAME'\n",
+                "systemctl start NAME; within 9 'systemctl is-failed -q NAME'; systemctl is-failed NAME; wc -l </dev/shm/NAME; \
+                 systemctl start NAME; within 9 'systemctl is-failed -q NAME'; wc -l </dev/shm/NAME",
+                "failed\n5\n10\n",
+            ),
+            "RestartSec=1h",
+        ),
+        case(
+            "StartLimitBurst",
+            "[Unit]\nStartLimitBurst=2\n[Service]\nRestart=always\nRestartSec=10ms\nExecStart=/bin/sh -c 'echo x >>/dev/shm/NAME'\n",
+            "systemctl start NAME; within 5 'systemctl is-failed -q NAME'; systemctl is-failed NAME; wc -l </dev/shm/NAME",
+            "failed\n2\n",
+        ),
+        case(
+            "StartLimitIntervalSec",
+            "[Unit]\nStartLimitIntervalSec=1min\n[Service]\nRestart=always\nRestartSec=10ms\nExecStart=/bin/sh -c 'echo x >>/dev/shm/NAME'\n",
+            "systemctl start NAME; within 5 'systemctl is-failed -q NAME'; systemctl is-failed NAME; wc -l </dev/shm/NAME",
+            "failed\n5\n",
+        ),
         // A daemon that is asked to end and has no handler for it has ended well.
         other(
             case(

@@ -163,6 +163,51 @@ pub fn timers() -> Vec<Case> {
             TWICE,
             "again\n",
         ),
+        // Also of what others have started, and only it.
+        case(
+            "OnUnitActiveSec=1s",
+            ticks!("OnUnitActiveSec=1s\nOnActiveSec=1h\n"),
+            "systemctl start NAME.timer NAME; within 8 'test $(wc -l </dev/shm/NAME) -gt 1' && echo again || echo once; systemctl stop NAME.timer",
+            "again\n",
+        ),
+        other(
+            case(
+                "OnActiveSec=10ms",
+                ticks!("OnActiveSec=1h\nOnActiveSec=10ms\nOnActiveSec=2h\n"),
+                ONCE,
+                "ran\n",
+            ),
+            "OnActiveSec=3h",
+        ),
+        other(
+            case(
+                "OnCalendar=\n",
+                ticks!("OnActiveSec=10ms\nOnCalendar=\nOnActiveSec=1h\n"),
+                ONCE,
+                "waits\n",
+            ),
+            "OnCalendar=yearly\n",
+        ),
+        case(
+            "Persistent",
+            ticks!("OnCalendar=daily\nPersistent=true\n"),
+            "mkdir -p /var/lib/systemd/timers; touch -d '2 days ago' /var/lib/systemd/timers/stamp-NAME.timer; systemctl start NAME.timer; \
+             within 8 'test -e /dev/shm/NAME' && echo ran || echo waits; find /var/lib/systemd/timers -name stamp-NAME.timer -mmin -5 | wc -l; \
+             systemctl stop NAME.timer",
+            "ran\n1\n",
+        ),
+        case(
+            "RandomizedDelaySec",
+            ticks!("OnCalendar=*-*-* *:*:*\nRandomizedDelaySec=52w\n"),
+            ONCE,
+            "waits\n",
+        ),
+        case(
+            "RemainAfterElapse",
+            ticks!("OnActiveSec=10ms\nRemainAfterElapse=no\n"),
+            "systemctl start NAME.timer; within 5 '! systemctl is-active -q NAME.timer' && echo over || echo stays; systemctl stop NAME.timer",
+            "over\n",
+        ),
         case(
             "Unit",
             "[Service]\nExecStart=/bin/true\n# NAME-b.service\n[Service]\nType=oneshot\nExecStart=/bin/touch /dev/shm/NAME\n\
