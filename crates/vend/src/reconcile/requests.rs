@@ -12,7 +12,7 @@ use crate::flow::World;
 
 const LOOK: Duration = Duration::from_millis(50);
 /// The load balancer is asked more and more seldom up to this.
-const SELDOM: Duration = Duration::from_secs(1);
+const SELDOM: Duration = Duration::from_millis(200);
 /// Who looks after all hosts does not wait for longer for its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
