@@ -102,3 +102,66 @@ pub async fn leave(world: &World, place: &Place, release: &Release) -> Result<()
     });
     unwind::leave(world, kept, "it was kept, and cannot be gone back to").await
 }
+
+#[cfg(test)]
+mod tests {
+    use model::{
+        Digest,
+        port::{EventReport, HostRole},
+    };
+    use store::NewHost;
+
+    use super::*;
+    use crate::{fixtures, flow::runs::tests::Sim};
+
+    /// A kept host of release 1.
+    fn kept(tx: &store::Tx<'_>, number: u64, by: &By) -> Result<HostId, Error> {
+        let id = HostId::from_bits(number);
+        let new = NewHost {
+            id: id.clone(),
+            place: Sim::place(),
+            release: Some(1),
+            role: HostRole::App,
+            image: Some(Digest::of("image")),
+            size: "small".into(),
+        };
+        tx.create_host(&new, by)?;
+        tx.set_host_state(&id, HostState::Kept, None, by)?;
+        Ok(id)
+    }
+
+    #[tokio::test]
+    async fn who_is_told_to_part_has_begun_and_who_had_nothing_to_do_has_not() {
+        let sim = Sim::new().await;
+        let found = sim.store.write(|tx| {
+            let (place, by) = (Sim::place(), By::platform(Timestamp::UNIX_EPOCH));
+            tx.create_release(&place, &fixtures::new_release(None), &by)?;
+            let new = store::NewDeployment {
+                id: DeploymentId::from_bits(3),
+                place: place.clone(),
+                release: 1,
+                execution: None,
+                strategy: model::spec::Strategy::BlueGreen,
+                cause: None,
+            };
+            let own = tx.begin_deployment(&new, &by)?.id;
+            let host = kept(tx, 1, &by)?;
+            let begun = |tx: &store::Tx<'_>| has_begun(tx, &place, 1, &own);
+            let ran = |tx: &store::Tx<'_>, status| {
+                tx.record_events(&own, &host, &[EventReport::only(EVENT, status, by.at)])
+            };
+            let mut found = vec![begun(tx)?];
+            tx.set_host_state(&host, HostState::Kept, Some(PARTED), &by)?;
+            found.push(begun(tx)?);
+            tx.set_host_state(&host, HostState::Kept, None, &by)?;
+            ran(tx, EventStatus::Skipped)?;
+            found.push(begun(tx)?);
+            // It is gone, and what it did is known.
+            tx.set_host_state(&host, HostState::Retired, None, &by)?;
+            ran(tx, EventStatus::Failed)?;
+            found.push(begun(tx)?);
+            Ok::<_, Error>(found)
+        });
+        assert_eq!(found.await.unwrap(), [false, true, false, true]);
+    }
+}

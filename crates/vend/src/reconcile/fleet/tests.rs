@@ -217,15 +217,23 @@ async fn what_failed_and_still_answers_somebody_has_the_time_of_its_requests() {
                 &By::platform(failed),
             )?;
         }
-        let busy = Busy::of(&[1, 3].map(HostId::from_bits));
+        // One that is ready has visitors as soon as it is in the table.
+        serving(tx, 4, Some(1))?;
+        tx.set_host_state(
+            &HostId::from_bits(4),
+            HostState::Ready,
+            None,
+            &By::platform(at(10)),
+        )?;
+        let busy = Busy::of(&[1, 3, 4].map(HostId::from_bits));
         drain(tx, at(100), &busy)?;
-        let hosts = [1, 2, 3].map(|number| tx.host(&HostId::from_bits(number)).unwrap());
+        let hosts = [1, 2, 3, 4].map(|number| tx.host(&HostId::from_bits(number)).unwrap());
         let drain = tx.release(&Sim::place(), 1)?.content.spec.deploy.drain;
         Ok::<_, store::Error>((drain, hosts.map(|host| host.retire_at.unwrap())))
     });
     let (drain, goes) = goes.await.unwrap();
     assert_eq!(drain.as_secs(), 30);
-    assert_eq!(goes, [at(120), at(100), at(100)]);
+    assert_eq!(goes, [at(120), at(100), at(100), at(130)]);
 }
 
 #[tokio::test]
