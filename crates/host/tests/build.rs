@@ -105,6 +105,7 @@ const CASES: &[Case] = cases![
     spec::reports_of_every_kind_are_compared_and_gate,
     spec::caches_have_keys_and_branches,
     keys::a_shell_reads_the_key_of_a_cache,
+    keys::keys_may_be_long,
     spec::lines_have_the_times_when_they_came,
     spec::a_build_that_failed_fixes_no_cache,
     spec::downloads_of_branches_do_not_meet,
