@@ -17,6 +17,8 @@ mod images;
 mod keys;
 #[path = "build/kill.rs"]
 mod kill;
+#[path = "build/paths.rs"]
+mod paths;
 #[path = "build/share.rs"]
 mod share;
 #[path = "build/spec.rs"]
@@ -97,11 +99,13 @@ const CASES: &[Case] = cases![
     spec::a_build_that_is_to_be_retried_begins_anew,
     spec::the_commands_of_codebuild_are_there,
     spec::artifacts_have_names_and_others_beside_them,
+    paths::paths_of_artifacts_and_reports_hold_variables,
     spec::what_a_build_leaves_holds_no_secret,
     spec::a_variable_that_is_too_long_to_be_exported_is_named,
     spec::reports_of_every_kind_are_compared_and_gate,
     spec::caches_have_keys_and_branches,
     keys::a_shell_reads_the_key_of_a_cache,
+    keys::keys_may_be_long,
     spec::lines_have_the_times_when_they_came,
     spec::a_build_that_failed_fixes_no_cache,
     spec::downloads_of_branches_do_not_meet,

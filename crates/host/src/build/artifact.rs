@@ -43,9 +43,13 @@ pub enum Content {
 /// Looks for files under the source directory; finding none is no error here. The error is CodeBuild's message.
 pub fn find(source: &Path, wanted: &Wanted<'_>) -> Result<Found, String> {
     let bases = bases(source, wanted.base_directory)?;
-    let excluded = tree::globs(wanted.exclude_paths)?;
     let mut found = Found::default();
     for base in &bases {
+        let excluded = wanted
+            .exclude_paths
+            .iter()
+            .map(|pattern| below(base, pattern).to_owned());
+        let excluded = tree::globs(&excluded.collect::<Vec<_>>())?;
         let mut search = Search {
             base,
             wanted,
@@ -68,7 +72,8 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn pattern(&mut self, pattern: &str) -> Result<(), String> {
-        let pattern = pattern.trim_start_matches("./");
+        let written = pattern;
+        let pattern = below(self.base, pattern.trim_start_matches("./"));
         let before = self.found.files.len();
         let start = self.base.join(literal(pattern));
         // A directory that is named means all that is in it.
@@ -98,7 +103,7 @@ impl Search<'_> {
         if self.found.files.len() == before {
             self.found
                 .notes
-                .push(format!("Skipping invalid file path {pattern}"));
+                .push(format!("Skipping invalid file path {written}"));
         }
         Ok(())
     }
@@ -156,6 +161,7 @@ fn bases(source: &Path, wanted: Option<&str>) -> Result<Vec<PathBuf>, String> {
         return Ok(vec![source.to_owned()]);
     };
     let missing = || format!("no matching base directory path found for {wanted}");
+    let wanted = below(source, wanted);
     if !is_glob(wanted) {
         let base = source.join(wanted);
         return base.is_dir().then(|| vec![base]).ok_or_else(missing);
@@ -181,6 +187,15 @@ fn bases(source: &Path, wanted: Option<&str>) -> Result<Vec<PathBuf>, String> {
         Err(missing())
     } else {
         Ok(found)
+    }
+}
+
+/// An absolute path in a directory as one that is relative to it; any other as it is.
+fn below<'a>(directory: &Path, pattern: &'a str) -> &'a str {
+    match Path::new(pattern).strip_prefix(directory).map(Path::to_str) {
+        Ok(Some("")) => ".",
+        Ok(Some(inner)) => inner,
+        _ => pattern,
     }
 }
 
@@ -319,6 +334,62 @@ mod tests {
         );
         assert_eq!(found.notes, ["Skipping invalid file path missing.jar"]);
         check(&["missing.jar"], &[]);
+    }
+
+    #[test]
+    fn absolute_paths_in_the_source_are_as_relative_ones() {
+        let outside = tree(&["secret"]);
+        let tree = tree(&["a.py", "out-1/b", "out-1/deep/c", "out-1/deep/d", "outer/e"]);
+        let at = |path: &str| format!("{}{path}", tree.0.path().display());
+        let check = |base: Option<&str>, files: &[&str], exclude: &[&str], names: &[&str]| {
+            let wanted = Wanted {
+                files: &files.iter().map(|path| at(path)).collect::<Vec<_>>(),
+                base_directory: base,
+                exclude_paths: &exclude.iter().map(|path| at(path)).collect::<Vec<_>>(),
+                ..Wanted::default()
+            };
+            tree.check(&wanted, names);
+        };
+        let all = ["a.py", "out-1/b", "out-1/deep/c", "out-1/deep/d", "outer/e"];
+        check(None, &["/out-1/**"], &[], &all[1..4]);
+        check(None, &["/out-1"], &["/out-1/deep/d"], &all[1..3]);
+        check(None, &["//out-1/./b", "/**/e"], &[], &["out-1/b", "outer/e"]);
+        for whole in ["", "/", "/**/*"] {
+            check(None, &[whole], &[], &all);
+        }
+        check(Some(&at("")), &["/a.py"], &[], &["a.py"]);
+        check(
+            Some(&at("/out-1/")),
+            &["/out-1/**/c", "/out-1/b"],
+            &[],
+            &["b", "deep/c"],
+        );
+        check(Some(&at("/out-*")), &["/out-1/**"], &["/out-1/deep/*"], &["b"]);
+        check(
+            Some("out-1"),
+            &["/out-1"],
+            &["/outer/**"],
+            &["b", "deep/c", "deep/d"],
+        );
+        let wanted = |base| Wanted {
+            files: &[],
+            base_directory: Some(base),
+            ..Wanted::default()
+        };
+        let none = at("/none");
+        tree.refused(
+            &wanted(&none),
+            &format!("no matching base directory path found for {none}"),
+        );
+        // What is not in the source is what it was.
+        let path = outside.0.path().join("secret");
+        let files = [path.to_str().unwrap().to_owned()];
+        let name = path.strip_prefix("/").unwrap().to_str().unwrap();
+        let wanted = Wanted {
+            files: &files,
+            ..Wanted::default()
+        };
+        tree.check(&wanted, &[name]);
     }
 
     #[test]

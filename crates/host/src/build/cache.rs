@@ -12,7 +12,7 @@ use super::{
     key, sandbox,
 };
 use crate::{
-    cache::{self, Crop, DOWNLOADS, Harvest, Lease},
+    cache::{self, Caches, Crop, DOWNLOADS, Harvest, Lease},
     layer::copy::Deletions,
     lives::Life,
     ticket::Stop,
@@ -116,7 +116,7 @@ impl Yard {
     ) -> Result<Restored, Error> {
         let caches = self.0.oven.caches();
         let cache = &order.buildspec.cache;
-        let inner = |name: &str| caches.inner(name).unwrap_or_default();
+        let inner = |home: &str| inner(caches, home);
         let (mut own, mut names) = (None, Names::default());
         match keys {
             _ if cache.paths.is_empty() => {}
@@ -195,6 +195,7 @@ impl Yard {
                 once: names.fixed,
             })?;
             drop(own);
+            note(&caches, &named, harvest)?;
             if names.fixed {
                 caches.trim(&keyed, KEYS)?;
             }
@@ -313,13 +314,13 @@ fn keyed(order: &BuildOrder, life: Life, branch: &str) -> String {
     format!("{}-keys", cache_name(order, life, branch))
 }
 
-/// `inner` tells which caches are below a name, the newest first.
+/// `inner` tells the keys of the caches below a name, the newest first.
 fn names(order: &BuildOrder, life: Life, keys: Option<&Keys>, inner: &dyn Fn(&str) -> Vec<String>) -> Names {
     let cache = &order.buildspec.cache;
     let mut names = Names::default();
     let named = |branch: &str, key: Option<&str>| Named {
         name: match key {
-            Some(key) => format!("{}/{}", keyed(order, life, branch), hex::encode(key)),
+            Some(key) => format!("{}/{}", keyed(order, life, branch), key::name(key)),
             None => cache_name(order, life, branch),
         },
         branch: branch.to_owned(),
@@ -335,7 +336,6 @@ fn names(order: &BuildOrder, life: Life, keys: Option<&Keys>, inner: &dyn Fn(&st
     names.restore = from().map(|branch| named(branch, Some(key))).collect();
     for branch in from() {
         let there = inner(&keyed(order, life, branch));
-        let there: Vec<String> = there.iter().filter_map(|name| text(name)).collect();
         for wanted in fallback {
             let alike = there.iter().filter(|key| key.starts_with(wanted.as_str()));
             names.restore.extend(alike.map(|key| named(branch, Some(key))));
@@ -346,9 +346,26 @@ fn names(order: &BuildOrder, life: Life, keys: Option<&Keys>, inner: &dyn Fn(&st
     names
 }
 
-/// The key that a directory is named after.
-fn text(name: &str) -> Option<String> {
-    String::from_utf8(hex::decode(name).ok()?).ok()
+/// The keys of the caches below a name, the newest first.
+fn inner(caches: &Caches, home: &str) -> Vec<String> {
+    let names = caches.inner(home).unwrap_or_default().into_iter();
+    let key = |name: String| {
+        key::of_name(&name, |most| {
+            caches.note(&format!("{home}/{name}"), key::NOTE, most)
+        })
+    };
+    names.filter_map(key).collect()
+}
+
+/// Writes the key beside a cache whose name does not say it, also where a build that was killed did not come to it.
+fn note(caches: &Caches, named: &Named, harvest: Harvest) -> Result<(), Error> {
+    let key = named.key.as_ref().filter(|key| key::is_noted(key));
+    if let (Some(key), Harvest::Kept | Harvest::There) = (key, harvest)
+        && caches.note(&named.name, key::NOTE, 1).is_none()
+    {
+        caches.write_note(&named.name, key::NOTE, key.as_bytes())?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -381,5 +398,50 @@ mod tests {
         }
         order.task = None;
         assert_eq!(tests_name(&order, later), cache_name(&order, later, "main"));
+    }
+
+    #[test]
+    fn caches_with_long_keys_are_found_by_their_beginnings() {
+        let node = tempfile::tempdir().unwrap();
+        let caches = Caches::open(Utf8Path::from_path(node.path()).unwrap(), 1 << 20).unwrap();
+        let text = "version: 0.2\nphases: { build: { commands: ['true'] } }\ncache: { paths: [a], key: k }\n";
+        let (spec, _) = Buildspec::parse(text, "buildspec.yml").unwrap();
+        let order = choice_order(spec);
+        let life = Life::default();
+        let hash = |digit: &str| digit.repeat(64);
+        let key = format!("k-{}-{}", hash("1"), hash("2"));
+        let keys = |key: &str, fallback: &str| Keys {
+            key: key.to_owned(),
+            fallback: vec![fallback.to_owned()],
+        };
+        let tried = |keys: &Keys| {
+            let names = names(&order, life, Some(keys), &|home| inner(&caches, home));
+            names
+                .restore
+                .into_iter()
+                .filter_map(|named| named.key)
+                .collect::<Vec<_>>()
+        };
+        let other = format!("k-{}-{}", hash("1"), hash("3"));
+        let beginning = keys(&other, &format!("k-{}-", hash("1")));
+        assert!(!tried(&beginning).contains(&key));
+
+        let named = names(&order, life, Some(&keys(&key, "x")), &|_| Vec::new())
+            .save
+            .unwrap();
+        // A generation, of which a killed build did not write the key.
+        std::fs::create_dir_all(node.path().join("cache").join(&named.name).join("1")).unwrap();
+        assert!(!tried(&beginning).contains(&key));
+        note(&caches, &named, Harvest::Nothing).unwrap();
+        assert!(!tried(&beginning).contains(&key));
+        note(&caches, &named, Harvest::There).unwrap();
+        assert!(tried(&beginning).contains(&key));
+        assert!(!tried(&keys(&other, &format!("k-{}", hash("2")))).contains(&key));
+        let exact = names(&order, life, Some(&keys(&key, "x")), &|_| Vec::new()).restore;
+        let (at, _) = caches
+            .lease_first(exact.iter().map(|named| named.name.as_str()))
+            .unwrap()
+            .unwrap();
+        assert_eq!(exact[at].key.as_deref(), Some(key.as_str()));
     }
 }

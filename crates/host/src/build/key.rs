@@ -9,11 +9,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use model::Digest;
+
 use super::tools;
 use crate::tree;
 
-/// A key is the name of a directory, in hexadecimal digits.
-const BYTES: usize = 120;
+/// No key is longer.
+const BYTES: usize = 1024;
+/// A key up to here is the name of its cache, in hexadecimal digits: no file's name has more than 255.
+const NAME_BYTES: usize = 120;
+/// A longer one's is its digest after this, in which no text has its digits.
+const DIGEST: &str = "sha256-";
+/// The note beside a cache that says its key, where the name does not.
+pub(super) const NOTE: &str = "key";
 
 /// What a key is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +73,28 @@ pub fn checked(text: &str) -> Result<String, String> {
         text if text.len() > BYTES => Err(format!("has more than {BYTES} bytes")),
         text => Ok(text.to_owned()),
     }
+}
+
+/// The name of a key's cache.
+pub(super) fn name(key: &str) -> String {
+    match key.len() {
+        ..=NAME_BYTES => hex::encode(key),
+        _ => format!("{DIGEST}{}", Digest::of(key).hex()),
+    }
+}
+
+/// Is a key written beside its cache?
+pub(super) fn is_noted(key: &str) -> bool {
+    key.len() > NAME_BYTES
+}
+
+/// The key of a cache, whose note `note` reads.
+pub(super) fn of_name(own: &str, note: impl FnOnce(usize) -> Option<Vec<u8>>) -> Option<String> {
+    let bytes = match own.starts_with(DIGEST) {
+        true => note(BYTES)?,
+        false => hex::decode(own).ok()?,
+    };
+    String::from_utf8(bytes).ok().filter(|key| name(key) == own)
 }
 
 fn parts(key: &str) -> Result<Vec<Part<'_>>, Not> {
@@ -187,7 +217,24 @@ mod tests {
         ] {
             assert!(needs_shell(key), "{key}");
         }
-        assert!(expand(&"x".repeat(121), &variables, &hash).is_err());
+        assert!(expand(&"x".repeat(BYTES + 1), &variables, &hash).is_err());
+    }
+
+    #[test]
+    fn keys_have_names_of_their_own() {
+        let long = "x".repeat(NAME_BYTES + 1);
+        for key in ["npm-1", "sha256-ab", &long[1..], &long, &"ä".repeat(BYTES / 2)] {
+            let own = name(key);
+            assert!(own.len() <= 255 && !own.contains('/'), "{own}");
+            let noted = |key: &str| is_noted(key).then(|| key.as_bytes().to_vec());
+            assert_eq!(of_name(&own, |_| noted(key)).as_deref(), Some(key));
+            // However a key is written, it is not another's name.
+            assert_ne!(name(&own), own);
+            assert_eq!(own.starts_with(DIGEST), is_noted(key));
+        }
+        assert_eq!(of_name(&name(&long), |_| None), None);
+        assert_eq!(of_name(&name(&long), |_| Some(b"x".to_vec())), None);
+        assert_eq!(of_name("no key", |_| None), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod alone;
 mod complaint;
 mod keys;
 mod outputs;
+mod paths;
 
 use std::{
     collections::BTreeMap,

@@ -1,23 +1,29 @@
 //! What one image has and another has not.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Read},
     os::unix::fs::MetadataExt as _,
 };
 
-use camino::Utf8Path;
-use model::port::{FileChange, ImageDiff, PackageChange};
+use camino::{Utf8Path, Utf8PathBuf};
+use jiff::Timestamp;
+use model::{
+    Digest,
+    port::{FileChange, ImageDiff, PackageChange},
+};
 
 use super::{
     bill::{self, Kind},
     view::{Found, View},
 };
-use crate::layer::{Error, io_error};
+use crate::layer::{Error, archive, copy, io_error};
 
 /// Files beyond are counted, not listed.
 const LISTED: usize = 1000;
+/// An attribute with more bytes is told by its digest.
+const VALUE_SHOWN: usize = 32;
 
 /// Both images, and how many layers at the bottom they have in common.
 pub(crate) struct Sides {
@@ -37,21 +43,99 @@ pub(crate) fn compare(sides: &Sides) -> Result<ImageDiff, Error> {
         size_after: sides.sizes.1,
         ..ImageDiff::default()
     };
-    for path in paths {
-        let (before, after) = (sides.before.find(&path)?, sides.after.find(&path)?);
-        if same(before.as_ref(), after.as_ref())? {
-            continue;
+    let links = (links(&sides.before, &paths)?, links(&sides.after, &paths)?);
+    // A package that is installed anew gives all that it has another time. So times are told where they are all there is.
+    for times in [false, true] {
+        if times && (diff.files_changed > 0 || !diff.packages.is_empty()) {
+            break;
         }
-        diff.files_changed += 1;
-        if diff.files.len() < LISTED {
-            diff.files.push(FileChange {
-                path: path.to_string(),
-                before: before.as_ref().map(shown).transpose()?,
-                after: after.as_ref().map(shown).transpose()?,
-            });
+        for path in &paths {
+            let entry = |view: &View, links| Entry::of(view, path, links, times);
+            let (before, after) = (entry(&sides.before, &links.0)?, entry(&sides.after, &links.1)?);
+            if same(before.as_ref(), after.as_ref())? {
+                continue;
+            }
+            diff.files_changed += 1;
+            if diff.files.len() < LISTED {
+                diff.files.push(FileChange {
+                    path: path.to_string(),
+                    before: before.as_ref().map(Entry::shown).transpose()?,
+                    after: after.as_ref().map(Entry::shown).transpose()?,
+                });
+            }
         }
     }
     Ok(diff)
+}
+
+/// Of each file that has several names, those after the first, and that.
+type Links = BTreeMap<Utf8PathBuf, Utf8PathBuf>;
+
+fn links(view: &View, paths: &BTreeSet<Utf8PathBuf>) -> Result<Links, Error> {
+    let mut first: BTreeMap<(u64, u64), &Utf8PathBuf> = BTreeMap::new();
+    let mut links = Links::new();
+    for path in paths {
+        let Some(Found { metadata, .. }) = view.find(path)? else {
+            continue;
+        };
+        if metadata.is_dir() || metadata.nlink() < 2 {
+            continue;
+        }
+        let first = first.entry((metadata.dev(), metadata.ino())).or_insert(path);
+        if *first != path {
+            links.insert(path.clone(), first.clone());
+        }
+    }
+    Ok(links)
+}
+
+/// What an image has at a path, as far as its digest tells.
+struct Entry<'a> {
+    found: Found,
+    attributes: BTreeMap<String, Vec<u8>>,
+    /// Another name of the same file.
+    linked: Option<&'a Utf8PathBuf>,
+    /// In seconds, where they are looked at.
+    modified: Option<i64>,
+}
+
+impl<'a> Entry<'a> {
+    fn of(view: &View, path: &Utf8Path, links: &'a Links, times: bool) -> Result<Option<Self>, Error> {
+        let Some(found) = view.find(path)? else {
+            return Ok(None);
+        };
+        let mut attributes = BTreeMap::new();
+        for name in copy::names(&found.path)? {
+            let text = name.to_string_lossy().into_owned();
+            if archive::is_kept(&text) {
+                attributes.insert(text, copy::value(&found.path, &name)?);
+            }
+        }
+        Ok(Some(Self {
+            attributes,
+            linked: links.get(path),
+            modified: times.then(|| found.metadata.mtime().max(0)),
+            found,
+        }))
+    }
+
+    fn shown(&self) -> Result<String, Error> {
+        let mut text = shown(&self.found)?;
+        for (name, value) in &self.attributes {
+            let value = match value.len() {
+                ..=VALUE_SHOWN => hex::encode(value),
+                _ => Digest::of(value).to_string(),
+            };
+            text.push_str(&format!(", {name} {value}"));
+        }
+        if let Some(first) = self.linked {
+            text.push_str(&format!(", the same file as {first}"));
+        }
+        if let Some(time) = self.modified.and_then(|at| Timestamp::from_second(at).ok()) {
+            text.push_str(&format!(", of {time}"));
+        }
+        Ok(text)
+    }
 }
 
 fn packages(sides: &Sides) -> Result<Vec<PackageChange>, Error> {
@@ -80,10 +164,17 @@ fn packages(sides: &Sides) -> Result<Vec<PackageChange>, Error> {
         .collect())
 }
 
-fn same(before: Option<&Found>, after: Option<&Found>) -> Result<bool, Error> {
+fn same(before: Option<&Entry<'_>>, after: Option<&Entry<'_>>) -> Result<bool, Error> {
     let (Some(before), Some(after)) = (before, after) else {
         return Ok(before.is_none() && after.is_none());
     };
+    if before.linked != after.linked
+        || before.modified != after.modified
+        || before.attributes != after.attributes
+    {
+        return Ok(false);
+    }
+    let (before, after) = (&before.found, &after.found);
     if before.path == after.path {
         return Ok(true);
     }

@@ -230,3 +230,84 @@ fn an_image_is_as_large_as_all_its_layers_together() {
     let why = "the image is too large: it has more than 100 files or 0 GiB when it is unpacked";
     assert_eq!(of("less", 6), [Err(why.to_owned()), Err(why.to_owned())]);
 }
+
+/// Everything that the digest of an image covers.
+#[test]
+fn what_makes_another_image_is_told() {
+    let temporary = tempfile::tempdir().unwrap();
+    let node = Utf8Path::from_path(temporary.path()).unwrap();
+    let (images, layers) = open(node);
+    let image = |change: &dyn Fn(&Utf8Path)| {
+        let staging = layers.stage().unwrap();
+        for name in ["a", "b", "c"] {
+            fs::write(staging.files().join(name), "same").unwrap();
+        }
+        change(&staging.files());
+        let key = Digest::of(random());
+        let record = Record {
+            key,
+            parent: None,
+            made_by: "a test".to_owned(),
+            size_bytes: 1,
+            commit: None,
+            created_at: Timestamp::UNIX_EPOCH,
+            content: None,
+            source: None,
+            epoch: 0,
+        };
+        for name in ["a", "b", "c"] {
+            let file = fs::File::open(staging.files().join(name)).unwrap();
+            let at = file.metadata().unwrap().modified().unwrap();
+            if at > std::time::SystemTime::from(Timestamp::from_second(1000).unwrap()) {
+                file.set_modified(Timestamp::UNIX_EPOCH.into()).unwrap();
+            }
+        }
+        layers.publish(staging, &record).unwrap();
+        images.keep(&[key], Timestamp::UNIX_EPOCH).unwrap()
+    };
+    let before = image(&|_| {});
+    let check = |change: &dyn Fn(&Utf8Path), told: &[(&str, &str, &str)]| {
+        let diff = images.compare(&before, &image(change)).unwrap();
+        assert_eq!(diff.files_changed, told.len() as u64, "{diff:#?}");
+        for (file, (path, before, after)) in diff.files.iter().zip(told) {
+            let ends = |said: &Option<String>, end: &str| said.as_ref().unwrap().ends_with(end);
+            assert_eq!(file.path, *path);
+            assert!(ends(&file.before, before) && ends(&file.after, after), "{file:?}");
+        }
+    };
+    let attribute = |path: &Utf8Path, name: &str, value: &[u8]| {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(path.as_std_path(), name, value, flags).unwrap();
+    };
+    let date = |path: &Utf8Path| {
+        let file = fs::File::open(path).unwrap();
+        file.set_modified(Timestamp::from_second(60).unwrap().into())
+            .unwrap();
+    };
+    check(&|_| {}, &[]);
+    check(
+        &|files| attribute(&files.join("b"), "user.who", b"ann"),
+        &[("b", "4 bytes", "4 bytes, user.who 616e6e")],
+    );
+    check(
+        &|files| attribute(&files.join("b"), "user.who", &[0; 33]),
+        &[("b", "4 bytes", &format!("user.who {}", Digest::of([0; 33])))],
+    );
+    let link = |files: &Utf8Path| {
+        fs::remove_file(files.join("c")).unwrap();
+        fs::hard_link(files.join("a"), files.join("c")).unwrap();
+    };
+    check(&link, &[("c", "4 bytes", "4 bytes, the same file as a")]);
+    check(
+        &|files| date(&files.join("a")),
+        &[("a", "of 1970-01-01T00:00:00Z", "of 1970-01-01T00:01:00Z")],
+    );
+    // Where more than times differs, that is told.
+    check(
+        &|files| {
+            date(&files.join("a"));
+            link(files);
+        },
+        &[("c", "4 bytes", "4 bytes, the same file as a")],
+    );
+}

@@ -57,3 +57,23 @@ pub async fn a_shell_reads_the_key_of_a_cache(world: &World) {
     )
     .await;
 }
+
+/// Two digests and a word are longer than a file's name can say.
+pub async fn keys_may_be_long(world: &World) {
+    let hashed = "$(codebuild-hash-files x.lock)";
+    let keys = format!("key: 'long-{hashed}-$V-{hashed}', fallback-keys: ['long-{hashed}-']");
+    let reads = async |v: &str, said: &str| {
+        let mut order = cached(world, "main", "7", &keys, "x");
+        order.variables.insert("V".to_owned(), v.to_owned());
+        let (_, log) = succeeds(world, &order).await;
+        let restored: Vec<&str> = log.lines().filter(|line| line.contains("restore")).collect();
+        assert!(
+            restored.iter().any(|line| line.contains(said)),
+            "{said}: {restored:?}"
+        );
+        has(&log, &[&format!("-{v}-")]);
+    };
+    reads("1", "There is no cache to restore for the key `long-").await;
+    reads("1", "of the branch main is restored").await;
+    reads("2", "-1-").await;
+}

@@ -9,7 +9,11 @@ use std::{
 
 use model::spec::build::{Artifacts, Report};
 
-use super::{Failure, Runner, complaint::Complaint};
+use super::{
+    Failure, Runner,
+    complaint::Complaint,
+    paths::{Paths, SHOWN},
+};
 use crate::{
     build::{
         artifact::{self, Content, Wanted},
@@ -22,8 +26,6 @@ use crate::{
     tree::Packer,
 };
 
-/// So much of a name that cannot be expanded is told, in characters.
-const NAME_SHOWN: usize = 400;
 /// So many tests are told one by one; all are counted.
 const CASES_TOLD: usize = 20_000;
 
@@ -103,10 +105,15 @@ impl<W: Write> Runner<W> {
     }
 
     fn artifact(&mut self, identifier: Option<&str>, artifacts: &Artifacts) -> io::Result<Failure> {
+        let base = artifacts.base_directory.as_deref();
+        let paths = match self.paths(&artifacts.files, base, &artifacts.exclude_paths)? {
+            Ok(paths) => paths,
+            Err(why) => return self.fail(format!("CLIENT_ERROR: {why}")),
+        };
         let wanted = Wanted {
-            files: &artifacts.files,
-            base_directory: artifacts.base_directory.as_deref(),
-            exclude_paths: &artifacts.exclude_paths,
+            files: &paths.files,
+            base_directory: paths.base_directory.as_deref(),
+            exclude_paths: &paths.exclude_paths,
             discard_paths: artifacts.discard_paths,
             enable_symlinks: artifacts.enable_symlinks,
         };
@@ -146,7 +153,7 @@ impl<W: Write> Runner<W> {
                 })?;
                 if name.is_none() {
                     let why = complaint.told();
-                    let written = bounded(written.clone(), NAME_SHOWN);
+                    let written = bounded(written.clone(), SHOWN);
                     return Ok(Err(format!(
                         "no shell can expand the name `{written}` of the artifact: {why}"
                     )));
@@ -189,9 +196,16 @@ impl<W: Write> Runner<W> {
     }
 
     fn report(&mut self, wanted: &Report) -> io::Result<()> {
+        let paths = match self.paths(&wanted.files, wanted.base_directory.as_deref(), &[])? {
+            Ok(paths) => paths,
+            Err(why) => {
+                self.frames.note(format!("Error processing reports: {why}"))?;
+                Paths::default()
+            }
+        };
         let files = Wanted {
-            files: &wanted.files,
-            base_directory: wanted.base_directory.as_deref(),
+            files: &paths.files,
+            base_directory: paths.base_directory.as_deref(),
             ..Wanted::default()
         };
         let group = group(&self.job.project, &wanted.group);
