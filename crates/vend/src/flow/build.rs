@@ -49,6 +49,9 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let buildspec = read(world, &input, path.as_str()).await?;
     let batch = buildspec.batch.clone().filter(|_| input.spec.build.batch);
     let Some(batch) = batch else {
+        if buildspec.is_batch_only() {
+            return Err(idle(path.as_str(), spec::Buildspec::RUN_BATCH));
+        }
         let built = build(world, attempt, &input, buildspec, None).await?;
         return Ok(answer(built.artifact, &built, &built.reports));
     };
@@ -107,6 +110,9 @@ async fn specs(
                 Some(known) => known.clone(),
                 None => {
                     let new = read(world, input, path).await?;
+                    if new.is_batch_only() {
+                        return Err(idle(path, spec::Buildspec::NOT_AGAIN));
+                    }
                     known.insert(path, new.clone());
                     new
                 }
@@ -115,6 +121,11 @@ async fn specs(
         specs.insert(task.identifier.clone(), own);
     }
     Ok(specs)
+}
+
+/// Refuses a buildspec that has only a batch, where it would be run as one build.
+fn idle(path: &str, next: &str) -> Fault {
+    Fault::order(format!("{path}: {}", spec::Buildspec::BATCH_ONLY)).next(next)
 }
 
 /// What a batch had begun before a restart of serve, or a retry.
