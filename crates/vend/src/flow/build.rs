@@ -294,18 +294,16 @@ async fn read(world: &World, input: &Input, path: &str) -> Result<spec::Buildspe
     }
 }
 
-/// The secrets that a buildspec names; not those of which it names an old version, which may be all that there is.
+/// The secrets that a buildspec cannot do without; not those of which it names an old version, which may be all that there is.
 fn named(env: &Env) -> impl Iterator<Item = &str> {
     let parameters = env.parameter_store.values();
     let latest = env
         .secrets_manager
         .values()
         .filter(|wanted| wanted.version.is_none());
-    let git = env.git_credential_helper.then_some(GIT_SECRET);
     parameters
         .map(|name| name.trim_start_matches('/'))
         .chain(latest.map(SecretRef::name))
-        .chain(git)
 }
 
 /// Refuses builds whose secrets are not all there, and names all that are not.
@@ -342,12 +340,11 @@ async fn secrets(
     for (variable, wanted) in &env.secrets_manager {
         secrets.insert(variable.clone(), secret(store, place, wanted).await?);
     }
-    if env.git_credential_helper {
-        let value = variables::reveal(store, place, GIT_SECRET, None).await?;
-        secrets.insert(
-            GIT_CREDENTIALS.to_owned(),
-            value.ok_or_else(|| missing(place, [GIT_SECRET]))?,
-        );
+    // As on CodeBuild the helper may have nothing to answer with: what is public can be cloned all the same. The log says so.
+    if env.git_credential_helper
+        && let Some(value) = variables::reveal(store, place, GIT_SECRET, None).await?
+    {
+        secrets.insert(GIT_CREDENTIALS.to_owned(), value);
     }
     Ok(secrets)
 }
