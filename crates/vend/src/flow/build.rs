@@ -407,9 +407,16 @@ async fn version(store: &Store, place: &Place, wanted: &SecretRef) -> Result<Opt
     }
 }
 
+/// A field of a secret that is a JSON object. A number or a boolean is text as it is written: RDS writes `"port": 5432`.
 fn field(value: &Secret, key: &str) -> Option<Secret> {
     let value: Value = serde_json::from_str(value.expose()).ok()?;
-    Some(Secret::new(value.get(key)?.as_str()?.to_owned()))
+    let text = match value.get(key)? {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Null | Value::Array(_) | Value::Object(_) => return None,
+    };
+    Some(Secret::new(text))
 }
 
 /// All that are not there, at once.

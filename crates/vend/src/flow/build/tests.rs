@@ -182,6 +182,29 @@ async fn what_git_is_given_in_a_build_comes_from_the_vault() {
 }
 
 #[test]
+fn a_field_of_a_secret_is_taken_as_it_is_written() {
+    let secret = Secret::new(
+        r#"{"user":"ada","port":5432,"ssl":true,"share":1.10,"long":123456789012345678901234567890,"none":null,"tags":["a"],"of":{}}"#
+            .to_owned(),
+    );
+    for (key, expected) in [
+        ("user", Some("ada")),
+        ("port", Some("5432")),
+        ("ssl", Some("true")),
+        ("share", Some("1.10")),
+        ("long", Some("123456789012345678901234567890")),
+        ("none", None),
+        ("tags", None),
+        ("of", None),
+        ("absent", None),
+    ] {
+        let found = field(&secret, key);
+        assert_eq!(found.as_ref().map(Secret::expose), expected, "{key}");
+    }
+    assert!(field(&Secret::new("[1]".to_owned()), "0").is_none());
+}
+
+#[test]
 fn a_batch_has_its_time_once_also_over_restarts() {
     let now = crate::clock::now();
     let hours = SignedDuration::from_hours;
