@@ -425,6 +425,9 @@ impl Yard {
         };
         console.ended(PhaseStatus::Succeeded, None);
         console.began("DOWNLOAD_SOURCE");
+        if let Some(said) = sandbox::git_lacks(order) {
+            console.line(said);
+        }
         // As on CodeBuild: this is where a buildspec is found to be wrong.
         let image = image?;
         let source = work.directory().join("source");

@@ -140,6 +140,13 @@ pub(super) fn variables(ticket: &Ticket, order: &BuildOrder, image: Digest) -> B
     all
 }
 
+/// For the log, where git's helper is asked for and nobody has told what it should answer.
+pub(super) fn git_lacks(order: &BuildOrder) -> Option<&'static str> {
+    let is_asked = order.buildspec.env.git_credential_helper;
+    let lacks = is_asked && !order.secrets.contains_key(GIT_CREDENTIALS);
+    lacks.then_some("git has no credentials: set the secret `git-credentials`")
+}
+
 /// Git's own way to be configured by the environment: its helper answers for the repository's host, and no other.
 fn git(order: &BuildOrder) -> Vec<(String, String)> {
     let host = order
@@ -296,6 +303,31 @@ mod tests {
         let whose = ["HOME", "CI", "AWS_REGION", "AWS_DEFAULT_REGION"].map(|name| all[name].as_str());
         assert_eq!(whose, ["/root", "false", "order", "local"]);
         assert!(!all.contains_key("VEND_GIT_CREDENTIALS"));
+    }
+
+    #[test]
+    fn git_without_credentials_is_told_and_not_configured() {
+        let text = |asked: &str| {
+            format!(
+                "version: 0.2\nenv: {{ git-credential-helper: {asked} }}\nphases: {{ build: {{ commands: ['true'] }} }}\n"
+            )
+        };
+        let said = "git has no credentials: set the secret `git-credentials`";
+        for (asked, given, told) in [
+            ("yes", false, Some(said)),
+            ("yes", true, None),
+            ("no", false, None),
+        ] {
+            let mut order = order(Buildspec::parse(&text(asked), "b").unwrap().0);
+            order.commit.repository = "https://git.example/acme/shop.git".to_owned();
+            if given {
+                let value = model::Secret::new("ada:tigers".to_owned());
+                order.secrets.insert(GIT_CREDENTIALS.to_owned(), value);
+            }
+            assert_eq!(git_lacks(&order), told, "{asked} {given}");
+            let all = variables(&"t-1".parse().unwrap(), &order, Digest::of("image"));
+            assert_eq!(all.contains_key("GIT_CONFIG_COUNT"), given, "{asked} {given}");
+        }
     }
 
     #[test]

@@ -520,10 +520,13 @@ phases:
     let (_, log) = succeeds(world, &order).await;
     has(&log, &["\nwhat is private\n", "could not read Username", "\n0\n"]);
     has_not(&log, &["tigers"]);
-    // Without it the same clone is refused.
+    // Without it the same clone is refused: who asks for the helper is told why.
     order.secrets.clear();
-    order.buildspec.env.git_credential_helper = false;
-    fails(world, &order, &["git clone -q http://127.0.0.1:8099/own.git got"]).await;
+    let (_, log) = fails(world, &order, &["git clone -q http://127.0.0.1:8099/own.git got"]).await;
+    has(
+        &log,
+        &["git has no credentials: set the secret `git-credentials`"],
+    );
 }
 
 pub async fn runtimes_are_added_when_they_are_asked_for(world: &World) {

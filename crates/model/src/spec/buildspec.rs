@@ -17,13 +17,29 @@ use serde::{Deserialize, Serialize};
 pub struct Buildspec {
     pub version: Version,
     pub env: Env,
-    /// In CodeBuild's order; phases that the file does not have are absent.
+    /// In CodeBuild's order; phases that the file does not have are absent. None at all: see
+    /// [`Buildspec::is_batch_only`].
     pub phases: Vec<Phase>,
     pub artifacts: Option<Artifacts>,
     pub reports: Vec<Report>,
     pub cache: Cache,
     /// The builds that this one is divided into, when it is run as a batch.
     pub batch: Option<Batch>,
+}
+
+impl Buildspec {
+    /// Why one that [has only a batch](Self::is_batch_only) is not run as one build.
+    pub const BATCH_ONLY: &str = "it has a `batch` and no `phases`: as one build it has nothing to run";
+    /// What to do about it in an app.
+    pub const RUN_BATCH: &str = "write `build: { batch: true }` in vend.yaml, or `phases` in the buildspec";
+    /// What to do about one that a build of a batch names.
+    pub const NOT_AGAIN: &str =
+        "a build of a batch is not divided again: write `phases`, or name another buildspec for it";
+
+    /// It has builds of a batch, each with a buildspec of its own, and runs nothing itself.
+    pub fn is_batch_only(&self) -> bool {
+        self.batch.is_some() && self.phases.is_empty()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

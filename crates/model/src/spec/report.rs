@@ -108,6 +108,7 @@ pub fn checked(files: &dyn Files) -> Checked {
     batches(files, &app)
         .into_iter()
         .for_each(|path| one(files, &mut spec, &mut problems, "buildspec", &path, buildspec));
+    all(&app).for_each(|environment| idle(files, environment, &mut problems));
     each(&app, |environment| environment.deploy.appspec.clone())
         .into_iter()
         .filter(|path| files.exists(path))
@@ -208,6 +209,36 @@ fn batches(files: &dyn Files, app: &App) -> BTreeSet<Utf8PathBuf> {
         .filter_map(|task| task.buildspec)
         .map(Utf8PathBuf::from)
         .collect()
+}
+
+/// Buildspecs that have only a `batch`, where they are run as one build.
+fn idle(files: &dyn Files, environment: &Environment, problems: &mut Vec<Problem>) {
+    let read = |path: &Utf8Path| {
+        let bytes = files.read(path)?;
+        let text = decode(path.as_str(), &bytes).ok()?;
+        Some(Buildspec::parse(text, path.as_str()).ok()?.0)
+    };
+    let Some(path) = environment.build.buildspec.as_deref() else {
+        return;
+    };
+    let Some(whole) = read(path) else {
+        return;
+    };
+    if !environment.build.batch {
+        if whole.is_batch_only() {
+            let problem = Problem::error(path.as_str(), 0, 0, Buildspec::BATCH_ONLY);
+            problems.push(problem.help(Buildspec::RUN_BATCH));
+        }
+        return;
+    }
+    let tasks = whole.batch.iter().flat_map(|batch| &batch.tasks);
+    let named: BTreeSet<&str> = tasks.filter_map(|task| task.buildspec.as_deref()).collect();
+    for path in named {
+        if read(path.into()).is_some_and(|own| own.is_batch_only()) {
+            let problem = Problem::error(path, 0, 0, Buildspec::BATCH_ONLY);
+            problems.push(problem.help(Buildspec::NOT_AGAIN));
+        }
+    }
 }
 
 /// Reads one file into `spec[key][path]`.

@@ -461,6 +461,66 @@ fn batches_come_to_builds() {
 }
 
 #[test]
+fn a_batch_whose_builds_have_buildspecs_needs_no_phases() {
+    let none = "1:1: `phases` is missing";
+    let idle = |name: &str| {
+        format!(
+            "2:1: `phases` is missing, and the build `{name}` of the batch names no `buildspec` of its own: it has nothing to run"
+        )
+    };
+    let (a, second, shard) = (idle("a"), idle("build1"), idle("shard1"));
+    for (rest, expected) in [
+        (
+            "batch: { build-list: [{ identifier: a, buildspec: a.yml }] }",
+            None,
+        ),
+        (
+            "batch: { build-graph: [{ identifier: a, buildspec: a.yml }, { identifier: b, buildspec: b.yml, depend-on: [a] }] }",
+            None,
+        ),
+        (
+            "batch: { build-matrix: { dynamic: { buildspec: [a.yml, b.yml] } } }",
+            None,
+        ),
+        // Of these each says as much.
+        (
+            "batch: { build-list: [{ identifier: a, buildspec: a.yml }] }\nphases: {}",
+            None,
+        ),
+        (
+            "batch: { build-list: [{ identifier: a, buildspec: a.yml }] }\nphases:",
+            None,
+        ),
+        ("batch:", Some(none)),
+        (
+            "batch: { build-list: [{ identifier: b, buildspec: b.yml }, { identifier: a }] }",
+            Some(a.as_str()),
+        ),
+        (
+            "batch: { build-matrix: { dynamic: { env: { image: [i] } } } }",
+            Some(second.as_str()),
+        ),
+        (
+            "batch: { build-fanout: { parallelism: 2 } }",
+            Some(shard.as_str()),
+        ),
+        // What is wrong already is said once.
+        (
+            "batch: { build-list: [] }",
+            Some("2:10: `batch.build-list` names no builds"),
+        ),
+    ] {
+        let text = format!("version: 0.2\n{rest}\n");
+        check(&text, &expected.into_iter().collect::<Vec<_>>());
+        if expected.is_none() {
+            assert!(Buildspec::parse(&text, "b").unwrap().0.is_batch_only(), "{text}");
+        }
+    }
+    let both = format!("version: 0.2\n{BUILD}batch: {{ build-list: [{{ identifier: a }}] }}\n");
+    assert!(!Buildspec::parse(&both, "b").unwrap().0.is_batch_only());
+}
+
+#[test]
 fn aliases_are_written_out_within_bounds() {
     let text = "version: 0.2\nx-common: &common\n  commands: &list [one, two]\n  on-failure: CONTINUE\nphases:\n  pre_build: { commands: *list }\n  build:\n    <<: *common\n    on-failure: ABORT\n    finally: *list\n";
     let (spec, warnings) = Buildspec::parse(text, "b").unwrap();

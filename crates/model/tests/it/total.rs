@@ -231,6 +231,42 @@ fn scripts_with_lines_of_windows_are_named() {
 }
 
 #[test]
+fn a_buildspec_of_a_batch_alone_is_run_as_one() {
+    const BATCH: &str = "version: 0.2\nbatch: { build-list: [{ identifier: a, buildspec: ci/a.yml }] }\n";
+    const OWN: &str = "version: 0.2\nphases: { build: { commands: [make] } }\n";
+    let idle = "it has a `batch` and no `phases`: as one build it has nothing to run";
+    const ONE: &str = "app: shop\n";
+    const DIVIDED: &str = "app: shop\nbuild: { batch: true }\n";
+    for (vend_yaml, own, expected) in [
+        (DIVIDED, OWN, None),
+        (
+            ONE,
+            OWN,
+            Some(
+                "buildspec.yml: IDLE (write `build: { batch: true }` in vend.yaml, or `phases` in the buildspec)",
+            ),
+        ),
+        (
+            DIVIDED,
+            BATCH,
+            Some(
+                "ci/a.yml: IDLE (a build of a batch is not divided again: write `phases`, or name another buildspec for it)",
+            ),
+        ),
+    ] {
+        let report = check_tree(&Tree(vec![
+            ("vend.yaml", vend_yaml),
+            ("Procfile", "web: make\n"),
+            ("buildspec.yml", BATCH),
+            ("ci/a.yml", own),
+        ]));
+        let found: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+        let expected: Vec<String> = expected.iter().map(|said| said.replace("IDLE", idle)).collect();
+        assert_eq!((report.ok, found), (expected.is_empty(), expected));
+    }
+}
+
+#[test]
 fn a_tree_is_checked_whole() {
     let report = check_tree(&Tree(vec![
         ("vend.yaml", "app: shop\nchecks: checks.yml\n"),

@@ -188,6 +188,9 @@ fn work(arguments: &BuildArgs, tree: &Utf8Path, output: &Output) -> Result<Work,
                 .next("the same without --batch builds it as one build"));
         }
         (true, Some(batch)) => Some(batch.clone()),
+        (false, Some(_)) if spec.is_batch_only() => {
+            return Err(idle(&path).next("the same with --batch runs the builds of its `batch`"));
+        }
         (false, _) => None,
     };
     let mut specs = BTreeMap::new();
@@ -199,6 +202,9 @@ fn work(arguments: &BuildArgs, tree: &Utf8Path, output: &Output) -> Result<Work,
                 Some(known) => known.clone(),
                 None => {
                     let new = read(tree, Utf8Path::new(own), output)?;
+                    if new.is_batch_only() {
+                        return Err(idle(Utf8Path::new(own)).next(Buildspec::NOT_AGAIN));
+                    }
                     known.insert(own, new.clone());
                     new
                 }
@@ -208,6 +214,10 @@ fn work(arguments: &BuildArgs, tree: &Utf8Path, output: &Output) -> Result<Work,
     }
     drop(known);
     Ok(Work { spec, batch, specs })
+}
+
+fn idle(path: &Utf8Path) -> Failure {
+    Failure::usage(format!("{path}: {}", Buildspec::BATCH_ONLY))
 }
 
 fn failed(error: &local::Error) -> Failure {
@@ -520,5 +530,39 @@ mod tests {
     pub struct One {
         #[command(flatten)]
         pub build: BuildArgs,
+    }
+
+    #[test]
+    fn a_buildspec_of_a_batch_alone_is_no_build_of_its_own() {
+        const BATCH: &str = "version: 0.2\nbatch: { build-list: [{ identifier: a, buildspec: a.yml }] }\n";
+        const OWN: &str = "version: 0.2\nphases: { build: { commands: [make] } }\n";
+        let tree = tempfile::tempdir().unwrap();
+        let tree = Utf8Path::from_path(tree.path()).unwrap();
+        std::fs::write(tree.join("buildspec.yml"), BATCH).unwrap();
+        let output = Output::new(false, String::new());
+        let work = |own: &str, options: &[&str]| {
+            std::fs::write(tree.join("a.yml"), own).unwrap();
+            let words = ["build", "--local", "."].iter().chain(options);
+            work(&One::parse_from(words).build, tree, &output)
+        };
+        let refused = |refused: Result<Work, Failure>| {
+            let failure = refused.err().unwrap();
+            assert_eq!(failure.exit, crate::cli::Exit::Usage);
+            (failure.what, failure.next.unwrap())
+        };
+        let (what, next) = refused(work(OWN, &[]));
+        assert_eq!(
+            what,
+            "buildspec.yml: it has a `batch` and no `phases`: as one build it has nothing to run"
+        );
+        assert_eq!(next, "the same with --batch runs the builds of its `batch`");
+        let whole = work(OWN, &["--batch"]).ok().unwrap();
+        assert_eq!(whole.specs["a"].phases[0].commands, ["make"]);
+        let (what, next) = refused(work(BATCH, &["--batch"]));
+        assert!(
+            what.starts_with("a.yml: it has a `batch` and no `phases`"),
+            "{what}"
+        );
+        assert_eq!(next, Buildspec::NOT_AGAIN);
     }
 }

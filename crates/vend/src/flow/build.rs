@@ -49,6 +49,9 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let buildspec = read(world, &input, path.as_str()).await?;
     let batch = buildspec.batch.clone().filter(|_| input.spec.build.batch);
     let Some(batch) = batch else {
+        if buildspec.is_batch_only() {
+            return Err(idle(path.as_str(), spec::Buildspec::RUN_BATCH));
+        }
         let built = build(world, attempt, &input, buildspec, None).await?;
         return Ok(answer(built.artifact, &built, &built.reports));
     };
@@ -107,6 +110,9 @@ async fn specs(
                 Some(known) => known.clone(),
                 None => {
                     let new = read(world, input, path).await?;
+                    if new.is_batch_only() {
+                        return Err(idle(path, spec::Buildspec::NOT_AGAIN));
+                    }
                     known.insert(path, new.clone());
                     new
                 }
@@ -115,6 +121,11 @@ async fn specs(
         specs.insert(task.identifier.clone(), own);
     }
     Ok(specs)
+}
+
+/// Refuses a buildspec that has only a batch, where it would be run as one build.
+fn idle(path: &str, next: &str) -> Fault {
+    Fault::order(format!("{path}: {}", spec::Buildspec::BATCH_ONLY)).next(next)
 }
 
 /// What a batch had begun before a restart of serve, or a retry.
@@ -283,18 +294,16 @@ async fn read(world: &World, input: &Input, path: &str) -> Result<spec::Buildspe
     }
 }
 
-/// The secrets that a buildspec names; not those of which it names an old version, which may be all that there is.
+/// The secrets that a buildspec cannot do without; not those of which it names an old version, which may be all that there is.
 fn named(env: &Env) -> impl Iterator<Item = &str> {
     let parameters = env.parameter_store.values();
     let latest = env
         .secrets_manager
         .values()
         .filter(|wanted| wanted.version.is_none());
-    let git = env.git_credential_helper.then_some(GIT_SECRET);
     parameters
         .map(|name| name.trim_start_matches('/'))
         .chain(latest.map(SecretRef::name))
-        .chain(git)
 }
 
 /// Refuses builds whose secrets are not all there, and names all that are not.
@@ -331,12 +340,11 @@ async fn secrets(
     for (variable, wanted) in &env.secrets_manager {
         secrets.insert(variable.clone(), secret(store, place, wanted).await?);
     }
-    if env.git_credential_helper {
-        let value = variables::reveal(store, place, GIT_SECRET, None).await?;
-        secrets.insert(
-            GIT_CREDENTIALS.to_owned(),
-            value.ok_or_else(|| missing(place, [GIT_SECRET]))?,
-        );
+    // As on CodeBuild the helper may have nothing to answer with: what is public can be cloned all the same. The log says so.
+    if env.git_credential_helper
+        && let Some(value) = variables::reveal(store, place, GIT_SECRET, None).await?
+    {
+        secrets.insert(GIT_CREDENTIALS.to_owned(), value);
     }
     Ok(secrets)
 }
@@ -399,9 +407,16 @@ async fn version(store: &Store, place: &Place, wanted: &SecretRef) -> Result<Opt
     }
 }
 
+/// A field of a secret that is a JSON object. A number or a boolean is text as it is written: RDS writes `"port": 5432`.
 fn field(value: &Secret, key: &str) -> Option<Secret> {
     let value: Value = serde_json::from_str(value.expose()).ok()?;
-    Some(Secret::new(value.get(key)?.as_str()?.to_owned()))
+    let text = match value.get(key)? {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Null | Value::Array(_) | Value::Object(_) => return None,
+    };
+    Some(Secret::new(text))
 }
 
 /// All that are not there, at once.

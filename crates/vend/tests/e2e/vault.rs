@@ -86,10 +86,6 @@ fn builds_get_their_secrets_from_the_vault() {
             "parameter-store: { A: /none/of/them }",
             "there is no secret `none/of/them`",
         ),
-        (
-            "git-credential-helper: yes",
-            "there is no secret `git-credentials`",
-        ),
     ] {
         let spec = format!("version: 0.2\nenv: {{ {named} }}\nphases: {{ build: {{ commands: [env] }} }}\n");
         copy.write("buildspec.yml", spec);
@@ -102,5 +98,21 @@ fn builds_get_their_secrets_from_the_vault() {
             "{named}: {reason}"
         );
     }
+
+    // Git can do without, and its log says so.
+    copy.write(
+        "buildspec.yml",
+        "version: 0.2\nenv: { git-credential-helper: yes }\nphases: { build: { commands: ['true'] } }\n",
+    );
+    copy.commit("git's helper");
+    let number = platform.push(&copy, &app, "dev");
+    let push = platform.ended(&app, number);
+    assert_eq!(push["state"], "done", "{push:#}");
+    let build = format!("build/t-{}-build", &push["execution"].as_str().unwrap()[2..]);
+    let log = platform.vend(&["logs", &build]);
+    assert!(
+        log.contains("git has no credentials: set the secret `git-credentials`"),
+        "{log}"
+    );
     platform.vend(&["tenants", "delete", &tenant, "--yes"]);
 }

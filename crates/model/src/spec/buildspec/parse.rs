@@ -7,7 +7,7 @@ use super::{
     batch::batch,
     env::env,
     outputs::{artifacts, cache, reports},
-    phases::phases,
+    phases::{idle_tasks, phases},
 };
 use crate::{
     Problem,
@@ -70,6 +70,11 @@ fn document(reader: &mut Reader<'_>, text: &str) -> Option<Buildspec> {
         .map(|node| cache(reader, node))
         .unwrap_or_default();
     let batch = value(fields, "batch").and_then(|node| batch(reader, node));
+    if let Some(batch) = batch.as_ref().filter(|_| phases.is_empty())
+        && !reader.problems.iter().any(Problem::is_error)
+    {
+        idle_tasks(reader, fields, batch);
+    }
     Some(Buildspec {
         version: version?,
         env,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    OnFailure, Phase, PhaseName,
+    Batch, OnFailure, Phase, PhaseName,
     parse::{Fields, key, value},
 };
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
 const RETRIES: u32 = 3;
 const RETRY: &str = "RETRY-";
 const PATTERN_BYTES: usize = 1_000;
+const WRITE_PHASES: &str = "write `phases: { build: { commands: [ … ] } }`";
 
 pub(super) fn phases(
     reader: &mut Reader<'_>,
@@ -25,11 +26,13 @@ pub(super) fn phases(
     fields: Fields<'_>,
     user: Option<&str>,
 ) -> Vec<Phase> {
+    // What is divided may have nothing to run but its parts.
+    let is_divided = value(fields, "batch").is_some();
     let Some(node) = root.get("phases") else {
-        let problem = Problem::error(reader.file, 1, 1, "`phases` is missing");
-        reader
-            .problems
-            .push(problem.help("write `phases: { build: { commands: [ … ] } }`"));
+        if !is_divided {
+            let problem = Problem::error(reader.file, 1, 1, "`phases` is missing");
+            reader.problems.push(problem.help(WRITE_PHASES));
+        }
         return Vec::new();
     };
     let entries = reader.mapping(node, "phases");
@@ -52,13 +55,30 @@ pub(super) fn phases(
     let idle = phases
         .iter()
         .all(|phase| phase.commands.is_empty() && phase.finally.is_empty());
-    if idle && !reader.problems.iter().any(Problem::is_error) {
+    let is_batch_only = is_divided && phases.is_empty();
+    if idle && !is_batch_only && !reader.problems.iter().any(Problem::is_error) {
         let at = key(fields, "phases").unwrap_or(node);
         reader
             .warn(at, "no phase has a command: the build succeeds and does nothing")
             .help = Some("write `phases.build.commands`".to_owned());
     }
     phases
+}
+
+/// Refuses a batch without phases of which a build names no buildspec of its own: it would run this one.
+pub(super) fn idle_tasks(reader: &mut Reader<'_>, fields: Fields<'_>, batch: &Batch) {
+    let idle = batch.tasks.iter().find(|task| task.buildspec.is_none());
+    let (Some(task), Some(at)) = (idle, key(fields, "batch")) else {
+        return;
+    };
+    let message = format!(
+        "`phases` is missing, and the build {} of the batch names no `buildspec` of its own: it has nothing to run",
+        quoted(&task.identifier)
+    );
+    reader.error(at, message).help = Some(match task.shard {
+        Some(_) => WRITE_PHASES.to_owned(),
+        None => format!("{WRITE_PHASES}, or name the `buildspec` of that build"),
+    });
 }
 
 fn phase(reader: &mut Reader<'_>, name: PhaseName, node: &Node, user: Option<&str>) -> Phase {

@@ -133,7 +133,7 @@ fn all_secrets_that_are_not_there_are_named_at_once() {
                 secrets-manager: { B: 'b:key' }\nphases: { build: { commands: ['true'] } }\n";
     let (buildspec, _) = spec::Buildspec::parse(text, "buildspec.yml").unwrap();
     let names: BTreeSet<&str> = named(&buildspec.env).collect();
-    assert_eq!(names, BTreeSet::from(["b", GIT_SECRET, "shop/a"]));
+    assert_eq!(names, BTreeSet::from(["b", "shop/a"]), "git can do without");
     let fault = missing(&"acme/shop/dev".parse().unwrap(), ["b", "shop/a"]);
     assert_eq!(fault.message, "there are no secrets `b`, `shop/a`");
     let next = "vend secrets set acme/shop b, vend secrets set acme/shop shop/a, then vend push again";
@@ -151,22 +151,57 @@ async fn what_git_is_given_in_a_build_comes_from_the_vault() {
         app: place.app.clone(),
         environment: None,
     };
-    let kept = store.write(move |tx| {
+    let own = scope.clone();
+    let made = store.write(move |tx| {
         let by = By::platform(Timestamp::UNIX_EPOCH);
-        tx.create_tenant(&scope.tenant, &by)?;
-        tx.create_app(&scope.tenant, &scope.app, None, &by)?;
-        tx.set_secret(&scope, GIT_SECRET, &Secret::new("ada:tigers".to_owned()), &by)
+        tx.create_tenant(&own.tenant, &by)?;
+        tx.create_app(&own.tenant, &own.app, None, &by)
     });
-    kept.await.unwrap();
-    for (wanted, expected) in [("yes", Some("ada:tigers")), ("no", None)] {
+    made.await.unwrap();
+    for (wanted, kept, expected) in [
+        ("yes", None, None),
+        ("yes", Some("ada:tigers"), Some("ada:tigers")),
+        ("no", None, None),
+    ] {
+        if let Some(value) = kept {
+            let (scope, value) = (scope.clone(), Secret::new(value.to_owned()));
+            let set = store.write(move |tx| {
+                let by = By::platform(Timestamp::UNIX_EPOCH);
+                tx.set_secret(&scope, GIT_SECRET, &value, &by)
+            });
+            set.await.unwrap();
+        }
         let text = format!(
             "version: 0.2\nenv: {{ git-credential-helper: {wanted} }}\nphases: {{ build: {{ commands: ['true'] }} }}\n"
         );
         let (buildspec, _) = spec::Buildspec::parse(&text, "buildspec.yml").unwrap();
         let given = secrets(&store, &place, &buildspec).await.unwrap();
         let given = given.get(GIT_CREDENTIALS).map(Secret::expose);
-        assert_eq!(given, expected, "{wanted}");
+        assert_eq!(given, expected, "{wanted} {kept:?}");
     }
+}
+
+#[test]
+fn a_field_of_a_secret_is_taken_as_it_is_written() {
+    let secret = Secret::new(
+        r#"{"user":"ada","port":5432,"ssl":true,"share":1.10,"long":123456789012345678901234567890,"none":null,"tags":["a"],"of":{}}"#
+            .to_owned(),
+    );
+    for (key, expected) in [
+        ("user", Some("ada")),
+        ("port", Some("5432")),
+        ("ssl", Some("true")),
+        ("share", Some("1.10")),
+        ("long", Some("123456789012345678901234567890")),
+        ("none", None),
+        ("tags", None),
+        ("of", None),
+        ("absent", None),
+    ] {
+        let found = field(&secret, key);
+        assert_eq!(found.as_ref().map(Secret::expose), expected, "{key}");
+    }
+    assert!(field(&Secret::new("[1]".to_owned()), "0").is_none());
 }
 
 #[test]
