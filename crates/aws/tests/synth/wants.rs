@@ -97,7 +97,7 @@ fn hosts_of_containers_can_go() {
         let Some(group) = template.resource("CapacityGroup") else {
             continue;
         };
-        assert!(group.properties["NewInstancesProtectedFromScaleIn"].is_null());
+        assert_eq!(group.properties["NewInstancesProtectedFromScaleIn"], false);
         let capacity = &of(template, "Capacity")["AutoScalingGroupProvider"];
         assert_eq!(capacity["ManagedTerminationProtection"], "DISABLED");
         assert_eq!(capacity["ManagedDraining"], "ENABLED");

@@ -59,6 +59,9 @@ use crate::{check, hosts, now};
 /// Connections at one time; more wait.
 const CONNECTIONS: usize = 64;
 
+/// Of these so many may be of `systemctl`, which waits as long as a unit does: the node always finds a place.
+const CALLS: usize = 48;
+
 /// Largest JSON that is read, in bytes.
 const BODY: usize = 4 << 20;
 
@@ -78,6 +81,7 @@ pub struct Agent {
     services: Services,
     deployments: Deployments,
     started_at: Timestamp,
+    calls: Arc<Semaphore>,
     /// It is the agent of a whole machine.
     is_machine: bool,
 }
@@ -95,6 +99,7 @@ impl Agent {
             reaper,
             services,
             started_at: now(),
+            calls: Arc::new(Semaphore::new(CALLS)),
             is_machine: false,
         }
     }
@@ -416,7 +421,17 @@ async fn systemctl(
     State(agent): State<Agent>,
     Json(order): Json<ControlOrder>,
 ) -> Result<Json<ControlOutcome>, Refusal> {
-    to_end(async move { Json(control::control(&agent.services, &order).await) }).await
+    let Ok(_place) = agent.calls.try_acquire() else {
+        return Ok(Json(ControlOutcome {
+            code: 1,
+            stderr: format!(
+                "{CALLS} calls of systemctl wait already: list-units says what is being started\n"
+            ),
+            ..ControlOutcome::default()
+        }));
+    };
+    let services = agent.services.clone();
+    to_end(async move { Json(control::control(&services, &order).await) }).await
 }
 
 async fn logs(State(agent): State<Agent>) -> Json<Vec<LogFile>> {

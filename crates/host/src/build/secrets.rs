@@ -15,12 +15,29 @@ pub(super) fn mask(secrets: &BTreeMap<String, Secret>, proxies: &BTreeMap<String
     let values = secrets.values().map(Secret::expose).chain(password);
     let passwords = passwords(proxies);
     let values = values.chain(passwords.iter().map(String::as_str));
+    let values = values.filter(|value| tells(value));
     Mask::new(values.collect::<Vec<&str>>())
+}
+
+/// Would it be told from what everything says? A flag or a digit out of a secret's JSON would not, and its mask would hide
+/// the log.
+fn tells(value: &str) -> bool {
+    const SHORTEST: usize = 4;
+    let is_number = value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    !matches!(value, "true" | "false") && !(is_number && value.len() < SHORTEST)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_and_digits_hide_nothing() {
+        let values = ["true", "1", "443", "5432", "abc"];
+        let secrets = values.map(|value| (value.to_owned(), Secret::new(value.to_owned())));
+        let said = mask(&BTreeMap::from(secrets), &BTreeMap::new());
+        assert_eq!(said.conceal("true 1 of 443, 5432 abc"), "true 1 of 443, *** ***");
+    }
 
     #[test]
     fn the_passwords_of_proxies_are_as_secret_as_secrets() {

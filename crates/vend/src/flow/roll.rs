@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::{
-    Attempt, World, alarms, chain, muster, provision, shift,
+    Attempt, World, alarms, chain, muster, part, provision, shift,
     state::Planned,
     stored,
     turn::Turn,
@@ -63,6 +63,8 @@ pub async fn arrange(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fau
     .await?;
     alarms::refuse(world, input.kind, &input.place, &release).await?;
     provision::needs(world, attempt, &environment, &release).await?;
+    // Kept ones of the release serve with the others as soon as it is live.
+    part::leave(world, &input.place, &release).await?;
     let fleet = fleet(world, &input.place, &input.plan).await?;
     let hosts = fleet.left.len() as u32;
     possible(&release, hosts)?;

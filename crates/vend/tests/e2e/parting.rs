@@ -11,6 +11,44 @@ use crate::{
 /// Ends the app at once, with all that it does.
 const ENDS: &str = "#!/bin/sh\nkill -9 -$(cat /run/shop.pid)\n";
 
+/// In place the way back is through the hosts that serve, and those that have parted are not among them.
+#[test]
+fn who_goes_back_in_place_does_not_get_hosts_that_ended_themselves() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let stage = Stage::new(&platform, "back");
+    let app = App::new("strategy: in-place", 1);
+    let in_place = app.vend_yaml.replace("keep_old: 2s", "keep_old: 10m");
+    app.copy.write("vend.yaml", &in_place);
+    let appspec = std::fs::read_to_string(app.copy.directory.path().join("appspec.yml")).unwrap();
+    let parts = "  AfterBlockTraffic: [{ location: leave.sh, timeout: 20 }]\n";
+    app.copy.write("appspec.yml", format!("{appspec}{parts}"));
+    app.copy.write("leave.sh", ENDS);
+    app.says("one");
+    platform.release(&app.copy, &stage.app, "dev");
+    let old = stage.hosts()[0]["id"].clone();
+
+    let load = Load::on(&platform.http(), &stage.host);
+    app.copy.write(
+        "vend.yaml",
+        in_place.replace("strategy: in-place", "strategy: blue-green"),
+    );
+    app.says("two");
+    platform.release(&app.copy, &stage.app, "dev");
+    stage.serves("two");
+    platform.succeeds(&["rollback", &stage.dev]);
+    for _ in 0..20 {
+        stage.serves("one");
+    }
+    let serving = |host: &serde_json::Value| host["wanted"] == "serving";
+    let serving: Vec<_> = stage.hosts().into_iter().filter(serving).collect();
+    assert!(serving.len() == 1 && serving[0]["id"] != old, "{serving:#?}");
+    nothing_was_lost(load);
+    stage.end();
+}
+
 /// The last scripts of the old hosts end their app and fail. Who is still answered there is answered, nobody is sent back
 /// there, and who goes back gets hosts that serve.
 #[test]

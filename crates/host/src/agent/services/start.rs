@@ -366,6 +366,8 @@ impl Services {
                 ));
             }
             self.verify(&timer.unit)?;
+            // Known from now on, it is seen when others start it.
+            let _ = self.find(&timer.unit);
             match condition::unmet(&conditions) {
                 Some(unmet) if unmet.asserts => return Err(format!("{unmet} does not hold")),
                 Some(unmet) => {

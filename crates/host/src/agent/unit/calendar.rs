@@ -201,11 +201,13 @@ impl Calendar {
     }
 }
 
-/// A zone by its name in the host's database. Abbreviations but UTC are none, as in `systemd.time(7)`.
+/// A zone by its name in the host's database: `Europe/Zurich`, and `CET` where that is a name there.
 fn zone(name: &str) -> Option<TimeZone> {
     match name {
         "UTC" => Some(TimeZone::UTC),
-        name if name.contains('/') && !name.contains(['*', ':']) => TimeZone::get(name).ok(),
+        name if name.starts_with(|c: char| c.is_ascii_alphabetic()) && !name.contains(['*', ':']) => {
+            TimeZone::get(name).ok()
+        }
         _ => None,
     }
 }

@@ -56,9 +56,15 @@ impl<W: Write> Runner<W> {
             Ok(())
         });
         let shown = || bounded(written.to_owned(), SHOWN);
-        let path = path
-            .map_err(|error| io::Error::other(format!("the path `{}` cannot be read: {error}", shown())))?;
-        Ok(path.ok_or_else(|| format!("no shell can expand the path `{}`: {}", shown(), complaint.told())))
+        Ok(match path {
+            Ok(Some(path)) => Ok(path),
+            Ok(None) => Err(format!(
+                "no shell can expand the path `{}`: {}",
+                shown(),
+                complaint.told()
+            )),
+            Err(error) => Err(format!("the path `{}` cannot be read: {error}", shown())),
+        })
     }
 }
 
@@ -117,6 +123,8 @@ fn variable(after: &str) -> Variable<'_> {
             Some((name, after)) if name_of(name).len() == name.len() && !name.is_empty() => {
                 Variable::Plain(name, after)
             }
+            // A placeholder of Maven's, which no shell has a form for.
+            Some((name, _)) if is_dotted(name) => Variable::None,
             _ => Variable::Other,
         };
     }
@@ -124,6 +132,11 @@ fn variable(after: &str) -> Variable<'_> {
         "" => Variable::None,
         name => Variable::Plain(name, &after[name.len()..]),
     }
+}
+
+fn is_dotted(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.contains('.') && name.chars().all(plain)
 }
 
 /// The name of a variable that a text begins with.
@@ -153,6 +166,11 @@ mod tests {
             ("$A/${B:-c}", Some("$A/${B:-c}")),
             ("$(cat a)", Some("$(cat a)")),
             ("${A", Some("${A")),
+            ("a-${project.version}.jar", None),
+            (
+                "$A/a-${project.version}.jar",
+                Some(r"${A:-\$A}/a-\${project.version}.jar"),
+            ),
         ] {
             assert_eq!(for_a_shell(path).as_deref(), text, "{path}");
         }

@@ -73,7 +73,10 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>, types: &[String], 
     ));
     let properties = json!({
         "MinSize": "0",
-        "MaxSize": scope.spec.scaling.max.saturating_mul(2).to_string(),
+        // Both halves, and as much again for containers that start anew.
+        "MaxSize": scope.spec.scaling.max.saturating_mul(4).to_string(),
+        // Said: a group that had it before does not lose it by silence.
+        "NewInstancesProtectedFromScaleIn": false,
         "VPCZoneIdentifier": scope.subnets("Private"),
         "CapacityRebalance": scope.options.scaling.spot.is_some(),
         "LaunchTemplate": { "LaunchTemplateId": re("CapacityLaunch"), "Version": att("CapacityLaunch.LatestVersionNumber") },
