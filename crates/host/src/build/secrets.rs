@@ -24,7 +24,8 @@ pub(super) fn mask(secrets: &BTreeMap<String, Secret>, proxies: &BTreeMap<String
 fn tells(value: &str) -> bool {
     const SHORTEST: usize = 4;
     let is_number = value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    !matches!(value, "true" | "false") && !(is_number && value.len() < SHORTEST)
+    let is_flag = matches!(value, "true" | "false");
+    !(is_flag || is_number && value.len() < SHORTEST)
 }
 
 #[cfg(test)]
