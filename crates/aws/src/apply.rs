@@ -219,13 +219,13 @@ async fn settle(
 #[cfg(test)]
 mod tests {
     use std::{
-        io::{BufRead as _, BufReader, Read as _, Write as _},
+        io::Write as _,
         net::{TcpListener, TcpStream},
         sync::{Arc, Mutex},
     };
 
     use super::*;
-    use crate::{Client, price::List, synth};
+    use crate::{Client, fixtures, price::List, synth};
 
     /// CloudFormation, of which a change set takes a table away: moto says `Add` for everything. What it was asked, in order.
     fn cloudformation() -> (Site, Arc<Mutex<Vec<String>>>) {
@@ -250,16 +250,7 @@ mod tests {
     }
 
     fn action(stream: &TcpStream) -> String {
-        let mut reader = BufReader::new(stream);
-        let (mut line, mut length) = (String::new(), 0);
-        while reader.read_line(&mut line).unwrap() > 2 {
-            if let Some(text) = line.strip_prefix("content-length: ") {
-                length = text.trim().parse().unwrap();
-            }
-            line.clear();
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).unwrap();
+        let (_, body) = fixtures::asked(stream);
         let body = String::from_utf8(body).unwrap();
         let mut parts = body.split('&').filter_map(|part| part.strip_prefix("Action="));
         parts.next().unwrap().to_owned()

@@ -13,6 +13,8 @@ pub mod credentials;
 pub mod destroy;
 pub mod doctor;
 pub mod download;
+#[cfg(test)]
+mod fixtures;
 pub mod kept;
 pub mod lambda;
 pub mod live;

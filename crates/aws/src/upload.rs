@@ -105,14 +105,10 @@ fn unreadable(call: &Call) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::{BufRead as _, BufReader, Read as _, Write as _},
-        net::TcpListener,
-        sync::mpsc,
-    };
+    use std::{io::Write as _, net::TcpListener, sync::mpsc};
 
     use super::*;
-    use crate::bucket;
+    use crate::{bucket, fixtures};
 
     /// A store that takes what is put in pieces, and tells of each call: its line, and how many bytes came with it.
     fn store() -> (Client, mpsc::Receiver<(String, usize)>) {
@@ -122,19 +118,9 @@ mod tests {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
-                let mut reader = BufReader::new(&stream);
-                let (mut first, mut line, mut length) = (String::new(), String::new(), 0);
-                reader.read_line(&mut first).unwrap();
-                while reader.read_line(&mut line).unwrap() > 2 {
-                    if let Some(text) = line.strip_prefix("content-length: ") {
-                        length = text.trim().parse().unwrap();
-                    }
-                    line.clear();
-                }
-                let mut body = vec![0; length];
-                reader.read_exact(&mut body).unwrap();
+                let (first, body) = fixtures::asked(&stream);
                 let call = first.rsplit_once(' ').unwrap().0.to_owned();
-                if told.send((call, length)).is_err() {
+                if told.send((call, body.len())).is_err() {
                     return;
                 }
                 let body = "<Result><UploadId>u</UploadId></Result>";

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use model::{
-    Digest, ExecutionId, HostId, Place, Ticket,
+    ApprovalId, Digest, ExecutionId, HostId, Place, Ticket,
+    plan::{Plan, PlanKind},
     port::{Commit, HostRole},
     spec,
 };
-use store::{Host, HostState, NewBuild, NewPush, NewRelease};
+use store::{Host, HostState, NewApproval, NewBuild, NewHost, NewPush, NewRelease};
 
 /// A commit of a branch of which only the branch matters.
 pub fn commit(branch: &str, at: Timestamp) -> Commit {
@@ -77,5 +78,43 @@ pub fn host(number: u64, release: u64, state: HostState) -> Host {
         retire_at: None,
         created_at: Timestamp::UNIX_EPOCH,
         changed_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+/// A small host of a release, or else a database's.
+pub fn new_host(number: u64, place: &Place, release: Option<u64>) -> NewHost {
+    NewHost {
+        id: HostId::from_bits(number),
+        place: place.clone(),
+        release,
+        role: match release {
+            Some(_) => HostRole::App,
+            None => HostRole::Database,
+        },
+        image: release.map(|_| Digest::of("image")),
+        size: "small".into(),
+    }
+}
+
+/// One person is asked about release 1.
+pub fn new_approval(place: &Place, execution: &ExecutionId, expires_at: Timestamp) -> NewApproval {
+    NewApproval {
+        id: ApprovalId::from_bits(5),
+        place: place.clone(),
+        execution: execution.clone(),
+        task: 1,
+        plan: Plan {
+            place: place.to_string(),
+            kind: PlanKind::Release,
+            from: None,
+            to: 1,
+            changes: Vec::new(),
+            commits: Vec::new(),
+        },
+        required: 1,
+        approvers: Vec::new(),
+        authors: Vec::new(),
+        author_may_approve: false,
+        expires_at,
     }
 }

@@ -242,6 +242,11 @@ pub(crate) fn stored(error: store::Error) -> Fault {
     Fault::platform(format!("the database did not do its part: {}", chain(&error)))
 }
 
+/// So is an edge that says nothing.
+pub(crate) fn silent(error: edge::ClientError) -> Fault {
+    Fault::platform(format!("the edge does not answer: {}", chain(&error)))
+}
+
 /// An error with its causes, in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 use crate::{
     clock,
     config::{Data, Platform, Pool},
-    flow::{self, Pokes, World, chain, commands::Flows},
+    flow::{self, Pokes, World, chain, commands::Flows, silent},
     git::remote::Remotes,
     machines, reconcile,
     role::Lent,
@@ -285,10 +285,6 @@ async fn wait_for_end() {
 
 /// What the API sees of the other roles.
 struct Eyes(Arc<World>);
-
-fn silent(error: edge::ClientError) -> Fault {
-    Fault::platform(format!("the edge does not answer: {}", chain(&error)))
-}
 
 impl web::Sight for Eyes {
     fn access(&self, wanted: edge::AccessNewest) -> BoxFuture<'_, Result<edge::AccessLines, Fault>> {

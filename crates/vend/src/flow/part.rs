@@ -6,13 +6,13 @@
 use jiff::{SignedDuration, Timestamp};
 use model::{
     DeploymentId, HostId, Place,
-    port::{EventStatus, Fault, LifecycleEvent},
+    port::{EventReport, EventStatus, Fault, LifecycleEvent},
     release::Release,
     route::TargetState,
 };
 use store::{By, Db, Error, Host, HostState};
 
-use super::{World, chain, stored, unwind};
+use super::{World, silent, stored, unwind};
 use crate::reconcile::requests;
 
 /// The reason of a kept host that has begun its last scripts.
@@ -31,9 +31,13 @@ pub async fn begin(world: &World, place: &Place, release: &Release, hosts: &[Hos
     mark(world, hosts, Some(PARTED)).await
 }
 
-/// A host that has no such script has not parted.
-pub async fn undo(world: &World, host: &HostId) -> Result<(), Fault> {
-    mark(world, std::slice::from_ref(host), None).await
+/// When a host was told, with what it did: one that has no such script has not parted.
+pub async fn told(world: &World, host: &HostId, did: &[EventReport]) -> Result<(), Fault> {
+    let had_none = |own: &EventReport| own.event == EVENT && own.status == EventStatus::Skipped;
+    match did.iter().any(had_none) {
+        true => mark(world, std::slice::from_ref(host), None).await,
+        false => Ok(()),
+    }
 }
 
 /// Does the appspec of a release's commit name the event? What cannot be read there, because a build makes it, may.
@@ -93,9 +97,7 @@ pub async fn leave(world: &World, place: &Place, release: &Release) -> Result<()
     if kept.is_empty() {
         return Ok(());
     }
-    let seen = world.edge.health().await;
-    let seen =
-        seen.map_err(|error| Fault::platform(format!("the edge does not answer: {}", chain(&error))))?;
+    let seen = world.edge.health().await.map_err(silent)?;
     kept.retain(|host| {
         let mut of_it = seen.iter().filter(|seen| seen.target.id == host.id.as_str());
         has_parted(host) || of_it.any(|seen| seen.state == TargetState::Unhealthy)
@@ -105,30 +107,8 @@ pub async fn leave(world: &World, place: &Place, release: &Release) -> Result<()
 
 #[cfg(test)]
 mod tests {
-    use model::{
-        Digest,
-        port::{EventReport, HostRole},
-    };
-    use store::NewHost;
-
     use super::*;
     use crate::{fixtures, flow::runs::tests::Sim};
-
-    /// A kept host of release 1.
-    fn kept(tx: &store::Tx<'_>, number: u64, by: &By) -> Result<HostId, Error> {
-        let id = HostId::from_bits(number);
-        let new = NewHost {
-            id: id.clone(),
-            place: Sim::place(),
-            release: Some(1),
-            role: HostRole::App,
-            image: Some(Digest::of("image")),
-            size: "small".into(),
-        };
-        tx.create_host(&new, by)?;
-        tx.set_host_state(&id, HostState::Kept, None, by)?;
-        Ok(id)
-    }
 
     #[tokio::test]
     async fn who_is_told_to_part_has_begun_and_who_had_nothing_to_do_has_not() {
@@ -145,7 +125,8 @@ mod tests {
                 cause: None,
             };
             let own = tx.begin_deployment(&new, &by)?.id;
-            let host = kept(tx, 1, &by)?;
+            let host = tx.create_host(&fixtures::new_host(1, &place, Some(1)), &by)?.id;
+            tx.set_host_state(&host, HostState::Kept, None, &by)?;
             let begun = |tx: &store::Tx<'_>| has_begun(tx, &place, 1, &own);
             let ran = |tx: &store::Tx<'_>, status| {
                 tx.record_events(&own, &host, &[EventReport::only(EVENT, status, by.at)])

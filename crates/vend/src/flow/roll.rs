@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::{
-    Attempt, World, alarms, chain, muster, part, provision, shift,
+    Attempt, World, alarms, muster, part, provision, shift, silent,
     state::Planned,
     stored,
     turn::Turn,
@@ -374,9 +374,7 @@ async fn fleet(world: &World, place: &Place, plan: &Planned) -> Result<Fleet, Fa
         Ok(hosts)
     });
     let mut fleet = sorted(read.await.map_err(stored)?, new);
-    let seen = world.edge.health().await;
-    let seen =
-        seen.map_err(|error| Fault::platform(format!("the edge does not answer: {}", chain(&error))))?;
+    let seen = world.edge.health().await.map_err(silent)?;
     let state = |host: &Host| seen.iter().find(|target| target.target.id == host.id.as_str());
     let rank = |host: &Host| match state(host).map(|target| target.state) {
         Some(TargetState::Unhealthy) => 0,

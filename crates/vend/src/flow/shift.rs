@@ -6,7 +6,7 @@ use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use model::{
     DeploymentId, HostId, Place,
-    port::{EventReport, EventStatus, Fault, LifecycleEvent},
+    port::{Fault, LifecycleEvent},
     release::Release,
 };
 use serde::Deserialize;
@@ -203,13 +203,7 @@ impl Shift<'_> {
             deployed => deployed?,
         };
         let failure = order.failure(&deployed.events);
-        let of_it = |report: &&EventReport| report.event == event;
-        let had_none = deployed.events.iter().find(of_it);
-        if event == LifecycleEvent::AfterBlockTraffic
-            && had_none.is_some_and(|report| report.status == EventStatus::Skipped)
-        {
-            part::undo(world, host).await?;
-        }
+        part::told(world, host, &deployed.events).await?;
         Ok(failure.map(|failed| deploy::fault(failed, host, &deployed.log)))
     }
 

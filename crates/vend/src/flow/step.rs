@@ -15,8 +15,9 @@ use store::{Arriving, By, DeploymentState};
 use tracing::info;
 
 use super::{
-    Attempt, World, chain, muster, provision,
+    Attempt, World, muster, provision,
     shift::{Fleet, Shift},
+    silent,
     state::Planned,
     stored, validate,
 };
@@ -107,9 +108,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
 
 /// What the edge has counted until now.
 pub async fn look(world: &World, place: &Place, plan: &Planned) -> Result<Looks, Fault> {
-    let stats = world.edge.stats().await;
-    let stats =
-        stats.map_err(|error| Fault::platform(format!("the edge does not answer: {}", chain(&error))))?;
+    let stats = world.edge.stats().await.map_err(silent)?;
     let of = |release: u64| {
         let name = routes::group(place, release);
         stats.iter().find(|stats| stats.group == name).cloned()

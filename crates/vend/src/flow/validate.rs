@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use store::{By, HostState};
 use tokio::time::{Instant, sleep};
 
-use super::{Attempt, World, chain, intake, provision, state::Planned, stored, tally::Tally};
+use super::{Attempt, World, chain, intake, provision, silent, state::Planned, stored, tally::Tally};
 use crate::reconcile::routes;
 
 #[derive(Deserialize)]
@@ -221,9 +221,7 @@ async fn wait_until_healthy(
     let group = routes::group(place, release.number);
     let deadline = Instant::now() + release.spec.host.health.within.unsigned_abs();
     loop {
-        let seen = world.edge.health().await;
-        let seen =
-            seen.map_err(|error| Fault::platform(format!("the edge does not answer: {}", chain(&error))))?;
+        let seen = world.edge.health().await.map_err(silent)?;
         let healthy: BTreeSet<&str> = seen
             .iter()
             .filter(|target| target.group == group && target.state == TargetState::Healthy)

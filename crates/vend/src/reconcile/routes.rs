@@ -35,7 +35,7 @@ use tracing::{info, warn};
 
 use crate::{
     config::Platform,
-    flow::{chain, stored},
+    flow::{chain, silent, stored},
 };
 use groups::{port_group, target_group};
 use owners::Claim;
@@ -251,9 +251,6 @@ impl Routes {
     /// `check`: nobody asked, so the edge is asked whether it still has what it was given.
     async fn apply(&mut self, check: bool) -> Result<(), Fault> {
         let (served, given, changed) = self.served().await?;
-        let silent = |error: edge::ClientError| {
-            Fault::platform(format!("the edge does not answer: {}", chain(&error)))
-        };
         let version = match (&self.applied, check) {
             (Some(applied), false) => applied.version,
             _ => self.edge.version().await.map_err(silent)?,

@@ -164,7 +164,8 @@ pub async fn abort(
     let read = state.store.read(move |db| {
         let found = db.deployment(&own)?;
         let release = db.release(&found.place, found.release)?.content;
-        let live = db.environment(&found.place)?.live;
+        let environment = db.environment(&found.place)?;
+        let live = environment.live;
         let placed = release.spec.placement.is_some();
         let undo = match &found.execution {
             Some(execution) => db.open_undo(execution)?,
@@ -176,8 +177,7 @@ pub async fn abort(
                 "{id} is being stopped; hosts that have not got v{release} back yet go, and others take their place"
             ));
         }
-        let old = db.environment(&found.place)?.previous;
-        if let Some(old) = old
+        if let Some(old) = environment.previous
             && found.strategy != Strategy::InPlace
             && live == Some(found.release)
             && part::has_begun(db, &found.place, old, &found.id)?

@@ -2,12 +2,11 @@
 
 use camino::Utf8PathBuf;
 use model::{
-    ApprovalId, DeploymentId, Digest,
-    plan::{Plan, PlanKind},
-    port::{EventReport, EventStatus, HostRole, LifecycleEvent},
+    DeploymentId,
+    port::{EventReport, EventStatus, LifecycleEvent},
     spec,
 };
-use store::{Batch, Begin, NewApproval, NewDeployment, NewExecution, NewHost, Store};
+use store::{Batch, Begin, NewDeployment, NewExecution, Store};
 
 use super::*;
 use crate::{
@@ -61,15 +60,8 @@ pub fn seed(tx: &mut Tx<'_>, place: &Place, id: &ExecutionId) -> Result<(), Erro
         cause: None,
     };
     tx.begin_deployment(&new, &by())?;
-    let new = NewHost {
-        id: host(),
-        place: place.clone(),
-        release: Some(1),
-        role: HostRole::App,
-        image: Some(Digest::of("image")),
-        size: "small".into(),
-    };
-    tx.create_host(&new, &by()).map(drop)
+    tx.create_host(&fixtures::new_host(4, place, Some(1)), &by())
+        .map(drop)
 }
 
 pub fn deployment() -> DeploymentId {
@@ -95,25 +87,7 @@ pub fn undo(tx: &Tx<'_>, place: &Place, execution: &ExecutionId) -> Result<Deplo
 
 /// It asks one person.
 fn ask(tx: &Tx<'_>, place: &Place, execution: &ExecutionId) -> Result<(), Error> {
-    let new = NewApproval {
-        id: ApprovalId::from_bits(5),
-        place: place.clone(),
-        execution: execution.clone(),
-        task: 1,
-        plan: Plan {
-            place: place.to_string(),
-            kind: PlanKind::Release,
-            from: None,
-            to: 1,
-            changes: Vec::new(),
-            commits: Vec::new(),
-        },
-        required: 1,
-        approvers: Vec::new(),
-        authors: Vec::new(),
-        author_may_approve: false,
-        expires_at: by().at + SignedDuration::from_hours(1),
-    };
+    let new = fixtures::new_approval(place, execution, by().at + SignedDuration::from_hours(1));
     tx.open_approval(&new, &by()).map(drop)
 }
 

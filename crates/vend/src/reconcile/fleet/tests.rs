@@ -1,5 +1,4 @@
 use model::Digest;
-use store::NewHost;
 
 use super::*;
 use crate::{
@@ -98,21 +97,9 @@ fn a_machine_too_busy_for_any_agent_is_no_death_of_all_hosts() {
 
 /// A host of a release, or else a database's, that serves.
 fn serving(tx: &store::Tx<'_>, number: u64, release: Option<u64>) -> Result<(), store::Error> {
-    let id = HostId::from_bits(number);
-    let new = NewHost {
-        id: id.clone(),
-        place: Sim::place(),
-        release,
-        role: if release.is_some() {
-            HostRole::App
-        } else {
-            HostRole::Database
-        },
-        image: release.map(|_| Digest::of("image")),
-        size: "small".into(),
-    };
+    let new = fixtures::new_host(number, &Sim::place(), release);
     tx.create_host(&new, &By::platform(at(0)))?;
-    tx.set_host_state(&id, HostState::Serving, None, &By::platform(at(0)))
+    tx.set_host_state(&new.id, HostState::Serving, None, &By::platform(at(0)))
 }
 
 /// What hosts 1 to 3 are after a look, and whether the load balancer has to know.

@@ -1,15 +1,9 @@
 //! However the engine's execution ends, nothing of it stays open, and the next push goes.
 
 use jiff::{SignedDuration, Timestamp};
-use model::{
-    ApprovalId, DeploymentId, HostId, Place,
-    plan::{Plan, PlanKind},
-    spec,
-};
+use model::{DeploymentId, HostId, Place, spec};
 use serde_json::json;
-use store::{
-    Arriving, DeploymentState, MigrationState, NewApproval, NewDeployment, NewMigration, Push, PushState,
-};
+use store::{Arriving, DeploymentState, MigrationState, NewDeployment, NewMigration, Push, PushState};
 
 use super::*;
 use crate::{
@@ -64,25 +58,7 @@ fn open_all(tx: &Tx<'_>, place: &Place, execution: &ExecutionId) -> Result<(), E
         share: None,
     };
     tx.share_traffic(place, Some(arriving), &by())?;
-    let new = NewApproval {
-        id: ApprovalId::from_bits(5),
-        place: place.clone(),
-        execution: execution.clone(),
-        task: 1,
-        plan: Plan {
-            place: place.to_string(),
-            kind: PlanKind::Release,
-            from: None,
-            to: 1,
-            changes: Vec::new(),
-            commits: Vec::new(),
-        },
-        required: 1,
-        approvers: Vec::new(),
-        authors: Vec::new(),
-        author_may_approve: false,
-        expires_at: by().at + SignedDuration::from_hours(1),
-    };
+    let new = fixtures::new_approval(place, execution, by().at + SignedDuration::from_hours(1));
     tx.open_approval(&new, &by()).map(drop)
 }
 
