@@ -6,7 +6,7 @@
 mod http;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     error::Error as _,
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt,
@@ -25,9 +25,12 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+use tokio::{sync::Mutex, task::JoinSet};
+
 use crate::{
     clock,
     live::Shared,
+    quota,
     tls::{Certificates, facts, provider},
 };
 
@@ -100,48 +103,105 @@ pub enum Error {
     Late,
 }
 
+/// Orders at the same time, each for another tenant.
+const ORDERS: usize = 16;
+
+/// One certificate that is wanted: its name, its hosts, and who wants it.
+struct Wish {
+    name: String,
+    hosts: Vec<String>,
+    tenant: Box<str>,
+}
+
+/// When each is tried again after a failure, and how many seconds that was put off.
+type Later = HashMap<String, (Timestamp, i64)>;
+
 /// Renews until it is dropped.
 pub async fn run(acme: Acme, certificates: Arc<Certificates>, shared: Arc<Shared>) {
-    // When each is tried again after a failure, and how long that was put off.
-    let mut later: HashMap<String, (Timestamp, i64)> = HashMap::new();
+    let acme = Arc::new(acme);
+    // Two that come first at the same time would make two accounts.
+    let entrance = Arc::new(Mutex::new(()));
+    let mut later = Later::new();
     loop {
-        for (name, hosts) in &wanted(&acme, &shared) {
-            let now = clock::now();
-            let waits = later.get(name).is_some_and(|(at, _)| *at > now);
-            if waits || !is_due(&acme.certificates.join(format!("{name}.pem")), hosts, now) {
-                continue;
-            }
-            let order = tokio::time::timeout(PATIENCE, renew(&acme, name, hosts, &certificates, &shared));
-            match order.await.unwrap_or(Err(Error::Late)) {
-                Ok(()) => {
-                    tracing::info!(certificate = %name, ?hosts, "certificate from the authority");
-                    certificates.renewed(name, None);
-                    later.remove(name);
-                }
-                Err(error) => {
-                    let wait = later.get(name).map_or(SOON, |(_, wait)| (wait * 2).min(SELDOM));
-                    let reason = chain(&error);
-                    tracing::error!(certificate = %name, reason, again_in_s = wait, "a certificate was not renewed");
-                    certificates.renewed(name, Some(reason));
-                    later.insert(name.clone(), (now + jiff::SignedDuration::from_secs(wait), wait));
-                }
+        let now = clock::now();
+        let due = |wish: &Wish| {
+            let waits = later.get(&wish.name).is_some_and(|(at, _)| *at > now);
+            !waits
+                && is_due(
+                    &acme.certificates.join(format!("{}.pem", wish.name)),
+                    &wish.hosts,
+                    now,
+                )
+        };
+        let mut orders = JoinSet::new();
+        for Wish { name, hosts, .. } in next(wanted(&acme, &shared), due) {
+            let (acme, certificates) = (Arc::clone(&acme), Arc::clone(&certificates));
+            let (shared, entrance) = (Arc::clone(&shared), Arc::clone(&entrance));
+            orders.spawn(async move {
+                let order = renew(&acme, &name, &hosts, &certificates, &shared, &entrance);
+                let ended = tokio::time::timeout(PATIENCE, order).await;
+                (name, ended.unwrap_or(Err(Error::Late)))
+            });
+        }
+        while let Some(ended) = orders.join_next().await {
+            match ended {
+                Ok((name, ended)) => note(name, ended, &certificates, &mut later),
+                Err(error) => tracing::error!(%error, "an order of a certificate broke off"),
             }
         }
         tokio::time::sleep(EVERY).await;
     }
 }
 
+/// Those to order now: one of each tenant, so that names which cannot be checked, and take minutes to say so, keep nobody
+/// else waiting.
+fn next(wanted: Vec<Wish>, is_due: impl Fn(&Wish) -> bool) -> Vec<Wish> {
+    let mut tenants = HashSet::new();
+    let mut chosen = Vec::new();
+    for wish in wanted {
+        if chosen.len() < ORDERS && !tenants.contains(&wish.tenant) && is_due(&wish) {
+            tenants.insert(wish.tenant.clone());
+            chosen.push(wish);
+        }
+    }
+    chosen
+}
+
+/// What came of an order, for people to see, and when a failed one is tried again.
+fn note(name: String, ended: Result<(), Error>, certificates: &Certificates, later: &mut Later) {
+    let Err(error) = ended else {
+        tracing::info!(certificate = %name, "certificate from the authority");
+        certificates.renewed(&name, None);
+        later.remove(&name);
+        return;
+    };
+    let wait = later.get(&name).map_or(SOON, |(_, wait)| (wait * 2).min(SELDOM));
+    let reason = chain(&error);
+    tracing::error!(certificate = %name, reason, again_in_s = wait, "a certificate was not renewed");
+    certificates.renewed(&name, Some(reason));
+    later.insert(name, (clock::now() + jiff::SignedDuration::from_secs(wait), wait));
+}
+
 /// What was asked for, and what rules want for their hosts.
-fn wanted(acme: &Acme, shared: &Shared) -> Vec<(String, Vec<String>)> {
-    let mut wanted = acme.wanted.clone();
+fn wanted(acme: &Acme, shared: &Shared) -> Vec<Wish> {
+    let own = acme.wanted.iter().map(|(name, hosts)| Wish {
+        name: name.clone(),
+        hosts: hosts.clone(),
+        tenant: "".into(),
+    });
+    let mut wanted: Vec<Wish> = own.collect();
     let rules = shared.book().rules();
     for rule in rules.iter().filter(|rule| rule.wants_certificate()) {
         let hosts: Vec<String> = rule.hosts().map(str::to_owned).collect();
         if let Some(name) = hosts
             .first()
-            .filter(|name| wanted.iter().all(|(known, _)| known != *name))
+            .filter(|name| wanted.iter().all(|known| known.name != **name))
         {
-            wanted.push((name.clone(), hosts));
+            wanted.push(Wish {
+                name: name.clone(),
+                hosts,
+                tenant: quota::tenant(rule.place()),
+            });
         }
     }
     wanted
@@ -181,8 +241,12 @@ async fn renew(
     hosts: &[String],
     certificates: &Certificates,
     shared: &Shared,
+    entrance: &Mutex<()>,
 ) -> Result<(), Error> {
-    let account = account(acme).await?;
+    let account = {
+        let _alone = entrance.lock().await;
+        account(acme).await?
+    };
     let hosts: Vec<Identifier> = hosts.iter().map(|host| Identifier::Dns(host.clone())).collect();
     let mut order = account.new_order(&NewOrder::new(&hosts)).await?;
     let mut answers = Answers {
@@ -386,6 +450,29 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair};
 
     use super::*;
+
+    #[test]
+    fn each_tenant_has_one_order_at_a_time() {
+        let wish = |name: &str, tenant: &str| Wish {
+            name: name.into(),
+            hosts: vec![name.into()],
+            tenant: tenant.into(),
+        };
+        let wanted = || {
+            let many = (0..50).map(|n| wish(&format!("h{n}"), "many"));
+            let others = (0..20).map(|n| wish(&format!("o{n}"), &format!("other{n}")));
+            many.chain(others).collect::<Vec<_>>()
+        };
+        let names = |due: fn(&Wish) -> bool| {
+            let chosen = next(wanted(), due).into_iter();
+            chosen.map(|wish| wish.name).collect::<Vec<_>>()
+        };
+        let chosen = names(|_| true);
+        assert_eq!(chosen[..3], ["h0", "o0", "o1"]);
+        assert_eq!(chosen.len(), ORDERS);
+        // Those that wait take nobody's place.
+        assert_eq!(names(|wish| ["h7", "o19"].contains(&&*wish.name)), ["h7", "o19"]);
+    }
 
     #[test]
     fn a_certificate_is_due_when_two_thirds_of_its_time_are_over_or_it_is_of_no_use() {

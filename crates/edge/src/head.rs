@@ -47,6 +47,8 @@ pub struct Ask {
     pub loopback: bool,
     /// The hosts that are to be had where it came; all when there are none.
     pub only: Option<Only>,
+    /// It came to a socket for bytes, or datagrams, that is a rule's own.
+    pub bytes: bool,
     /// The request id, for the log.
     pub id: String,
     /// What else the log says of it; none where there is no log.
@@ -85,6 +87,7 @@ impl Ask {
         self.tls = ends.tls;
         self.loopback = ends.local.ip().to_canonical().is_loopback();
         self.only.clone_from(&ends.only);
+        self.bytes = false;
         self.method = Method::of(method);
         self.method_name.clear();
         self.method_name.push_str(method);

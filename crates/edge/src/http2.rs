@@ -232,7 +232,7 @@ fn local(answer: Answer, head: bool) -> Response<Out> {
         ("content-type", Some(&*answer.content_type)),
         ("location", answer.location.as_deref()),
     ] {
-        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+        if let Some(value) = value.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok()) {
             headers.insert(name, value);
         }
     }
@@ -336,7 +336,8 @@ fn write(
     if ask.method == Method::Refused {
         return Err(Answer::not_allowed());
     }
-    if !target.starts_with('/') && target != "*" {
+    let all = target == "*" && parts.method == hyper::Method::OPTIONS;
+    if !target.starts_with('/') && !all {
         return Err(Answer::bad_request("the request target is not a path"));
     }
     if fields(&parts.headers) > FIELDS {

@@ -26,12 +26,14 @@ const ATTEMPTS: usize = 4;
 /// Carries one connection to its end.
 pub async fn through(worker: &Rc<Worker>, client: &Watched, ends: Box<Ends>, host: Option<&str>) {
     let mut input = worker.buffers.take();
+    let own = host.is_some();
     let host = match host {
         Some(host) => Some(host.to_owned()),
         None => named(worker, client, &mut input).await,
     };
     let mut ask = Ask::default();
     ask.start("CONNECT", "", &ends);
+    ask.bytes = own;
     if host.is_some_and(|host| ask.name_host(&host)) {
         let passed = match enter(worker, &ask) {
             Ok(_seat) => carry(worker, client, &ends, &ask, &mut input).await,

@@ -15,7 +15,7 @@ use std::{
     },
 };
 
-use model::route::{self, matches};
+use model::route::{self, Speaks, matches};
 use once_cell::race::OnceBox;
 
 use crate::{
@@ -240,7 +240,15 @@ impl Rule {
 
     /// Do all conditions hold but those of the host's patterns?
     pub fn fits(&self, ask: &Ask) -> bool {
-        self.rest().is_none_or(|rest| rest.fits(ask))
+        (ask.bytes || !self.is_for_bytes()) && self.rest().is_none_or(|rest| rest.fits(ask))
+    }
+
+    /// Is it only for what comes to its own sockets as bytes or datagrams? They do not sign in, and what they lead to need
+    /// not speak HTTP: nobody gets there by naming its host elsewhere.
+    fn is_for_bytes(&self) -> bool {
+        let bytes = |one: &route::Listens| matches!(one.speaks, Speaks::Tcp | Speaks::Udp { .. });
+        let own = self.listeners();
+        !own.is_empty() && own.iter().all(bytes)
     }
 
     /// May somebody ask who is there? Where that is not known, only if everybody may.
@@ -258,6 +266,9 @@ impl Rule {
 
     /// The first of them that does not.
     pub fn fails(&self, ask: &Ask) -> Option<&'static str> {
+        if !ask.bytes && self.is_for_bytes() {
+            return Some("listener");
+        }
         self.rest()?.fails(ask)
     }
 

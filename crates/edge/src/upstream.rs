@@ -547,7 +547,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 32_768,
-            head: 32 * 1024,
+            head: 64 * 1024,
             body: 0,
             head_time: Duration::from_secs(15),
             idle: Duration::from_secs(60),

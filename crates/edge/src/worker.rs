@@ -260,7 +260,7 @@ impl Drop for Admission {
     fn drop(&mut self) {
         self.0.clients.set(self.0.clients.get() - 1);
         self.0.shared.totals.open.fetch_sub(1, Relaxed);
-        self.0.room.notify_one();
+        self.0.room.notify_waiters();
     }
 }
 

@@ -15,7 +15,7 @@ use model::{
 use serde::Deserialize;
 use store::Subnets;
 
-mod balancer;
+pub mod balancer;
 mod edge;
 
 pub use balancer::{AccessLog, Cipher, Edge, Limited, Minimum, Shape, Trusted, Workers};

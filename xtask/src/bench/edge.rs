@@ -68,7 +68,7 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-/// The whole matrix takes about half an hour, `--quick` a few minutes. `--only` is a part of a case's name, `idle`,
+/// The whole matrix takes about half an hour, `--quick` a few minutes. `--only` is a case's name or a part of several, `idle`,
 /// `lost` or `change`.
 pub fn run(options: &Bench, table: &mut Table) -> anyhow::Result<()> {
     let binary = options.release()?;
@@ -122,8 +122,10 @@ pub fn run(options: &Bench, table: &mut Table) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A case that has just this name is meant alone.
 fn wanted(only: Option<&str>, name: &str) -> bool {
-    only.is_none_or(|only| name.contains(only))
+    let exactly = |only: &str| CASES.iter().any(|case| case.name == only);
+    only.is_none_or(|only| name == only || (!exactly(only) && name.contains(only)))
 }
 
 fn load_average() -> anyhow::Result<String> {
@@ -232,17 +234,22 @@ impl Run<'_> {
     /// One case, in rounds that take turns.
     fn load(&self, case: &Case, running: &Running, table: &mut Table) -> anyhow::Result<()> {
         let mut seen: Vec<Vec<(f64, Load)>> = vec![Vec::new(); running.len()];
+        for (_, proxy) in running {
+            proxy.process.pause();
+        }
         for _ in 0..self.rounds {
             for ((peer, proxy), seen) in running.iter().zip(&mut seen) {
+                proxy.process.resume();
                 let before = proxy.process.processor();
                 let setup = self.setup(&proxy.home, proxy.http, proxy.https);
                 let load = case
                     .run(&setup, self.seconds)
                     .with_context(|| format!("{} hosts, {}: {}", self.hosts, case.name, peer.name));
+                let used = proxy.process.processor() - before;
+                proxy.process.pause();
                 match load {
                     Ok(None) => {}
                     Ok(Some(load)) => {
-                        let used = proxy.process.processor() - before;
                         seen.push((used * 1e6 / load.requests, load));
                     }
                     Err(error) if peer.program == "vend" => return Err(error),
@@ -250,6 +257,9 @@ impl Run<'_> {
                     Err(error) => table.note(format!("{error:#}")),
                 }
             }
+        }
+        for (_, proxy) in running {
+            proxy.process.resume();
         }
         let used = |seen: &[(f64, Load)]| seen.iter().map(|(used, _)| *used).collect::<Vec<f64>>();
         let ours = seen.first().and_then(|seen| median(&used(seen)));

@@ -46,10 +46,17 @@ use crate::{
     worker::Worker,
 };
 
+/// Requests under way on one connection: servers allow so many at least (RFC 9113, section 6.5.2), and more wait in it
+/// for others to end.
+const STREAMS: usize = 100;
+
+/// Bytes of one answer that nobody has taken yet.
+const AHEAD: u32 = 128 * 1024;
+
 /// Connections of one worker, by target.
 #[derive(Default)]
 pub struct Shared {
-    lines: RefCell<HashMap<u64, Line>>,
+    lines: RefCell<HashMap<u64, Vec<Line>>>,
     opened: Cell<u64>,
 }
 
@@ -58,31 +65,49 @@ pub struct Shared {
 struct Line {
     number: u64,
     sender: SendRequest<Up>,
+    /// Each request under way has one more.
+    held: Rc<()>,
+}
+
+impl Line {
+    fn under_way(&self) -> usize {
+        Rc::strong_count(&self.held) - 1
+    }
 }
 
 impl Shared {
+    /// The fullest that has room, so that those that are not needed any more empty themselves and close.
     fn known(&self, target: &Target) -> Option<Line> {
-        let lines = self.lines.borrow();
-        let known = lines.get(&target.serial);
-        known.filter(|line| !line.sender.is_closed()).cloned()
+        let mut lines = self.lines.borrow_mut();
+        let lines = lines.get_mut(&target.serial)?;
+        lines.retain(|line| !line.sender.is_closed());
+        let room = lines.iter().filter(|line| line.under_way() < STREAMS);
+        let line = room.max_by_key(|line| line.under_way())?.clone();
+        lines.retain(|other| other.number == line.number || other.under_way() > 0);
+        Some(line)
     }
 
     fn keep(&self, target: &Target, sender: SendRequest<Up>) -> Line {
         let number = self.opened.get();
         self.opened.set(number + 1);
-        let line = Line { number, sender };
-        self.lines.borrow_mut().insert(target.serial, line.clone());
+        let line = Line {
+            number,
+            sender,
+            held: Rc::default(),
+        };
+        let mut lines = self.lines.borrow_mut();
+        lines.entry(target.serial).or_default().push(line.clone());
         line
     }
 
     /// No more requests for this connection; what is under way there goes on.
     fn forget(&self, target: &Target, number: u64) {
         let mut lines = self.lines.borrow_mut();
-        if lines
-            .get(&target.serial)
-            .is_some_and(|line| line.number == number)
-        {
-            lines.remove(&target.serial);
+        if let Some(own) = lines.get_mut(&target.serial) {
+            own.retain(|line| line.number != number);
+            if own.is_empty() {
+                lines.remove(&target.serial);
+            }
         }
     }
 
@@ -107,6 +132,8 @@ struct Asked<'a> {
     passage: Rc<Passage>,
     /// The connection's number, and whether it was there before.
     line: (u64, bool),
+    /// Its place there, until the answer has ended.
+    _held: Rc<()>,
     at: Instant,
 }
 
@@ -124,7 +151,7 @@ pub async fn forward(stream: &mut Stream, chosen: Chosen, attempts: &mut Attempt
         Some(line) => Ok(line),
         None => connect(&worker, &chosen.target).await,
     };
-    let line = match connected {
+    let Line { number, sender, held } = match connected {
         Ok(line) => line,
         Err(answer) => {
             attempts.failed(&worker, &mut stream.ask, &chosen, answer);
@@ -137,7 +164,8 @@ pub async fn forward(stream: &mut Stream, chosen: Chosen, attempts: &mut Attempt
     let asked = Asked {
         chosen: &chosen,
         passage: Passage::new(stream.body.take(), stream.up.clone(), worker.limits().body),
-        line: (line.number, reused),
+        line: (number, reused),
+        _held: held,
         at: Instant::now(),
     };
     let request = request(&stream.ask, Up(Rc::clone(&asked.passage))).map_err(|wrong| {
@@ -145,7 +173,7 @@ pub async fn forward(stream: &mut Stream, chosen: Chosen, attempts: &mut Attempt
         Answer::bad_request(wrong)
     })?;
     let _flow = Flow::new(&chosen);
-    match ask(stream, line, request, &asked.passage).await {
+    match ask(stream, sender, request, &asked.passage).await {
         Ok(answer) => {
             pass(stream, &asked, answer).await;
             Ok(true)
@@ -157,7 +185,7 @@ pub async fn forward(stream: &mut Stream, chosen: Chosen, attempts: &mut Attempt
 /// The head of the answer, or why there is none.
 async fn ask(
     stream: &mut Stream,
-    mut line: Line,
+    mut line: SendRequest<Up>,
     request: Request<Up>,
     passage: &Passage,
 ) -> Result<Response<Incoming>, Unanswered> {
@@ -165,7 +193,7 @@ async fn ask(
         biased;
         // Before what comes of it.
         fail = passage.still(stream.worker.limits()) => Err(Unanswered::Failed(fail)),
-        answer = line.sender.try_send_request(request) => answer.map_err(|lost| meaning(&lost)),
+        answer = line.try_send_request(request) => answer.map_err(|lost| meaning(&lost)),
         // A client that resets its request frees the target at once.
         () = closed(&mut stream.response) => Err(Unanswered::Failed(Fail::ClientGone)),
     }
@@ -348,7 +376,12 @@ async fn connect(worker: &Rc<Worker>, target: &Target) -> Result<Line, Answer> {
             .await
             .map_err(|error| unconnected(&error))?;
         let _ = stream.set_nodelay(true);
-        let shaken = Builder::new(Local).handshake::<_, Up>(TokioIo::new(stream)).await;
+        // Answers that nobody takes leave the others all the room that they may have.
+        let shaken = Builder::new(Local)
+            .initial_stream_window_size(AHEAD)
+            .initial_connection_window_size(AHEAD * STREAMS as u32)
+            .handshake::<_, Up>(TokioIo::new(stream))
+            .await;
         shaken.map_err(|_| Answer::target_unreachable())
     };
     let connected = timeout(worker.limits().connect, connecting).await;

@@ -256,6 +256,7 @@ fn asked(opened: &Opened<'_>) -> Option<Ask> {
     };
     let mut ask = Ask::default();
     ask.start("CONNECT", "", &ends);
+    ask.bytes = true;
     ask.name_host(opened.host).then_some(ask)
 }
 

@@ -15,7 +15,7 @@ async fn doubtful_requests_are_refused_and_never_reach_a_target() {
     let origin = Origin::named("origin").await;
     let edge = in_front_of(&origin, &folder).await;
     let many: String = (0..101).map(|n| format!("A{n}: x\r\n")).collect();
-    let long = format!("A: {}\r\n", "x".repeat(40_000));
+    let long = format!("A: {}\r\n", "x".repeat(70_000));
     let h = "Host: shop.test\r\n";
     for request in [
         format!("POST / HTTP/1.1\r\n{h}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
@@ -71,7 +71,7 @@ async fn doubtful_requests_are_refused_and_never_reach_a_target() {
         format!("GET / HTTP/1.1\r\n{h}Expect: 200-ok\r\n\r\n"),
         format!("GET / HTTP/1.1\r\n{h}{many}\r\n"),
         format!("GET / HTTP/1.1\r\n{h}{long}\r\n"),
-        format!("GET /{} HTTP/1.1\r\n{h}\r\n", "x".repeat(40_000)),
+        format!("GET /{} HTTP/1.1\r\n{h}\r\n", "x".repeat(70_000)),
         "\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: shop.test\r\n\r\n".to_owned(),
         "\x16\x03\x01\x02\x00\x01\x00\x01\n".to_owned(),
     ] {

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    net::TcpListener as Socket,
+    net::{SocketAddr, TcpListener as Socket},
     pin::Pin,
     task::{Context, Poll},
 };
@@ -27,7 +27,7 @@ use tokio::{
 
 use crate::world::{
     Edge, Origin, forward, group, read_head, rule, soon, until,
-    wire::{Wire, certificate, connect},
+    wire::{Wire, certificate, connect, in_force},
 };
 
 /// Connections of HTTP/2, requests of each, and how many of them are in the middle when things change.
@@ -184,7 +184,7 @@ async fn socket(mut wire: Box<dyn Wire>) -> Box<dyn Wire> {
 }
 
 /// Routes, the certificate, and then the table as a whole, with other targets.
-async fn change_everything(edge: &Edge, certificates: &Utf8Path, new: &[Origin; 3]) {
+async fn change_everything(edge: &Edge, (certificates, secure): (&Utf8Path, SocketAddr), new: &[Origin; 3]) {
     for n in 0..ROUTES {
         let delta = Delta {
             from: Some(u64::from(n) + 1),
@@ -194,7 +194,8 @@ async fn change_everything(edge: &Edge, certificates: &Utf8Path, new: &[Origin; 
         };
         edge.client.change(&delta).await.unwrap();
     }
-    drop(certificate(certificates, &HOSTS));
+    let newest = certificate(certificates, &HOSTS);
+    in_force(secure, HOSTS[0], &newest).await;
     edge.client
         .apply(&table(u64::from(ROUTES) + 2, new))
         .await
@@ -256,7 +257,7 @@ async fn connections_of_every_kind_stay_while_everything_changes() {
         "{metrics}"
     );
 
-    change_everything(&edge, &certificates, &new).await;
+    change_everything(&edge, (&certificates, at[1]), &new).await;
 
     for web in webs {
         web.ask("new").await;

@@ -14,6 +14,7 @@ mod grpc;
 mod http2;
 mod kinds;
 mod limits;
+mod lines;
 mod log;
 mod login;
 mod names;

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener as Socket, UdpSocket as Datagram};
 
-use edge::{Limits, Listener};
+use edge::{Limits, Listener, Question};
 use jiff::SignedDuration;
 use model::route::{Listens, Own, Speaks, Table};
 use tokio::{
@@ -173,6 +173,21 @@ async fn a_rule_has_ports_for_bytes_and_datagrams() {
     let mut answer = [0; 100];
     let length = soon("an answer", client.recv(&mut answer)).await.unwrap();
     assert_eq!(&answer[..length], b"datagram");
+    // Its host is nobody's where HTTP is spoken: bytes need not sign in, and what answers them may trust them for that.
+    let (asked, unknown) = (
+        edge.get("shop.test", "/").await,
+        edge.get("nobody.test", "/").await,
+    );
+    assert_eq!((status(&asked), body(&asked)), (503, body(&unknown)));
+    let question = Question {
+        method: "GET".into(),
+        url: "http://shop.test/".into(),
+        source: None,
+        headers: Vec::new(),
+    };
+    let explained = edge.client.explain(&question).await.unwrap();
+    assert_eq!(explained.rule, None);
+    assert_eq!(explained.passed_over, [(1, "listener".to_owned())]);
     // What such a rule cannot be is refused, and the old table stays.
     let mut bad = table.clone();
     bad.version = 2;

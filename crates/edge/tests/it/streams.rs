@@ -83,6 +83,10 @@ impl Target {
     pub fn seen(&self) -> usize {
         self.seen.load(SeqCst)
     }
+
+    pub fn connections(&self) -> usize {
+        self.connections.load(SeqCst)
+    }
 }
 
 /// Reads the request to its end and answers it.

@@ -35,6 +35,16 @@ pub fn certificate(folder: &Utf8Path, hosts: &[&str]) -> TlsConnector {
     ))
 }
 
+/// Until who trusts only this one is shown it.
+pub async fn in_force(at: SocketAddr, host: &'static str, certificate: &TlsConnector) {
+    super::until("the new certificate is in force", || async {
+        let stream = TcpStream::connect(at).await.unwrap();
+        let name = ServerName::try_from(host).unwrap();
+        certificate.connect(name, stream).await.is_ok()
+    })
+    .await;
+}
+
 pub async fn connect(at: SocketAddr, host: &'static str, tls: Option<&TlsConnector>) -> Box<dyn Wire> {
     let stream = TcpStream::connect(at).await.unwrap();
     match tls {

@@ -78,7 +78,7 @@ fn group(t: &mut Table) -> &mut TargetGroup {
 #[test]
 fn a_table_is_checked_whole() {
     assert_eq!(table(|_| ()), Ok(()));
-    let refused: [fn(&mut Table); 14] = [
+    let refused: [fn(&mut Table); 16] = [
         |t| t.rules.push(t.rules[0].clone()),
         |t| t.target_groups.clear(),
         |t| t.rules[0].hosts.push("UPPER".into()),
@@ -106,6 +106,13 @@ fn a_table_is_checked_whole() {
                 stickiness: None,
             };
         },
+        |t| {
+            let Action::Forward { groups, .. } = &mut t.rules[0].action else {
+                return;
+            };
+            *groups = vec![groups[0].clone(); 6];
+        },
+        |t| redirect(t, |r| r.path = "/".to_owned() + &"a".repeat(128)),
     ];
     for (index, edit) in refused.into_iter().enumerate() {
         assert!(table(edit).is_err(), "{index}");
@@ -131,8 +138,17 @@ fn a_rule_has_albs_limits() {
     for (index, edit) in good.into_iter().enumerate() {
         assert_eq!(conditions(edit), Ok(()), "{index}");
     }
-    let refused: [fn(&mut Rule); 12] = [
+    let refused: [fn(&mut Rule); 21] = [
         |r| r.hosts = vec!["a".into(); 4],
+        |r| r.conditions.methods = vec!["GET".into(); 4],
+        |r| r.conditions.sources = vec!["192.0.2.0/24".parse().unwrap(); 4],
+        |r| r.conditions.headers = vec![given("a", &["x"; 4])],
+        |r| r.conditions.queries = vec![vec![pair("k", "v"); 4]],
+        |r| r.conditions.headers = vec![given("a", &["x"; 3]), given("b", &["x"; 3])],
+        |r| r.conditions.queries = vec![vec![pair("k", "v"); 3], vec![pair("l", "v"); 3]],
+        |r| r.paths = vec!["/*/*/*/*/*/*".into()],
+        |r| r.conditions.headers = vec![named("a", "******")],
+        |r| r.conditions.queries = vec![vec![pair("***", "****")]],
         |r| (r.hosts, r.paths) = (vec!["a".into(); 3], vec!["/a".into(); 3]),
         |r| r.hosts = vec!["*.*.*.*.*.a".into()],
         |r| r.conditions.methods = vec!["get".into()],
@@ -154,10 +170,21 @@ fn a_rule_has_albs_limits() {
 }
 
 fn named(name: &str, value: &str) -> HeaderCondition {
+    given(name, &[value])
+}
+
+fn given(name: &str, values: &[&str]) -> HeaderCondition {
     HeaderCondition {
         name: name.into(),
-        values: vec![value.into()],
+        values: values.iter().map(|value| (*value).to_owned()).collect(),
         regexes: Vec::new(),
+    }
+}
+
+fn pair(key: &str, value: &str) -> Pair {
+    Pair {
+        key: Some(key.into()),
+        value: value.into(),
     }
 }
 

@@ -86,12 +86,14 @@ pub struct Limited {
     /// The same for all requests that one tenant gets.
     pub requests_per_tenant: u32,
     /// What one tenant has open at the same time: requests under way, WebSockets until they end, connections that pass
-    /// through and flows of datagrams, all together. Of these flows a tenant has 4096 at most in any case.
-    pub connections_per_tenant: u32,
+    /// through and flows of datagrams, all together. Of these flows a tenant has 4096 at most in any case. A stand-alone
+    /// balancer, which has no tenants, has no such limit unless it is given one.
+    #[schema(default = 16384)]
+    pub connections_per_tenant: Option<u32>,
     /// Bytes of a request's body.
     pub body: u64,
     /// Bytes of a request's head, 1024 to 1048576.
-    #[schema(value_type = Option<u32>, default = 32768)]
+    #[schema(value_type = Option<u32>, default = 65536)]
     pub head: Option<Head>,
     /// How long a request's head may take to arrive, `1s` to `1h`.
     #[schema(value_type = Option<String>, default = "15s")]
@@ -99,7 +101,14 @@ pub struct Limited {
     /// How long a connection may wait for its next request, `1s` to `1h`.
     #[schema(value_type = Option<String>, default = "60s")]
     pub idle: Option<Span>,
+    /// How long a WebSocket or a connection of bytes may be silent, `1s` to `1h`. AWS's balancers end WebSockets after
+    /// 60 s and bytes after 350 s.
+    #[schema(value_type = Option<String>, default = "10m")]
+    pub tunnel: Option<Span>,
 }
+
+/// No tenant has all of a worker.
+const TENANT: u32 = 16_384;
 
 impl Limited {
     pub fn limits(&self) -> Limits {
@@ -108,21 +117,21 @@ impl Limited {
             source_connections: self.connections_per_source,
             source_requests: self.requests_per_source,
             tenant_requests: self.requests_per_tenant,
-            tenant_connections: self.connections_per_tenant,
+            tenant_connections: self.connections_per_tenant.unwrap_or(TENANT),
             body: self.body,
             head: self.head.map_or(usual.head, |head| head.0),
             head_time: self.head_time.map_or(usual.head_time, |span| span.0),
             idle: self.idle.map_or(usual.idle, |span| span.0),
+            tunnel: self.tunnel.map_or(usual.tunnel, |span| span.0),
             ..usual
         }
     }
+}
 
-    /// Has these limits hold from now on, at all that comes next.
-    pub fn hold(&self, held: &watch::Sender<Limits>) {
-        let now = self.limits();
-        if held.send_if_modified(|held| std::mem::replace(held, now) != now) {
-            tracing::info!(limits = ?self, "limits in force");
-        }
+/// Has these limits hold from now on, at all that comes next.
+pub fn hold(now: Limits, held: &watch::Sender<Limits>) {
+    if held.send_if_modified(|held| std::mem::replace(held, now) != now) {
+        tracing::info!(limits = ?now, "limits in force");
     }
 }
 
@@ -386,7 +395,7 @@ mod tests {
     fn what_is_said_is_what_the_edge_gets() {
         let platform = read(
             "[edge]\nmetrics = false\nminimum = 1.3\nproxied = true\nplain_http = true\n\
-             [edge.limits]\nrequests_per_tenant = 7\nconnections_per_tenant = 8\nhead = 2048\nidle = '5s'\n\
+             [edge.limits]\nrequests_per_tenant = 7\nconnections_per_tenant = 8\nhead = 2048\nidle = '5s'\ntunnel = '60s'\n\
              [access_log]\nformat = 'json'\none_in = 10\nsize_mib = 1\n",
         )
         .unwrap();
@@ -398,6 +407,7 @@ mod tests {
         assert_eq!((limits.tenant_requests, limits.tenant_connections), (7, 8));
         assert_eq!(limits.head, 2048);
         assert_eq!(limits.idle, Duration::from_secs(5));
+        assert_eq!(limits.tunnel, Duration::from_secs(60));
         assert_eq!(limits.head_time, Limits::default().head_time);
         let log = platform.access_log.log("log".into()).unwrap();
         assert_eq!(

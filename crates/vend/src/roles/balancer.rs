@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::{code, ended, failed};
 use crate::{
-    config::{Data, Platform, Trusted, Workers},
+    config::{Data, Platform, Trusted, Workers, balancer},
     flow::chain,
     role::Lent,
 };
@@ -156,7 +156,7 @@ async fn follow(data: &Data, limits: &watch::Sender<Limits>) -> Infallible {
         }
         before = now;
         match Platform::load(&file) {
-            Ok(platform) => platform.edge.limits.hold(limits),
+            Ok(platform) => balancer::hold(platform.edge.limits.limits(), limits),
             Err(error) => tracing::error!(why = chain(&error), "the limits stay as they are"),
         }
     }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// A process that ends with us.
 pub struct Process(Child);
@@ -44,6 +45,24 @@ impl Process {
         found
     }
 
+    /// Between its turns it does nothing: who was given more than it can do goes on with that for seconds, on the core of
+    /// the next.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        for pid in self.tree().into_iter().rev() {
+            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                let _ = kill_process(pid, signal);
+            }
+        }
+    }
+
     /// Seconds of processor time of it and its children.
     pub fn processor(&self) -> f64 {
         let ticks = rustix::param::clock_ticks_per_second() as f64;
@@ -72,11 +91,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        for pid in self.tree().into_iter().rev() {
-            if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-            }
-        }
+        self.signal(Signal::CONT);
+        self.signal(Signal::TERM);
         let _ = self.0.wait();
     }
 }

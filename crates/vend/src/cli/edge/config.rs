@@ -213,7 +213,10 @@ impl Config {
     }
 
     fn limits(&self) -> edge::Limits {
-        self.limits.limits()
+        edge::Limits {
+            tenant_connections: self.limits.connections_per_tenant.unwrap_or(0),
+            ..self.limits.limits()
+        }
     }
 
     /// What is read when it starts, and never again.

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::{Config, Fixed, read};
 use crate::{
     cli::{Failure, edge::failed},
-    config::{Data, Workers},
+    config::{Data, Workers, balancer},
     flow::chain,
     roles::ended,
 };
@@ -113,7 +113,7 @@ async fn keep(
 
 /// What else of a file in force counts now, and what does not.
 pub(super) fn settle(config: &Config, started: &Fixed, limits: &watch::Sender<Limits>) {
-    config.limits.hold(limits);
+    balancer::hold(config.limits(), limits);
     for key in config.later(started) {
         tracing::warn!(key, "`{key}` has changed: it takes effect at the next start");
     }
