@@ -43,6 +43,7 @@ pub mod part;
 mod plan;
 mod provision;
 mod record;
+mod regain;
 mod rest;
 mod roll;
 mod room;

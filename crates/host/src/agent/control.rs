@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{
     api::{ControlOrder, ControlOutcome, Origin, ServiceState, ServiceStatus},
+    questions::is_question,
     service::Wish,
     services::{Services, short},
     unit,
@@ -43,6 +44,11 @@ impl<'a> Call<'a> {
 
     async fn run(self) -> ControlOutcome {
         let mut outcome = ControlOutcome::default();
+        // An agent that has left its legacy would change what nobody inherits.
+        let _concern = match is_question(&self.order.verb) {
+            true => None,
+            false => Some(self.services.at_peace().await),
+        };
         self.answer(&mut outcome).await;
         let queue = self.queue.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.services.queue(queue).await;
@@ -80,8 +86,13 @@ impl<'a> Call<'a> {
                     // As systemd orders them: a service finds what was opened for it.
                     units.sort_by_key(|unit| kind(unit) != Some("socket"));
                 }
-                for unit in units {
-                    self.one(&unit, out).await;
+                match order.verb.as_str() {
+                    "start" if !order.no_block => self.start(&units, out).await,
+                    _ => {
+                        for unit in units {
+                            self.one(&unit, out).await;
+                        }
+                    }
                 }
             }
         }
@@ -177,19 +188,30 @@ impl<'a> Call<'a> {
         let is_job = matches!(wish, Wish::Start | Wish::Stop | Wish::Restart | Wish::Reload);
         let asked = match is_job && self.order.no_block {
             true => self.later(unit, wish),
-            false => {
-                let _concern = self.services.concern();
-                self.services.ask(unit, wish).await
-            }
+            false => self.services.ask(unit, wish).await,
         };
         if let Err(why) = asked {
-            out.code = if why.ends_with("not found.") { 5 } else { 1 };
-            let verb = &self.order.verb;
-            out.stderr.push_str(&format!(
-                "Failed to {verb} {unit}: {why}\nSee /var/log/vend/{}.log for details.\n",
-                super::log::file_name(unit)
-            ));
+            self.failed(unit, &why, out);
         }
+    }
+
+    /// All in one: each of them can be stopped before its turn.
+    async fn start(&self, units: &[String], out: &mut ControlOutcome) {
+        let outcomes = self.services.start_all(units).await;
+        for (unit, outcome) in units.iter().zip(outcomes) {
+            if let Err(why) = outcome {
+                self.failed(unit, &why, out);
+            }
+        }
+    }
+
+    fn failed(&self, unit: &str, why: &str, out: &mut ControlOutcome) {
+        out.code = if why.ends_with("not found.") { 5 } else { 1 };
+        let verb = &self.order.verb;
+        out.stderr.push_str(&format!(
+            "Failed to {verb} {unit}: {why}\nSee /var/log/vend/{}.log for details.\n",
+            super::log::file_name(unit)
+        ));
     }
 
     /// With `--no-block` only that there is such a unit is said; what becomes of it is in its log.

@@ -85,7 +85,7 @@ async fn answer(services: &Services, order: &ControlOrder) -> ControlOutcome {
 }
 
 /// Environments are not among them: their values are root's to see.
-fn is_question(verb: &str) -> bool {
+pub fn is_question(verb: &str) -> bool {
     matches!(
         verb,
         "is-active"

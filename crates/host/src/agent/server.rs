@@ -369,7 +369,7 @@ async fn service(
     };
     agent.services.booted().await;
     let asked = to_end(async move {
-        let _concern = agent.services.concern();
+        let _concern = agent.services.at_peace().await;
         agent.services.ask(&name, wish).await
     });
     Ok(Json(asked.await??))
@@ -377,7 +377,10 @@ async fn service(
 
 async fn daemon(State(agent): State<Agent>, Json(order): Json<DaemonOrder>) -> Result<Json<()>, Refusal> {
     agent.services.booted().await;
-    let run = to_end(async move { agent.services.run_daemon(&order).await });
+    let run = to_end(async move {
+        let _concern = agent.services.at_peace().await;
+        agent.services.run_daemon(&order).await
+    });
     Ok(Json(run.await??))
 }
 

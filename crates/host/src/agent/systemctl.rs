@@ -7,13 +7,15 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    time::{Duration, Instant},
 };
 
 use camino::Utf8PathBuf;
 use rustix::process::geteuid;
+use tokio::time::sleep;
 
 use super::{
-    Client, Layout,
+    Client, Error, Layout,
     api::{ControlOrder, ControlOutcome, Preset},
     offline,
 };
@@ -141,14 +143,29 @@ fn answer(order: &ControlOrder) -> ExitCode {
     };
     let socket = Utf8PathBuf::from_path_buf(socket).unwrap_or_default();
     let asked = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
-        let ask = async { Client::new(socket).control(order).await };
-        runtime.block_on(ask).map_err(|error| error.to_string())
+        let agent = Client::new(socket);
+        runtime
+            .block_on(ask(&agent, order))
+            .map_err(|error| error.to_string())
     });
     match asked {
         Ok(outcome) => tell(&outcome),
         Err(why) => {
             eprintln!("systemctl: {why}");
             ExitCode::from(1)
+        }
+    }
+}
+
+/// Asks again for a moment where nobody answers: while another agent takes over, nothing is done that was not answered.
+async fn ask(agent: &Client, order: &ControlOrder) -> Result<ControlOutcome, Error> {
+    const WITHIN: Duration = Duration::from_secs(3);
+    const PAUSE: Duration = Duration::from_millis(100);
+    let began = Instant::now();
+    loop {
+        match agent.control(order).await {
+            Err(Error::Connect(_) | Error::Answer(_)) if began.elapsed() < WITHIN => sleep(PAUSE).await,
+            answer => return answer,
         }
     }
 }

@@ -39,6 +39,9 @@ struct Past {
     started: Instant,
     /// When it last started its unit.
     fired: Option<Instant>,
+    /// When it waited again after that, and how late it was then.
+    rested: Option<Instant>,
+    late: Duration,
     /// When its unit last began to be up, and when it ended.
     turns: Turns,
     /// What is due by the calendar is so after this.
@@ -53,6 +56,10 @@ pub struct Age {
     inactive: Option<u64>,
     #[serde(default)]
     fired: Option<u64>,
+    #[serde(default)]
+    rested: Option<u64>,
+    #[serde(default)]
+    late: u64,
     /// Since 1970.
     #[serde(default)]
     calendar: Option<i64>,
@@ -64,13 +71,13 @@ impl Past {
         let before = age
             .calendar
             .and_then(|millis| Timestamp::from_millisecond(millis).ok());
+        // An agent that knows nothing of the calendar has taken its own starts for all.
+        let fired = age.fired.or(age.active.filter(|_| age.calendar.is_none()));
         Self {
             started: ago(age.started).unwrap_or_else(Instant::now),
-            // An agent that knows nothing of the calendar has taken its own starts for all.
-            fired: age
-                .fired
-                .or(age.active.filter(|_| age.calendar.is_none()))
-                .and_then(ago),
+            fired: fired.and_then(ago),
+            rested: age.rested.or(fired).and_then(ago),
+            late: Duration::from_millis(age.late),
             turns: Turns {
                 active: age.active.and_then(ago),
                 inactive: age.inactive.and_then(ago),
@@ -86,6 +93,8 @@ impl Past {
             active: self.turns.active.map(ago),
             inactive: self.turns.inactive.map(ago),
             fired: self.fired.map(ago),
+            rested: self.rested.map(ago),
+            late: u64::try_from(self.late.as_millis()).unwrap_or(u64::MAX),
             calendar: Some(self.calendar.as_millisecond()),
         }
     }
@@ -99,6 +108,8 @@ impl Past {
             since_boot,
             since_start: self.started.elapsed(),
             since_fired: since(self.fired),
+            since_rested: since(self.rested),
+            late: self.late,
             since_active: since(self.turns.active),
             since_inactive: since(self.turns.inactive),
             delay,
@@ -177,7 +188,7 @@ impl Tick {
             self.next.send_replace(due);
             match wait {
                 Some(Duration::ZERO) => {
-                    self.fire().await;
+                    self.fire(delay).await;
                     delay = self.delay();
                 }
                 None if !self.timer.follows() => break,
@@ -190,10 +201,11 @@ impl Tick {
         }
     }
 
-    async fn fire(&self) {
+    async fn fire(&self, late: Duration) {
         {
             let mut past = self.past();
-            past.fired = Some(Instant::now());
+            let fired = Instant::now();
+            (past.fired, past.rested, past.late) = (Some(fired), Some(fired), late);
             past.calendar = now();
         }
         if let Some(stamp) = &self.stamp {
@@ -211,6 +223,7 @@ impl Tick {
             tracing::warn!("the timer of {} could not start it: {why}", self.timer.unit);
         }
         self.services.ended(&self.timer.unit).await;
+        self.past().rested = Some(Instant::now());
         // However short what it asks for is, there is a pause.
         sleep(Duration::from_secs(1)).await;
     }

@@ -19,6 +19,9 @@ async fn who_does_not_want_to_wait_does_not() {
         ("slow.service", SLOW),
         ("late.service", SLOW),
         ("also.service", SLOW),
+        ("first.service", SLOW),
+        ("next.service", SLOW),
+        ("last.service", SLOW),
         ("off.service", SLOW),
     ];
     let Some(world) = host(&units).await else {
@@ -34,6 +37,17 @@ async fn who_does_not_want_to_wait_does_not() {
         (
             "systemctl start --no-block late; systemctl stop late; sleep 3; systemctl is-active late",
             "inactive\n",
+        ),
+        // Also those whose turn has not come.
+        (
+            "systemctl start --no-block first next last; systemctl stop next; within 20 'systemctl is-active -q last'; \
+             systemctl is-active first next",
+            "active\ninactive\n",
+        ),
+        (
+            "systemctl stop first last; systemctl start first next last 2>/dev/null & sleep 0.5; systemctl stop next last; \
+             wait $!; echo $?; systemctl is-active first next last",
+            "1\nactive\ninactive\ninactive\n",
         ),
         (
             "systemctl --no-block restart also slow; within 20 'systemctl is-active -q also' && \

@@ -73,17 +73,23 @@ fn push(tx: &Tx<'_>, over: &Over<'_>, reason: &str, by: &By) -> Result<(), Error
 fn stopped_undo(db: &Db<'_>, execution: &ExecutionId) -> Result<Option<String>, Error> {
     let mut undos = db.deployments_of_execution(execution)?.into_iter().skip(1);
     let stopped = undos.find(|undo| undo.state == DeploymentState::Stopped);
-    Ok(stopped.map(|undo| {
-        let why = undo.reason.unwrap_or_default();
-        format!(
-            "; its way back {} was stopped ({why}), and hosts that did not get v{} back are replaced",
-            undo.id, undo.release
-        )
-    }))
+    let Some(undo) = stopped else { return Ok(None) };
+    let mut told = format!(
+        "; its way back {} was stopped ({})",
+        undo.id,
+        undo.reason.unwrap_or_default()
+    );
+    if db.environment(&undo.place)?.live == Some(undo.release) {
+        told.push_str(&format!(
+            ", and hosts that did not get v{} back are replaced",
+            undo.release
+        ));
+    }
+    Ok(Some(told))
 }
 
 /// How a deployment ended, with CodeDeploy's code for it: of the error under which its execution failed.
-fn verdict(error: &str) -> (DeploymentState, Option<&'static str>) {
+pub(super) fn verdict(error: &str) -> (DeploymentState, Option<&'static str>) {
     let code = match error {
         cancel::ERROR | supersede::ERROR => return (DeploymentState::Stopped, Some("MANUAL_STOP")),
         other if Code::of_error(other) == Some(Code::AlarmActive) => {

@@ -26,7 +26,7 @@ const TRIED: usize = 3;
 /// Hosts that were made, and to which nothing else was done that is known.
 const MADE: &[HostState] = &[HostState::Starting];
 /// Those of a fleet that serves, too: another stage was about to put them into the traffic.
-const UNFINISHED: &[HostState] = &[HostState::Starting, HostState::Ready];
+pub(super) const UNFINISHED: &[HostState] = &[HostState::Starting, HostState::Ready];
 
 /// A live fleet that is kept up is looked at so often; one that cannot be, more and more seldom.
 const EVERY: Duration = Duration::from_secs(3);
@@ -201,7 +201,7 @@ fn stands(host: &Host) -> bool {
 }
 
 /// Makes the hosts of one release that are missing, and brings up those that were made and are `unfinished`.
-async fn fill(turn: &Turn<'_>, wanted: usize, unfinished: &[HostState]) -> Result<(), Fault> {
+pub(super) async fn fill(turn: &Turn<'_>, wanted: usize, unfinished: &[HostState]) -> Result<(), Fault> {
     let hosts = provision::fleet(turn.world, turn.environment, turn.to, wanted).await?;
     let total = hosts.len() as u32;
     let fresh = hosts.into_iter().filter(|host| unfinished.contains(&host.state));

@@ -3,10 +3,12 @@
 //! That they do is on record before they are told. From then on they get no traffic back, neither when their deployment is
 //! undone nor when somebody goes back to their release.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use model::{
     DeploymentId, HostId, Place,
-    port::{EventReport, EventStatus, Fault, LifecycleEvent},
+    port::{EventReport, EventStatus, Fault, HostSeen, HostState as Seen, Hosts as _, LifecycleEvent},
     release::Release,
     route::TargetState,
 };
@@ -94,15 +96,31 @@ pub async fn leave(world: &World, place: &Place, release: &Release) -> Result<()
     let read = world.store.read(move |db| db.hosts_of_release(&own, number));
     let mut kept = read.await.map_err(stored)?;
     kept.retain(|host| host.state == HostState::Kept);
-    if kept.is_empty() {
-        return Ok(());
+    let unfit = unfit(world, &kept).await?;
+    kept.retain(|host| unfit.contains(&host.id));
+    unwind::leave(world, kept, "it was kept, and cannot be gone back to").await
+}
+
+/// Which of these have parted, are not healthy in the eyes of the load balancer, or do not run any more, which it may not
+/// have seen yet.
+pub async fn unfit(world: &World, hosts: &[Host]) -> Result<BTreeSet<HostId>, Fault> {
+    if hosts.is_empty() {
+        return Ok(BTreeSet::new());
     }
     let seen = world.edge.health().await.map_err(silent)?;
-    kept.retain(|host| {
+    // A node that does not answer says nothing of its hosts.
+    let running = world.node.list().await.ok();
+    let is_ill = |host: &Host| {
         let mut of_it = seen.iter().filter(|seen| seen.target.id == host.id.as_str());
-        has_parted(host) || of_it.any(|seen| seen.state == TargetState::Unhealthy)
-    });
-    unwind::leave(world, kept, "it was kept, and cannot be gone back to").await
+        of_it.any(|seen| seen.state == TargetState::Unhealthy)
+    };
+    let has_ended = |host: &Host| {
+        let runs = |seen: &HostSeen| seen.host == host.id && seen.state == Seen::Running;
+        running.as_ref().is_some_and(|all| !all.iter().any(runs))
+    };
+    let unfit = hosts.iter();
+    let unfit = unfit.filter(|host| has_parted(host) || is_ill(host) || has_ended(host));
+    Ok(unfit.map(|host| host.id.clone()).collect())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use model::{
     port::{Code, Fault},
     release::Release,
     route::TargetState,
-    spec::MinimumHealthy,
+    spec::{MinimumHealthy, Strategy},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -189,7 +189,7 @@ pub async fn back(
     }
     let other = if was_live { old } else { plan.release };
     share(world, place, Some(other)).await?;
-    undoing(world, attempt, place, old, undo).await?;
+    undoing(world, attempt, place, (old, Strategy::InPlace), undo).await?;
     let turn = Turn {
         world,
         attempt,
@@ -257,7 +257,7 @@ async fn waves_back(turn: &Turn<'_>, swapped: &Planned) -> Result<(), Fault> {
 }
 
 /// Why somebody stopped the deployment, if somebody did.
-async fn stopped(world: &World, undo: &DeploymentId) -> Result<Option<String>, Fault> {
+pub(super) async fn stopped(world: &World, undo: &DeploymentId) -> Result<Option<String>, Fault> {
     let undo = undo.clone();
     let read = world.store.read(move |db| db.deployment(&undo));
     let own = read.await.map_err(stored)?;
@@ -266,7 +266,7 @@ async fn stopped(world: &World, undo: &DeploymentId) -> Result<Option<String>, F
 }
 
 /// Ends the scripts of a way back that somebody stopped, wherever one runs. Never ends by itself.
-async fn end_when_stopped<T>(world: &World, place: &Place, undo: &DeploymentId) -> T {
+pub(super) async fn end_when_stopped<T>(world: &World, place: &Place, undo: &DeploymentId) -> T {
     loop {
         match stopped(world, undo).await {
             Ok(None) => {}
@@ -295,11 +295,11 @@ async fn give_up(world: &World, place: &Place, swapped: &Planned) -> Result<(), 
 }
 
 /// The deployment that undoes another, on record.
-async fn undoing(
+pub(super) async fn undoing(
     world: &World,
     attempt: &Attempt,
     place: &Place,
-    release: u64,
+    (release, strategy): (u64, Strategy),
     undo: &DeploymentId,
 ) -> Result<(), Fault> {
     let new = NewDeployment {
@@ -307,7 +307,7 @@ async fn undoing(
         place: place.clone(),
         release,
         execution: Some(attempt.execution.clone()),
-        strategy: model::spec::Strategy::InPlace,
+        strategy,
         cause: None,
     };
     let by = By::platform(crate::clock::now());

@@ -19,7 +19,8 @@ use store::{By, HostState};
 use tracing::{debug, warn};
 
 use super::{
-    Attempt, World, build, cancel, close, late, part, plan, roll, shift, state::Planned, stored, supersede,
+    Attempt, World, build, cancel, close, late, part, plan, regain::Regain, roll, state::Planned, stored,
+    supersede,
 };
 use crate::reconcile::requests::Busy;
 
@@ -67,10 +68,17 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
                 ))
             });
             let (live, parted) = read.await.map_err(stored)?;
-            match is_kept(&input, plan, live, parted) {
-                true => reason.push_str(&format!("; v{} is live already, and stays", plan.release)),
-                false => undo(world, attempt, &input, plan).await?,
+            let (kept, why) = match is_kept(&input, plan, live, parted) {
+                true => (true, None),
+                false => {
+                    let why = undo(world, attempt, &input, plan).await?;
+                    (why.is_some(), why)
+                }
+            };
+            if kept {
+                reason.push_str(&format!("; v{} is live already, and stays", plan.release));
             }
+            reason.extend(why.map(|why| format!(": {why}")));
             stopped = stop_hosts(world, &input, plan.release).await?;
         }
         fail_release(world, &input, plan.release).await?;
@@ -112,12 +120,17 @@ fn is_kept(input: &Input, plan: &Planned, live: Option<u64>, parted: bool) -> bo
     plan.old().is_some() && live == Some(plan.release) && (gives_way || ended)
 }
 
-/// The hosts and the traffic as they were before.
-async fn undo(world: &World, attempt: &Attempt, input: &Input, plan: &Planned) -> Result<(), Fault> {
+/// The hosts and the traffic as they were before. Gives the reason where the release keeps the traffic.
+async fn undo(
+    world: &World,
+    attempt: &Attempt,
+    input: &Input,
+    plan: &Planned,
+) -> Result<Option<String>, Fault> {
     if let (true, Some(undo)) = (plan.rolls, &input.undo) {
         roll::back(world, attempt, &input.place, plan, (&input.deployment, undo)).await?;
     }
-    give_back(world, &input.place, plan).await
+    give_back(world, attempt, input, plan).await
 }
 
 /// Builds and bakes that this execution does not wait for any more, on the node and on record.
@@ -182,8 +195,14 @@ pub async fn end_hooks(
     Ok(())
 }
 
-/// When the failure came after the switch, the release before gets the traffic back.
-async fn give_back(world: &World, place: &Place, plan: &Planned) -> Result<(), Fault> {
+/// When the failure came after the switch, the release before gets the traffic back, if it can answer.
+async fn give_back(
+    world: &World,
+    attempt: &Attempt,
+    input: &Input,
+    plan: &Planned,
+) -> Result<Option<String>, Fault> {
+    let place = &input.place;
     let own = place.clone();
     let environment = world
         .store
@@ -191,16 +210,33 @@ async fn give_back(world: &World, place: &Place, plan: &Planned) -> Result<(), F
         .await
         .map_err(stored)?;
     match plan.old() {
-        Some(from) if environment.live == Some(plan.release) => shift::switch(world, place, from).await,
+        Some(_) if environment.live == Some(plan.release) => {
+            let regain = Regain {
+                world,
+                attempt,
+                place,
+                plan,
+                deployment: &input.deployment,
+                undo: input.undo.as_ref().filter(|_| makes_hosts(input, plan)),
+            };
+            return regain.run().await;
+        }
         // What it had of the traffic goes back before its hosts do.
         _ if environment.arriving.is_some() => {
             let (place, by) = (place.clone(), By::platform(crate::clock::now()));
             let shared = world.store.write(move |tx| tx.share_traffic(&place, None, &by));
             shared.await.map_err(stored)?;
-            world.routes.apply().await
+            world.routes.apply().await?;
         }
-        _ => Ok(()),
+        _ => {}
     }
+    Ok(None)
+}
+
+/// Is it worth to make hosts of the release before, where it lacks them? A newer push is better than to wait for them, and
+/// so is the release that somebody went back to than what they went away from. In place they are the same hosts.
+fn makes_hosts(input: &Input, plan: &Planned) -> bool {
+    input.kind == PlanKind::Release && input.failure.error != supersede::ERROR && !plan.rolls
 }
 
 /// Leaves the hosts that never served. Hosts of the live release and kept ones are not touched.

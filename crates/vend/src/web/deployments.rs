@@ -173,9 +173,13 @@ pub async fn abort(
         };
         if undo.is_some_and(|undo| undo.id == found.id) {
             let (id, release) = (&found.id, found.release);
-            return Ok(format!(
-                "{id} is being stopped; hosts that have not got v{release} back yet go, and others take their place"
-            ));
+            let what = match live.filter(|live| *live != release && found.strategy != Strategy::InPlace) {
+                Some(live) => format!("v{live} stays live, unless v{release} has hosts by then"),
+                None => {
+                    format!("hosts that have not got v{release} back yet go, and others take their place")
+                }
+            };
+            return Ok(format!("{id} is being stopped; {what}"));
         }
         if let Some(old) = environment.previous
             && found.strategy != Strategy::InPlace

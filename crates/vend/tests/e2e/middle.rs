@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use crate::{
     load::Load,
+    parting::NEIGHBOUR,
     platform::{Platform, can_run, eventually},
-    strategies::{App, Stage, VALIDATE},
+    strategies::{App, Stage, VALIDATE, nothing_was_lost},
 };
 
 pub const MINUTE: Duration = Duration::from_secs(60);
@@ -163,6 +164,49 @@ fn a_newer_push_takes_the_place_of_one_that_hangs_in_a_hook() {
         assert!(bad.is_empty() && good > 50, "{strategy}: {good} {bad:?}");
         stage.end();
     }
+}
+
+/// The script that hangs is one of the live release, on a host more.
+#[test]
+fn a_push_takes_the_place_of_a_scaling_that_hangs_in_a_hook() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::with("[deployments]\npatience_s = 3\n");
+    let stage = Stage::new(&platform, "crowd");
+    let app = App::new("strategy: blue-green", 1);
+    let read = |name: &str| std::fs::read_to_string(app.copy.directory.path().join(name)).unwrap();
+    let (appspec, start) = (read("appspec.yml"), read("start.sh"));
+    let patient = appspec.replace("start.sh, timeout: 20", "start.sh, timeout: 3000");
+    app.copy.write("appspec.yml", patient);
+    app.copy.write("neighbour.pl", NEIGHBOUR);
+    let alone = "#!/bin/sh\nperl \"$(dirname \"$0\")/neighbour.pl\" one && sleep 4328\n";
+    app.copy.write("start.sh", start.replace("#!/bin/sh\n", alone));
+    app.says("one");
+    platform.release(&app.copy, &stage.app, "dev");
+    let load = Load::on(&platform.http(), &stage.host);
+    platform.vend(&["scale", &stage.dev, "2"]);
+    let scaling = eventually("its second host hangs", MINUTE, || {
+        stage.goes_on("ApplicationStart").then(|| stage.deployment())
+    });
+    app.copy.write("start.sh", start);
+    app.says("two");
+    platform.release(&app.copy, &stage.app, "dev");
+    stage.serves("two");
+    let shown = platform.json(&["deployments", "show", scaling["id"].as_str().unwrap()]);
+    assert_eq!(
+        (&shown["release"], &shown["state"], &shown["code"]),
+        (&1.into(), &"Stopped".into(), &"MANUAL_STOP".into()),
+        "{shown:#}"
+    );
+    let reason = shown["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("supersedes it") && reason.contains("hangs in a hook"),
+        "{reason}"
+    );
+    assert_eq!(stage.count(2, "serving"), 2, "what was asked for holds");
+    nothing_was_lost(load);
+    stage.end();
 }
 
 /// Its hooks, and what it waits for on purpose, take longer together than a hook may hang.

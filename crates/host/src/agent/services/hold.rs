@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Services, daemon, processes::process};
+use super::{Services, daemon, processes::process, stop::Concern};
 use crate::agent::{
     api::{Configuration, DaemonOrder, Origin, ServiceState, ServiceStatus},
     service::{Definition, Handle, Held, Left},
@@ -153,6 +153,17 @@ impl Services {
         let _ = self.still.subscribe().wait_for(|still| !still).await;
     }
 
+    /// Begins something when no other agent is about to take over: none does until it is done.
+    pub async fn at_peace(&self) -> Concern {
+        loop {
+            self.peace().await;
+            let concern = self.concern();
+            if !*self.still.borrow() {
+                return concern;
+            }
+        }
+    }
+
     /// Goes on with what another agent left. `open` gives the open file of a number, once.
     pub fn inherit(&self, legacy: Legacy, mut open: impl FnMut(i32) -> Option<OwnedFd>) {
         {
@@ -255,6 +266,8 @@ mod tests {
 
     use super::*;
     use crate::agent::{
+        api::ControlOrder,
+        control::control,
         files::Files,
         layout::Layout,
         reaper::{Reaper, Scope},
@@ -352,6 +365,70 @@ mod tests {
             "it is left as it was told of"
         );
         drop(legacy);
+        place.services.stop_all().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_while_another_agent_may_take_over_is_not_promised() {
+        let place = Place::new();
+        place.unit("asked.service", "[Service]\nExecStart=/bin/sleep 1000\n");
+        let order = |verb: &str, unit: &str| ControlOrder {
+            verb: verb.to_owned(),
+            units: vec![unit.to_owned()],
+            no_block: true,
+            ..ControlOrder::default()
+        };
+        let (start, set) = (order("start", "asked"), order("set-environment", "A=1"));
+        let legacy = place.services.leave().await.unwrap();
+        for order in [&start, &set] {
+            let asked = timeout(SOON, control(&place.services, order)).await;
+            assert!(asked.is_err(), "{} is done", order.verb);
+        }
+        assert!(place.services.variables().is_empty() && place.services.is_settled());
+        let look = order("is-active", "asked");
+        let looked = timeout(SOON, control(&place.services, &look));
+        assert_eq!(looked.await.unwrap().stdout, "inactive\n");
+
+        // The other one did not take over.
+        let (services, asks) = (place.services.clone(), start.clone());
+        let asked = tokio::spawn(async move { control(&services, &asks).await });
+        drop(legacy);
+        assert_eq!(asked.await.unwrap().code, 0);
+        let started = place.until(|services| services.is_active("asked.service"));
+        assert!(started.await);
+        place.services.stop_all().await;
+    }
+
+    #[tokio::test]
+    async fn of_several_that_start_together_each_can_be_stopped_before_its_turn() {
+        let place = Place::new();
+        let never = "[Service]\nType=notify\nExecStart=/bin/sleep 1000\n";
+        place.unit("never.service", never);
+        for name in ["next.service", "last.service"] {
+            place.unit(name, "[Service]\nExecStart=/bin/sleep 1000\n");
+        }
+        for no_block in [true, false] {
+            let order = ControlOrder {
+                verb: "start".to_owned(),
+                units: ["never", "next", "last"].map(str::to_owned).to_vec(),
+                no_block,
+                ..ControlOrder::default()
+            };
+            let services = place.services.clone();
+            let asked = tokio::spawn(async move { control(&services, &order).await });
+            let begun = place.until(|services| services.state("never.service") == ServiceState::Activating);
+            assert!(begun.await);
+            for unit in ["next.service", "never.service"] {
+                place.services.stop(unit).await.unwrap();
+            }
+            let outcome = asked.await.unwrap();
+            let said = "Failed to start next.service: it was stopped while it started";
+            let told = (outcome.code, outcome.stderr.contains(said));
+            assert_eq!(told, (u8::from(!no_block), !no_block), "{outcome:?}");
+            assert!(place.until(|services| services.is_active("last.service")).await);
+            assert_eq!(place.services.state("next.service"), ServiceState::Inactive);
+            place.services.stop("last.service").await.unwrap();
+        }
         place.services.stop_all().await;
     }
 

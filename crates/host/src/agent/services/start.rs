@@ -1,6 +1,10 @@
 //! Starting units with what they have to do with each other.
 
-use std::{collections::BTreeSet, os::fd::OwnedFd};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
+};
 
 use futures_util::poll;
 
@@ -38,6 +42,12 @@ pub(super) type Wishes = (fn() -> Wish, fn() -> Wish);
 pub(super) struct UnderWay<'a> {
     services: &'a Services,
     number: u64,
+}
+
+/// A unit that a start is about, and all that is started for it, itself among that.
+pub(super) struct Aim {
+    pub unit: String,
+    pub pulls: BTreeSet<String>,
 }
 
 impl<'a> UnderWay<'a> {
@@ -88,15 +98,27 @@ impl Services {
         }
     }
 
-    /// Has units started and stopped one after the other, which nobody waits for. The first is under way when this returns,
-    /// so that who stops it next does.
+    /// Has units started and stopped one after the other, which nobody waits for. Those that are started together are
+    /// under way when this returns, so that who stops one next does. Whoever asks is at peace.
     pub async fn queue(&self, wishes: Vec<(String, Wish)>) {
         let (this, concern) = (self.clone(), self.concern());
         let mut job = Box::pin(async move {
             let _concern = concern;
-            for (unit, wish) in wishes {
-                if let Err(why) = this.ask(&unit, wish).await {
-                    Log::new(&this.layout.shared_logs(), short(&unit)).note(&why);
+            let mut wishes = wishes.into_iter().peekable();
+            while let Some((unit, wish)) = wishes.next() {
+                let mut units = vec![unit];
+                let outcomes = match wish {
+                    Wish::Start => {
+                        let mut start = || wishes.next_if(|(_, wish)| matches!(wish, Wish::Start));
+                        units.extend(std::iter::from_fn(|| start().map(|(unit, _)| unit)));
+                        this.start_all(&units).await
+                    }
+                    wish => vec![this.ask(&units[0], wish).await],
+                };
+                for (unit, outcome) in units.iter().zip(outcomes) {
+                    if let Err(why) = outcome {
+                        Log::new(&this.layout.shared_logs(), short(unit)).note(&why);
+                    }
                 }
             }
         });
@@ -135,7 +157,13 @@ impl Services {
     /// # Errors
     /// When it, or something that it requires, does not start.
     pub async fn start(&self, unit: &str) -> Result<(), String> {
-        self.begin(&[unit], || Wish::Start).await
+        only(self.begin(&[unit], || Wish::Start).await)
+    }
+
+    /// Starts units together: all of them are under way at once. How each of them came out.
+    pub async fn start_all(&self, units: &[String]) -> Vec<Result<(), String>> {
+        let units: Vec<&str> = units.iter().map(String::as_str).collect();
+        self.begin(&units, || Wish::Start).await
     }
 
     /// The same because somebody connected.
@@ -143,46 +171,70 @@ impl Services {
     /// # Errors
     /// As of [`Services::start`].
     pub async fn wake(&self, unit: &str) -> Result<(), String> {
-        self.begin(&[unit], || Wish::Wake).await
+        only(self.begin(&[unit], || Wish::Wake).await)
     }
 
-    /// Starts units together, each once. How the first came out is the outcome.
-    async fn begin(&self, units: &[&str], wish: fn() -> Wish) -> Result<(), String> {
-        let names: Vec<String> = units.iter().map(|unit| (*unit).to_owned()).collect();
-        let steps = depend::order(&names, |name| self.links(name));
+    /// Starts units together, each once. How each of them came out.
+    async fn begin(&self, units: &[&str], wish: fn() -> Wish) -> Vec<Result<(), String>> {
+        let (steps, aims) = self.aims(units);
         let under_way = UnderWay::begin(self, &steps);
-        self.go(units[0], steps, &under_way, (wish, wish)).await
+        self.go(&aims, steps, &under_way, (wish, wish)).await
     }
 
-    /// Starts units in their order.
+    /// What a start of units is made of, and which of it is for which of them.
+    fn aims(&self, units: &[&str]) -> (Vec<Step>, Vec<Aim>) {
+        let read = RefCell::new(BTreeMap::new());
+        // Each is read once.
+        let links = |name: &str| -> Option<Links> {
+            let mut read = read.borrow_mut();
+            let known = read.entry(name.to_owned());
+            known.or_insert_with(|| self.links(name)).clone()
+        };
+        let names: Vec<String> = units.iter().map(|unit| (*unit).to_owned()).collect();
+        let steps = depend::order(&names, links);
+        let aims = names.into_iter().map(|unit| {
+            let own = depend::order(std::slice::from_ref(&unit), links).into_iter();
+            let pulls = own.map(|step| step.unit).collect();
+            Aim { unit, pulls }
+        });
+        (steps, aims.collect())
+    }
+
+    /// Starts units in their order. How each of those came out that it is about.
     pub(super) async fn go(
         &self,
-        unit: &str,
+        aims: &[Aim],
         steps: Vec<Step>,
         under_way: &UnderWay<'_>,
         (own, other): Wishes,
-    ) -> Result<(), String> {
+    ) -> Vec<Result<(), String>> {
         let mut failed = BTreeSet::new();
-        let mut outcome = Ok(());
+        let mut outcomes = vec![Ok(()); aims.len()];
         for step in steps {
-            let wish = if step.unit == unit { own() } else { other() };
+            let is_own = aims.iter().any(|aim| aim.unit == step.unit);
+            let wish = if is_own { own() } else { other() };
+            let mut wanting = aims.iter().filter(|aim| aim.pulls.contains(&step.unit));
+            let is_wanted = under_way.wants(&step.unit) && wanting.any(|aim| under_way.wants(&aim.unit));
             let started = if failed.contains(&step.unit) {
                 Err(format!("a unit that {} requires did not start", step.unit))
-            } else if !under_way.wants(&step.unit) || !under_way.wants(unit) {
+            } else if !is_wanted {
                 Err("it was stopped while it started".to_owned())
             } else {
                 Box::pin(self.start_one(&step.unit, wish)).await
             };
             if let Err(why) = started {
                 failed.extend(step.required_by);
-                if step.unit == unit {
-                    outcome = Err(why);
-                } else {
+                if !is_own {
                     tracing::warn!("{} did not start: {why}", step.unit);
+                }
+                for (aim, outcome) in aims.iter().zip(&mut outcomes) {
+                    if aim.unit == step.unit {
+                        *outcome = Err(why.clone());
+                    }
                 }
             }
         }
-        outcome
+        outcomes
     }
 
     async fn start_one(&self, unit: &str, wish: Wish) -> Result<(), String> {
@@ -504,8 +556,11 @@ impl Services {
             &["multi-user.target", "graphical.target", "default.target"],
             &["timers.target"],
         ] {
-            if let Err(why) = self.begin(targets, || Wish::Start).await {
-                tracing::warn!("{} was not reached: {why}", targets[0]);
+            let reached = self.begin(targets, || Wish::Start).await;
+            for (target, outcome) in targets.iter().zip(reached) {
+                if let Err(why) = outcome {
+                    tracing::warn!("{target} was not reached: {why}");
+                }
             }
         }
         for unit in boot::scripts(&self.layout) {
@@ -525,6 +580,11 @@ impl Services {
         ];
         registry.targets.extend(reached.map(str::to_owned));
     }
+}
+
+/// How the only one came out.
+pub(super) fn only(mut outcomes: Vec<Result<(), String>>) -> Result<(), String> {
+    outcomes.pop().unwrap_or(Ok(()))
 }
 
 /// A service's name as people say it.

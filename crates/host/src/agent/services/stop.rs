@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::{
     Services,
-    start::{UnderWay, short},
+    start::{Aim, UnderWay, only, short},
 };
 use crate::agent::{
     api::{Origin, ServiceState},
@@ -103,7 +103,11 @@ impl Services {
         // A service is stopped by the one who looks after it, in one with its start.
         going.retain(|name| name != unit || kind(unit) != Some("service"));
         self.halt(unit, &going).await?;
-        self.go(unit, steps, &under_way, (own, other)).await
+        let aim = Aim {
+            unit: unit.to_owned(),
+            pulls: steps.iter().map(|step| step.unit.clone()).collect(),
+        };
+        only(self.go(&[aim], steps, &under_way, (own, other)).await)
     }
 
     pub(super) async fn reload(&self, unit: &str) -> Result<(), String> {

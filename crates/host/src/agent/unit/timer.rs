@@ -111,9 +111,12 @@ impl Timer {
             Some(next.duration_since(now.now))
         });
         let left = |span: &Duration, passed: Duration| signed(*span).saturating_sub(signed(passed));
-        // What was due before the timer was there is made up for, once; what was due while its unit was up is not.
+        // What was due before the timer was there is made up for, once; what was due by the end of its last turn, with how
+        // late that was, is over.
         let once = |span: &Duration, passed: Duration| {
-            Some(left(span, passed)).filter(|left| !left.is_negative() || now.since_fired.is_none())
+            let rested = now.since_rested.map(|since| passed.saturating_sub(since));
+            let is_over = rested.is_some_and(|rested| rested >= span.saturating_add(now.late));
+            (!is_over).then(|| left(span, passed))
         };
         let boot = self.after_boot.iter().map(|span| once(span, now.since_boot));
         let start = self.after_start.iter().map(|span| once(span, now.since_start));
@@ -157,6 +160,9 @@ pub struct Moment {
     pub since_start: Duration,
     /// Since it last started its unit. `None` when it never did.
     pub since_fired: Option<Duration>,
+    /// Since it waits again after that, and how late it was then.
+    pub since_rested: Option<Duration>,
+    pub late: Duration,
     /// Since its unit last began to be up, and since it last ended. `None` when that is not known.
     pub since_active: Option<Duration>,
     pub since_inactive: Option<Duration>,
@@ -180,6 +186,8 @@ mod tests {
             since_boot: minutes(4),
             since_start: minutes(4),
             since_fired: None,
+            since_rested: None,
+            late: Duration::ZERO,
             since_active: None,
             since_inactive: None,
             delay: Duration::ZERO,
@@ -197,7 +205,8 @@ mod tests {
         // It is too late for it, but not for doing it.
         now.since_boot = minutes(11);
         assert_eq!(timer.next(now), Some(Duration::ZERO));
-        now.since_fired = Some(minutes(15));
+        now.since_boot = minutes(26);
+        (now.since_fired, now.since_rested) = (Some(minutes(15)), Some(minutes(15)));
         assert_eq!(timer.next(now), Some(minutes(45)));
         let once = parse("a", "[Timer]\nOnBootSec=10min\n");
         assert_eq!(once.next(now), None, "it was done");
@@ -206,6 +215,41 @@ mod tests {
         assert_eq!(weekly.next(now), Some(minutes(7 * 24 * 60 - 15)));
         let never = parse("a", "[Timer]\nOnActiveSec=infinity\nOnUnitActiveSec=infinity\n");
         assert!(never.next(now).is_none_or(|wait| wait > minutes(1 << 40)));
+    }
+
+    #[test]
+    fn a_clock_that_another_one_came_before_is_still_due() {
+        let timer = parse("a", "[Timer]\nOnActiveSec=5min\nOnCalendar=00:04\n");
+        // By the calendar it was due at four minutes, and with `late` a little later.
+        let at = |started, rested, late, delay| Moment {
+            now: "2026-01-01T00:09:00Z".parse().unwrap(),
+            calendar: "2026-01-01T00:04:30Z".parse().unwrap(),
+            since_start: started,
+            since_fired: Some(started - rested),
+            since_rested: Some(started - rested),
+            late,
+            delay,
+            ..early()
+        };
+        let due = |moment| timer.next(moment).filter(|wait| *wait < minutes(60));
+        let (none, rested) = (Duration::ZERO, Duration::from_secs(270));
+        assert_eq!(due(at(rested, rested, none, none)), Some(Duration::from_secs(30)));
+        // Whoever slept until then wakes a little later.
+        let woken = minutes(5) + Duration::from_millis(3);
+        assert_eq!(due(at(woken, rested, none, none)), Some(none));
+        assert_eq!(due(at(woken, woken, none, none)), None, "it was its turn");
+        // It is late by two minutes, and the calendar's turn came half a minute after its own time.
+        let rested = Duration::from_secs(330);
+        assert_eq!(
+            due(at(rested, rested, minutes(2), minutes(1))),
+            Some(Duration::from_secs(30))
+        );
+        assert_eq!(due(at(minutes(6), rested, minutes(2), minutes(1))), Some(none));
+        assert_eq!(
+            due(at(minutes(8), minutes(8), minutes(2), minutes(9))),
+            None,
+            "its unit was up"
+        );
     }
 
     /// Whoever started or stopped its unit, and whatever it did itself.
@@ -234,7 +278,7 @@ mod tests {
         let mut now = early();
         assert_eq!(two.next(now), Some(minutes(1)));
         now.since_start = minutes(6);
-        now.since_fired = Some(minutes(0));
+        (now.since_fired, now.since_rested) = (Some(minutes(0)), Some(minutes(0)));
         assert_eq!(two.next(now), Some(minutes(2)));
         for empty in ["OnCalendar", "OnBootSec", "OnUnitInactiveSec"] {
             let text = format!("[Timer]\nOnActiveSec=5min\nOnCalendar=00:06\n{empty}=\nOnStartupSec=1h\n");

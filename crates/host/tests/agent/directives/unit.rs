@@ -167,7 +167,7 @@ pub fn timers() -> Vec<Case> {
         case(
             "OnUnitActiveSec=1s",
             ticks!("OnUnitActiveSec=1s\nOnActiveSec=1h\n"),
-            "systemctl start NAME.timer NAME; within 8 'test $(wc -l </dev/shm/NAME) -gt 1' && echo again || echo once; systemctl stop NAME.timer",
+            "systemctl start NAME.timer; systemctl start NAME; within 8 'test $(wc -l </dev/shm/NAME) -gt 1' && echo again || echo once; systemctl stop NAME.timer",
             "again\n",
         ),
         other(
