@@ -161,8 +161,8 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
 pub async fn settle(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
     let Input { place, plan, .. } = attempt.read()?;
     shift::switch(world, &place, plan.release).await?;
-    let (environment, release) = provision::load(world, &place, plan.release).await?;
-    shift::trim(world, &environment, &release).await?;
+    let (_, release) = provision::load(world, &place, plan.release).await?;
+    shift::trim(world, &place, &release).await?;
     Ok(json!({ "live": plan.release }))
 }
 

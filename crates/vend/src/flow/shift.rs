@@ -11,7 +11,7 @@ use model::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::{By, HostState};
+use store::{By, HostState, Tx};
 
 use super::{
     Attempt, World, deploy, muster, part, provision, state::Planned, stored, tally::Tally, validate,
@@ -37,7 +37,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         plan,
         deployment,
     } = attempt.read()?;
-    let (environment, new) = provision::load(world, &place, plan.release).await?;
+    let (_, new) = provision::load(world, &place, plan.release).await?;
     let ignores_stop = new.spec.deploy.ignore_stop_failures;
     let mut arriving = Fleet {
         release: &new,
@@ -86,7 +86,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         }
     })
     .await?;
-    trim(world, &environment, &new).await?;
+    trim(world, &place, &new).await?;
     Ok(json!({ "live": plan.release, "hosts": arriving.hosts.len() }))
 }
 
@@ -226,19 +226,56 @@ impl Shift<'_> {
 }
 
 /// A live fleet that is larger than it is to be gives its newest hosts back.
-pub async fn trim(world: &World, environment: &store::Environment, release: &Release) -> Result<(), Fault> {
-    let wanted = provision::desired(environment, release) as usize;
-    let (place, number) = (environment.place.clone(), release.number);
-    let (drain, by) = (release.spec.deploy.drain, By::platform(crate::clock::now()));
-    let written = world.store.write(move |tx| {
-        let mut serving = tx.hosts_of_release(&place, number)?;
-        serving.retain(|host| host.state == HostState::Serving);
-        for host in serving.iter().skip(wanted) {
-            tx.set_host_state(&host.id, HostState::Draining, Some("scaled in"), &by)?;
-            tx.set_host_retirement(&host.id, Some(by.at + drain))?;
-        }
-        Ok(())
-    });
+pub async fn trim(world: &World, place: &Place, release: &Release) -> Result<(), Fault> {
+    let (place, release) = (place.clone(), release.clone());
+    let by = By::platform(crate::clock::now());
+    let written = world
+        .store
+        .write(move |tx| give_surplus(tx, &place, &release, &by));
     written.await.map_err(stored)?;
     world.routes.apply().await
+}
+
+/// The size is that of this moment: somebody may have changed it while hooks ran.
+fn give_surplus(tx: &Tx<'_>, place: &Place, release: &Release, by: &By) -> Result<(), store::Error> {
+    let wanted = provision::desired(&tx.environment(place)?, release) as usize;
+    let mut serving = tx.hosts_of_release(place, release.number)?;
+    serving.retain(|host| host.state == HostState::Serving);
+    for host in serving.iter().skip(wanted) {
+        tx.set_host_state(&host.id, HostState::Draining, Some("scaled in"), by)?;
+        tx.set_host_retirement(&host.id, Some(by.at + release.spec.deploy.drain))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{fixtures, flow::runs::tests::Sim};
+
+    #[tokio::test]
+    async fn hosts_that_were_asked_for_meanwhile_are_not_given_back() {
+        let sim = Sim::new().await;
+        let serving = sim.store.write(|tx| {
+            let (place, by) = (Sim::place(), By::platform(Timestamp::UNIX_EPOCH));
+            let release = tx
+                .create_release(&place, &fixtures::new_release(None), &by)?
+                .content;
+            for number in 1..=3 {
+                let host = tx
+                    .create_host(&fixtures::new_host(number, &place, Some(1)), &by)?
+                    .id;
+                tx.set_host_state(&host, HostState::Serving, None, &by)?;
+            }
+            let left = |hosts| {
+                tx.set_desired(&place, Some(hosts), &by)?;
+                give_surplus(tx, &place, &release, &by)?;
+                let mut left = tx.hosts_of_release(&place, 1)?;
+                left.retain(|host| host.state == HostState::Serving);
+                Ok::<_, store::Error>(left.len())
+            };
+            Ok::<_, store::Error>([left(3)?, left(2)?])
+        });
+        assert_eq!(serving.await.unwrap(), [3, 2]);
+    }
 }

@@ -277,7 +277,7 @@ pub async fn leave(world: &World, hosts: Vec<store::Host>, reason: &'static str)
         let mut left = Vec::new();
         for host in hosts {
             let host = tx.host(&host.id)?;
-            if host.state == HostState::Retired {
+            if matches!(host.state, HostState::Retired | HostState::Draining) {
                 continue;
             }
             let delay = Busy::unknown().time(tx, &host, by.at)?;
