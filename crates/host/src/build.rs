@@ -447,7 +447,7 @@ impl Yard {
         };
         let keys = self.keys(asking, stop).await?;
         let caches = self.restore(order, once.life, &keys, console)?;
-        console.ended(PhaseStatus::Succeeded, None);
+        // The phase goes on until the runner has seen that the image has the runtimes that are asked for.
         let mut lowers = vec![source];
         lowers.extend(self.0.oven.images().lowers(&image.digest)?);
         lowers.extend(caches.files());
@@ -552,10 +552,14 @@ impl Yard {
         let timeout = before.left(timeout(order), Instant::now());
         let stopping = async { drop(stop.asked().await) };
         let exit = self.0.containers.run_until(spec, timeout, stopping).await;
-        let (console, followed) = follow.await.map_err(|_| Error::Interrupted)?;
+        let (mut console, followed) = follow.await.map_err(|_| Error::Interrupted)?;
         // What matters of it is whether the runner answered.
         let _ = tell.await;
-        let exit = exit?;
+        let exit = exit.map_err(|error| {
+            let error = Error::from(error);
+            console.ended(error.status(), Some(logs::chain(&error)));
+            error
+        })?;
         Ok(Ran {
             exit,
             console,
