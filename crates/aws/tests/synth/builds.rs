@@ -35,8 +35,8 @@ fn the_project_has_the_variables_that_are_the_same_for_all() {
         of(&stack.template, id)["Environment"]["EnvironmentVariables"].clone()
     };
     assert_eq!(of_project(APP, "Build"), json!([variable("PLAIN", "a"), token()]));
-    let pattern = format!("{APP}  preview: {{ branches: 'x/*', build: {{ env: {{ TOKEN: null }} }} }}\n");
-    assert_eq!(of_project(&pattern, "Build"), json!([variable("PLAIN", "a")]));
+    let third = format!("{APP}  other: {{ build: {{ env: {{ TOKEN: null }} }} }}\n");
+    assert_eq!(of_project(&third, "Build"), json!([variable("PLAIN", "a")]));
     assert!(of_project("app: shop\nenvironments: { production: {} }\n", "Build").is_null());
     let bake = of_project(APP, "Bake").to_string();
     assert!(!bake.contains("TOKEN"), "{bake}");
