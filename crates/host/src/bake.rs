@@ -11,6 +11,7 @@ mod ground;
 mod held;
 mod journal;
 mod made;
+mod room;
 mod script;
 mod source;
 mod sweep;
@@ -20,6 +21,7 @@ mod turn;
 
 pub use error::Error;
 pub(crate) use held::Held;
+pub(crate) use room::{CACHES, GRACE, Looks};
 pub use toolbox::Bare;
 
 use std::{

@@ -11,6 +11,7 @@ mod login;
 mod mirror;
 mod proxy;
 mod ready;
+mod room;
 mod settle;
 mod tag;
 #[cfg(test)]
@@ -20,12 +21,14 @@ mod trust;
 pub use mirror::Mirror;
 pub(crate) use proxy::{network_environment, passwords, proxies};
 pub(crate) use ready::Quiet;
+pub(crate) use room::Room;
 pub use tag::Untold;
 
 use std::{
     fs,
     io::{self, Write as _},
     process::Stdio,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -81,6 +84,8 @@ pub struct Bases {
     layers: Layers,
     mirror: Mirror,
     reach: Reach,
+    /// None where nobody said how much there is.
+    room: Arc<OnceLock<Room>>,
 }
 
 /// Who wants which base.
@@ -141,10 +146,20 @@ pub enum Error {
     },
     #[error("mmdebstrap did not make {base} from {mirror} in {} minutes", DEADLINE.as_secs() / 60)]
     TimedOut { base: &'static str, mirror: String },
+    #[error(
+        "there is no room for another image: images and caches take {:.1} of their {:.1} GiB of the disk",
+        gib(*bytes),
+        gib(*budget_bytes)
+    )]
+    NoRoom { bytes: u64, budget_bytes: u64 },
     #[error(transparent)]
     Layer(#[from] layer::Error),
     #[error(transparent)]
     Oci(#[from] oci::Error),
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
 }
 
 impl From<Error> for Fault {
@@ -158,6 +173,7 @@ impl From<Error> for Fault {
             Error::Failed { .. } | Error::TimedOut { .. } => {
                 Self::platform(text).next("read its log, and see whether this machine reaches the mirror")
             }
+            Error::NoRoom { .. } => Self::platform(text),
             Error::Layer(error) => error.into(),
             Error::Oci(error) => error.into(),
         }
@@ -185,6 +201,7 @@ impl Bases {
             layers,
             mirror,
             reach,
+            room: Arc::default(),
         })
     }
 

@@ -27,6 +27,7 @@ mod runtime;
 mod sandbox;
 mod secrets;
 pub mod shell;
+mod stand;
 mod told;
 pub mod tools;
 mod verdict;
@@ -52,7 +53,7 @@ use std::{
 use camino::Utf8PathBuf;
 use model::{
     Digest, Ticket,
-    port::{Baked, BuildOrder, Builder, Built, Fault, LogRef, PhaseStatus},
+    port::{BuildOrder, Builder, Built, Fault, LogRef, PhaseStatus},
     spec::build::Task,
 };
 use tracing::info;
@@ -61,7 +62,6 @@ use self::{
     again::Before,
     ask::Asking,
     cache::Restored,
-    choice::Choice,
     console::Console,
     left::{Objects, Shelf},
     record::Record,
@@ -447,7 +447,7 @@ impl Yard {
         };
         let keys = self.keys(asking, stop).await?;
         let caches = self.restore(order, once.life, &keys, console)?;
-        console.ended(PhaseStatus::Succeeded, None);
+        // The phase goes on until the runner has seen that the image has the runtimes that are asked for.
         let mut lowers = vec![source];
         lowers.extend(self.0.oven.images().lowers(&image.digest)?);
         lowers.extend(caches.files());
@@ -456,66 +456,6 @@ impl Yard {
             lowers,
             caches,
         })
-    }
-
-    /// What the container stands on, made where it is not there yet.
-    async fn image(
-        &self,
-        Once { order, life, .. }: Once<'_>,
-        choice: Choice<'_>,
-        console: &mut Console,
-        stop: &mut Stop,
-    ) -> Result<Held, Error> {
-        let oven = self.0.oven.clone();
-        let (system, tools) = match choice {
-            Choice::Base(base) => {
-                let login = choice::login(order, base).cloned();
-                let (base, tenant) = (choice::named(base), order.place.tenant.clone());
-                console.line(&format!("The build runs in {base}"));
-                let made =
-                    tokio::spawn(
-                        async move { oven.bare(&base, (&tenant, life.tenant), login.as_ref()).await },
-                    );
-                let bare = tokio::select! {
-                    made = made => made.map_err(|_| Error::Interrupted)?.map_err(Error::Image)?,
-                    reason = stop.asked() => return Err(Error::Stopped(reason)),
-                };
-                if let Some(why) = bare.old {
-                    console.line(&format!(
-                        "It is the image that is here; what it is now is not known: {why}"
-                    ));
-                }
-                return Ok(bare.image);
-            }
-            Choice::Standard { system, tools } => (system, tools),
-        };
-        // What builds in `standard` stand on is the platform's, which no sweep takes.
-        if let Some(image) = oven.find_toolbox(system, &tools)? {
-            return Ok(oven.hold(image));
-        }
-        let names: Vec<&str> = ["standard", system]
-            .into_iter()
-            .chain(tools.iter().map(String::as_str))
-            .collect();
-        let log = names.join("-");
-        let own: LogRef = format!("bake/platform-{log}")
-            .parse()
-            .expect("names of systems and versions are of names' letters");
-        let kept = match self.0.apart {
-            true => format!("its log stays on this builder: {}", self.0.logs.told(&own)),
-            false => format!("its log is {own}"),
-        };
-        console.line(&format!(
-            "Waiting for the build image with {}, which is made once on this machine ({kept})",
-            names.join(", ")
-        ));
-        // Every build needs it: it is made to its end, whoever stops waiting.
-        let made = tokio::spawn(async move { oven.toolbox(system, &tools, &log).await });
-        let held = |made: Baked| self.0.oven.hold(made.image);
-        tokio::select! {
-            made = made => Ok(held(made.map_err(|_| Error::Interrupted)?.map_err(Error::Image)?)),
-            reason = stop.asked() => Err(Error::Stopped(reason)),
-        }
     }
 
     /// Runs the container to its end. The job goes in and frames come out by pipes, each with a thread of its own.
@@ -552,10 +492,14 @@ impl Yard {
         let timeout = before.left(timeout(order), Instant::now());
         let stopping = async { drop(stop.asked().await) };
         let exit = self.0.containers.run_until(spec, timeout, stopping).await;
-        let (console, followed) = follow.await.map_err(|_| Error::Interrupted)?;
+        let (mut console, followed) = follow.await.map_err(|_| Error::Interrupted)?;
         // What matters of it is whether the runner answered.
         let _ = tell.await;
-        let exit = exit?;
+        let exit = exit.map_err(|error| {
+            let error = Error::from(error);
+            console.ended(error.status(), Some(logs::chain(&error)));
+            error
+        })?;
         Ok(Ran {
             exit,
             console,

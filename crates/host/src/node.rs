@@ -242,6 +242,7 @@ async fn open(config: &NodeConfig, apart: bool) -> Result<Node, Error> {
     let hosts = Hosts::new(node.clone(), containers.clone(), tickets.clone(), lowers)?;
     let program = hosts.program();
     let oven = oven(config, &node, &containers, &objects, &logs, stock, program)?;
+    oven.keep_within(config.image_budget_bytes, apart);
     let site = Site {
         node: node.clone(),
         containers: containers.clone(),

@@ -52,6 +52,8 @@ pub struct World {
     pub unwell: Option<&'static str>,
     /// The stacks that were looked at.
     pub stacks: Vec<String>,
+    /// The variables of each build, by its project.
+    pub given: Vec<(String, Value)>,
 }
 
 impl World {
@@ -80,6 +82,9 @@ impl World {
                 return Err(("States.TaskFailed".into(), "tests failed".into()));
             }
             "codebuild:startBuild.sync" => {
+                let variables = input["EnvironmentVariablesOverride"].clone();
+                let project = input["ProjectName"].as_str().unwrap();
+                self.given.push((project.to_owned(), variables));
                 let given = input["EnvironmentVariablesOverride"].as_array().unwrap();
                 let given: Vec<&Value> = given.iter().map(|own| &own["Value"]).collect();
                 assert_eq!(given[..4], ["abc123", "a", "m of two lines", "main"]);

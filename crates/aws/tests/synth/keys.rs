@@ -46,6 +46,7 @@ const CASES: &[Case] = &[
     ("image.inputs", "", "image: { inputs: [a] }", Done),
     ("build.buildspec", "", "build: { buildspec: b.yml }", Done),
     ("build.timeout", "", "build: { timeout: 9m }", Done),
+    ("build.env", "", "build: { env: { A: b } }", Done),
     ("build.pass_rate", "", "build: { pass_rate: 50 }", Noted),
     ("build.coverage", "", "build: { coverage: 50 }", Noted),
     (

@@ -7,6 +7,7 @@ mod asked;
 mod beside;
 mod boundary;
 mod branches;
+mod builds;
 mod duties;
 mod flow;
 mod golden;

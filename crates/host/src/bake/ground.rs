@@ -13,7 +13,7 @@ use model::{
 };
 
 use super::{
-    Error, Held, Oven, downloads,
+    Error, Held, Looks, Oven, downloads,
     journal::Journal,
     script::Downloads,
     since,
@@ -62,10 +62,17 @@ impl Oven {
     ) -> Result<(Record, Vec<Held>), Error> {
         let base = base::parse(&order.base)?;
         if let Base::Named(_) | Base::Oci(_) = base {
-            let mut tries = TRIES;
+            let (mut tries, mut looks) = (TRIES, Looks::default());
             loop {
                 let (wanted, line) = (wanted(&base, order, life), |line: &str| journal.line(line));
-                let (record, old) = self.0.bases.recent(wanted, self.quiet(), line).await?;
+                let (record, old) = match self.0.bases.recent(wanted, self.quiet(), line).await {
+                    Err(full @ base::Error::NoRoom { .. }) => {
+                        let line = |line: &str| journal.line(line);
+                        self.wait_for_room(&mut looks, full, line).await?;
+                        continue;
+                    }
+                    got => got?,
+                };
                 if let Some(why) = old {
                     journal.line(&format!(
                         "the base {base} is what it was when it was last asked for; what it is now is not known: {why}"

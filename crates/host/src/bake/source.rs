@@ -1,8 +1,9 @@
 //! What of a source tree counts for an image: its scripts, and the inputs that they see.
 
+mod names;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::Read as _,
     path::{Path, PathBuf},
 };
 
@@ -17,8 +18,8 @@ use crate::{
     tree::{self, Kind, Limits, Member},
 };
 
-/// Variables that a script may name. One that a script or an input names is a part of what makes the layer; the others
-/// change nothing in it, and so a new commit does not make a new image.
+/// Variables that a script may read. One that a script or an input may read is a part of what makes the layer ([`names`]);
+/// the others change nothing in it, and so a new commit does not make a new image.
 pub(super) const VARIABLES: [&str; 8] = [
     "VEND_TENANT",
     "VEND_APP",
@@ -29,8 +30,6 @@ pub(super) const VARIABLES: [&str; 8] = [
     "VEND_COMMIT_BRANCH",
     "VEND_COMMIT_REPOSITORY",
 ];
-/// Larger files are not looked through for names of variables.
-const SCANNED_BYTES: u64 = 1 << 20;
 
 /// All members of one source tree, by path.
 #[derive(Debug)]
@@ -42,7 +41,7 @@ struct Entry {
     digest: Digest,
     is_file: bool,
     /// Of [`VARIABLES`], by index.
-    names: Vec<usize>,
+    names: BTreeSet<usize>,
 }
 
 /// One script of an image with the key of the layer that it makes.
@@ -273,31 +272,12 @@ fn entry(member: &Member, bytes: &mut dyn std::io::Read) -> Result<Entry, tree::
         Kind::Hardlink(target) => [b"hard ", target.as_os_str().as_encoded_bytes()].concat(),
         _ => format!("file {executable} ").into_bytes(),
     });
-    let mut names = Vec::new();
-    if member.size <= SCANNED_BYTES {
-        let mut text = Vec::new();
-        bytes.read_to_end(&mut text).map_err(tree::Error::Archive)?;
-        hash.update(&text);
-        names.extend((0..VARIABLES.len()).filter(|name| mentions(&text, VARIABLES[*name])));
-    } else {
-        let mut buffer = vec![0; 1 << 16];
-        let mut left = bytes.take(member.size);
-        loop {
-            match left.read(&mut buffer).map_err(tree::Error::Archive)? {
-                0 => break,
-                read => hash.update(&buffer[..read]),
-            }
-        }
-    }
+    let names = names::of(bytes, |bytes| hash.update(bytes)).map_err(tree::Error::Archive)?;
     Ok(Entry {
         digest: Digest::from_bytes(hash.finalize().into()),
         is_file: member.kind == Kind::File,
         names,
     })
-}
-
-fn mentions(text: &[u8], name: &str) -> bool {
-    text.windows(name.len()).any(|window| window == name.as_bytes())
 }
 
 #[cfg(test)]

@@ -145,7 +145,7 @@ impl Oven {
         base: &str,
         (tenant, life): (&TenantName, u64),
         login: Option<&Secret>,
-    ) -> Result<Bare, Fault> {
+    ) -> Result<Bare, Error> {
         let base = base::parse(base)?;
         let wanted = Wanted {
             tenant: matches!(base, Base::Oci(_)).then_some(tenant),
@@ -154,12 +154,11 @@ impl Oven {
             login,
         };
         // What a registry takes its time for keeps no sweep waiting, and so no bake behind it.
-        let found = self.0.bases.current(wanted, self.quiet(), |_| ()).await;
-        let (record, old) = found.map_err(Error::from)?;
+        let (record, old) = self.0.bases.current(wanted, self.quiet(), |_| ()).await?;
         let _together = self.together().await;
-        let image = self.0.images.keep(&[record.key], crate::now());
+        let image = self.0.images.keep(&[record.key], crate::now())?;
         Ok(Bare {
-            image: self.hold(image.map_err(Error::from)?),
+            image: self.hold(image),
             old,
         })
     }

@@ -134,6 +134,9 @@ impl Bases {
         // Two names of one image may part one day.
         let name = base.to_string();
         let key = Digest::of_parts([b"vend base oci 1", name.as_bytes(), image.digest.as_bytes()]);
+        if self.layers.get(&key)?.is_none() {
+            self.needs_room()?;
+        }
         let ready = self.ready(base, key, image.digest, |files| {
             flatten(&repository, &image, files, Limits::IMAGE)
         })?;

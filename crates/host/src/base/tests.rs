@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::*;
+use crate::cache::Caches;
 
 /// What a registry of one image does.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -203,6 +204,28 @@ async fn a_tag_that_stays_is_looked_at_and_not_got() {
     place.registry.push("second");
     let (second, why) = place.current().await.unwrap();
     assert!(place.has(&second, "second") && why.is_none());
+}
+
+#[tokio::test]
+async fn another_image_is_not_got_while_there_is_no_room_for_it() {
+    let place = place();
+    let (first, _) = place.current().await.unwrap();
+    let node = Utf8Path::from_path(place._node.path()).unwrap();
+    place.bases.keep_within(Room {
+        layers: place.layers.clone(),
+        caches: Caches::open(node, 1 << 20).unwrap(),
+        budget_bytes: 0,
+        alone: false,
+    });
+    assert_eq!(place.current().await.unwrap().0.key, first.key, "it is here");
+    place.registry.push("second");
+    let full = place.current().await.unwrap_err();
+    assert!(matches!(full, Error::NoRoom { .. }), "{full}");
+    assert!(full.to_string().contains("no room for another image"), "{full}");
+    let held = place.bases.find(Wanted::of(&place.base)).unwrap().unwrap();
+    assert_eq!(held.key, first.key, "what was here stays");
+    place.registry.push("first");
+    assert_eq!(place.current().await.unwrap().0.key, first.key);
 }
 
 #[tokio::test]

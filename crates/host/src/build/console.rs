@@ -106,7 +106,13 @@ impl Console {
         let _ = self.writer.line(format!("{start}[Container] {now} {text}"));
     }
 
+    /// A phase that another follows has succeeded. One that goes on already goes on: the source is there before the runner
+    /// looks whether the image has what the buildspec asks for.
     pub fn began(&mut self, phase: &str) {
+        if self.is_in(phase) {
+            return;
+        }
+        self.ended(PhaseStatus::Succeeded, None);
         self.line(&format!("Entering phase {phase}"));
         self.current = Some((phase.to_owned(), crate::now(), Instant::now()));
     }
@@ -437,6 +443,50 @@ mod tests {
         assert_eq!(outcome.exported.len(), 1);
         assert!(phase.name.chars().count() <= TEXT + 1);
         assert!(phase.message.as_ref().unwrap().chars().count() <= TEXT + 1);
+    }
+
+    #[test]
+    fn a_phase_of_which_two_tell_is_one() {
+        let (well, badly) = (PhaseStatus::Succeeded, PhaseStatus::Failed);
+        for (phase, expected) in [
+            (
+                "DOWNLOAD_SOURCE",
+                &[("DOWNLOAD_SOURCE", badly), ("FINALIZING", well)][..],
+            ),
+            (
+                "BUILD",
+                &[("DOWNLOAD_SOURCE", well), ("BUILD", badly), ("FINALIZING", well)],
+            ),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let directory = Utf8Path::from_path(directory.path()).unwrap();
+            let logs = logs::Directory::open(directory).unwrap();
+            let mut console = open(&logs, "build/t");
+            let record = console.record.clone();
+            console.began("DOWNLOAD_SOURCE");
+            let mut frames = Frames(Vec::new());
+            let phase = phase.to_owned();
+            frames.event(&Event::Began { phase: phase.clone() }).unwrap();
+            let (status, message) = (badly, None);
+            frames
+                .event(&Event::Ended {
+                    phase,
+                    status,
+                    message,
+                })
+                .unwrap();
+            console.follow(&frames.0[..], directory, 1).unwrap();
+            console.finalize();
+            let all = record.completed();
+            let ended = all.iter().filter_map(|phase| Some((&*phase.name, phase.status?)));
+            assert_eq!(ended.collect::<Vec<_>>(), expected);
+            let said = logs.tail(&"build/t".parse().unwrap(), 0, 99);
+            assert_eq!(
+                said.matches("Entering phase DOWNLOAD_SOURCE").count(),
+                1,
+                "{said}"
+            );
+        }
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //! gone, and the longest unused where room is short. What goes is made again by the next build; nobody is asked.
 //!
 //! Beside a cache's generations is a file with their bytes as text. It is written to when the cache is, and its time is
-//! when something last stood on the cache. Other files beside them, the notes, count with the bytes that they have.
+//! when something last stood on the cache. Other files beside them, the notes, count with the bytes that they have. Notes have
+//! a part of the room, and whoever has most of them gives way: a cache that others wait for is not pushed out by them.
 
-use std::{fs, io, sync::PoisonError, time::SystemTime};
+use std::{collections::BTreeMap, fs, io, sync::PoisonError, time::SystemTime};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
@@ -15,6 +16,9 @@ use crate::layer::{Error, io_error, remove_trees};
 const MARK: &str = "used";
 /// A cache's name has at most so many parts: of a tenant, an app, a branch and a key.
 const DEPTH: usize = 4;
+
+/// Notes have one part of so many of the room.
+const NOTES_PART: u64 = 8;
 
 /// What was removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -82,7 +86,8 @@ impl Caches {
         for mut stock in old {
             self.free(&mut stock, true, &mut swept)?;
         }
-        // The next build makes no notes again: they go where the generations were not enough.
+        self.fit_notes(&mut young, most_bytes / NOTES_PART, &mut swept)?;
+        // The next build makes no notes again: what is within their part goes where the generations were not enough.
         for whole in [false, true] {
             for stock in &mut young {
                 let frees = if whole { stock.all_bytes() } else { stock.bytes };
@@ -92,6 +97,41 @@ impl Caches {
             }
         }
         Ok(swept)
+    }
+
+    /// Removes notes until they have their part: each time the longest unused of whichever tenant has most.
+    fn fit_notes(&self, stock: &mut [Stock], most_bytes: u64, swept: &mut Swept) -> Result<(), Error> {
+        let mut owners: BTreeMap<String, Vec<&mut Stock>> = BTreeMap::new();
+        for stock in stock.iter_mut().filter(|stock| stock.notes_bytes > 0) {
+            let name = stock.home.strip_prefix(&self.root).unwrap_or(&stock.home);
+            let owner = name.components().next().map(|owner| owner.to_string());
+            owners.entry(owner.unwrap_or_default()).or_default().push(stock);
+        }
+        let bytes = |own: &Vec<&mut Stock>| own.iter().map(|stock| stock.notes_bytes).sum::<u64>();
+        while owners.values().map(bytes).sum::<u64>() > most_bytes {
+            let Some(own) = owners.values_mut().max_by_key(|own| bytes(own)) else {
+                break;
+            };
+            // What it keeps since it is used again now counts no more this time.
+            let stock = own.remove(0);
+            if self.forget_notes(stock)? {
+                swept.caches += 1;
+                swept.bytes += std::mem::take(&mut stock.notes_bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is beside a cache's generations, unless it was used since.
+    fn forget_notes(&self, stock: &Stock) -> Result<bool, Error> {
+        let _used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if marked_at(&stock.home).is_some_and(|at| at > stock.used_at) {
+            return Ok(false);
+        }
+        for note in notes(&stock.home) {
+            fs::remove_file(&note).map_err(io_error("remove", &note))?;
+        }
+        Ok(true)
     }
 
     /// Removes a cache as a whole, or its generations, where nobody stands on it.
@@ -196,15 +236,17 @@ fn marked_at(home: &Utf8Path) -> Option<SystemTime> {
     fs::metadata(home.join(MARK)).ok()?.modified().ok()
 }
 
-/// Of the files beside a cache's generations.
-fn notes_bytes(home: &Utf8Path) -> u64 {
+/// The files beside a cache's generations.
+fn notes(home: &Utf8Path) -> impl Iterator<Item = Utf8PathBuf> {
     let entries = home.read_dir_utf8().into_iter().flatten().flatten();
     let notes = entries.filter(|entry| entry.file_name() != MARK);
-    let metadata = notes.filter_map(|entry| entry.metadata().ok());
-    metadata
-        .filter(fs::Metadata::is_file)
-        .map(|metadata| metadata.len())
-        .sum()
+    let notes = notes.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    notes.map(|entry| entry.into_path())
+}
+
+fn notes_bytes(home: &Utf8Path) -> u64 {
+    let metadata = notes(home).filter_map(|note| fs::symlink_metadata(note).ok());
+    metadata.map(|metadata| metadata.len()).sum()
 }
 
 /// The directories in a directory; none when it went meanwhile.

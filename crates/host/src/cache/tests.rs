@@ -328,12 +328,9 @@ fn caches_that_nobody_uses_go_and_the_longest_unused_make_room() {
         world.write(name, "file", "0123456789");
         world.age(name, hours);
     }
-    world
-        .caches
-        .write_note(side, "tests.json.zst", b"history")
-        .unwrap();
+    world.caches.write_note(side, "tests.json.zst", b"ok").unwrap();
     world.age(side, 30);
-    assert_eq!(world.caches.bytes().unwrap(), 40 + 7, "notes count");
+    assert_eq!(world.caches.bytes().unwrap(), 40 + 2, "notes count");
     assert_eq!(
         world.sweep(336, 100),
         (1, 10),
@@ -383,24 +380,35 @@ fn a_file_among_caches_is_none_of_them() {
 }
 
 #[test]
-fn notes_go_where_the_generations_were_not_enough() {
+fn notes_push_nobody_s_caches_out_and_go_where_the_generations_were_not_enough() {
     let Some(world) = World::new(1 << 20) else { return };
-    let (old, new) = ("acme/app-x/old", "acme/app-x/new");
-    for (name, hours) in [(old, 30), (new, 20)] {
+    let (quiet, old, new) = ("acme/app-x/main", "loud/app-x/old", "loud/app-x/new");
+    for (name, hours, bytes) in [(quiet, 40, 20), (old, 30, 60), (new, 20, 60)] {
         world.write(name, "file", "0123456789");
-        world
-            .caches
-            .write_note(name, "tests.json.zst", &[0; 100])
-            .unwrap();
+        let note = vec![0; bytes];
+        world.caches.write_note(name, "tests.json.zst", &note).unwrap();
         world.age(name, hours);
     }
     let has_note = |name| world.caches.note(name, "tests.json.zst", 100).is_some();
-    assert_eq!(world.sweep(336, 210), (1, 10));
-    assert!(has_note(old) && world.found(new) == ["file"]);
+    // They have an eighth: who has more than others gives way, and keeps the newest.
+    assert_eq!(world.sweep(336, 8 * 80), (1, 60));
+    assert!(!has_note(old) && has_note(new) && has_note(quiet));
+    for name in [quiet, old, new] {
+        assert_eq!(world.found(name), ["file"]);
+    }
+    for (name, hours) in [(quiet, 40), (old, 30), (new, 20)] {
+        world.age(name, hours);
+    }
+    assert_eq!(world.sweep(336, 8 * 79), (1, 60));
+    assert!(!has_note(new) && has_note(quiet) && world.found(quiet) == ["file"]);
+    // Then as ever the longest unused.
+    world.age(quiet, 40);
     world.age(new, 20);
-    assert_eq!(world.sweep(336, 150), (2, 110));
-    assert!(!has_note(old) && has_note(new));
-    assert_eq!(world.caches.bytes().unwrap(), 100);
+    assert_eq!(world.sweep(336, 160), (0, 0));
+    world.caches.write_note(quiet, "tests.json.zst", &[0; 4]).unwrap();
+    world.age(quiet, 40);
+    assert_eq!(world.sweep(336, 32), (1, 10));
+    assert!(has_note(quiet) && world.found(quiet) == [""; 0]);
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 mod files;
 mod rpm;
+mod search;
 mod sqlite;
 
-pub use files::{cargo, gem, go};
+pub use files::{cargo, composer, gem, go, npm, wheel};
 pub use rpm::rpm;
 
 use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt as _};
@@ -21,15 +22,10 @@ use crate::layer::{Error, io_error};
 /// The largest list of packages that is read.
 const LIST_BYTES: u64 = 64 << 20;
 const METADATA_BYTES: u64 = 1 << 20;
-/// Where Python and npm put what is installed for all.
-const PYTHON: [&str; 2] = ["usr/lib", "usr/local/lib"];
-const NODE: [&str; 2] = ["usr/lib/node_modules", "usr/local/lib/node_modules"];
 /// Where rpm keeps its database: of today, of yesterday, and of the years before, which is not read.
 const RPM: [&str; 2] = ["usr/lib/sysimage/rpm", "var/lib/rpm"];
 const RPM_UNREAD: [&str; 2] = ["Packages", "Packages.db"];
 const RPM_BYTES: u64 = 256 << 20;
-const GEMS: [&str; 3] = ["var/lib/gems", "usr/lib/ruby/gems", "usr/local/lib/ruby/gems"];
-const CARGO: [&str; 2] = ["root/.cargo/.crates.toml", "usr/local/cargo/.crates.toml"];
 /// Programs that no package manager put there. More of them in one directory are not looked into.
 const PROGRAMS: [&str; 4] = ["usr/local/bin", "root/go/bin", "go/bin", "app"];
 const LOOKED_INTO: usize = 200;
@@ -57,6 +53,7 @@ pub enum Kind {
     Gem,
     Cargo,
     Golang,
+    Composer,
 }
 
 impl Kind {
@@ -70,6 +67,7 @@ impl Kind {
             Self::Gem => "gem",
             Self::Cargo => "cargo",
             Self::Golang => "golang",
+            Self::Composer => "composer",
         }
     }
 }
@@ -79,7 +77,8 @@ impl Kind {
 pub(crate) struct Contents {
     /// Sorted.
     pub packages: BTreeSet<Package>,
-    /// Lists of packages that are there and could not be read: the packages in them are missing above.
+    /// Lists of packages that are there and were not read, or where such lists may be: the packages in them are missing
+    /// above.
     pub unread: Vec<String>,
 }
 
@@ -94,58 +93,15 @@ pub(crate) fn contents(view: &View) -> Result<Contents, Error> {
         all.extend(stanzas(&one).filter_map(|stanza| deb(&stanza)));
     }
     all.extend(apk(&text(view, "lib/apk/db/installed", LIST_BYTES)?));
-    python(view, all)?;
-    node(view, all)?;
-    for home in GEMS {
-        for version in view.list(Utf8Path::new(home))? {
-            let path = Utf8Path::new(home).join(version).join("specifications");
-            all.extend(view.list(&path)?.iter().filter_map(|name| gem(name)));
-        }
-    }
-    for path in CARGO {
-        all.extend(cargo(&text(view, path, METADATA_BYTES)?));
-    }
     programs(view, all)?;
     rpms(view, &mut contents)?;
+    search::all(view, &search::Limits::IMAGE, &mut contents)?;
     Ok(contents)
 }
 
 fn text(view: &View, path: &str, most: u64) -> Result<String, Error> {
     let bytes = view.read(Utf8Path::new(path), most)?.unwrap_or_default();
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn python(view: &View, all: &mut BTreeSet<Package>) -> Result<(), Error> {
-    for home in PYTHON {
-        let versions = view.list(Utf8Path::new(home))?;
-        for python in versions.iter().filter(|name| name.starts_with("python3")) {
-            for packages in ["dist-packages", "site-packages"] {
-                let home = format!("{home}/{python}/{packages}");
-                let names = view.list(Utf8Path::new(&home))?;
-                for name in names.iter().filter(|name| name.ends_with(".dist-info")) {
-                    let path = format!("{home}/{name}/METADATA");
-                    all.extend(wheel(&text(view, &path, METADATA_BYTES)?));
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn node(view: &View, all: &mut BTreeSet<Package>) -> Result<(), Error> {
-    for home in NODE {
-        for name in view.list(Utf8Path::new(home))? {
-            let scoped = match name.starts_with('@') {
-                true => view.list(&Utf8Path::new(home).join(&name))?,
-                false => vec![String::new()],
-            };
-            for inner in scoped {
-                let path = Utf8Path::new(home).join(&name).join(inner).join("package.json");
-                all.extend(npm(&text(view, path.as_str(), METADATA_BYTES)?));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn programs(view: &View, all: &mut BTreeSet<Package>) -> Result<(), Error> {
@@ -248,38 +204,12 @@ pub fn apk(text: &str) -> impl Iterator<Item = Package> {
     })
 }
 
-/// The package of a wheel's METADATA ("Core metadata specifications" of the Python packaging guide).
-pub fn wheel(text: &str) -> Option<Package> {
-    let stanza = stanzas(text).next()?;
-    Some(Package {
-        kind: Kind::Pypi,
-        name: field(&stanza, "Name")?.to_ascii_lowercase(),
-        version: field(&stanza, "Version")?.to_owned(),
-        architecture: String::new(),
-    })
-}
-
-fn npm(text: &str) -> Option<Package> {
-    #[derive(Deserialize)]
-    struct Own {
-        name: String,
-        version: String,
-    }
-    let own: Own = serde_json::from_str(text).ok()?;
-    Some(Package {
-        kind: Kind::Npm,
-        name: own.name,
-        version: own.version,
-        architecture: String::new(),
-    })
-}
-
 impl Package {
     /// Its package URL (github.com/package-url/purl-spec).
     fn purl(&self, distribution: &str) -> String {
         let space = match self.kind {
             Kind::Deb | Kind::Apk | Kind::Rpm => format!("{distribution}/"),
-            Kind::Pypi | Kind::Npm | Kind::Gem | Kind::Cargo | Kind::Golang => String::new(),
+            Kind::Pypi | Kind::Npm | Kind::Gem | Kind::Cargo | Kind::Golang | Kind::Composer => String::new(),
         };
         // Of rpm's versions the epoch stands apart, of Debian's it does not.
         let (epoch, version) = match (self.kind, self.version.split_once(':')) {
@@ -362,7 +292,7 @@ pub(crate) fn spdx(image: &Digest, distribution: &str, created: Timestamp, conte
     });
     if !contents.unread.is_empty() {
         let unread = contents.unread.join(", ");
-        bill["comment"] = format!("Not all packages are listed: {unread} could not be read.").into();
+        bill["comment"] = format!("Not all packages are listed. Not read: {unread}.").into();
     }
     bill
 }
@@ -394,7 +324,7 @@ mod tests {
         assert_eq!(alpine.len(), 1);
         let wheel = wheel("Metadata-Version: 2.1\nName: Flask\nVersion: 3.0\n\nName: no\n").unwrap();
         assert_eq!(wheel.purl(""), "pkg:pypi/flask@3.0");
-        let npm = npm(r#"{"name":"@a/b","version":"1.0.0+x"}"#).unwrap();
+        let npm = npm(br#"{"name":"@a/b","version":"1.0.0+x"}"#).unwrap();
         assert_eq!(npm.purl(""), "pkg:npm/%40a/b@1.0.0%2Bx");
     }
 

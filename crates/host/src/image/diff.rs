@@ -22,8 +22,15 @@ use crate::layer::{Error, archive, copy, io_error};
 
 /// Files beyond are counted, not listed.
 const LISTED: usize = 1000;
+/// Nor are those whose paths and descriptions would make the list longer.
+const LISTED_BYTES: usize = 4 << 20;
 /// An attribute with more bytes is told by its digest.
 const VALUE_SHOWN: usize = 32;
+/// Attributes of one file that are told.
+const ATTRIBUTES_SHOWN: usize = 8;
+
+/// Versions of one package that are told.
+const VERSIONS_SHOWN: usize = 8;
 
 /// Both images, and how many layers at the bottom they have in common.
 pub(crate) struct Sides {
@@ -44,6 +51,7 @@ pub(crate) fn compare(sides: &Sides) -> Result<ImageDiff, Error> {
         ..ImageDiff::default()
     };
     let links = (links(&sides.before, &paths)?, links(&sides.after, &paths)?);
+    let mut listed_bytes = 0;
     // A package that is installed anew gives all that it has another time. So times are told where they are all there is.
     for times in [false, true] {
         if times && (diff.files_changed > 0 || !diff.packages.is_empty()) {
@@ -56,16 +64,31 @@ pub(crate) fn compare(sides: &Sides) -> Result<ImageDiff, Error> {
                 continue;
             }
             diff.files_changed += 1;
-            if diff.files.len() < LISTED {
-                diff.files.push(FileChange {
-                    path: path.to_string(),
-                    before: before.as_ref().map(Entry::shown).transpose()?,
-                    after: after.as_ref().map(Entry::shown).transpose()?,
-                });
+            if listed_bytes > LISTED_BYTES || diff.files.len() == LISTED {
+                continue;
+            }
+            let change = change(path, before.as_ref(), after.as_ref())?;
+            let said = [Some(&change.path), change.before.as_ref(), change.after.as_ref()];
+            listed_bytes += said.into_iter().flatten().map(String::len).sum::<usize>();
+            if listed_bytes <= LISTED_BYTES {
+                diff.files.push(change);
             }
         }
     }
     Ok(diff)
+}
+
+fn change(
+    path: &Utf8Path,
+    before: Option<&Entry<'_>>,
+    after: Option<&Entry<'_>>,
+) -> Result<FileChange, Error> {
+    let shown = |entry: Option<&Entry<'_>>, other| entry.map(|entry| entry.shown(other)).transpose();
+    Ok(FileChange {
+        path: path.to_string(),
+        before: shown(before, after)?,
+        after: shown(after, before)?,
+    })
 }
 
 /// Of each file that has several names, those after the first, and that.
@@ -92,7 +115,8 @@ fn links(view: &View, paths: &BTreeSet<Utf8PathBuf>) -> Result<Links, Error> {
 /// What an image has at a path, as far as its digest tells.
 struct Entry<'a> {
     found: Found,
-    attributes: BTreeMap<String, Vec<u8>>,
+    /// What they hold, as it is told.
+    attributes: BTreeMap<String, String>,
     /// Another name of the same file.
     linked: Option<&'a Utf8PathBuf>,
     /// In seconds, where they are looked at.
@@ -108,7 +132,12 @@ impl<'a> Entry<'a> {
         for name in copy::names(&found.path)? {
             let text = name.to_string_lossy().into_owned();
             if archive::is_kept(&text) {
-                attributes.insert(text, copy::value(&found.path, &name)?);
+                let value = copy::value(&found.path, &name)?;
+                let value = match value.len() {
+                    ..=VALUE_SHOWN => hex::encode(value),
+                    _ => Digest::of(value).to_string(),
+                };
+                attributes.insert(text, value);
             }
         }
         Ok(Some(Self {
@@ -119,14 +148,19 @@ impl<'a> Entry<'a> {
         }))
     }
 
-    fn shown(&self) -> Result<String, Error> {
+    /// Of many attributes those are told that the other side has not.
+    fn shown(&self, other: Option<&Entry<'_>>) -> Result<String, Error> {
         let mut text = shown(&self.found)?;
-        for (name, value) in &self.attributes {
-            let value = match value.len() {
-                ..=VALUE_SHOWN => hex::encode(value),
-                _ => Digest::of(value).to_string(),
-            };
+        let is_same = |(name, value): &(&String, &String)| {
+            other.is_some_and(|other| other.attributes.get(*name) == Some(*value))
+        };
+        let (same, own): (Vec<_>, Vec<_>) = self.attributes.iter().partition(is_same);
+        for (name, value) in own.iter().chain(&same).take(ATTRIBUTES_SHOWN) {
             text.push_str(&format!(", {name} {value}"));
+        }
+        if self.attributes.len() > ATTRIBUTES_SHOWN {
+            let more = self.attributes.len() - ATTRIBUTES_SHOWN;
+            text.push_str(&format!(" and {more} more attributes"));
         }
         if let Some(first) = self.linked {
             text.push_str(&format!(", the same file as {first}"));
@@ -139,13 +173,23 @@ impl<'a> Entry<'a> {
 }
 
 fn packages(sides: &Sides) -> Result<Vec<PackageChange>, Error> {
-    type Versions = BTreeMap<(Kind, String), String>;
+    // Apps may have one package several times.
+    type Versions = BTreeMap<(Kind, String), BTreeSet<String>>;
     let of = |view: &View| -> Result<Versions, Error> {
-        Ok(bill::contents(view)?
-            .packages
-            .into_iter()
-            .map(|package| ((package.kind, package.name), package.version))
-            .collect())
+        let mut versions = Versions::new();
+        for package in bill::contents(view)?.packages {
+            let own = versions.entry((package.kind, package.name)).or_default();
+            own.insert(package.version);
+        }
+        Ok(versions)
+    };
+    let shown = |versions: &BTreeSet<String>| {
+        let some = versions.iter().take(VERSIONS_SHOWN).map(String::as_str);
+        let mut text = some.collect::<Vec<_>>().join(", ");
+        if versions.len() > VERSIONS_SHOWN {
+            text.push_str(&format!(" and {} more", versions.len() - VERSIONS_SHOWN));
+        }
+        text
     };
     let (before, after) = (of(&sides.before)?, of(&sides.after)?);
     let mut names: Vec<&(Kind, String)> = before.keys().chain(after.keys()).collect();
@@ -158,8 +202,8 @@ fn packages(sides: &Sides) -> Result<Vec<PackageChange>, Error> {
         .map(|name| PackageChange {
             kind: name.0.word().to_owned(),
             name: name.1.clone(),
-            before: before.get(name).cloned(),
-            after: after.get(name).cloned(),
+            before: before.get(name).map(shown),
+            after: after.get(name).map(shown),
         })
         .collect())
 }

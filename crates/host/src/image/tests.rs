@@ -293,6 +293,40 @@ fn what_makes_another_image_is_told() {
         &|files| attribute(&files.join("b"), "user.who", &[0; 33]),
         &[("b", "4 bytes", &format!("user.who {}", Digest::of([0; 33])))],
     );
+    // Of many attributes those that differ, and how many there are more.
+    let many = |files: &Utf8Path, last: &[u8]| {
+        for number in 0..11 {
+            attribute(&files.join("b"), &format!("user.{number:02}"), b"same");
+        }
+        attribute(&files.join("b"), "user.zz", last);
+    };
+    let (of_a, of_b) = (
+        image(&|files| many(files, b"a")),
+        image(&|files| many(files, b"b")),
+    );
+    let diff = images.compare(&of_a, &of_b).unwrap();
+    let told = |said: &Option<String>| {
+        said.as_ref()
+            .unwrap()
+            .split_once(" bytes, ")
+            .unwrap()
+            .1
+            .to_owned()
+    };
+    let rest: String = (0..7)
+        .map(|number| format!(", user.{number:02} 73616d65"))
+        .collect();
+    let [file] = &diff.files[..] else {
+        panic!("{diff:#?}");
+    };
+    assert_eq!(
+        told(&file.before),
+        format!("user.zz 61{rest} and 4 more attributes")
+    );
+    assert_eq!(
+        told(&file.after),
+        format!("user.zz 62{rest} and 4 more attributes")
+    );
     let link = |files: &Utf8Path| {
         fs::remove_file(files.join("c")).unwrap();
         fs::hard_link(files.join("a"), files.join("c")).unwrap();

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, Metadata},
+    fs::{self, FileType, Metadata},
     io::{self, Read as _},
     os::unix::fs::{FileTypeExt as _, MetadataExt as _},
 };
@@ -23,6 +23,25 @@ pub(crate) struct View {
 pub(crate) struct Found {
     pub path: Utf8PathBuf,
     pub metadata: Metadata,
+}
+
+/// A directory as a container sees it: where the layers have it, top first.
+#[derive(Debug)]
+pub(crate) struct Place(Vec<Utf8PathBuf>);
+
+/// What has a name in a [`Place`].
+#[derive(Debug)]
+pub(crate) enum Inside {
+    Directory(Place),
+    /// A plain file, and where it lies.
+    File(Utf8PathBuf),
+}
+
+/// The same while it is not known what the layers below say.
+enum Known {
+    Directory { place: Place, whole: bool },
+    File(Utf8PathBuf),
+    Other,
 }
 
 /// What one layer says about a path.
@@ -102,6 +121,12 @@ impl View {
         Ok(Some(bytes))
     }
 
+    /// From where all of it can be walked, which looks at each file of each layer once.
+    pub fn root(&self) -> Place {
+        let hidden = self.layers.iter().position(opaque);
+        Place(self.layers[..hidden.map_or(self.layers.len(), |at| at + 1)].to_vec())
+    }
+
     /// Every path at which one of the topmost `count` layers says something, and all below where one hides what is below.
     pub fn touched(&self, count: usize) -> Result<BTreeSet<Utf8PathBuf>, Error> {
         let mut paths = BTreeSet::new();
@@ -133,6 +158,62 @@ impl View {
             paths.insert(path);
         }
         Ok(())
+    }
+}
+
+impl Place {
+    /// The directories and plain files in it. `None` where the layers have more entries in it than are `left`.
+    pub fn inside(&self, left: &mut u64) -> Result<Option<BTreeMap<String, Inside>>, Error> {
+        let mut names: BTreeMap<String, Known> = BTreeMap::new();
+        for layer in &self.0 {
+            for entry in layer.read_dir_utf8().map_err(io_error("read", layer))? {
+                let entry = entry.map_err(io_error("read", layer))?;
+                let Some(fewer) = left.checked_sub(1) else {
+                    return Ok(None);
+                };
+                *left = fewer;
+                let kind = entry.file_type().map_err(io_error("read", entry.path()))?;
+                let path = entry.path().to_owned();
+                match names.get_mut(entry.file_name()) {
+                    None => drop(names.insert(entry.file_name().to_owned(), Known::first(kind, path))),
+                    Some(known) => known.further(kind, path),
+                }
+            }
+        }
+        let inside = names.into_iter().filter_map(|(name, known)| match known {
+            Known::Directory { place, .. } => Some((name, Inside::Directory(place))),
+            Known::File(path) => Some((name, Inside::File(path))),
+            Known::Other => None,
+        });
+        Ok(Some(inside.collect()))
+    }
+}
+
+impl Known {
+    /// What the topmost layer says that knows the name.
+    fn first(kind: FileType, path: Utf8PathBuf) -> Self {
+        if kind.is_dir() {
+            let whole = opaque(&path);
+            let place = Place(vec![path]);
+            Self::Directory { place, whole }
+        } else if kind.is_file() {
+            Self::File(path)
+        } else {
+            Self::Other
+        }
+    }
+
+    /// What a layer below says counts only of a directory that is one there, too.
+    fn further(&mut self, kind: FileType, path: Utf8PathBuf) {
+        let Self::Directory { place, whole } = self else {
+            return;
+        };
+        if !*whole && kind.is_dir() {
+            *whole = opaque(&path);
+            place.0.push(path);
+        } else {
+            *whole = true;
+        }
     }
 }
 

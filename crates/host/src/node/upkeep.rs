@@ -18,11 +18,10 @@ use super::{
     api::{Order, answer},
     broken,
 };
-use crate::{bake::Oven, logs, now, objects};
-
-/// What was used or came in within this time stays, wanted or not. Longer than any step from the making of a thing to
-/// the row that says that it is needed.
-const GRACE: SignedDuration = SignedDuration::from_hours(6);
+use crate::{
+    bake::{CACHES, GRACE, Oven},
+    logs, now, objects,
+};
 
 const LOGS: logs::Limits = logs::Limits {
     // As long as executions stay on record.
@@ -33,9 +32,6 @@ const LOGS: logs::Limits = logs::Limits {
 
 /// One sweep at a time. Clones are the same.
 pub(crate) type Turn = Arc<tokio::sync::Mutex<()>>;
-
-/// A cache that no build or bake used for so long goes: its branch may be gone, and one that is not makes it again.
-const CACHES: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// Which app or tenant is gone.
 #[derive(Debug, Serialize, Deserialize)]

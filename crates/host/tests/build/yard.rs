@@ -454,6 +454,20 @@ pub async fn runtimes_are_checked(world: &World) {
         ["PROVISIONING", "DOWNLOAD_SOURCE", "FINALIZING", "COMPLETED"]
     );
     assert!(!log.contains("Entering phase INSTALL"));
+    // Of an image of the customer's own it is known when it runs.
+    let mut own = order.clone();
+    own.image = Some("debian-12".to_owned());
+    let expected = [
+        "DOWNLOAD_SOURCE failed",
+        "Unknown runtime version named '7' of nodejs",
+    ];
+    let (fault, log) = fails(world, &own, &expected).await;
+    assert_eq!(
+        names(&fault.phases)[2..],
+        ["PROVISIONING", "DOWNLOAD_SOURCE", "FINALIZING", "COMPLETED"]
+    );
+    assert_eq!(broken(&fault), [("DOWNLOAD_SOURCE", PhaseStatus::Failed)]);
+    assert_eq!(log.matches("Entering phase DOWNLOAD_SOURCE").count(), 1, "{log}");
 }
 
 pub async fn limits_stop_a_build(world: &World) {

@@ -187,7 +187,7 @@ pub struct ImageDiff {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PackageChange {
-    /// `deb`, `rpm`, `apk`, `pypi`, `npm`, `gem`, `cargo` or `golang`.
+    /// `deb`, `rpm`, `apk`, `pypi`, `npm`, `gem`, `cargo`, `golang` or `composer`.
     pub kind: String,
     pub name: String,
     pub before: Option<String>,

@@ -232,6 +232,9 @@ pub struct Build {
     /// How long all builds of a batch may take together, with what they wait for: CodeBuild's `timeoutInMins` of a batch.
     #[serde(default = "Build::usual_batch_timeout")]
     pub batch_timeout: SignedDuration,
+    /// Variables of every build, which replace the buildspec's: those of CodeBuild's project.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, Variable>,
 }
 
 impl Build {

@@ -354,6 +354,14 @@ fn messages() {
             "vend.yaml:2:19: `a b` is not the name of a secret (use letters, digits, `-`, `_` and `.`, at most 64)",
         ),
         (
+            "app: a\nbuild: { env: { CODEBUILD_X: 1 } }",
+            "vend.yaml:2:17: `CODEBUILD_X` is no variable of yours: `CODEBUILD_` is reserved",
+        ),
+        (
+            "app: a\nbuild: { env: { K: \"x {{secret:a}}\" } }",
+            "vend.yaml:2:20: `build.env.K`: a secret must be the whole value, not a part of it (put the whole text into the secret, or put it together in the app)",
+        ),
+        (
             "app: a\nhost: { env: { PORT: 1 } }",
             "vend.yaml:2:16: `PORT` is set by the platform, from `host.port`",
         ),

@@ -224,6 +224,7 @@ pub fn spec() -> spec::Environment {
             login: None,
             batch: false,
             combine_artifacts: false,
+            env: BTreeMap::new(),
             batch_timeout: SignedDuration::from_hours(8),
         },
         deploy: spec::Deploy {

@@ -77,8 +77,8 @@ pub struct BuildArgs {
     /// Stop the build after this time.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = time)]
     timeout: SignedDuration,
-    /// So many of the tests that are not skipped must pass, in percent [default: 100]. When it is given, a report that tells
-    /// of no test fails the build.
+    /// So many of the tests that are not skipped must pass, in percent, and a report that tells of no test fails the build.
+    /// Where it is not given, tests are told of and fail no build.
     #[arg(long, value_name = "PERCENT")]
     pass_rate: Option<f64>,
     /// Stop the build when it uses more memory, as a platform would.

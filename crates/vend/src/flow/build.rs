@@ -1,5 +1,6 @@
 //! The revision: the source run through its buildspec, tests included.
 
+mod given;
 pub(super) mod place;
 mod whole;
 
@@ -62,7 +63,8 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     fits(&before.rest(&batch), &offers, |task| specs.get(&task.identifier))?;
     let counts = batch.tasks.iter().filter(|task| !task.ignore_failure);
     let counts = counts.filter_map(|task| specs.get(&task.identifier));
-    lacks(&world.store, &input.place, counts).await?;
+    let project = given::secrets(&input.spec.build, None);
+    lacks(&world.store, &input.place, counts, project).await?;
     // As many as the queue of each machine takes at a time, and those that wait there in its order.
     let one = |task: Task| {
         let own = specs.get(&task.identifier).unwrap_or(&buildspec).clone();
@@ -118,6 +120,7 @@ async fn specs(
                 }
             },
         };
+        let own = given::apart(own, &input.spec.build, Some(task));
         specs.insert(task.identifier.clone(), own);
     }
     Ok(specs)
@@ -230,7 +233,13 @@ async fn build(
         Some(task) => attempt.steady.part(&task.slug()),
         None => attempt.steady.clone(),
     };
-    let secrets = secrets(&world.store, &input.place, &buildspec).await?;
+    let project = &input.spec.build;
+    let buildspec = given::apart(buildspec, project, task.as_ref());
+    let own = given::secrets(project, task.as_ref());
+    lacks(&world.store, &input.place, [&buildspec], own).await?;
+    let mut secrets = secrets(&world.store, &input.place, &buildspec).await?;
+    let (variables, own) = given::project(&world.store, &input.place, project, task.as_ref()).await?;
+    secrets.extend(own);
     let new = NewBuild {
         ticket: ticket.clone(),
         place: input.place.clone(),
@@ -254,7 +263,7 @@ async fn build(
         buildspec,
         commit: input.commit.clone(),
         number: row.number,
-        variables: BTreeMap::new(),
+        variables,
         secrets,
         limits,
         labels: BTreeMap::new(),
@@ -306,16 +315,17 @@ fn named(env: &Env) -> impl Iterator<Item = &str> {
         .chain(latest.map(SecretRef::name))
 }
 
-/// Refuses builds whose secrets are not all there, and names all that are not.
+/// Refuses builds whose secrets, or their project's, are not all there, and names all that are not.
 async fn lacks<'s>(
     store: &Store,
     place: &Place,
-    specs: impl Iterator<Item = &'s spec::Buildspec>,
+    specs: impl IntoIterator<Item = &'s spec::Buildspec>,
+    project: impl Iterator<Item = &'s str>,
 ) -> Result<(), Fault> {
     let own = place.clone();
     let known = store.read(move |db| db.current_secrets(&own)).await;
     let known = known.map_err(stored)?;
-    let wanted = specs.flat_map(|spec| named(&spec.env));
+    let wanted = specs.into_iter().flat_map(|spec| named(&spec.env)).chain(project);
     let lacking: BTreeSet<&str> = wanted.filter(|name| !known.contains_key(*name)).collect();
     match lacking.is_empty() {
         true => Ok(()),
@@ -330,7 +340,6 @@ async fn secrets(
     buildspec: &spec::Buildspec,
 ) -> Result<BTreeMap<String, Secret>, Fault> {
     let env = &buildspec.env;
-    lacks(store, place, std::iter::once(buildspec)).await?;
     let mut secrets = BTreeMap::new();
     for (variable, name) in &env.parameter_store {
         let name = name.trim_start_matches('/');

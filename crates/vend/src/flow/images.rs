@@ -3,7 +3,7 @@
 
 mod disk;
 
-pub use disk::{longest_wait_s, refuse_more, room};
+pub use disk::{clear, longest_wait_s, refuse_more, room};
 
 use model::{
     Digest, Place, Secret,

@@ -123,6 +123,14 @@ fn pushed(what: &str) -> String {
     format!("{{% $exists($push.{what}) ? $substring($replace($push.{what}, /[\\s]+/, ' '), 0, 256) : '' %}}")
 }
 
+/// A text that neither Step Functions nor CloudFormation takes for anything else.
+fn literal(text: &str) -> String {
+    match text.contains("{%") || text.contains("${") {
+        true => format!("{{% {} %}}", json!(text).to_string().replace("${", "$\" & \"{")),
+        false => text.to_owned(),
+    }
+}
+
 impl Whole<'_> {
     fn runtime(&self) -> Runtime {
         self.scope.runtime(self.environment)
@@ -190,6 +198,22 @@ impl Whole<'_> {
         })
     }
 
+    /// Gives a build the environment's variables: other environments may have others, and the project is one.
+    fn give(&self, variables: &mut Value) {
+        let env = &self.environment.build.env;
+        let mut own = super::projects::build_variables(&self.scope, env);
+        for variable in &mut own {
+            variable["Value"] = json!(literal(variable["Value"].as_str().unwrap_or_default()));
+        }
+        let all = variables.as_array_mut().expect("a build has variables");
+        all.retain(|variable| {
+            !variable["Name"]
+                .as_str()
+                .is_some_and(|name| env.contains_key(name))
+        });
+        all.append(&mut own);
+    }
+
     fn make(&self, states: &mut States) {
         let app = &self.scope.app.app;
         let name = format!("$push.commit & '-{}.zip'", self.environment.name);
@@ -208,6 +232,7 @@ impl Whole<'_> {
         });
         let more = json!({ "BuildspecOverride": buildspec, "ArtifactsOverride": artifacts, "TimeoutInMinutesOverride": minutes });
         let mut build = self.project("build", minutes * 60 + 8 * 3_600, more);
+        self.give(&mut build["Arguments"]["EnvironmentVariablesOverride"]);
         build["Output"] = json!(format!("{{% 'revision/{app}/' & {name} %}}"));
         build["End"] = json!(true);
         let word = if self.runtime() == Runtime::Host {

@@ -1,5 +1,8 @@
 //! CodeBuild: the app's own build, the bake of its images, its tests.
 
+use std::collections::BTreeMap;
+
+use model::spec::{Build, Variable};
 use serde_json::{Value, json};
 
 use super::{Scope, bake, log_group};
@@ -324,6 +327,10 @@ fn resource(scope: &Scope<'_>, project: &Project, architecture: Architecture) ->
     if project.id == "Bake" {
         environment["EnvironmentVariables"] = bake_variables(scope);
     }
+    let own = build_variables(scope, &common(scope));
+    if project.id == "Build" && !own.is_empty() {
+        environment["EnvironmentVariables"] = json!(own);
+    }
     let properties = json!({
         "Name": format!("{}-{}", scope.name(), project.word),
         "Description": project.about,
@@ -352,6 +359,41 @@ fn resource(scope: &Scope<'_>, project: &Project, architecture: Architecture) ->
         ),
         false => resource,
     }
+}
+
+/// The variables that all environments give their builds. Those of one are given when its build starts, which is said to
+/// the project for who starts one by hand.
+fn common(scope: &Scope<'_>) -> BTreeMap<String, Variable> {
+    let patterns = scope.app.patterns.iter().map(|pattern| &pattern.environment);
+    let mut all = scope
+        .app
+        .environments
+        .iter()
+        .chain(patterns)
+        .map(|own| &own.build);
+    let first = all.next().map(|build| build.env.clone()).unwrap_or_default();
+    let is_common = |build: &Build, own: (&String, &Variable)| build.env.get(own.0) == Some(own.1);
+    all.fold(first, |mut left, build| {
+        left.retain(|name, variable| is_common(build, (name, variable)));
+        left
+    })
+}
+
+/// Variables of builds. Secrets are where buildspecs find theirs, too.
+pub(super) fn build_variables(scope: &Scope<'_>, variables: &BTreeMap<String, Variable>) -> Vec<Value> {
+    let secret = |own: &str| {
+        format!(
+            "{}/{}/{}/build/{own}",
+            scope.platform(),
+            scope.label,
+            scope.app.app
+        )
+    };
+    let of = |(name, variable): (&String, &Variable)| match variable {
+        Variable::Plain(text) => json!({ "Name": name, "Type": "PLAINTEXT", "Value": text }),
+        Variable::Secret(own) => json!({ "Name": name, "Type": "SECRETS_MANAGER", "Value": secret(own) }),
+    };
+    variables.iter().map(of).collect()
 }
 
 /// Where Packer's host stands, and who may start hosts from its image.

@@ -141,6 +141,29 @@ fn a_variable_counts_when_a_script_names_it() {
 }
 
 #[test]
+fn a_variable_counts_when_all_of_them_or_a_large_input_may_tell_it() {
+    let world = world();
+    let check = |script: &str, input: &str, counts: bool| {
+        let files = [
+            ("infra/one.sh", script),
+            ("infra/two.sh", "2"),
+            ("infra/conf", input),
+        ];
+        let keys = world.keys(&files, |_| ()).unwrap();
+        let other = world.keys(&files, |order| order.commit.id = "1".repeat(40));
+        assert_eq!(keys != other.unwrap(), counts, "{script}");
+    };
+    let usual = "#!/usr/bin/env bash\nset -eu\nenv A=b apt-get install -y nginx\n";
+    let large = |end: &str| "x\n".repeat(1 << 20) + end;
+    check(usual, &large(""), false);
+    check("env | sort > /etc/build", "", true);
+    check("read_from /proc/self/environ", "", true);
+    check("v=VEND_COMMIT; v=${v}_ID; echo ${!v}", "", true);
+    check(usual, &large("$VEND_COMMIT_ID"), true);
+    check(usual, &large("printenv\n"), true);
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let world = world();
     let error = |change: fn(&mut BakeOrder)| world.keys(FILES, change).unwrap_err().to_string();

@@ -1,8 +1,11 @@
-//! Packages that are told by the names or the bytes of single files: Ruby's gems, programs of Cargo and Go.
+//! Packages that are told by the names or the bytes of single files: of Python, npm, Ruby and Composer, programs of Cargo
+//! and Go.
 
 use std::io::Read;
 
-use super::{Kind, Package};
+use serde::Deserialize;
+
+use super::{Kind, Package, field, stanzas};
 
 fn package(kind: Kind, name: &str, version: &str) -> Option<Package> {
     let (name, version) = (name.trim(), version.trim());
@@ -12,6 +15,45 @@ fn package(kind: Kind, name: &str, version: &str) -> Option<Package> {
         version: version.to_owned(),
         architecture: String::new(),
     })
+}
+
+/// The package of a wheel's METADATA, or of the PKG-INFO of what is older ("Core metadata specifications" of the Python
+/// packaging guide).
+pub fn wheel(text: &str) -> Option<Package> {
+    let stanza = stanzas(text).next()?;
+    let name = field(&stanza, "Name")?.to_ascii_lowercase();
+    package(Kind::Pypi, &name, field(&stanza, "Version")?)
+}
+
+/// As a `package.json` and Composer's list say it.
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+    version: String,
+}
+
+/// The package of a `package.json`.
+pub fn npm(text: &[u8]) -> Option<Package> {
+    let own: Named = serde_json::from_slice(text).ok()?;
+    package(Kind::Npm, &own.name, &own.version)
+}
+
+/// The packages of Composer's `installed.json`: an object since its version 2, and a list before. `None`: it is neither.
+pub fn composer(text: &[u8]) -> Option<Vec<Package>> {
+    #[derive(Deserialize)]
+    struct List {
+        packages: Vec<Named>,
+    }
+    let list = serde_json::from_slice(text).map(|list: List| list.packages);
+    let list = list
+        .or_else(|_| serde_json::from_slice::<Vec<Named>>(text))
+        .ok()?;
+    let packages = list.iter();
+    Some(
+        packages
+            .filter_map(|own| package(Kind::Composer, &own.name, &own.version))
+            .collect(),
+    )
 }
 
 /// The gem whose specification has this file name: `NAME-VERSION.gemspec`, with a platform after the version if it is not
@@ -136,6 +178,20 @@ mod tests {
                 .map(|gem| (gem.name.as_str(), gem.version.as_str()));
             assert_eq!(found, expected, "{file}");
         }
+    }
+
+    #[test]
+    fn both_kinds_of_composer_s_list_are_read() {
+        let packages = r#"[{"name": "monolog/monolog", "version": "3.5.0", "type": "library"}, {"name": "", "version": "1"}]"#;
+        for text in [
+            packages.to_owned(),
+            format!(r#"{{"packages": {packages}, "dev": false}}"#),
+        ] {
+            let found = composer(text.as_bytes()).unwrap();
+            assert_eq!(found.len(), 1);
+            assert_eq!(found[0].purl(""), "pkg:composer/monolog/monolog@3.5.0");
+        }
+        assert_eq!(composer(b"{\"packages\": 1}"), None);
     }
 
     #[test]

@@ -6,9 +6,9 @@ use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use jiff::SignedDuration;
 
 use super::{
-    Approval, Base, Build, Database, Environment, Image, Leads, Placement, Port, Refresh, Scaling,
+    Approval, Base, Build, Database, Environment, Image, Leads, Placement, Port, Refresh, Scaling, Variable,
     deploy::deploy,
-    host::{host, is_secret},
+    host::{host, is_secret, variables},
     parse::{Tree, entry},
     ports::{domains, listeners},
     sign::authenticate,
@@ -304,6 +304,23 @@ fn build(reader: &mut Reader<'_>, fields: Fields<'_>, tree: Tree<'_>) -> Build {
         batch,
         combine_artifacts,
         batch_timeout: batch_timeout.unwrap_or(Build::usual_batch_timeout()),
+        env: build_variables(reader, fields),
+    }
+}
+
+fn build_variables(reader: &mut Reader<'_>, fields: Fields<'_>) -> BTreeMap<String, Variable> {
+    let reserved = |name: &str| {
+        let own = name.starts_with("CODEBUILD_");
+        own.then(|| {
+            format!(
+                "{} is no variable of yours: `CODEBUILD_` is reserved",
+                quoted(name)
+            )
+        })
+    };
+    match value(fields, "env") {
+        Some(node) => variables(reader, node, "build.env", &reserved),
+        None => BTreeMap::new(),
     }
 }
 

@@ -202,6 +202,11 @@ static BUILD: Section = Section {
             Kind::Duration,
             "How long all builds of a batch may take together, with what they wait for; `timeout` is each one's own. Default `8h`, at most `36h`.",
         ),
+        key(
+            "env",
+            Kind::Variables,
+            "Environment variables of builds, in the place of the buildspec's of the same names. `{{secret:NAME}}` is the value of a secret.",
+        ),
         later("cache"),
     ],
 };

@@ -34,7 +34,17 @@ pub(super) fn host(reader: &mut Reader<'_>, fields: Fields<'_>, database: bool) 
     let traffic = traffic(reader, section(fields, "traffic"));
     let health = health(reader, section(fields, "health"), &traffic);
     let env = match value(fields, "env") {
-        Some(node) => variables(reader, node, database),
+        Some(node) => {
+            let of_platform = |name: &str| {
+                let from = match name {
+                    "PORT" => "host.port",
+                    _ if database && OF_DATABASE.contains(&name) => "database",
+                    _ => return None,
+                };
+                Some(format!("`{name}` is set by the platform, from `{from}`"))
+            };
+            variables(reader, node, "host.env", &of_platform)
+        }
         None => BTreeMap::new(),
     };
     Host {
@@ -59,9 +69,15 @@ const OF_DATABASE: [&str; 6] = [
     "DATABASE_PASSWORD",
 ];
 
-fn variables(reader: &mut Reader<'_>, node: &Node, database: bool) -> BTreeMap<String, Variable> {
+/// The variables of `section`. `taken` says why one cannot be set.
+pub(super) fn variables(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    section: &str,
+    taken: &dyn Fn(&str) -> Option<String>,
+) -> BTreeMap<String, Variable> {
     let mut variables = BTreeMap::new();
-    for (key, value) in reader.mapping(node, "host.env") {
+    for (key, value) in reader.mapping(node, section) {
         let name = key.text().unwrap_or_default();
         if !is_variable(name) {
             let message = format!("{} is not the name of an environment variable", quoted(name));
@@ -69,12 +85,11 @@ fn variables(reader: &mut Reader<'_>, node: &Node, database: bool) -> BTreeMap<S
                 Some("use letters, digits and underscores, not starting with a digit".to_owned());
             continue;
         }
-        if name == "PORT" || (database && OF_DATABASE.contains(&name)) {
-            let from = if name == "PORT" { "host.port" } else { "database" };
-            reader.error(key, format!("`{name}` is set by the platform, from `{from}`"));
+        if let Some(why) = taken(name) {
+            reader.error(key, why);
             continue;
         }
-        if let Some(variable) = variable(reader, value, name) {
+        if let Some(variable) = variable(reader, value, &format!("{section}.{name}")) {
             variables.insert(name.to_owned(), variable);
         }
     }
@@ -87,20 +102,18 @@ pub(crate) fn is_variable(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-fn variable(reader: &mut Reader<'_>, node: &Node, name: &str) -> Option<Variable> {
-    if let Value::Mapping(_) = node.value
-        && name.len() <= 200
-    {
-        let problem = reader.error(node, format!("`host.env.{name}` must be text, not a mapping"));
+fn variable(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Variable> {
+    if let Value::Mapping(_) = node.value {
+        let problem = reader.error(node, format!("`{path}` must be text, not a mapping"));
         problem.help = Some("quote it: `\"{{secret:NAME}}\"`".to_owned());
         return None;
     }
     let text = match node.is_null() {
         true => String::new(),
-        false => reader.text(node, &format!("host.env.{name}"))?,
+        false => reader.text(node, path)?,
     };
     if text.contains('\0') {
-        reader.error(node, format!("`host.env.{name}` holds a NUL character"));
+        reader.error(node, format!("`{path}` holds a NUL character"));
         return None;
     }
     if !text.contains("{{secret:") {
@@ -120,7 +133,7 @@ fn variable(reader: &mut Reader<'_>, node: &Node, name: &str) -> Option<Variable
             None
         }
         _ => {
-            let message = format!("`host.env.{name}`: a secret must be the whole value, not a part of it");
+            let message = format!("`{path}`: a secret must be the whole value, not a part of it");
             reader.error(node, message).help =
                 Some("put the whole text into the secret, or put it together in the app".to_owned());
             None

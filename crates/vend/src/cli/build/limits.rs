@@ -30,7 +30,8 @@ pub fn limits(arguments: &BuildArgs) -> Result<BuildLimits, Failure> {
     if arguments.disk < DISK_MIB {
         return Err(Failure::usage(format!("--disk must be {DISK_MIB} MiB or more")));
     }
-    let pass_rate = arguments.pass_rate.unwrap_or(100.0);
+    // As on CodeBuild, where reports fail no build, and unlike a platform, whose `vend.yaml` is not read here.
+    let pass_rate = arguments.pass_rate.unwrap_or(0.0);
     if !(0.0..=100.0).contains(&pass_rate) {
         return Err(Failure::usage("--pass-rate must be from 0 to 100"));
     }
@@ -64,7 +65,21 @@ pub fn resources() -> Resources {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use clap::Parser as _;
+
+    use super::{super::tests::One, *};
+
+    #[test]
+    fn tests_fail_a_build_where_that_is_asked_for() {
+        let of = |options: &[&str]| {
+            let words = ["build", "--local", "."].iter().chain(options);
+            let limits = limits(&One::parse_from(words).build).ok().unwrap();
+            (limits.pass_rate_percent, limits.tests_asked)
+        };
+        assert_eq!(of(&[]), (0.0, false));
+        assert_eq!(of(&["--pass-rate", "100"]), (100.0, true));
+        assert_eq!(of(&["--pass-rate", "0"]), (0.0, true));
+    }
 
     #[test]
     fn numbers_and_times_that_mean_nothing_are_refused() {

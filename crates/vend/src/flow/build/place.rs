@@ -169,7 +169,11 @@ async fn room(world: &World, row: &Build, order: &BuildOrder) -> Result<(), Faul
     let Some(base) = image(order) else { return Ok(()) };
     let tenant = &order.place.tenant;
     if is_here(&world.node.bases().await?, &base, tenant) {
-        return Ok(());
+        // Whether its tag names another one by now is seen when the build asks, which then waits there.
+        return match matches!(base, Base::Oci(_)) && base.moves() {
+            true => images::clear(&world.node, &world.pokes.sweep).await,
+            false => Ok(()),
+        };
     }
     let note = |why: Option<String>| async {
         if let Some(why) = &why {

@@ -50,6 +50,11 @@ pub async fn refuse_more(shelf: &impl Shelf, sweep: &Notify) -> Result<(), Fault
     }
 }
 
+/// Near the end of the images' part of the disk, has what nothing needs removed, for who may need room.
+pub async fn clear(shelf: &impl Shelf, sweep: &Notify) -> Result<(), Fault> {
+    full(shelf, sweep).await.map(drop)
+}
+
 /// Why the images' part of the disk has no room for another, if it has none. Near the end of that part what nothing needs is
 /// removed at once.
 async fn full(shelf: &impl Shelf, sweep: &Notify) -> Result<Option<String>, Fault> {
