@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::{
     guestbook::Guestbook,
+    load::Load,
     platform::{Copy, Platform, can_run, eventually, get},
 };
 
@@ -137,6 +138,21 @@ fn an_environment_sleeps_and_wakes_without_losing_a_request() {
         "live",
         "nobody said that it may sleep"
     );
+
+    // Visitors who come while a release of a sleeper is under way are answered by one release or the other, every one.
+    falls_asleep(&platform, &app);
+    copy.says("four");
+    let number = platform.push(&copy, &app, "dev");
+    let load = Load::on(&platform.http(), &host);
+    assert_eq!(
+        platform.ended(&app, number)["state"],
+        "done",
+        "{}",
+        platform.log()
+    );
+    assert_eq!(platform.get(&host, "/"), (200, "four\n".into()));
+    let (good, bad) = load.end();
+    assert_eq!((good > 3, bad.first()), (true, None), "{good} answers");
 
     let requests = platform.vend(&["logs", &dev, "--access"]);
     assert!(
