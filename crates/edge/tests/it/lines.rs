@@ -70,19 +70,19 @@ async fn a_full_connection_has_another_beside_it() {
     let folder = tempfile::tempdir().unwrap();
     let target = Target::that(holds).await;
     let edge = edge(&folder, &target).await;
-    let ask = async |number: usize| {
+    let mut open = Vec::new();
+    let ask = async |open: &mut Vec<_>, number: usize| {
         let mut h2 = client(&edge).await;
         let request = request(Method::GET, Empty::new().boxed());
         let asked = tokio::spawn(async move { h2.send_request(request).await });
         until("it is there", || async { target.seen() == number }).await;
-        asked
+        open.push(asked);
     };
-    let mut open = Vec::new();
     for number in 1..=100 {
-        open.push(ask(number).await);
+        ask(&mut open, number).await;
     }
     assert_eq!(target.connections(), 1);
-    open.push(ask(101).await);
+    ask(&mut open, 101).await;
     assert_eq!(target.connections(), 2);
     // Where one has ended there is room again.
     open.remove(0).abort();
@@ -91,7 +91,7 @@ async fn a_full_connection_has_another_beside_it() {
         load.totals.open == 100
     })
     .await;
-    open.push(ask(102).await);
+    ask(&mut open, 102).await;
     assert_eq!(target.connections(), 2);
     open.iter().for_each(tokio::task::JoinHandle::abort);
     edge.stop().await;
