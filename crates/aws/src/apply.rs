@@ -21,6 +21,8 @@ pub enum Error {
     ChangeSet { stack: String, why: String },
     #[error("{stack} is {}, and can be neither changed nor made", .status.0)]
     Stuck { stack: String, status: Status },
+    #[error("{stack} is not there, and is not made: {why}")]
+    Refused { stack: String, why: String },
     #[error("{stack} would lose data that nobody agreed to lose: {lost}")]
     Loss { stack: String, lost: String },
 }
@@ -62,6 +64,10 @@ pub async fn apply(
             create(site, wanted, agreed, start, tell).await
         }
         (Doing::Create, _) => create(site, wanted, agreed, start, tell).await,
+        (Doing::Refused { why }, _) => Err(Error::Refused {
+            stack: wanted.name.clone(),
+            why,
+        }),
         (_, found) => Err(Error::Stuck {
             stack: wanted.name.clone(),
             status: found.map_or_else(|| Status("gone".into()), |found| found.stack.status),
