@@ -128,7 +128,7 @@ async fn delete(
     stack::delete(client, &stack.id, None, &[], &token).await?;
     let (now, events) = tokio::select! {
         done = watch::wait(client, &stack.id, mark, tell) => done?,
-        error = protect::releasing(client, held) => return Err(error.into()),
+        error = Box::pin(protect::releasing(client, held)) => return Err(error.into()),
     };
     match now {
         Some(stack) if !stack.status.is_gone() => {
