@@ -3,6 +3,7 @@
 //! The room drives release binaries through their command lines and nothing else. It knows no crate of the platform, so
 //! that it cannot measure a short cut that users do not have. It asserts nothing about times: machines differ.
 
+mod apply;
 mod bake;
 mod builds;
 mod corridor;
@@ -29,7 +30,7 @@ use self::table::Table;
 pub struct Bench {
     /// `corridor`: from a push to traffic, on this machine, as root. `deploy`: a deployment on one host, its agent, and
     /// every strategy under load (`--only strategies`, `fifty`, `kept`), as root. `bake`: images, beside buildah, and builds, beside a bare shell (`--only images`, `builds`), as root. `edge`: the load balancer beside others. `states`: the engine
-    /// of state machines. `synth`: templates for AWS.
+    /// of state machines. `synth`: templates for AWS, beside the CDK, and what an apply asks of AWS (`--only templates`, `requests`).
     name: String,
     /// Fewer repetitions.
     #[arg(long)]
@@ -58,7 +59,7 @@ impl Bench {
             "deploy" => self.deploy(figures),
             "edge" => edge::run(self, figures),
             "states" => states::run(self, figures),
-            "synth" => synth::run(self, figures),
+            "synth" => self.synth(figures),
             other => bail!(
                 "no benchmark `{other}`: there are `bake`, `corridor`, `deploy`, `edge`, `states` and `synth`"
             ),
@@ -111,6 +112,16 @@ impl Bench {
         }
         match self.wants("builds") {
             true => builds::run(&self.release()?, self, table),
+            false => Ok(()),
+        }
+    }
+
+    fn synth(&self, table: &mut Table) -> anyhow::Result<()> {
+        if self.wants("templates") {
+            synth::run(self, table)?;
+        }
+        match self.wants("requests") {
+            true => apply::run(&self.release()?, self, table),
             false => Ok(()),
         }
     }

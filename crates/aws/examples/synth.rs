@@ -1,7 +1,7 @@
 //! How fast templates are made: `cargo run -p aws --release --example synth -- 1000`.
 //!
-//! So many environments, each with hosts in two halves, a database, names, alarms and deployments, as YAML. Prints
-//! figures as JSON.
+//! So many environments, each with hosts in two halves, a database, names, alarms and deployments, as YAML; in files of a directory
+//! that is named after the number. Prints figures as JSON.
 
 use std::time::Instant;
 
@@ -15,6 +15,7 @@ fn main() {
         .nth(1)
         .and_then(|text| text.parse().ok())
         .unwrap_or(1_000);
+    let out = std::env::args().nth(2).map(std::path::PathBuf::from);
     let config: Config = toml::from_str(CONFIG).expect("the configuration is sound");
     let label = "production".parse().expect("it is a label");
     let mut priorities = Priorities::default();
@@ -32,6 +33,9 @@ fn main() {
         bytes += text.len();
         resources += stack.template.resources.len();
         largest = largest.max(text.len());
+        if let Some(out) = &out {
+            std::fs::write(out.join(format!("{}.yaml", stack.name)), &text).expect("the directory is there");
+        }
         std::hint::black_box(text);
     }
     let seconds = from.elapsed().as_secs_f64();

@@ -7,6 +7,7 @@ use crate::{
     change::{self, Change, State},
     client,
     plan::{self, Doing, Wanted, asked, body, dangers, role, ticket},
+    protect,
     site::{Found, Site},
     stack::{self, Event, Stack, Status},
     synth::{Kind, MAX_INLINE_BYTES, Template},
@@ -21,6 +22,8 @@ pub enum Error {
     ChangeSet { stack: String, why: String },
     #[error("{stack} is {}, and can be neither changed nor made", .status.0)]
     Stuck { stack: String, status: Status },
+    #[error("{stack} is not there, and is not made: {why}")]
+    Refused { stack: String, why: String },
     #[error("{stack} would lose data that nobody agreed to lose: {lost}")]
     Loss { stack: String, lost: String },
 }
@@ -62,6 +65,10 @@ pub async fn apply(
             create(site, wanted, agreed, start, tell).await
         }
         (Doing::Create, _) => create(site, wanted, agreed, start, tell).await,
+        (Doing::Refused { why }, _) => Err(Error::Refused {
+            stack: wanted.name.clone(),
+            why,
+        }),
         (_, found) => Err(Error::Stuck {
             stack: wanted.name.clone(),
             status: found.map_or_else(|| Status("gone".into()), |found| found.stack.status),
@@ -194,7 +201,13 @@ async fn update(
     }
     let mark = watch::mark(&site.client, &wanted.name).await?;
     change::execute(&site.client, &wanted.name, &ticket).await?;
-    settle(site, wanted, mark, tell).await
+    let outcome = settle(site, wanted, mark, tell).await?;
+    if outcome == Outcome::Done && wanted.template.resource(protect::HOSTS).is_some() {
+        // From now on the group shrinks without ECS asking for each host.
+        let held = stack::resources(&site.client, &wanted.name).await?;
+        protect::release(&site.client, &held).await?;
+    }
+    Ok(outcome)
 }
 
 /// Waits for what was begun, and says how it ended.
@@ -218,53 +231,24 @@ async fn settle(
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::Write as _,
-        net::{TcpListener, TcpStream},
-        sync::{Arc, Mutex},
+    use super::*;
+    use crate::{
+        Client,
+        fixtures::{self, action},
+        price::List,
+        synth,
     };
 
-    use super::*;
-    use crate::{Client, fixtures, price::List, synth};
-
-    /// CloudFormation, of which a change set takes a table away: moto says `Add` for everything. What it was asked, in order.
-    fn cloudformation() -> (Site, Arc<Mutex<Vec<String>>>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let asked = Arc::new(Mutex::new(Vec::<String>::new()));
-        let told = asked.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let action = action(&stream);
-                let is_done = told.lock().unwrap().iter().any(|own| own == "ExecuteChangeSet");
-                let body = answer(&action, is_done);
-                told.lock().unwrap().push(action);
-                let head = "HTTP/1.1 200 X\r\nConnection: close\r\nContent-Length";
-                stream
-                    .write_all(format!("{head}: {}\r\n\r\n{body}", body.len()).as_bytes())
-                    .unwrap();
-            }
-        });
-        (Site::new(Client::at(address)), asked)
-    }
-
-    fn action(stream: &TcpStream) -> String {
-        let (_, body) = fixtures::asked(stream);
-        let body = String::from_utf8(body).unwrap();
-        let mut parts = body.split('&').filter_map(|part| part.strip_prefix("Action="));
-        parts.next().unwrap().to_owned()
-    }
-
-    /// In the shapes of the API's reference.
-    fn answer(action: &str, is_done: bool) -> String {
+    /// CloudFormation, of which a change set takes a table away: moto says `Add` for everything. In the shapes of the API's reference.
+    fn answer(asked: &str, before: &[String]) -> String {
+        let is_done = before.iter().any(|own| action(own) == "ExecuteChangeSet");
         let event = |id: &str, status: &str| {
             format!(
                 "<member><EventId>{id}</EventId><LogicalResourceId>s</LogicalResourceId><ResourceType>AWS::CloudFormation::Stack\
                  </ResourceType><ResourceStatus>{status}</ResourceStatus></member>"
             )
         };
-        let inner = match action {
+        match asked {
             "DescribeStacks" => "<Stacks><member><StackName>s</StackName><StackId>arn</StackId>\
                  <StackStatus>UPDATE_COMPLETE</StackStatus><CreationTime>2026-01-01T00:00:00Z</CreationTime></member></Stacks>"
                 .to_owned(),
@@ -276,9 +260,10 @@ mod tests {
                  <Action>Remove</Action><LogicalResourceId>Table</LogicalResourceId><ResourceType>AWS::DynamoDB::Table</ResourceType>\
                  <PolicyAction>Delete</PolicyAction></ResourceChange></member></Changes>"
                 .to_owned(),
+            "ListStackResources" => fixtures::GROUP_HELD.to_owned(),
+            "DescribeAutoScalingGroups" => fixtures::GROUP.to_owned(),
             _ => String::new(),
-        };
-        format!("<{action}Response><{action}Result>{inner}</{action}Result></{action}Response>")
+        }
     }
 
     fn wanted() -> Wanted {
@@ -296,12 +281,17 @@ mod tests {
     }
 
     async fn applied(agreed: &[&str]) -> (Result<Outcome, Error>, Vec<String>) {
-        let (site, asked) = cloudformation();
-        let wanted = wanted();
+        let (done, forms) = applied_of(&wanted(), agreed).await;
+        (done, forms.iter().map(|own| action(own).to_owned()).collect())
+    }
+
+    async fn applied_of(wanted: &Wanted, agreed: &[&str]) -> (Result<Outcome, Error>, Vec<String>) {
+        let (address, asked) = fixtures::service(answer);
+        let site = Site::new(Client::at(address));
         let stack = stack::one(&site.client, &wanted.name).await.unwrap().unwrap();
         let agreed: Vec<String> = agreed.iter().map(|id| (*id).to_owned()).collect();
         let found = Some(Found { stack, mark: None });
-        let done = apply(&site, &wanted, found, &agreed, "t", &mut |_| {}).await;
+        let done = apply(&site, wanted, found, &agreed, "t", &mut |_| {}).await;
         let asked = asked.lock().unwrap().clone();
         (done, asked)
     }
@@ -321,6 +311,24 @@ mod tests {
         let (done, asked) = applied(&["Table"]).await;
         assert_eq!(done.unwrap(), Outcome::Done);
         assert!(asked.contains(&"ExecuteChangeSet".to_owned()), "{asked:?}");
+    }
+
+    /// Its group shrinks without asking ECS from now on, and would keep those for ever.
+    #[tokio::test]
+    async fn hosts_of_containers_that_were_protected_may_go_when_their_stack_is_changed() {
+        let mut wanted = wanted();
+        wanted.template.resources[0].id = protect::HOSTS.to_owned();
+        let (done, forms) = applied_of(&wanted, &["Table"]).await;
+        assert_eq!(done.unwrap(), Outcome::Done);
+        assert_eq!(fixtures::released(&forms), ["i-1"]);
+        let at = |name: &str| forms.iter().position(|own| action(own) == name);
+        assert!(at("ExecuteChangeSet") < at("SetInstanceProtection"), "{forms:?}");
+        // One without such hosts costs no call.
+        let (_, asked) = applied(&["Table"]).await;
+        assert!(
+            !asked.contains(&"DescribeAutoScalingGroups".to_owned()),
+            "{asked:?}"
+        );
     }
 
     #[test]

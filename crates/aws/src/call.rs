@@ -166,6 +166,7 @@ calls! {
     RULES = Call::new("elasticloadbalancing", "DescribeRules", ELB, "give rules of branches priorities that are free");
     HEALTH = Call::new("elasticloadbalancing", "DescribeTargetHealth", ELB, "show hosts");
     GROUPS = Call::new("autoscaling", "DescribeAutoScalingGroups", ASG, "know between which numbers hosts may be");
+    RELEASE_HOSTS = Call::new("autoscaling", "SetInstanceProtection", ASG, "let hosts of containers go that an earlier version protected");
     SCALE_GROUP = Call::new("autoscaling", "SetDesiredCapacity", ASG, "set the number of hosts");
     SCALE_SERVICE = Call::new("ecs", "UpdateService", ECS, "set the number of containers");
     READ_LOG = Call::new("logs", "FilterLogEvents", LOGS, "show logs");
@@ -204,6 +205,8 @@ pub const BRANCHES: &[Call] = &[
     DELETE_STACK,
     PUT_OBJECT,
     SCALING_ACTIVITIES,
+    GROUPS,
+    RELEASE_HOSTS,
     CHANGE_SLOTS,
     LOOK_SLOTS,
     RULES,

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::{
     bucket, call,
     client::{Client, Error as Broken, Node, Rest},
+    protect,
     site::{Found, Site},
     stack::{self, Event, Held, Stack, Status},
     synth::Kind,
@@ -93,9 +94,9 @@ pub async fn destroy(
         watch::wait(client, &stack.id, None, &mut |_| {}).await?;
     }
     let held = stack::resources(client, &stack.id).await?;
-    let mut outcome = delete(client, stack, start, 1, tell).await?;
+    let mut outcome = delete(client, (stack, &held), start, 1, tell).await?;
     if matches!(outcome, Outcome::Failed { .. }) && is_cleared(client, &stack.id).await? {
-        outcome = delete(client, stack, start, 2, tell).await?;
+        outcome = delete(client, (stack, &held), start, 2, tell).await?;
     }
     Ok((outcome, kept(held)))
 }
@@ -114,7 +115,7 @@ fn kept(held: Vec<Held>) -> Vec<Left> {
 
 async fn delete(
     client: &Client,
-    stack: &Stack,
+    (stack, held): (&Stack, &[Held]),
     start: &str,
     attempt: u32,
     tell: &mut dyn FnMut(&Event),
@@ -122,9 +123,13 @@ async fn delete(
     let mark = watch::mark(client, &stack.id).await?;
     let text = format!("{start}|{}|{attempt}", stack.id);
     let token = format!("vend-destroy-{}", &crate::sign::digest(text.as_bytes())[..24]);
+    protect::release(client, held).await?;
     // Without a role: CloudFormation takes the one that made the stack.
     stack::delete(client, &stack.id, None, &[], &token).await?;
-    let (now, events) = watch::wait(client, &stack.id, mark, tell).await?;
+    let (now, events) = tokio::select! {
+        done = watch::wait(client, &stack.id, mark, tell) => done?,
+        error = Box::pin(protect::releasing(client, held)) => return Err(error.into()),
+    };
     match now {
         Some(stack) if !stack.status.is_gone() => {
             let cause = watch::cause(&stack.name, &events);
@@ -285,4 +290,45 @@ pub(crate) fn rest(method: Method, path: String, body: Bytes) -> Rest<'static> {
 /// A record as a change that deletes it: exactly as it was read.
 fn removal(record: &Node) -> String {
     format!("<Change><Action>DELETE</Action>{}</Change>", record.xml())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{self, action};
+
+    fn answer(asked: &str, before: &[String]) -> String {
+        let is_done = before.iter().any(|own| action(own) == "DeleteStack");
+        let status = if is_done {
+            "DELETE_COMPLETE"
+        } else {
+            "UPDATE_COMPLETE"
+        };
+        match asked {
+            "ListStackResources" => fixtures::GROUP_HELD.to_owned(),
+            "DescribeAutoScalingGroups" => fixtures::GROUP.to_owned(),
+            "DescribeStacks" => format!(
+                "<Stacks><member><StackName>shop</StackName><StackId>arn</StackId><StackStatus>{status}</StackStatus>\
+                 <CreationTime>2026-01-01T00:00:00Z</CreationTime></member></Stacks>"
+            ),
+            "DescribeStackEvents" => format!(
+                "<StackEvents><member><EventId>{status}</EventId><LogicalResourceId>shop</LogicalResourceId>\
+                 <ResourceStatus>{status}</ResourceStatus></member></StackEvents>"
+            ),
+            _ => String::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn hosts_of_containers_that_were_protected_hold_no_destruction_up() {
+        let (address, forms) = fixtures::service(answer);
+        let site = Site::new(Client::at(address));
+        let stack = stack::one(&site.client, "shop").await.unwrap().unwrap();
+        let (outcome, left) = destroy(&site, &stack, "t", &mut |_| {}).await.unwrap();
+        assert_eq!((outcome, left), (Outcome::Gone, Vec::new()));
+        let forms = forms.lock().unwrap().clone();
+        assert_eq!(fixtures::released(&forms), ["i-1"]);
+        let at = |name: &str| forms.iter().position(|own| action(own) == name);
+        assert!(at("SetInstanceProtection") < at("DeleteStack"), "{forms:?}");
+    }
 }

@@ -26,6 +26,8 @@ pub struct Wanted {
     pub tags: Vec<(&'static str, String)>,
     pub price: Price,
     pub notes: Vec<String>,
+    /// Why it is not made where it is not there.
+    pub refused: Option<String>,
 }
 
 impl Wanted {
@@ -43,6 +45,7 @@ impl Wanted {
             tags: stack.tags.clone(),
             price,
             notes: stack.notes.clone(),
+            refused: stack.refused.clone(),
         }
     }
 
@@ -78,6 +81,10 @@ pub enum Doing {
     Stuck {
         status: Status,
     },
+    /// It is not there, and none of its name is made any more.
+    Refused {
+        why: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -106,6 +113,13 @@ pub fn dangers(changes: &[Change]) -> impl Iterator<Item = &Change> {
 
 /// What can be done with a stack in this state.
 pub fn doing(wanted: &Wanted, found: Option<&Found>) -> Doing {
+    match (by_state(wanted, found), &wanted.refused) {
+        (Doing::Create | Doing::CreateAgain, Some(why)) => Doing::Refused { why: why.clone() },
+        (doing, _) => doing,
+    }
+}
+
+fn by_state(wanted: &Wanted, found: Option<&Found>) -> Doing {
     let Some(Found { stack, mark }) = found else {
         return Doing::Create;
     };
@@ -274,6 +288,26 @@ mod tests {
             Doing::Stuck { .. }
         ));
         assert!(matches!(doing("DELETE_FAILED", own()), Doing::Stuck { .. }));
+    }
+
+    #[test]
+    fn a_name_is_refused_to_what_is_new_only() {
+        let mut wanted = wanted();
+        wanted.refused = Some("so".into());
+        let own = || Some(wanted.mark.clone());
+        let refused = Doing::Refused { why: "so".into() };
+        assert_eq!(doing(&wanted, None), refused);
+        for status in ["REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE", "DELETE_COMPLETE"] {
+            assert_eq!(doing(&wanted, Some(&found(status, None))), refused, "{status}");
+        }
+        assert_eq!(
+            doing(&wanted, Some(&found("UPDATE_COMPLETE", own()))),
+            Doing::Nothing
+        );
+        assert_eq!(
+            doing(&wanted, Some(&found("CREATE_COMPLETE", None))),
+            Doing::Change
+        );
     }
 
     #[test]

@@ -1,11 +1,20 @@
-//! Whether stacks can be deleted, with the load balancers and databases in them.
+//! Whether stacks can be deleted, with the load balancers, databases and hosts in them.
+
+use std::time::Duration;
 
 use crate::{
     call,
-    client::{Client, Error, Form},
+    client::{Client, Error, Form, Node},
     site::Site,
     stack::{self, Held, Stack},
 };
+
+/// The group of hosts of containers. Earlier versions protected each of its hosts, and had ECS do it.
+pub(crate) const HOSTS: &str = "CapacityGroup";
+/// As many hosts as one call takes.
+const MOST: usize = 50;
+/// Until hosts are looked at again.
+const PAUSE: Duration = Duration::from_secs(30);
 
 /// Switches protection on or off; gives the ids of the resources that it was switched for beside the stack itself.
 pub async fn protect(site: &Site, stack: &Stack, on: bool) -> Result<Vec<String>, Error> {
@@ -53,5 +62,52 @@ async fn switch(client: &Client, held: &Held, on: bool) -> Result<bool, Error> {
         // An Aurora instance is protected by its cluster.
         Err(error) if error.code() == "InvalidParameterCombination" => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// Lets the hosts of containers go that are protected from it. A group that shrinks, or is deleted, would wait for them for ever.
+pub(crate) async fn release(client: &Client, held: &[Held]) -> Result<(), Error> {
+    let is_group = |held: &&Held| held.id == HOSTS && !held.physical.is_empty();
+    for group in held.iter().filter(is_group) {
+        let mut form = Form::default();
+        form.list("AutoScalingGroupNames.member", [group.physical.as_str()]);
+        let answer = client.query(&call::GROUPS, form).await?;
+        let groups = answer.list("AutoScalingGroups");
+        let hosts: Vec<&str> = groups
+            .flat_map(|group| group.list("Instances"))
+            .filter(|host| is_protected(host))
+            .map(|host| host.text("InstanceId"))
+            .collect();
+        for some in hosts.chunks(MOST) {
+            let mut form = Form::default();
+            form.add("AutoScalingGroupName", &group.physical)
+                .add("ProtectedFromScaleIn", "false");
+            form.list("InstanceIds.member", some.iter().copied());
+            match client.query(&call::RELEASE_HOSTS, form).await {
+                // One of them went meanwhile.
+                Err(error) if error.code() == "ValidationError" => {}
+                other => drop(other?),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whoever is on the way out cannot be asked for anything.
+fn is_protected(host: &Node) -> bool {
+    host.text("ProtectedFromScaleIn") == "true" && host.text("LifecycleState") == "InService"
+}
+
+/// The same from time to time, for as long as somebody waits for the group: ECS protects hosts that get containers, and the group
+/// those that are new, where their stack is of an earlier version. It ends with an error only.
+pub(crate) async fn releasing(client: &Client, held: &[Held]) -> Error {
+    if held.iter().all(|held| held.id != HOSTS) {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        if let Err(error) = release(client, held).await {
+            return error;
+        }
     }
 }

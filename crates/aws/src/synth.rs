@@ -110,6 +110,9 @@ pub struct Stack {
     pub template: Template,
     /// What `vend.yaml` says and AWS does otherwise, in sentences.
     pub notes: Vec<String>,
+    /// Why none of this name is made where none stands. One that stands is changed and goes as any other does: its name came
+    /// before the rule.
+    pub refused: Option<String>,
 }
 
 impl Stack {
@@ -133,6 +136,7 @@ impl Stack {
             tags: Vec::new(),
             template,
             notes,
+            refused: None,
         })
     }
 

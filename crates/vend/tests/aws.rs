@@ -13,6 +13,8 @@ mod kept;
 mod live;
 #[path = "aws/moving.rs"]
 mod moving;
+#[path = "aws/names.rs"]
+mod names;
 #[path = "aws/people.rs"]
 mod people;
 #[path = "aws/receiver.rs"]

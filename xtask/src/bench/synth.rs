@@ -1,8 +1,11 @@
-//! Templates for AWS, beside AWS's own CDK in the same run: whole processes, in rounds that take turns.
+//! Templates for AWS, beside AWS's own CDK in the same run, in rounds that take turns. Like is held against like: what a whole
+//! process takes against what a whole process takes, and what a stack takes inside one, once the library is loaded, against the same.
+//! Both write their templates to files there.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Instant,
 };
 
 use anyhow::{Context as _, bail};
@@ -10,10 +13,43 @@ use serde_json::Value;
 
 use super::{Bench, Table};
 
-/// Environments that are made at once.
+/// Environments that are made at once, without files.
 const MANY: u32 = 1_000;
-/// Stacks of the CDK: it takes minutes for a thousand, so what it takes for one more is taken from this many.
+/// Stacks of both for the comparison: the CDK takes minutes for a thousand.
 const PEERS: u32 = 50;
+
+/// What a process said of itself, and how long it took from outside.
+struct Run {
+    said: Value,
+    whole: f64,
+}
+
+impl Run {
+    fn said(&self, name: &str) -> f64 {
+        self.said[name].as_f64().unwrap_or(f64::NAN)
+    }
+}
+
+/// Runs of one kind, a round each.
+#[derive(Default)]
+struct Runs(Vec<Run>);
+
+impl Runs {
+    fn said(&self, name: &str, by: f64) -> Vec<f64> {
+        self.0.iter().map(|run| run.said(name) / by).collect()
+    }
+
+    fn whole(&self) -> Vec<f64> {
+        self.0.iter().map(|run| run.whole).collect()
+    }
+}
+
+/// The comparison of one program with the other, for one stack and for several.
+#[derive(Default)]
+struct Pair {
+    one: Runs,
+    many: Runs,
+}
 
 pub fn run(options: &Bench, table: &mut Table) -> anyhow::Result<()> {
     let mut build = crate::cargo(["build", "--release", "--package", "aws", "--example", "synth"]);
@@ -24,82 +60,93 @@ pub fn run(options: &Bench, table: &mut Table) -> anyhow::Result<()> {
         .join("release/examples/synth");
     let peer = cdk();
     let rounds = if options.quick { 1 } else { 5 };
-    let (mut ours, mut one, mut many) = (vec![], vec![], vec![]);
+    let (mut all, mut ours, mut theirs) = (Runs::default(), Pair::default(), Pair::default());
     for _ in 0..rounds {
-        ours.push(figures(Command::new(&program).arg(MANY.to_string()))?);
-        if let Ok(peer) = &peer {
-            one.push(stacks(peer, 1)?);
-            many.push(stacks(peer, PEERS)?);
+        all.0.push(figures(Command::new(&program).arg(MANY.to_string()))?);
+        let Ok(peer) = &peer else { continue };
+        for (own, count) in [(&mut ours.one, 1), (&mut ours.many, PEERS)] {
+            let out = emptied(&crate::target().join("bench/synth"))?;
+            own.0
+                .push(figures(Command::new(&program).arg(count.to_string()).arg(out))?);
+        }
+        for (own, count) in [(&mut theirs.one, 1), (&mut theirs.many, PEERS)] {
+            own.0.push(stacks(peer, count)?);
         }
     }
-    let of = |figures: &[Value], name: &str| -> Vec<f64> {
-        figures
-            .iter()
-            .map(|figures| figures[name].as_f64().unwrap_or(f64::NAN))
-            .collect()
-    };
-    let seconds = of(&ours, "seconds");
-    table
-        .row(format!("{MANY} environments as templates"), "s", &seconds)
-        .target(1.0);
-    let each: Vec<f64> = seconds
-        .iter()
-        .map(|seconds| seconds * 1e3 / f64::from(MANY))
-        .collect();
-    table.row("one of them", "ms", &each);
-    table.row(
-        "resources in one",
-        "",
-        &of(&ours, "resources")
-            .iter()
-            .map(|all| all / f64::from(MANY))
-            .collect::<Vec<_>>(),
-    );
-    table.row("most memory", "MB", &of(&ours, "peak_mb"));
-    let kb = |name: &str, by: f64| {
-        of(&ours, name)
-            .iter()
-            .map(|bytes| bytes / by / 1e3)
-            .collect::<Vec<f64>>()
-    };
-    table.row("a template, on average", "KB", &kb("bytes", f64::from(MANY)));
-    table
-        .row("the largest", "KB", &kb("largest", 1.0))
-        .target(1_000.0);
-    if let Err(error) = peer {
-        table.note(format!("the CDK was not measured: {error:#}"));
-        return Ok(());
+    alone(&all, table);
+    match peer {
+        Ok(_) => beside(&ours, &theirs, table),
+        Err(error) => table.note(format!("the CDK was not measured: {error:#}")),
     }
-    let (one, many) = (of(&one, "seconds"), of(&many, "seconds"));
-    table.row("CDK: 1 stack", "s", &one);
-    table.row(format!("CDK: {PEERS} stacks"), "s", &many);
-    // What starting costs is left out: it is the most of a single stack, and not the CDK's alone.
-    let theirs: Vec<f64> = many
-        .iter()
-        .zip(&one)
-        .map(|(many, one)| (many - one) * 1e3 / f64::from(PEERS - 1))
-        .collect();
-    table.row("CDK: one more stack", "ms", &theirs);
-    let ratio: Vec<f64> = theirs
-        .iter()
-        .zip(&each)
-        .map(|(theirs, ours)| theirs / ours)
-        .collect();
-    table.row("times as fast for one more stack (wanted: 100)", "", &ratio);
-    let whole: Vec<f64> = one
-        .iter()
-        .zip(&each)
-        .map(|(theirs, ours)| theirs * 1e3 / ours)
-        .collect();
-    table.row("times as fast for a stack by itself (wanted: 100)", "", &whole);
     Ok(())
 }
 
-fn stacks(directory: &Path, count: u32) -> anyhow::Result<Value> {
-    let out = directory.join("cdk.out");
-    if out.exists() {
-        std::fs::remove_dir_all(&out).context("cannot empty the CDK's directory")?;
-    }
+/// What we take by ourselves, in memory.
+fn alone(all: &Runs, table: &mut Table) {
+    let many = f64::from(MANY);
+    table
+        .row(
+            format!("{MANY} environments as templates"),
+            "s",
+            &all.said("seconds", 1.0),
+        )
+        .target(1.0);
+    table.row("one of them", "ms", &all.said("seconds", many / 1e3));
+    table.row("resources in one", "", &all.said("resources", many));
+    table.row("most memory", "MB", &all.said("peak_mb", 1.0));
+    table.row("a template, on average", "KB", &all.said("bytes", many * 1e3));
+    table
+        .row("the largest", "KB", &all.said("largest", 1e3))
+        .target(1_000.0);
+}
+
+fn beside(ours: &Pair, theirs: &Pair, table: &mut Table) {
+    let peers = f64::from(PEERS);
+    let mut both = |what: &str, unit, ours: Vec<f64>, theirs: Vec<f64>| {
+        table.row(format!("{what}: ours"), unit, &ours);
+        table.row(format!("{what}: the CDK"), unit, &theirs);
+        let times: Vec<f64> = theirs
+            .iter()
+            .zip(&ours)
+            .map(|(theirs, ours)| theirs / ours)
+            .collect();
+        table.row(format!("{what}: times as fast (wanted: 100)"), "", &times);
+    };
+    both(
+        &format!("inside the process, a stack of {PEERS}, with its file"),
+        "ms",
+        ours.many.said("seconds", peers / 1e3),
+        theirs.many.said("seconds", peers / 1e3),
+    );
+    both(
+        "inside the process, a stack by itself, with its file",
+        "ms",
+        ours.one.said("seconds", 1e-3),
+        theirs.one.said("seconds", 1e-3),
+    );
+    both(
+        "a whole process, 1 stack",
+        "s",
+        ours.one.whole(),
+        theirs.one.whole(),
+    );
+    both(
+        &format!("a whole process, {PEERS} stacks"),
+        "s",
+        ours.many.whole(),
+        theirs.many.whole(),
+    );
+    table.row(
+        "resources in one of the CDK's",
+        "",
+        &theirs.many.said("resources", peers),
+    );
+    table.row("loading the CDK's library", "s", &theirs.one.said("loading", 1.0));
+    table.row("most memory of the CDK", "MB", &theirs.many.said("peak_mb", 1.0));
+}
+
+fn stacks(directory: &Path, count: u32) -> anyhow::Result<Run> {
+    emptied(&directory.join("cdk.out"))?;
     figures(
         Command::new("node")
             .current_dir(directory)
@@ -107,21 +154,37 @@ fn stacks(directory: &Path, count: u32) -> anyhow::Result<Value> {
     )
 }
 
-/// The figures that a program prints on its last line.
-fn figures(command: &mut Command) -> anyhow::Result<Value> {
+/// A directory without anything in it.
+fn emptied(directory: &Path) -> anyhow::Result<PathBuf> {
+    if directory.exists() {
+        std::fs::remove_dir_all(directory)
+            .with_context(|| format!("cannot empty {}", directory.display()))?;
+    }
+    std::fs::create_dir_all(directory)?;
+    Ok(directory.to_owned())
+}
+
+/// The figures that a program prints on its last line, and how long it takes from its start to its end.
+fn figures(command: &mut Command) -> anyhow::Result<Run> {
+    let from = Instant::now();
     let output = command
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("cannot run {command:?}"))?;
+    let whole = from.elapsed().as_secs_f64();
     if !output.status.success() {
         bail!("{command:?} failed: {}", output.status);
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(text.trim().lines().last().unwrap_or_default()).context("it printed no figures")
+    let said = serde_json::from_str(text.trim().lines().last().unwrap_or_default());
+    Ok(Run {
+        said: said.context("it printed no figures")?,
+        whole,
+    })
 }
 
 /// A directory with the CDK from npm and the program that drives it.
-fn cdk() -> anyhow::Result<std::path::PathBuf> {
+fn cdk() -> anyhow::Result<PathBuf> {
     let directory = crate::target().join("bench/cdk");
     std::fs::create_dir_all(&directory)?;
     let mut install = Command::new("npm");

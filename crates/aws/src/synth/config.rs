@@ -368,12 +368,17 @@ impl Default for Alarms {
     }
 }
 
+/// Do names that begin with `own` and a dash begin as those of `other` do?
+fn is_below(own: &str, other: &str) -> bool {
+    let rest = own.strip_prefix(other);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
 impl Config {
     /// Refuses what contradicts itself: ranges that overlap, and names that are not there.
     pub fn check(&self) -> Result<(), Error> {
         let mut ranges: Vec<(&Label, Cidr)> = Vec::new();
         for (label, foundation) in &self.foundations {
-            self.check_name(label, foundation)?;
             let range = foundation.network.range(label)?;
             if let Some((other, _)) = ranges.iter().find(|(_, other)| other.overlaps(range)) {
                 let why = format!("its range {range} overlaps that of `{other}`");
@@ -402,28 +407,33 @@ impl Config {
         Ok(())
     }
 
-    /// Stacks are told apart by how their names begin, and so do policies.
-    fn check_name(&self, label: &Label, foundation: &Foundation) -> Result<(), Error> {
-        let begins = |with: &str| {
-            let rest = label.as_str().strip_prefix(with);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-        };
-        let refused = |why: String| Err(Error::config(format!("foundations.{label}"), why));
-        if ["pipeline", "flow"].into_iter().any(begins) {
-            return refused("stacks of pipelines are called so".to_owned());
+    /// Why there shall be no foundation of this name: stacks are told apart by how their names begin, and so do policies. One
+    /// that stands already goes on, so of two that do not go together the one that is new is refused.
+    pub(super) fn refusal(&self, label: &Label) -> Option<String> {
+        let foundation = self.foundations.get(label)?;
+        if ["pipeline", "flow"]
+            .into_iter()
+            .any(|own| is_below(label.as_str(), own))
+        {
+            return Some("stacks of pipelines are called so: call the foundation otherwise".to_owned());
         }
-        let is_reached = |(other, own): &(&Label, &Foundation)| {
-            let apart =
-                own.account.is_some() && foundation.account.is_some() && own.account != foundation.account;
-            *other != label && begins(other.as_str()) && own.region == foundation.region && !apart
+        let apart = |other: &Foundation| {
+            other.account.is_some() && foundation.account.is_some() && other.account != foundation.account
         };
-        match self.foundations.iter().find(is_reached) {
-            Some((other, _)) => refused(format!(
-                "its stacks begin as those of `{other}` do, and the roles of `{other}` would reach them: call it otherwise, or name \
-                 another `account` or `region` for it"
-            )),
-            None => Ok(()),
-        }
+        let others = self.foundations.iter().filter(|(_, other)| !apart(other));
+        let mut others = others.map(|(other, _)| other).filter(|other| *other != label);
+        others.find_map(|other| {
+            // Roles are the account's, whatever the region.
+            let (longer, shorter) = match (label.as_str(), other.as_str()) {
+                (own, other) if is_below(own, other) => (own, other),
+                (own, other) if is_below(other, own) => (other, own),
+                _ => return None,
+            };
+            Some(format!(
+                "stacks of `{longer}` begin as those of `{shorter}` do, and the roles of `{shorter}` would reach them: call the foundation \
+                 otherwise, or name another `account` for it"
+            ))
+        })
     }
 
     fn check_source(&self, label: &Label, foundation: &Foundation) -> Result<(), Error> {

@@ -246,7 +246,10 @@ pub fn environment(
         template.resources.iter_mut().for_each(Resource::loosen);
     }
     let name = scope.name.clone();
-    let stack = Stack::new(Kind::Environment, name, (label, foundation), template, notes)?;
+    let mut stack = Stack::new(Kind::Environment, name, (label, foundation), template, notes)?;
+    stack.refused = (spec.entry().as_str() == BUILD).then(|| {
+        "the app's builds read what lies below this name: call the environment otherwise".to_owned()
+    });
     Ok(stack.of(app, Some(spec)))
 }
 
@@ -263,11 +266,6 @@ fn check(scope: &Scope<'_>) -> Result<(), Error> {
             scope.name
         );
         return Err(Error::config(format!("apps.{}", scope.app), why));
-    }
-    if scope.spec.entry().as_str() == BUILD {
-        let why =
-            "the app's builds read what lies below this name: call the environment otherwise".to_owned();
-        return Err(Error::config(format!("environments.{BUILD}"), why));
     }
     let (types, architecture) = size::types(&scope.spec.host.size, &scope.config.sizes)?;
     let wanted = place::Wanted {

@@ -96,7 +96,11 @@ pub fn foundation(config: &Config, label: &Label) -> Result<Stack, Error> {
     roles::add(&mut template, &scope);
     stacks::add(&mut template, &scope);
     let name = scope.name();
-    Stack::new(Kind::Foundation, name, (label, options), template, Vec::new())
+    let stack = Stack::new(Kind::Foundation, name, (label, options), template, Vec::new())?;
+    Ok(Stack {
+        refused: config.refusal(label),
+        ..stack
+    })
 }
 
 /// CloudWatch keeps logs for certain numbers of days only: the next one that is not less, and ten years at most.

@@ -166,7 +166,7 @@ fn wanted(role: &str, is_container: bool) -> Option<(Vec<&'static str>, Vec<&'st
         "DatabaseMonitoringRole" => (vec![MONITORING], vec![]),
         "PasswordRole" if is_container => (vec!["states:StartExecution"], vec![]),
         "PasswordRole" => (vec!["ssm:SendCommand"], vec![]),
-        "PasswordMachineRole" => (vec!["ecs:UpdateService"], vec![]),
+        "PasswordMachineRole" => (vec!["ecs:DescribeServices ecs:UpdateService"], vec![]),
         "FlowLogRole" => (
             vec!["logs:CreateLogStream logs:DescribeLogStreams logs:PutLogEvents"],
             vec![],

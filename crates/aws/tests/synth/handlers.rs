@@ -31,8 +31,8 @@ const KEY: &str = "{\"Fn::GetAtt\":\"Key.Arn\"}";
 const LAUNCH: &str = "arn:aws:ec2:eu-central-1:111111111111:launch-template/lt-1";
 const LISTENER: &str = "arn:aws:elasticloadbalancing:eu-central-1:111111111111:listener/app/a/1/2";
 const LOG: &str = "arn:aws:logs:eu-central-1:111111111111:log-group:/vend/production/shop/live";
-const PROFILE: &str = "arn:aws:iam::111111111111:instance-profile/vend/host/a";
-const ROLE: &str = "arn:aws:iam::111111111111:role/vend/host/a";
+const PROFILE: &str = "arn:aws:iam::111111111111:instance-profile/vend/host/vend-production-shop-live-a";
+const ROLE: &str = "arn:aws:iam::111111111111:role/vend/host/vend-production-shop-live-a";
 pub const LINKED: &str = "arn:aws:iam::111111111111:role/aws-service-role/a";
 const MACHINE: &str = "arn:aws:states:eu-central-1:111111111111:stateMachine:vend-production-shop-live";
 const RULE: &str = "arn:aws:elasticloadbalancing:eu-central-1:111111111111:listener-rule/app/a/1/2/3";
@@ -491,6 +491,41 @@ fn cloudformation_may_make_the_load_balancer_of_ports() {
             );
         }
     }
+}
+
+/// What an environment of another foundation of the account has, this one's may neither lend nor keep.
+#[test]
+fn cloudformation_reaches_no_identity_of_another_foundation() {
+    let (document, _) = role();
+    for (resource, actions) in [
+        (
+            ROLE,
+            "iam:DeleteRole iam:GetRole iam:PassRole iam:UpdateAssumeRolePolicy",
+        ),
+        (PROFILE, "iam:AddRoleToInstanceProfile iam:DeleteInstanceProfile"),
+    ] {
+        for action in words(actions) {
+            assert!(is_allowed(&document, &action, &[resource]), "{action}");
+            for other in ["staging", "productions", "prod"] {
+                let other = resource.replace("vend-production-", &format!("vend-{other}-"));
+                assert!(!is_allowed(&document, &action, &[&other]), "{action} of {other}");
+            }
+        }
+    }
+}
+
+/// CloudFormation has room for 25 characters of a stack's name in a role's.
+#[test]
+fn the_longest_names_are_cut_as_cloudformation_does() {
+    let text = "platform = 'abcdefghij'\n[foundations.production-euw]\nregion = 'eu-west-1'\ndomain = 'a.example.com'\n\
+                network = { cidr = '10.7.0.0/16' }\n";
+    let config = toml::from_str(text).unwrap();
+    let stack = aws::synth::foundation(&config, &"production-euw".parse().unwrap()).unwrap();
+    let policy = crate::of(&stack.template, "StacksIdentities").to_string();
+    assert!(
+        policy.contains(":role/abcdefghij/host/abcdefghij-production-euw*"),
+        "{policy}"
+    );
 }
 
 /// The judge of these tests sees what is missing.

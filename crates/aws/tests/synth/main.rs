@@ -22,6 +22,7 @@ mod matrix;
 mod migrations;
 mod notices;
 mod order;
+mod password;
 mod ports;
 mod schemas;
 mod sign_in;

@@ -197,7 +197,7 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
         about,
         properties,
     ));
-    password::add(template, scope)?;
+    password::add(template, scope);
     template.output(
         "DatabaseSecret",
         "Where user and password of the database are",

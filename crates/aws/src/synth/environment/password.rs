@@ -1,21 +1,26 @@
 //! A password that RDS has changed reaches those who use it: hosts fetch it, and containers, which are given it when they start,
 //! are started anew.
 
+use model::Digest;
 use serde_json::{Value, json};
 
 use super::{Scope, database};
 use crate::synth::{
-    Error,
     policy::{Role, arn, grant},
     template::{Resource, Template, att, re, sub},
 };
 
 /// Characters of a state machine's name.
 const MAX_NAME: usize = 80;
+/// Seconds between two looks at new containers, and how often is looked: an hour.
+const PAUSE: u32 = 15;
+const LOOKS: u32 = 240;
+/// How often containers are started anew: a release, or another new password, may come in between.
+const STARTS: u32 = 3;
 
-pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Error> {
+pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
     let target = match scope.is_container() {
-        true => containers(template, scope)?,
+        true => containers(template, scope),
         false => hosts(template, scope),
     };
     let pattern = json!({
@@ -46,7 +51,6 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
         about,
         properties,
     ));
-    Ok(())
 }
 
 /// A line of shell on each host. Gives the rule's target.
@@ -89,21 +93,20 @@ fn hosts(template: &mut Template, scope: &Scope<'_>) -> Value {
 
 /// New containers in the place of the old ones, as in a release: none goes before its successor is well. A rule cannot ask ECS
 /// for that, but a state machine can. Gives the rule's target.
-fn containers(template: &mut Template, scope: &Scope<'_>) -> Result<Value, Error> {
-    if scope.name.len() > MAX_NAME {
-        let why = format!(
-            "the stack's name `{}` is longer than {MAX_NAME} characters, and the state machine that brings containers a new password has the same",
-            scope.name
-        );
-        return Err(Error::config(format!("apps.{}", scope.app), why));
-    }
+fn containers(template: &mut Template, scope: &Scope<'_>) -> Value {
+    let services =
+        || sub("arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}:service/${AWS::StackName}/*");
     let restart = grant(
         "StartAnew",
         "Containers learn a password when they start",
         "ecs:UpdateService",
-        [sub(
-            "arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}:service/${AWS::StackName}/*",
-        )],
+        [services()],
+    );
+    let look = grant(
+        "Look",
+        "ECS says when the new containers run",
+        "ecs:DescribeServices",
+        [services()],
     );
     let role = Role::of_service(
         "PasswordMachineRole",
@@ -113,10 +116,11 @@ fn containers(template: &mut Template, scope: &Scope<'_>) -> Result<Value, Error
     .path("host/");
     template.add(
         role.grant(restart)
+            .grant(look)
             .resource(scope.platform(), scope.shared("Boundary")),
     );
     let properties = json!({
-        "StateMachineName": scope.name,
+        "StateMachineName": name(scope),
         "StateMachineType": "STANDARD",
         "RoleArn": att("PasswordMachineRole.Arn"),
         "DefinitionString": sub(format!("{:#}", definition(scope))),
@@ -149,42 +153,115 @@ fn containers(template: &mut Template, scope: &Scope<'_>) -> Result<Value, Error
         role.grant(start)
             .resource(scope.platform(), scope.shared("Boundary")),
     );
-    Ok(json!({ "Id": "containers", "Arn": re("PasswordMachine"), "RoleArn": att("PasswordRole.Arn") }))
+    json!({ "Id": "containers", "Arn": re("PasswordMachine"), "RoleArn": att("PasswordRole.Arn") })
 }
 
-/// A half that does not run has no service.
+/// The stack's name, or, where that is longer than a machine's may be, its beginning with a digest of it.
+fn name(scope: &Scope<'_>) -> String {
+    if scope.name.len() <= MAX_NAME {
+        return scope.name.clone();
+    }
+    let digest = Digest::of(&scope.name).hex();
+    format!("{}-{}", &scope.name[..MAX_NAME - 9], &digest[..8])
+}
+
+/// What the machine does: each half by itself, and it has failed if one has.
 fn definition(scope: &Scope<'_>) -> Value {
-    let gone = ["Ecs.ServiceNotFoundException", "Ecs.ServiceNotActiveException"];
     let halves: Vec<String> = scope
         .halves()
         .iter()
         .map(|half| half.word().to_lowercase())
         .collect();
-    let restart = json!({
-        "Type": "Task",
-        "Resource": "arn:${AWS::Partition}:states:::aws-sdk:ecs:updateService",
-        "Arguments": { "Cluster": "${AWS::StackName}", "Service": "{% $states.input %}", "ForceNewDeployment": true },
-        "TimeoutSeconds": 60,
-        "Retry": [
-            { "ErrorEquals": gone, "MaxAttempts": 0 },
-            { "ErrorEquals": ["States.TaskFailed", "States.Timeout"], "IntervalSeconds": 10, "BackoffRate": 2, "MaxAttempts": 5 },
-        ],
-        "Catch": [{ "ErrorEquals": gone, "Next": "NotRunning" }],
-        "End": true,
-    });
     json!({
         "Comment": "The containers of the halves that run start anew, and learn the new password.",
         "QueryLanguage": "JSONata",
         "StartAt": "Halves",
-        "States": { "Halves": {
-            "Type": "Map",
-            "Items": halves,
-            "ItemProcessor": {
-                "ProcessorConfig": { "Mode": "INLINE" },
-                "StartAt": "StartAnew",
-                "States": { "StartAnew": restart, "NotRunning": { "Type": "Succeed" } },
+        // More than all looks take.
+        "TimeoutSeconds": 2 * PAUSE * LOOKS,
+        "States": {
+            "Halves": {
+                "Type": "Map",
+                "Items": halves,
+                "ItemProcessor": {
+                    "ProcessorConfig": { "Mode": "INLINE" },
+                    "StartAt": "Half",
+                    "States": half(),
+                },
+                "Next": "AreWell",
             },
-            "End": true,
-        } },
+            "AreWell": {
+                "Type": "Choice",
+                "Choices": [{ "Condition": "{% $count($states.input[$ != '']) = 0 %}", "Next": "Well" }],
+                "Default": "Unwell",
+            },
+            "Well": { "Type": "Succeed" },
+            "Unwell": {
+                "Type": "Fail",
+                "Error": "NewPasswordNotLearnt",
+                "Cause": "{% $join($states.input[$ != ''], '; ') %}",
+            },
+        },
+    })
+}
+
+/// The states of one half: its containers start anew, and ECS is asked until they run. It ends in an empty text, or in why they do
+/// not. Of a deployment that is not there any more nobody can say that its containers run: another came in its place, and if that
+/// was ECS going back, its containers are the old ones.
+fn half() -> Value {
+    let gone = ["Ecs.ServiceNotFoundException", "Ecs.ServiceNotActiveException"];
+    let again = json!({ "ErrorEquals": ["States.TaskFailed", "States.Timeout"], "IntervalSeconds": 10, "BackoffRate": 2, "MaxAttempts": 5 });
+    let restart = json!({
+        "Type": "Task",
+        "Resource": "arn:${AWS::Partition}:states:::aws-sdk:ecs:updateService",
+        "Arguments": { "Cluster": "${AWS::StackName}", "Service": "{% $half %}", "ForceNewDeployment": true },
+        "Assign": {
+            "deployment": "{% $states.result.Service.Deployments[Status = 'PRIMARY'].Id %}",
+            "starts": "{% $starts + 1 %}",
+        },
+        "TimeoutSeconds": 60,
+        "Retry": [{ "ErrorEquals": gone, "MaxAttempts": 0 }, again],
+        "Catch": [{ "ErrorEquals": gone, "Next": "NotRunning" }],
+        "Next": "Wait",
+    });
+    let look = json!({
+        "Type": "Task",
+        "Resource": "arn:${AWS::Partition}:states:::aws-sdk:ecs:describeServices",
+        "Arguments": { "Cluster": "${AWS::StackName}", "Services": ["{% $half %}"] },
+        "Assign": {
+            "rollout": "{% ($own := $states.result.Services[0].Deployments[Id = $deployment]; $exists($own) ? $own.RolloutState : 'REPLACED') %}",
+            "looks": "{% $looks + 1 %}",
+        },
+        "TimeoutSeconds": 60,
+        "Retry": [again],
+        "Next": "Rollout",
+    });
+    let when =
+        |condition: String, next: &str| json!({ "Condition": format!("{{% {condition} %}}"), "Next": next });
+    let unwell = format!(
+        "{{% $half & ': after ' & $string($looks) & ' looks, one each {PAUSE} s, its new containers are ' & $rollout %}}"
+    );
+    json!({
+        "Half": {
+            "Type": "Pass",
+            "Assign": { "half": "{% $states.input %}", "starts": 0, "looks": 0 },
+            "Next": "StartAnew",
+        },
+        "StartAnew": restart,
+        "Wait": { "Type": "Wait", "Seconds": PAUSE, "Next": "Look" },
+        "Look": look,
+        "Rollout": {
+            "Type": "Choice",
+            "Choices": [
+                when("$rollout = 'COMPLETED'".to_owned(), "Running"),
+                when(format!("$rollout = 'FAILED' or $looks >= {LOOKS}"), "NotWell"),
+                when(format!("$rollout = 'REPLACED' and $starts < {STARTS}"), "StartAnew"),
+                when("$rollout = 'REPLACED'".to_owned(), "NotWell"),
+            ],
+            "Default": "Wait",
+        },
+        "Running": { "Type": "Succeed", "Output": "" },
+        // A half that does not run has no service.
+        "NotRunning": { "Type": "Succeed", "Output": "" },
+        "NotWell": { "Type": "Succeed", "Output": unwell },
     })
 }

@@ -51,6 +51,16 @@ fn below(scope: &Scope<'_>) -> String {
     format!("{}-*", scope.name())
 }
 
+/// How the names of roles and profiles of this foundation's environments begin. CloudFormation makes them from a stack's name and
+/// a resource's id, and has room for so many characters of the first; a foundation's own name has no more.
+/// Source: names that it made, <https://github.com/KensioSoftware/yulin/issues/1113>
+fn named_after(scope: &Scope<'_>) -> String {
+    const KEPT: usize = 25;
+    let mut name = format!("{}-", scope.name());
+    name.truncate(KEPT);
+    name
+}
+
 fn any() -> [Value; 1] {
     [json!("*")]
 }
@@ -310,7 +320,8 @@ fn containers(scope: &Scope<'_>) -> Vec<Grant> {
 }
 
 fn identities(scope: &Scope<'_>) -> Vec<Grant> {
-    let role = || global_arn("iam", &format!("role/{}/host/*", scope.platform));
+    let own = format!("{}/host/{}*", scope.platform, named_after(scope));
+    let role = || global_arn("iam", &format!("role/{own}"));
     let boundary = json!({ "StringEquals": { "iam:PermissionsBoundary": re("Boundary") } });
     let linked = [
         "autoscaling.amazonaws.com",
@@ -340,7 +351,7 @@ fn identities(scope: &Scope<'_>) -> Vec<Grant> {
             "EC2 gives a role to a host by a profile",
             "iam:AddRoleToInstanceProfile iam:CreateInstanceProfile iam:DeleteInstanceProfile iam:GetInstanceProfile \
              iam:RemoveRoleFromInstanceProfile",
-            [global_arn("iam", &format!("instance-profile/{}/host/*", scope.platform))],
+            [global_arn("iam", &format!("instance-profile/{own}"))],
         ),
         grant(
             "LendRoles",

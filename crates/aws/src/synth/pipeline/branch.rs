@@ -195,11 +195,21 @@ fn orders(scope: &Scope<'_>, targets: &[Label]) -> Vec<Grant> {
         ),
         grant(
             "LookAround",
-            "Which stacks and rules are there, and why a group got no hosts; these calls know no single resources",
-            "autoscaling:DescribeScalingActivities cloudformation:DescribeStacks cloudformation:ListStacks \
+            "Which stacks, rules and hosts are there, and why a group got none; these calls know no single resources",
+            "autoscaling:DescribeAutoScalingGroups autoscaling:DescribeScalingActivities cloudformation:DescribeStacks cloudformation:ListStacks \
              elasticloadbalancing:DescribeRules logs:DescribeLogGroups",
             [json!("*")],
         ),
+        grant(
+            "ReleaseHosts",
+            "Hosts of containers that an earlier version protected would hold a stack's end up",
+            "autoscaling:SetInstanceProtection",
+            targets.iter().map(|label| {
+                let own = format!("{platform}-{label}-{}-{OWN}-*", scope.app.app);
+                arn("autoscaling", &format!("autoScalingGroup:*:autoScalingGroupName/{own}"))
+            }),
+        )
+        .when(tagged(scope, "aws:ResourceTag")),
         grant(
             "LendRole",
             "CloudFormation makes environments with a role of its own",

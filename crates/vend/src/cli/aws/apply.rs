@@ -69,6 +69,7 @@ async fn work(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
     if !output.json {
         output.say(&plan::people(&plans, &loaded, output));
     }
+    refuse_names(&plans)?;
     refuse(own, &plans)?;
     kept::refuse(&kept::all(&loaded, &plans).await?, own.anew)?;
     if !idle && !agreed("Apply?", own.yes, output)? {
@@ -120,6 +121,24 @@ async fn upload(loaded: &Loaded, wanted: &Wanted, output: &Output) -> Result<(),
     Ok(())
 }
 
+/// Names that are not given any more; what stands with one can be changed by `--only`.
+fn refuse_names(plans: &[Planned]) -> Result<(), Failure> {
+    let said: Vec<String> = plans
+        .iter()
+        .filter_map(|plan| match &plan.doing {
+            Doing::Refused { why } => Some(format!("{}: {}", plan.stack, clean(why))),
+            _ => None,
+        })
+        .collect();
+    if said.is_empty() {
+        return Ok(());
+    }
+    let what = "new stacks would have names that do not go together with others, and nothing was changed";
+    Err(Failure::new(Exit::Refused, what)
+        .cause(said.join("; "))
+        .next("vend aws apply --only STACK, for each that is there"))
+}
+
 /// Data goes only by name.
 fn refuse(own: &Apply, plans: &[Planned]) -> Result<(), Failure> {
     let dangers = plans.iter().flat_map(Planned::dangers);
@@ -158,7 +177,9 @@ async fn one(
         error @ Error::Stuck { .. } => {
             Failure::failed(chain(&error)).next(format!("vend aws continue {}", wanted.name))
         }
-        error @ Error::Loss { .. } => Failure::new(Exit::Refused, chain(&error)).next("vend aws plan"),
+        error @ (Error::Loss { .. } | Error::Refused { .. }) => {
+            Failure::new(Exit::Refused, chain(&error)).next("vend aws plan")
+        }
         error @ Error::ChangeSet { .. } => Failure::failed(chain(&error)).next("vend aws plan"),
     })
 }

@@ -98,6 +98,20 @@ pub fn people(plans: &[Planned], loaded: &Loaded, output: &Output) -> String {
             let label = output.tone(Tone::Wait, "note");
             text.push_str(&format!("{label} {}: {}\n", wanted.name, clean(note)));
         }
+        let is_there =
+            |plan: &&Planned| plan.stack == wanted.name && !matches!(plan.doing, Doing::Refused { .. });
+        if let Some(why) = wanted
+            .refused
+            .as_ref()
+            .filter(|_| plans.iter().any(|plan| is_there(&plan)))
+        {
+            let label = output.tone(Tone::Wait, "note");
+            let why = clean(why);
+            text.push_str(&format!(
+                "{label} {}: it stands and goes on; a new one would be refused: {why}\n",
+                wanted.name
+            ));
+        }
     }
     text.push_str(&money(plans, loaded));
     text
@@ -118,6 +132,7 @@ fn headline(plan: &Planned, output: &Output) -> String {
             Tone::Bad,
             format!("is {} (vend aws continue {})", status.0, plan.stack),
         ),
+        Doing::Refused { why } => (Tone::Bad, format!("refused: {}", clean(why))),
     };
     format!(
         "{}  {}\n",
@@ -171,7 +186,10 @@ fn money(plans: &[Planned], loaded: &Loaded) -> String {
         .filter_map(|plan| plan.cents_before)
         .map(|cents| cents as i64)
         .sum();
-    let after: i64 = plans.iter().map(|plan| plan.price.cents as i64).sum();
+    let made = plans
+        .iter()
+        .filter(|plan| !matches!(plan.doing, Doing::Refused { .. }));
+    let after: i64 = made.map(|plan| plan.price.cents as i64).sum();
     let sign = if after >= before { "+" } else { "-" };
     let rest = without(plans, &loaded.prices);
     format!(

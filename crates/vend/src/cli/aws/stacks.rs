@@ -141,6 +141,7 @@ fn table(lines: &[Line], output: &Output) -> String {
             Some(Doing::Create | Doing::CreateAgain) => ("not applied".to_owned(), Tone::Wait),
             Some(Doing::Wait { .. }) => ("being applied".to_owned(), Tone::Wait),
             Some(Doing::Stuck { .. }) => ("stuck".to_owned(), Tone::Bad),
+            Some(Doing::Refused { .. }) => ("refused (vend aws plan)".to_owned(), Tone::Bad),
             Some(_) => ("changed".to_owned(), Tone::Wait),
         };
         table.row([

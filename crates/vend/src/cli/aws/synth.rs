@@ -36,6 +36,8 @@ pub struct Written {
     /// May the template be sent with the call, or must it lie in S3?
     inline: bool,
     notes: Vec<String>,
+    /// Why `apply` makes none of this name where none stands.
+    refused: Option<String>,
 }
 
 pub fn run(own: &Synth, output: &Output) -> Result<(), Failure> {
@@ -81,6 +83,7 @@ pub fn files(made: &synth::Output, out: &Path, splits: bool) -> Result<Vec<Writt
             bytes: text.len(),
             inline: text.len() <= synth::MAX_INLINE_BYTES,
             notes: stack.notes.clone(),
+            refused: stack.refused.clone(),
         });
     }
     for file in &made.files {
@@ -108,6 +111,14 @@ fn people(written: &[Written], output: &Output) -> String {
                 output.tone(Tone::Wait, "note"),
                 one.name,
                 clean(note)
+            ));
+        }
+        if let Some(why) = &one.refused {
+            let label = output.tone(Tone::Bad, "refused");
+            let why = clean(why);
+            text.push_str(&format!(
+                "{label} {}, unless it is there already: {why}\n",
+                one.name
             ));
         }
     }

@@ -1,0 +1,60 @@
+//! A name that came before a rule against it: what stands with it goes on and can go, and what is new is refused.
+
+use serde_json::Value;
+
+use super::World;
+
+const EU: &str = "[foundations.production-eu]\nregion = \"eu-central-1\"\ndomain = \"eu.example.com\"\nnetwork = { cidr = \"10.7.0.0/16\" }\n";
+const BESIDE: &str = "[foundations.production]\nregion = \"eu-central-1\"\ndomain = \"apps.example.com\"\n\
+     [apps.shop]\npipeline = \"production-eu\"\n[apps.shop.environments.production]\nfoundation = \"production-eu\"\n\
+     [apps.shop.environments.build]\nfoundation = \"production-eu\"\n";
+
+#[test]
+fn a_name_that_is_given_no_more_locks_nobody_out_of_what_stands() {
+    let Some(world) = World::new() else { return };
+    world.write("aws.toml", EU);
+    world.good(&["apply", "--yes", "--only", "vend-production-eu"]);
+    // Each of these names is refused to what is new.
+    world.write("aws.toml", &format!("{EU}{BESIDE}"));
+    world.write(
+        "vend.yaml",
+        "app: shop\nhost: { port: 8080, size: small }\nenvironments:\n  production: { branch: main }\n  build: { branch: none }\n",
+    );
+    let plan = world.json(&["plan"]);
+    let doing = |all: &Value, name: &str| {
+        let mut all = all.as_array().unwrap().iter();
+        all.find(|own| own["stack"] == name).unwrap()["doing"].clone()
+    };
+    assert_eq!(doing(&plan, "vend-production-eu"), "nothing");
+    assert_eq!(doing(&plan, "vend-production"), "refused");
+    assert_eq!(doing(&plan, "vend-production-eu-shop-build"), "refused");
+    assert_eq!(doing(&plan, "vend-production-eu-shop-production"), "create");
+    let said = world.good(&["plan"]);
+    assert!(
+        said.contains("note vend-production-eu: it stands and goes on"),
+        "{said}"
+    );
+    let out = world.path().join("out");
+    let said = world.good(&["synth", "--out", out.to_str().unwrap()]);
+    assert!(
+        said.contains("refused vend-production, unless it is there already"),
+        "{said}"
+    );
+    let (code, said) = world.bad(&["apply", "--yes"]);
+    assert!(
+        code == 3
+            && said.contains("vend-production: stacks of `production-eu` begin")
+            && said.contains("--only"),
+        "{said}"
+    );
+    // What stands is looked at, changed and destroyed as before.
+    world.good(&["apply", "--yes", "--only", "vend-production-eu"]);
+    assert_eq!(world.status("vend-production-eu")["doing"]["doing"], "nothing");
+    assert_eq!(world.status("vend-production")["doing"]["doing"], "refused");
+    assert!(world.good(&["outputs"]).contains("vend-production-eu"));
+    world.good(&["drift"]);
+    world.good(&["unprotect"]);
+    let said = world.good(&["destroy", "--yes", "--forget"]);
+    assert!(said.contains("goes: vend-production-eu\n"), "{said}");
+    assert_eq!(world.status("vend-production-eu")["status"], Value::Null);
+}
