@@ -13,8 +13,6 @@ use super::{
 
 /// Values of one condition.
 pub const VALUES: usize = 3;
-/// Groups of one rule.
-const GROUPS: usize = 5;
 /// Values of all conditions of one rule.
 pub const VALUES_PER_RULE: usize = 5;
 /// `*` and `?` in all conditions of one rule.
@@ -39,8 +37,6 @@ pub enum Invalid {
     Group { rule: u32, group: String },
     #[error("the rule with the priority {0} forwards to nothing: every weight is 0 or there is no group")]
     Weightless(u32),
-    #[error("the rule with the priority {0} forwards to more than {GROUPS} groups")]
-    Groups(u32),
     #[error("the rule with the priority {rule} gives a group the weight {weight}: 0 to 999 are allowed")]
     Weight { rule: u32, weight: u32 },
     #[error("the answer of the rule with the priority {rule} cannot be sent: {why}")]
@@ -297,9 +293,6 @@ fn check_weights(rule: u32, groups: &[Weighted], is_group: impl Fn(&str) -> bool
     }
     if groups.iter().all(|group| group.weight == 0) {
         return Err(Invalid::Weightless(rule));
-    }
-    if groups.len() > GROUPS {
-        return Err(Invalid::Groups(rule));
     }
     match groups.iter().find(|group| !is_group(&group.group)) {
         Some(missing) => Err(Invalid::Group {
