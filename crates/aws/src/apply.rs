@@ -58,7 +58,7 @@ pub async fn apply(
         found = now.filter(|stack| !stack.status.is_gone()).map(Found::from);
     }
     match (plan::doing(wanted, found.as_ref()), found) {
-        (Doing::Nothing, _) => Ok(Outcome::Unchanged),
+        (Doing::Nothing, _) => unchanged(site, wanted).await,
         (Doing::Change, Some(found)) => update(site, wanted, &found.stack, agreed, tell).await,
         (Doing::CreateAgain, Some(found)) => {
             clear(site, wanted, &found.stack, start, tell).await?;
@@ -177,7 +177,7 @@ async fn update(
         State::Ready(changes) => changes,
         State::Empty | State::Making => {
             change::forget(&site.client, &wanted.name, &ticket).await?;
-            return Ok(Outcome::Unchanged);
+            return unchanged(site, wanted).await;
         }
         State::Failed(why) => {
             change::forget(&site.client, &wanted.name, &ticket).await?;
@@ -202,12 +202,25 @@ async fn update(
     let mark = watch::mark(&site.client, &wanted.name).await?;
     change::execute(&site.client, &wanted.name, &ticket).await?;
     let outcome = settle(site, wanted, mark, tell).await?;
-    if outcome == Outcome::Done && wanted.template.resource(protect::HOSTS).is_some() {
-        // From now on the group shrinks without ECS asking for each host.
-        let held = stack::resources(&site.client, &wanted.name).await?;
-        protect::release(&site.client, &held).await?;
+    if outcome == Outcome::Done {
+        let_go(site, wanted).await?;
     }
     Ok(outcome)
+}
+
+/// Nothing was to be done but what the last change may have been kept from.
+async fn unchanged(site: &Site, wanted: &Wanted) -> Result<Outcome, Error> {
+    let_go(site, wanted).await?;
+    Ok(Outcome::Unchanged)
+}
+
+/// From now on a group of hosts of containers shrinks without ECS asking for each host.
+async fn let_go(site: &Site, wanted: &Wanted) -> Result<(), client::Error> {
+    if wanted.template.resource(protect::HOSTS).is_none() {
+        return Ok(());
+    }
+    let held = stack::resources(&site.client, &wanted.name).await?;
+    protect::release(&site.client, &held).await
 }
 
 /// Waits for what was begun, and says how it ended.
@@ -235,6 +248,7 @@ mod tests {
     use crate::{
         Client,
         fixtures::{self, action},
+        mark::Mark,
         price::List,
         synth,
     };
@@ -286,11 +300,20 @@ mod tests {
     }
 
     async fn applied_of(wanted: &Wanted, agreed: &[&str]) -> (Result<Outcome, Error>, Vec<String>) {
+        applied_at(answer, wanted, None, agreed).await
+    }
+
+    async fn applied_at(
+        answer: fn(&str, &[String]) -> String,
+        wanted: &Wanted,
+        mark: Option<Mark>,
+        agreed: &[&str],
+    ) -> (Result<Outcome, Error>, Vec<String>) {
         let (address, asked) = fixtures::service(answer);
         let site = Site::new(Client::at(address));
         let stack = stack::one(&site.client, &wanted.name).await.unwrap().unwrap();
         let agreed: Vec<String> = agreed.iter().map(|id| (*id).to_owned()).collect();
-        let found = Some(Found { stack, mark: None });
+        let found = Some(Found { stack, mark });
         let done = apply(&site, wanted, found, &agreed, "t", &mut |_| {}).await;
         let asked = asked.lock().unwrap().clone();
         (done, asked)
@@ -329,6 +352,28 @@ mod tests {
             !asked.contains(&"DescribeAutoScalingGroups".to_owned()),
             "{asked:?}"
         );
+    }
+
+    /// Letting them go may have been refused, or cut short, when their stack was changed the last time.
+    #[tokio::test]
+    async fn hosts_of_containers_that_stayed_protected_may_go_where_nothing_changes() {
+        let empty = |asked: &str, before: &[String]| match asked {
+            "DescribeChangeSet" => {
+                let why = "The submitted information didn't contain changes.";
+                format!("<Status>FAILED</Status><StatusReason>{why}</StatusReason>")
+            }
+            _ => answer(asked, before),
+        };
+        let mut wanted = wanted();
+        // Nothing is asked of a stack without such hosts.
+        let (done, forms) = applied_at(answer, &wanted, Some(wanted.mark.clone()), &[]).await;
+        assert_eq!((done.unwrap(), forms.len()), (Outcome::Unchanged, 1));
+        wanted.template.resources[0].id = protect::HOSTS.to_owned();
+        for mark in [Some(wanted.mark.clone()), None] {
+            let (done, forms) = applied_at(empty, &wanted, mark, &[]).await;
+            assert_eq!(done.unwrap(), Outcome::Unchanged);
+            assert_eq!(fixtures::released(&forms), ["i-1"]);
+        }
     }
 
     #[test]

@@ -79,18 +79,38 @@ pub(crate) async fn release(client: &Client, held: &[Held]) -> Result<(), Error>
             .map(|host| host.text("InstanceId"))
             .collect();
         for some in hosts.chunks(MOST) {
-            let mut form = Form::default();
-            form.add("AutoScalingGroupName", &group.physical)
-                .add("ProtectedFromScaleIn", "false");
-            form.list("InstanceIds.member", some.iter().copied());
-            match client.query(&call::RELEASE_HOSTS, form).await {
-                // One of them went meanwhile.
-                Err(error) if error.code() == "ValidationError" => {}
-                other => drop(other?),
-            }
+            let_go(client, &group.physical, some).await?;
         }
     }
     Ok(())
+}
+
+/// Lets these go. Where one of them went meanwhile AWS refuses it for all; then each is asked for alone.
+async fn let_go(client: &Client, group: &str, hosts: &[&str]) -> Result<(), Error> {
+    let each = match ask(client, group, hosts).await {
+        Err(error) if error.code() == "ValidationError" && hosts.len() > 1 => hosts.chunks(1),
+        other => return or_gone(other),
+    };
+    for host in each {
+        or_gone(ask(client, group, host).await)?;
+    }
+    Ok(())
+}
+
+async fn ask(client: &Client, group: &str, hosts: &[&str]) -> Result<(), Error> {
+    let mut form = Form::default();
+    form.add("AutoScalingGroupName", group)
+        .add("ProtectedFromScaleIn", "false");
+    form.list("InstanceIds.member", hosts.iter().copied());
+    client.query(&call::RELEASE_HOSTS, form).await.map(drop)
+}
+
+/// A host that went, or whose group did, needs nothing.
+fn or_gone(done: Result<(), Error>) -> Result<(), Error> {
+    match done {
+        Err(error) if error.code() == "ValidationError" => Ok(()),
+        other => other,
+    }
 }
 
 /// Whoever is on the way out cannot be asked for anything.
@@ -109,5 +129,63 @@ pub(crate) async fn releasing(client: &Client, held: &[Held]) -> Error {
         if let Err(error) = release(client, held).await {
             return error;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fixtures::{self, action},
+        stack::Status,
+    };
+
+    fn held() -> Vec<Held> {
+        vec![Held {
+            id: HOSTS.into(),
+            kind: "AWS::AutoScaling::AutoScalingGroup".into(),
+            physical: "shop-CapacityGroup-1".into(),
+            status: Status("CREATE_COMPLETE".into()),
+        }]
+    }
+
+    /// How often hosts were to be let go.
+    fn tries(forms: &[String]) -> usize {
+        let tries = forms.iter().filter(|own| action(own) == "SetInstanceProtection");
+        tries.count()
+    }
+
+    fn refused(code: &str) -> String {
+        format!("<Error><Code>{code}</Code><Message>m</Message></Error>")
+    }
+
+    fn host(id: &str) -> String {
+        format!(
+            "<member><InstanceId>{id}</InstanceId><LifecycleState>InService</LifecycleState>\
+             <ProtectedFromScaleIn>true</ProtectedFromScaleIn></member>"
+        )
+    }
+
+    #[tokio::test]
+    async fn a_host_that_went_meanwhile_keeps_no_other() {
+        // The second of three is not in service any more when they are asked for.
+        let answer = |asked: &str, before: &[String]| match (asked, tries(before)) {
+            ("DescribeAutoScalingGroups", _) => {
+                let hosts: String = ["i-1", "i-2", "i-3"].into_iter().map(host).collect();
+                format!(
+                    "<AutoScalingGroups><member><Instances>{hosts}</Instances></member></AutoScalingGroups>"
+                )
+            }
+            (_, 0 | 2) => refused("ValidationError"),
+            _ => String::new(),
+        };
+        let (address, forms) = fixtures::service(answer);
+        release(&Client::at(address), &held()).await.unwrap();
+        let forms = forms.lock().unwrap().clone();
+        assert_eq!(
+            fixtures::released(&forms),
+            ["i-1", "i-2", "i-3", "i-1", "i-2", "i-3"]
+        );
+        assert_eq!(tries(&forms), 4);
     }
 }
