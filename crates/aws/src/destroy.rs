@@ -126,10 +126,7 @@ async fn delete(
     protect::release(client, held).await?;
     // Without a role: CloudFormation takes the one that made the stack.
     stack::delete(client, &stack.id, None, &[], &token).await?;
-    let (now, events) = tokio::select! {
-        done = watch::wait(client, &stack.id, mark, tell) => done?,
-        error = Box::pin(protect::releasing(client, held)) => return Err(error.into()),
-    };
+    let (now, events) = protect::wait(client, &stack.id, mark, held, tell).await?;
     match now {
         Some(stack) if !stack.status.is_gone() => {
             let cause = watch::cause(&stack.name, &events);

@@ -6,7 +6,8 @@ use crate::{
     call,
     client::{Client, Error, Form, Node},
     site::Site,
-    stack::{self, Held, Stack},
+    stack::{self, Event, Held, Stack},
+    watch,
 };
 
 /// The group of hosts of containers. Earlier versions protected each of its hosts, and had ECS do it.
@@ -118,14 +119,28 @@ fn is_protected(host: &Node) -> bool {
     host.text("ProtectedFromScaleIn") == "true" && host.text("LifecycleState") == "InService"
 }
 
-/// The same from time to time, for as long as somebody waits for the group: ECS protects hosts that get containers, and the group
-/// those that are new, where their stack is of an earlier version. It ends with an error only.
-pub(crate) async fn releasing(client: &Client, held: &[Held]) -> Error {
+/// Waits as [`watch::wait`] does. Of what is `held` the hosts of containers go meanwhile: ECS protects those that get containers,
+/// and the group those that are new, where their stack is of an earlier version.
+pub(crate) async fn wait(
+    client: &Client,
+    id: &str,
+    mark: Option<String>,
+    held: &[Held],
+    tell: &mut dyn FnMut(&Event),
+) -> Result<(Option<Stack>, Vec<Event>), Error> {
+    tokio::select! {
+        done = watch::wait(client, id, mark, tell) => done,
+        error = Box::pin(releasing(client, held, PAUSE)) => Err(error),
+    }
+}
+
+/// Lets hosts go from time to time. It ends with an error only.
+async fn releasing(client: &Client, held: &[Held], pause: Duration) -> Error {
     if held.iter().all(|held| held.id != HOSTS) {
         return std::future::pending().await;
     }
     loop {
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
         if let Err(error) = release(client, held).await {
             return error;
         }
@@ -187,5 +202,18 @@ mod tests {
             ["i-1", "i-2", "i-3", "i-1", "i-2", "i-3"]
         );
         assert_eq!(tries(&forms), 4);
+    }
+
+    #[tokio::test]
+    async fn hosts_are_let_go_again_and_again_until_that_is_refused() {
+        let answer = |asked: &str, before: &[String]| match (asked, tries(before)) {
+            ("DescribeAutoScalingGroups", _) => fixtures::GROUP.to_owned(),
+            (_, 2) => refused("AccessDenied"),
+            _ => String::new(),
+        };
+        let (address, forms) = fixtures::service(answer);
+        let error = releasing(&Client::at(address), &held(), Duration::ZERO).await;
+        assert!(error.is_denied(), "{error}");
+        assert_eq!(tries(&forms.lock().unwrap()), 3);
     }
 }
