@@ -4,12 +4,12 @@
 use serde::Serialize;
 
 use crate::{
-    change::{self, Change, State},
+    change::{self, Change, Deed, State},
     client,
     plan::{self, Doing, Wanted, asked, body, dangers, role, ticket},
     protect,
     site::{Found, Site},
-    stack::{self, Event, Stack, Status},
+    stack::{self, Event, Held, Stack, Status},
     synth::{Kind, MAX_INLINE_BYTES, Template},
     watch::{self, Cause},
 };
@@ -54,11 +54,11 @@ pub async fn apply(
     if let Some(Found { stack, .. }) = &found
         && stack.status.is_moving()
     {
-        let (now, _) = watch::wait(&site.client, &stack.id, None, &mut |_| {}).await?;
+        let now = begun(site, wanted, stack).await?;
         found = now.filter(|stack| !stack.status.is_gone()).map(Found::from);
     }
     match (plan::doing(wanted, found.as_ref()), found) {
-        (Doing::Nothing, _) => Ok(Outcome::Unchanged),
+        (Doing::Nothing, _) => unchanged(site, wanted).await,
         (Doing::Change, Some(found)) => update(site, wanted, &found.stack, agreed, tell).await,
         (Doing::CreateAgain, Some(found)) => {
             clear(site, wanted, &found.stack, start, tell).await?;
@@ -76,6 +76,18 @@ pub async fn apply(
     }
 }
 
+/// Waits for what somebody began who is gone. Hosts of containers that leave with it do not hold it up.
+async fn begun(site: &Site, wanted: &Wanted, stack: &Stack) -> Result<Option<Stack>, client::Error> {
+    let leaves = wanted.template.resource(protect::HOSTS).is_none() || stack.status.is_ending();
+    let leaving = match leaves {
+        true => stack::resources(&site.client, &stack.id).await?,
+        false => Vec::new(),
+    };
+    protect::release(&site.client, &leaving).await?;
+    let (now, _) = protect::wait(&site.client, &stack.id, None, &leaving, &mut |_| {}).await?;
+    Ok(now)
+}
+
 /// Takes away what a failed creation left.
 async fn clear(
     site: &Site,
@@ -85,10 +97,12 @@ async fn clear(
     tell: &mut dyn FnMut(&Event),
 ) -> Result<(), Error> {
     let role = role(site, wanted).await?;
-    // It was protected when it was begun, and holds nothing.
+    // It was protected when it was begun, and holds nothing, or what could not be rolled back.
     if stack.is_protected {
         stack::protect(&site.client, &stack.name, false).await?;
     }
+    let held = stack::resources(&site.client, &stack.id).await?;
+    protect::release(&site.client, &held).await?;
     let mark = watch::mark(&site.client, &stack.id).await?;
     stack::delete(
         &site.client,
@@ -98,7 +112,7 @@ async fn clear(
         &token("clear", start),
     )
     .await?;
-    let (now, _) = watch::wait(&site.client, &stack.id, mark, tell).await?;
+    let (now, _) = protect::wait(&site.client, &stack.id, mark, &held, tell).await?;
     match now {
         Some(stack) if !stack.status.is_gone() => Err(Error::Stuck {
             stack: stack.name,
@@ -162,7 +176,7 @@ async fn begin(
     let token = token(&wanted.name, start);
     let what = (&body, wanted.tags.as_slice());
     stack::create(&site.client, &wanted.name, what, role.as_deref(), guards, &token).await?;
-    settle(site, wanted, None, tell).await
+    settle(site, wanted, None, &[], tell).await
 }
 
 async fn update(
@@ -177,7 +191,7 @@ async fn update(
         State::Ready(changes) => changes,
         State::Empty | State::Making => {
             change::forget(&site.client, &wanted.name, &ticket).await?;
-            return Ok(Outcome::Unchanged);
+            return unchanged(site, wanted).await;
         }
         State::Failed(why) => {
             change::forget(&site.client, &wanted.name, &ticket).await?;
@@ -199,25 +213,53 @@ async fn update(
             lost: lost.join(", "),
         });
     }
+    let leaving = leaving(site, wanted, &changes).await?;
+    // First: who may not do that would change a stack that then waits for ever.
+    protect::release(&site.client, &leaving).await?;
     let mark = watch::mark(&site.client, &wanted.name).await?;
     change::execute(&site.client, &wanted.name, &ticket).await?;
-    let outcome = settle(site, wanted, mark, tell).await?;
-    if outcome == Outcome::Done && wanted.template.resource(protect::HOSTS).is_some() {
-        // From now on the group shrinks without ECS asking for each host.
-        let held = stack::resources(&site.client, &wanted.name).await?;
-        protect::release(&site.client, &held).await?;
+    let outcome = settle(site, wanted, mark, &leaving, tell).await?;
+    if outcome == Outcome::Done {
+        let_go(site, wanted).await?;
     }
     Ok(outcome)
 }
 
-/// Waits for what was begun, and says how it ended.
+/// What the stack holds, where its hosts of containers leave with these changes.
+async fn leaving(site: &Site, wanted: &Wanted, changes: &[Change]) -> Result<Vec<Held>, client::Error> {
+    let leaves = |change: &Change| {
+        change.id == protect::HOSTS && matches!(change.deed, Deed::Remove | Deed::Replace | Deed::MayReplace)
+    };
+    match changes.iter().any(leaves) {
+        true => stack::resources(&site.client, &wanted.name).await,
+        false => Ok(Vec::new()),
+    }
+}
+
+/// Nothing was to be done but what the last change may have been kept from.
+async fn unchanged(site: &Site, wanted: &Wanted) -> Result<Outcome, Error> {
+    let_go(site, wanted).await?;
+    Ok(Outcome::Unchanged)
+}
+
+/// From now on a group of hosts of containers shrinks without ECS asking for each host.
+async fn let_go(site: &Site, wanted: &Wanted) -> Result<(), client::Error> {
+    if wanted.template.resource(protect::HOSTS).is_none() {
+        return Ok(());
+    }
+    let held = stack::resources(&site.client, &wanted.name).await?;
+    protect::release(&site.client, &held).await
+}
+
+/// Waits for what was begun, and says how it ended. Of what is `leaving` the hosts of containers are let go meanwhile.
 async fn settle(
     site: &Site,
     wanted: &Wanted,
     mark: Option<String>,
+    leaving: &[Held],
     tell: &mut dyn FnMut(&Event),
 ) -> Result<Outcome, Error> {
-    let (now, events) = watch::wait(&site.client, &wanted.name, mark, tell).await?;
+    let (now, events) = protect::wait(&site.client, &wanted.name, mark, leaving, tell).await?;
     let status = now.map_or_else(|| Status("DELETE_COMPLETE".into()), |stack| stack.status);
     if status.is_good() {
         return Ok(Outcome::Done);
@@ -235,6 +277,7 @@ mod tests {
     use crate::{
         Client,
         fixtures::{self, action},
+        mark::Mark,
         price::List,
         synth,
     };
@@ -286,11 +329,20 @@ mod tests {
     }
 
     async fn applied_of(wanted: &Wanted, agreed: &[&str]) -> (Result<Outcome, Error>, Vec<String>) {
+        applied_at(answer, wanted, None, agreed).await
+    }
+
+    async fn applied_at(
+        answer: fn(&str, &[String]) -> String,
+        wanted: &Wanted,
+        mark: Option<Mark>,
+        agreed: &[&str],
+    ) -> (Result<Outcome, Error>, Vec<String>) {
         let (address, asked) = fixtures::service(answer);
         let site = Site::new(Client::at(address));
         let stack = stack::one(&site.client, &wanted.name).await.unwrap().unwrap();
         let agreed: Vec<String> = agreed.iter().map(|id| (*id).to_owned()).collect();
-        let found = Some(Found { stack, mark: None });
+        let found = Some(Found { stack, mark });
         let done = apply(&site, wanted, found, &agreed, "t", &mut |_| {}).await;
         let asked = asked.lock().unwrap().clone();
         (done, asked)
@@ -328,6 +380,95 @@ mod tests {
         assert!(
             !asked.contains(&"DescribeAutoScalingGroups".to_owned()),
             "{asked:?}"
+        );
+    }
+
+    fn has(before: &[String], name: &str) -> bool {
+        before.iter().any(|own| action(own) == name)
+    }
+
+    /// The first of these that is asked.
+    fn at(forms: &[String], name: &str) -> usize {
+        let found = forms.iter().position(|own| action(own) == name);
+        found.unwrap_or_else(|| panic!("{name} is not in {forms:?}"))
+    }
+
+    /// Letting them go may have been refused, or cut short, when their stack was changed the last time.
+    #[tokio::test]
+    async fn hosts_of_containers_that_stayed_protected_may_go_where_nothing_changes() {
+        let empty = |asked: &str, before: &[String]| match asked {
+            "DescribeChangeSet" => {
+                let why = "The submitted information didn't contain changes.";
+                format!("<Status>FAILED</Status><StatusReason>{why}</StatusReason>")
+            }
+            _ => answer(asked, before),
+        };
+        let mut wanted = wanted();
+        // Nothing is asked of a stack without such hosts.
+        let (done, forms) = applied_at(answer, &wanted, Some(wanted.mark.clone()), &[]).await;
+        assert_eq!((done.unwrap(), forms.len()), (Outcome::Unchanged, 1));
+        wanted.template.resources[0].id = protect::HOSTS.to_owned();
+        for mark in [Some(wanted.mark.clone()), None] {
+            let (done, forms) = applied_at(empty, &wanted, mark, &[]).await;
+            assert_eq!(done.unwrap(), Outcome::Unchanged);
+            assert_eq!(fixtures::released(&forms), ["i-1"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn hosts_of_containers_that_leave_their_stack_do_not_hold_it_up() {
+        let removes = |asked: &str, before: &[String]| match asked {
+            "DescribeChangeSet" => answer(asked, before)
+                .replace("AWS::DynamoDB::Table", "AWS::AutoScaling::AutoScalingGroup")
+                .replace("Table", protect::HOSTS),
+            _ => answer(asked, before),
+        };
+        let (done, forms) = applied_at(removes, &wanted(), None, &[]).await;
+        assert_eq!(done.unwrap(), Outcome::Done);
+        assert_eq!(fixtures::released(&forms), ["i-1"]);
+        assert!(
+            at(&forms, "SetInstanceProtection") < at(&forms, "ExecuteChangeSet"),
+            "{forms:?}"
+        );
+    }
+
+    /// An earlier attempt began that, and was cut short.
+    #[tokio::test]
+    async fn hosts_of_containers_that_are_leaving_their_stack_do_not_hold_it_up() {
+        let cleans = |asked: &str, before: &[String]| match asked {
+            "DescribeStacks" if !has(before, "SetInstanceProtection") => {
+                answer(asked, before).replace("UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
+            }
+            _ => answer(asked, before),
+        };
+        let (done, forms) = applied_at(cleans, &wanted(), None, &["Table"]).await;
+        assert_eq!(done.unwrap(), Outcome::Done);
+        assert_eq!(fixtures::released(&forms), ["i-1"]);
+    }
+
+    #[tokio::test]
+    async fn hosts_of_containers_that_a_failed_creation_left_do_not_hold_it_up() {
+        let left = |asked: &str, before: &[String]| {
+            let status = match (has(before, "CreateStack"), has(before, "DeleteStack")) {
+                (true, _) => "CREATE_COMPLETE",
+                (_, true) => "DELETE_COMPLETE",
+                _ => "ROLLBACK_FAILED",
+            };
+            match asked {
+                "DescribeStacks" => answer(asked, before).replace("UPDATE_COMPLETE", status),
+                "DescribeStackEvents" => format!(
+                    "<StackEvents><member><EventId>{status}</EventId><LogicalResourceId>s</LogicalResourceId>\
+                     <ResourceStatus>{status}</ResourceStatus></member></StackEvents>"
+                ),
+                _ => answer(asked, before),
+            }
+        };
+        let (done, forms) = applied_at(left, &wanted(), None, &[]).await;
+        assert_eq!(done.unwrap(), Outcome::Done);
+        assert_eq!(fixtures::released(&forms), ["i-1"]);
+        assert!(
+            at(&forms, "SetInstanceProtection") < at(&forms, "DeleteStack"),
+            "{forms:?}"
         );
     }
 

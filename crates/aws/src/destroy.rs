@@ -90,15 +90,29 @@ pub async fn destroy(
         return Err(Error::Protected(stack.name.clone()));
     }
     let client = &site.client;
-    if stack.status.is_moving() {
-        watch::wait(client, &stack.id, None, &mut |_| {}).await?;
-    }
+    let is_gone = stack.status.is_moving() && begun(client, stack, tell).await?;
     let held = stack::resources(client, &stack.id).await?;
+    if is_gone {
+        return Ok((Outcome::Gone, kept(held)));
+    }
     let mut outcome = delete(client, (stack, &held), start, 1, tell).await?;
     if matches!(outcome, Outcome::Failed { .. }) && is_cleared(client, &stack.id).await? {
         outcome = delete(client, (stack, &held), start, 2, tell).await?;
     }
     Ok((outcome, kept(held)))
+}
+
+/// Waits for what somebody began who is gone: often this very destruction. Is the stack gone then?
+async fn begun(client: &Client, stack: &Stack, tell: &mut dyn FnMut(&Event)) -> Result<bool, Broken> {
+    let mark = watch::mark(client, &stack.id).await?;
+    // After the mark: of what came to its end before there is no event to wait for.
+    let mut now = stack::one(client, &stack.id).await?;
+    if now.as_ref().is_some_and(|stack| stack.status.is_moving()) {
+        let held = stack::resources(client, &stack.id).await?;
+        protect::release(client, &held).await?;
+        (now, _) = protect::wait(client, &stack.id, mark, &held, tell).await?;
+    }
+    Ok(now.is_none_or(|stack| stack.status.is_gone()))
 }
 
 fn kept(held: Vec<Held>) -> Vec<Left> {
@@ -126,10 +140,7 @@ async fn delete(
     protect::release(client, held).await?;
     // Without a role: CloudFormation takes the one that made the stack.
     stack::delete(client, &stack.id, None, &[], &token).await?;
-    let (now, events) = tokio::select! {
-        done = watch::wait(client, &stack.id, mark, tell) => done?,
-        error = Box::pin(protect::releasing(client, held)) => return Err(error.into()),
-    };
+    let (now, events) = protect::wait(client, &stack.id, mark, held, tell).await?;
     match now {
         Some(stack) if !stack.status.is_gone() => {
             let cause = watch::cause(&stack.name, &events);
@@ -330,5 +341,44 @@ mod tests {
         assert_eq!(fixtures::released(&forms), ["i-1"]);
         let at = |name: &str| forms.iter().position(|own| action(own) == name);
         assert!(at("SetInstanceProtection") < at("DeleteStack"), "{forms:?}");
+    }
+
+    /// An earlier attempt began it, and was cut short.
+    #[tokio::test]
+    async fn a_destruction_that_is_under_way_is_told_and_not_held_up() {
+        let ends = |asked: &str, before: &[String]| {
+            let is_free = before.iter().any(|own| action(own) == "SetInstanceProtection");
+            let event = |status: &str| {
+                format!(
+                    "<member><EventId>{status}</EventId><LogicalResourceId>shop</LogicalResourceId>\
+                     <ResourceStatus>{status}</ResourceStatus></member>"
+                )
+            };
+            let new = if is_free {
+                "DELETE_COMPLETE"
+            } else {
+                "DELETE_IN_PROGRESS"
+            };
+            match asked {
+                "DescribeStacks" => answer(asked, before).replace("UPDATE_COMPLETE", new),
+                "DescribeStackEvents" if is_free => {
+                    let (new, old) = (event(new), event("DELETE_IN_PROGRESS"));
+                    format!("<StackEvents>{new}{old}</StackEvents>")
+                }
+                "DescribeStackEvents" => format!("<StackEvents>{}</StackEvents>", event(new)),
+                _ => answer(asked, before),
+            }
+        };
+        let (address, forms) = fixtures::service(ends);
+        let site = Site::new(Client::at(address));
+        let stack = stack::one(&site.client, "shop").await.unwrap().unwrap();
+        let mut told = Vec::new();
+        let mut tell = |event: &Event| told.push(event.status.0.clone());
+        let (outcome, left) = destroy(&site, &stack, "t", &mut tell).await.unwrap();
+        assert_eq!((outcome, left), (Outcome::Gone, Vec::new()));
+        assert_eq!(told, ["DELETE_COMPLETE"]);
+        let forms = forms.lock().unwrap().clone();
+        assert_eq!(fixtures::released(&forms), ["i-1"]);
+        assert!(!forms.iter().any(|own| action(own) == "DeleteStack"), "{forms:?}");
     }
 }

@@ -25,7 +25,8 @@ pub fn asked(stream: &TcpStream) -> (String, Vec<u8>) {
 /// The forms that a service was sent, in order.
 pub type Forms = Arc<Mutex<Vec<String>>>;
 
-/// A service that is asked by forms. `answer` has the name of what is asked, and all forms that came before.
+/// A service that is asked by forms. `answer` has the name of what is asked, and all forms that came before; what begins with
+/// `<Error>` is a refusal.
 pub fn service(answer: fn(&str, &[String]) -> String) -> (SocketAddr, Forms) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");
@@ -40,9 +41,14 @@ pub fn service(answer: fn(&str, &[String]) -> String) -> (SocketAddr, Forms) {
             let inner = answer(&action, &all);
             all.push(form);
             drop(all);
-            let body =
-                format!("<{action}Response><{action}Result>{inner}</{action}Result></{action}Response>");
-            let head = "HTTP/1.1 200 X\r\nConnection: close\r\nContent-Length";
+            let (status, body) = match inner.starts_with("<Error>") {
+                true => (400, format!("<ErrorResponse>{inner}</ErrorResponse>")),
+                false => (
+                    200,
+                    format!("<{action}Response><{action}Result>{inner}</{action}Result></{action}Response>"),
+                ),
+            };
+            let head = format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length");
             let answer = format!("{head}: {}\r\n\r\n{body}", body.len());
             stream.write_all(answer.as_bytes()).expect("somebody reads it");
         }

@@ -6,7 +6,8 @@ use crate::{
     call,
     client::{Client, Error, Form, Node},
     site::Site,
-    stack::{self, Held, Stack},
+    stack::{self, Event, Held, Stack},
+    watch,
 };
 
 /// The group of hosts of containers. Earlier versions protected each of its hosts, and had ECS do it.
@@ -79,18 +80,38 @@ pub(crate) async fn release(client: &Client, held: &[Held]) -> Result<(), Error>
             .map(|host| host.text("InstanceId"))
             .collect();
         for some in hosts.chunks(MOST) {
-            let mut form = Form::default();
-            form.add("AutoScalingGroupName", &group.physical)
-                .add("ProtectedFromScaleIn", "false");
-            form.list("InstanceIds.member", some.iter().copied());
-            match client.query(&call::RELEASE_HOSTS, form).await {
-                // One of them went meanwhile.
-                Err(error) if error.code() == "ValidationError" => {}
-                other => drop(other?),
-            }
+            let_go(client, &group.physical, some).await?;
         }
     }
     Ok(())
+}
+
+/// Lets these go. Where one of them went meanwhile AWS refuses it for all; then each is asked for alone.
+async fn let_go(client: &Client, group: &str, hosts: &[&str]) -> Result<(), Error> {
+    let each = match ask(client, group, hosts).await {
+        Err(error) if error.code() == "ValidationError" && hosts.len() > 1 => hosts.chunks(1),
+        other => return or_gone(other),
+    };
+    for host in each {
+        or_gone(ask(client, group, host).await)?;
+    }
+    Ok(())
+}
+
+async fn ask(client: &Client, group: &str, hosts: &[&str]) -> Result<(), Error> {
+    let mut form = Form::default();
+    form.add("AutoScalingGroupName", group)
+        .add("ProtectedFromScaleIn", "false");
+    form.list("InstanceIds.member", hosts.iter().copied());
+    client.query(&call::RELEASE_HOSTS, form).await.map(drop)
+}
+
+/// A host that went, or whose group did, needs nothing.
+fn or_gone(done: Result<(), Error>) -> Result<(), Error> {
+    match done {
+        Err(error) if error.code() == "ValidationError" => Ok(()),
+        other => other,
+    }
 }
 
 /// Whoever is on the way out cannot be asked for anything.
@@ -98,16 +119,101 @@ fn is_protected(host: &Node) -> bool {
     host.text("ProtectedFromScaleIn") == "true" && host.text("LifecycleState") == "InService"
 }
 
-/// The same from time to time, for as long as somebody waits for the group: ECS protects hosts that get containers, and the group
-/// those that are new, where their stack is of an earlier version. It ends with an error only.
-pub(crate) async fn releasing(client: &Client, held: &[Held]) -> Error {
+/// Waits as [`watch::wait`] does. Of what is `held` the hosts of containers go meanwhile: ECS protects those that get containers,
+/// and the group those that are new, where their stack is of an earlier version.
+pub(crate) async fn wait(
+    client: &Client,
+    id: &str,
+    mark: Option<String>,
+    held: &[Held],
+    tell: &mut dyn FnMut(&Event),
+) -> Result<(Option<Stack>, Vec<Event>), Error> {
+    tokio::select! {
+        done = watch::wait(client, id, mark, tell) => done,
+        error = Box::pin(releasing(client, held, PAUSE)) => Err(error),
+    }
+}
+
+/// Lets hosts go from time to time. It ends with an error only.
+async fn releasing(client: &Client, held: &[Held], pause: Duration) -> Error {
     if held.iter().all(|held| held.id != HOSTS) {
         return std::future::pending().await;
     }
     loop {
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
         if let Err(error) = release(client, held).await {
             return error;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fixtures::{self, action},
+        stack::Status,
+    };
+
+    fn held() -> Vec<Held> {
+        vec![Held {
+            id: HOSTS.into(),
+            kind: "AWS::AutoScaling::AutoScalingGroup".into(),
+            physical: "shop-CapacityGroup-1".into(),
+            status: Status("CREATE_COMPLETE".into()),
+        }]
+    }
+
+    /// How often hosts were to be let go.
+    fn tries(forms: &[String]) -> usize {
+        let tries = forms.iter().filter(|own| action(own) == "SetInstanceProtection");
+        tries.count()
+    }
+
+    fn refused(code: &str) -> String {
+        format!("<Error><Code>{code}</Code><Message>m</Message></Error>")
+    }
+
+    fn host(id: &str) -> String {
+        format!(
+            "<member><InstanceId>{id}</InstanceId><LifecycleState>InService</LifecycleState>\
+             <ProtectedFromScaleIn>true</ProtectedFromScaleIn></member>"
+        )
+    }
+
+    #[tokio::test]
+    async fn a_host_that_went_meanwhile_keeps_no_other() {
+        // The second of three is not in service any more when they are asked for.
+        let answer = |asked: &str, before: &[String]| match (asked, tries(before)) {
+            ("DescribeAutoScalingGroups", _) => {
+                let hosts: String = ["i-1", "i-2", "i-3"].into_iter().map(host).collect();
+                format!(
+                    "<AutoScalingGroups><member><Instances>{hosts}</Instances></member></AutoScalingGroups>"
+                )
+            }
+            (_, 0 | 2) => refused("ValidationError"),
+            _ => String::new(),
+        };
+        let (address, forms) = fixtures::service(answer);
+        release(&Client::at(address), &held()).await.unwrap();
+        let forms = forms.lock().unwrap().clone();
+        assert_eq!(
+            fixtures::released(&forms),
+            ["i-1", "i-2", "i-3", "i-1", "i-2", "i-3"]
+        );
+        assert_eq!(tries(&forms), 4);
+    }
+
+    #[tokio::test]
+    async fn hosts_are_let_go_again_and_again_until_that_is_refused() {
+        let answer = |asked: &str, before: &[String]| match (asked, tries(before)) {
+            ("DescribeAutoScalingGroups", _) => fixtures::GROUP.to_owned(),
+            (_, 2) => refused("AccessDenied"),
+            _ => String::new(),
+        };
+        let (address, forms) = fixtures::service(answer);
+        let error = releasing(&Client::at(address), &held(), Duration::ZERO).await;
+        assert!(error.is_denied(), "{error}");
+        assert_eq!(tries(&forms.lock().unwrap()), 3);
     }
 }

@@ -76,6 +76,11 @@ impl Status {
         ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED"].contains(&self.0.as_str())
     }
 
+    /// All that it holds is being taken away.
+    pub fn is_ending(&self) -> bool {
+        ["DELETE_IN_PROGRESS", "ROLLBACK_IN_PROGRESS"].contains(&self.0.as_str())
+    }
+
     pub fn is_gone(&self) -> bool {
         self.0 == "DELETE_COMPLETE"
     }
@@ -396,6 +401,8 @@ mod tests {
         );
         assert!(status("ROLLBACK_COMPLETE").is_stillborn() && !status("ROLLBACK_COMPLETE").is_usable());
         assert!(status("DELETE_FAILED").is_failure());
+        assert!(status("ROLLBACK_IN_PROGRESS").is_ending() && status("DELETE_IN_PROGRESS").is_ending());
+        assert!(!status("UPDATE_ROLLBACK_IN_PROGRESS").is_ending());
     }
 
     /// The shape of an answer as AWS gives it, which moto does not fill in.

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::{of, wants::live};
 
-/// What ECS says of each deployment of a half, look by look; the last is said for ever. `gone`: it is not there any more.
+/// What ECS says of each deployment of a half, look by look; the last is said for ever. `gone`: it is not there any more, nor does
+/// anything move. `other`: another came in its place, and is under way.
 type Deployments = &'static [&'static [&'static str]];
 
 /// Services by half; a half without any does not run.
@@ -40,19 +41,27 @@ impl Ecs {
         let said = all[(*starts - 1).min(all.len() - 1)];
         let now = said[(*looks).min(said.len() - 1)];
         *looks += 1;
-        let id = match now {
-            "gone" => "ecs-svc/other".to_owned(),
-            _ => format!("ecs-svc/{starts}"),
+        let (id, state) = match now {
+            "gone" => ("ecs-svc/other".to_owned(), "COMPLETED"),
+            "other" => ("ecs-svc/other".to_owned(), "IN_PROGRESS"),
+            _ => (format!("ecs-svc/{starts}"), now),
         };
-        let own = json!({ "Id": id, "Status": "PRIMARY", "RolloutState": now });
+        let own = json!({ "Id": id, "Status": "PRIMARY", "RolloutState": state });
         Ok(json!({ "Services": [{ "Deployments": [own, before] }] }))
     }
 }
 
 /// How the machine ends, how often each half was started, and after how long.
 fn run(services: &[(&'static str, Deployments)]) -> (Status, BTreeMap<String, usize>, SignedDuration) {
+    run_with("scaling = { drain = 30 }", services)
+}
+
+fn run_with(
+    options: &str,
+    services: &[(&'static str, Deployments)],
+) -> (Status, BTreeMap<String, usize>, SignedDuration) {
     let template = live(
-        "runtime = 'fargate'\nstrategy = 'blue-green'",
+        &format!("runtime = 'fargate'\nstrategy = 'blue-green'\n{options}"),
         "database: { engine: mariadb }",
     );
     let machine = of(&template, "PasswordMachine");
@@ -169,12 +178,19 @@ fn waiting_for_containers_has_an_end() {
     let (status, _, took) = run(&[("blue", NEVER)]);
     assert_eq!(
         cause(&status),
-        "blue: after 240 looks, one each 15 s, its new containers are IN_PROGRESS"
+        "blue: after 248 looks, one each 15 s, its new containers are IN_PROGRESS"
     );
     assert!(
-        took >= SignedDuration::from_hours(1) && took < SignedDuration::from_mins(90),
+        took >= SignedDuration::from_secs(3_720) && took < SignedDuration::from_mins(90),
         "{took:?}"
     );
+    // Old containers that have an hour to end are waited for.
+    let (status, _, took) = run_with("scaling = { drain = 3600 }", &[("blue", NEVER)]);
+    assert_eq!(
+        cause(&status),
+        "blue: after 486 looks, one each 15 s, its new containers are IN_PROGRESS"
+    );
+    assert!(took >= SignedDuration::from_hours(2), "{took:?}");
 }
 
 /// Another deployment came in between: a release, or ECS went back to the old containers.
@@ -191,4 +207,17 @@ fn what_was_replaced_is_started_again_and_not_for_ever() {
         "blue: after 3 looks, one each 15 s, its new containers are REPLACED"
     );
     assert_eq!(starts["blue"], 3);
+}
+
+/// Most often that is a release, which must not be cut short.
+#[test]
+fn what_came_in_between_comes_to_its_end_first() {
+    const RELEASE: Deployments = &[
+        &["IN_PROGRESS", "other", "other", "other", "gone"],
+        &["COMPLETED"],
+    ];
+    let (status, starts, took) = run(&[("blue", RELEASE)]);
+    assert!(matches!(status, Status::Succeeded { .. }), "{status:?}");
+    assert_eq!(starts["blue"], 2);
+    assert!(took >= SignedDuration::from_secs(90), "{took:?}");
 }

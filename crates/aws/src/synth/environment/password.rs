@@ -12,9 +12,10 @@ use crate::synth::{
 
 /// Characters of a state machine's name.
 const MAX_NAME: usize = 80;
-/// Seconds between two looks at new containers, and how often is looked: an hour.
-const PAUSE: u32 = 15;
-const LOOKS: u32 = 240;
+/// Seconds between two looks at new containers.
+const PAUSE: i64 = 15;
+/// Seconds for ECS to put new containers in the place of the old ones, beside what these take to end and those to be well.
+const USUAL: i64 = 3_600;
 /// How often containers are started anew: a release, or another new password, may come in between.
 const STARTS: u32 = 3;
 
@@ -165,6 +166,12 @@ fn name(scope: &Scope<'_>) -> String {
     format!("{}-{}", &scope.name[..MAX_NAME - 9], &digest[..8])
 }
 
+/// How often is looked at new containers.
+fn looks(scope: &Scope<'_>) -> i64 {
+    let seconds = USUAL + i64::from(scope.drain()) + scope.within();
+    (seconds + PAUSE - 1) / PAUSE
+}
+
 /// What the machine does: each half by itself, and it has failed if one has.
 fn definition(scope: &Scope<'_>) -> Value {
     let halves: Vec<String> = scope
@@ -172,12 +179,13 @@ fn definition(scope: &Scope<'_>) -> Value {
         .iter()
         .map(|half| half.word().to_lowercase())
         .collect();
+    let looks = looks(scope);
     json!({
         "Comment": "The containers of the halves that run start anew, and learn the new password.",
         "QueryLanguage": "JSONata",
         "StartAt": "Halves",
         // More than all looks take.
-        "TimeoutSeconds": 2 * PAUSE * LOOKS,
+        "TimeoutSeconds": 2 * PAUSE * looks,
         "States": {
             "Halves": {
                 "Type": "Map",
@@ -185,7 +193,7 @@ fn definition(scope: &Scope<'_>) -> Value {
                 "ItemProcessor": {
                     "ProcessorConfig": { "Mode": "INLINE" },
                     "StartAt": "Half",
-                    "States": half(),
+                    "States": half(looks),
                 },
                 "Next": "AreWell",
             },
@@ -206,8 +214,8 @@ fn definition(scope: &Scope<'_>) -> Value {
 
 /// The states of one half: its containers start anew, and ECS is asked until they run. It ends in an empty text, or in why they do
 /// not. Of a deployment that is not there any more nobody can say that its containers run: another came in its place, and if that
-/// was ECS going back, its containers are the old ones.
-fn half() -> Value {
+/// was ECS going back, its containers are the old ones. That other one may be a release, and comes to its end first.
+fn half(looks: i64) -> Value {
     let gone = ["Ecs.ServiceNotFoundException", "Ecs.ServiceNotActiveException"];
     let again = json!({ "ErrorEquals": ["States.TaskFailed", "States.Timeout"], "IntervalSeconds": 10, "BackoffRate": 2, "MaxAttempts": 5 });
     let restart = json!({
@@ -228,7 +236,9 @@ fn half() -> Value {
         "Resource": "arn:${AWS::Partition}:states:::aws-sdk:ecs:describeServices",
         "Arguments": { "Cluster": "${AWS::StackName}", "Services": ["{% $half %}"] },
         "Assign": {
-            "rollout": "{% ($own := $states.result.Services[0].Deployments[Id = $deployment]; $exists($own) ? $own.RolloutState : 'REPLACED') %}",
+            "rollout": "{% ($all := $states.result.Services[0].Deployments; $own := $all[Id = $deployment]; \
+                        $exists($own) ? $own.RolloutState : \
+                        ($all[Status = 'PRIMARY'].RolloutState = 'IN_PROGRESS' ? 'IN_PROGRESS' : 'REPLACED')) %}",
             "looks": "{% $looks + 1 %}",
         },
         "TimeoutSeconds": 60,
@@ -253,7 +263,7 @@ fn half() -> Value {
             "Type": "Choice",
             "Choices": [
                 when("$rollout = 'COMPLETED'".to_owned(), "Running"),
-                when(format!("$rollout = 'FAILED' or $looks >= {LOOKS}"), "NotWell"),
+                when(format!("$rollout = 'FAILED' or $looks >= {looks}"), "NotWell"),
                 when(format!("$rollout = 'REPLACED' and $starts < {STARTS}"), "StartAnew"),
                 when("$rollout = 'REPLACED'".to_owned(), "NotWell"),
             ],
