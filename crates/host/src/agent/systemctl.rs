@@ -161,10 +161,15 @@ fn answer(order: &ControlOrder) -> ExitCode {
 async fn ask(agent: &Client, order: &ControlOrder) -> Result<ControlOutcome, Error> {
     const WITHIN: Duration = Duration::from_secs(3);
     const PAUSE: Duration = Duration::from_millis(100);
-    let began = Instant::now();
+    // What was asked may have waited for long before.
+    let mut silent: Option<Instant> = None;
     loop {
         match agent.control(order).await {
-            Err(Error::Connect(_) | Error::Answer(_)) if began.elapsed() < WITHIN => sleep(PAUSE).await,
+            Err(Error::Connect(_) | Error::Answer(_))
+                if silent.get_or_insert_with(Instant::now).elapsed() < WITHIN =>
+            {
+                sleep(PAUSE).await;
+            }
             answer => return answer,
         }
     }

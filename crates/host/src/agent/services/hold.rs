@@ -11,7 +11,7 @@ use model::{Secret, secret};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::watch,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{Services, daemon, processes::process, stop::Concern};
@@ -23,6 +23,11 @@ use crate::agent::{
 
 /// How long services that are being started or stopped are waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long nothing may begin at a time, and how long it may in between: what a service's end waits for may be a script
+/// that waits to begin something.
+const ROUND: Duration = Duration::from_secs(1);
+const BETWEEN: Duration = Duration::from_millis(50);
 
 /// Secrets are in it: it is only ever in memory.
 #[derive(Serialize, Deserialize)]
@@ -133,12 +138,18 @@ impl Services {
                     .map(|entry| entry.handle.clone())
                     .collect()
             };
+            let round = deadline.min(Instant::now() + ROUND);
             let holding = handles
                 .iter()
-                .map(|handle| timeout_at(deadline, handle.hold(self.still.subscribe())));
+                .map(|handle| timeout_at(round, handle.hold(self.still.subscribe())));
             let held = join_all(holding).await;
             if held.iter().any(Result::is_err) {
-                return Err(unsettled(&handles, &held, patience));
+                if Instant::now() >= deadline {
+                    return Err(unsettled(&handles, &held, patience));
+                }
+                drop((held, stillness));
+                sleep(BETWEEN).await;
+                continue;
             }
             // One may have ended before it was asked.
             if self.is_settled() {
