@@ -298,14 +298,14 @@ impl Oven {
         ticket: &Ticket,
         order: &BakeOrder,
         journal: &mut Journal,
-        stop: Stop,
+        mut stop: Stop,
     ) -> Result<Baked, Error> {
         let started = Instant::now();
         let life = self.0.lives.of(&order.place)?;
         let timeout = order.timeout.try_into().unwrap_or(Duration::ZERO);
         let noted = (ticket.clone(), self.0.waiting.clone());
         let mut time = Time::new(timeout, QUEUED, Some(noted));
-        let (base, _stays) = self.base(order, life, journal).await?;
+        let (base, _stays) = self.base(order, life, journal, &mut stop).await?;
         let (steps, _stay) = self.steps(order, base.key, life).await?;
         if let Some(baked) = self.made_before(order, base.key, &steps, life, started).await? {
             return Ok(baked);

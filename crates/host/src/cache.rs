@@ -39,6 +39,8 @@ pub(crate) struct Caches {
     limit_bytes: u64,
     /// How many containers stand on a generation.
     used: Arc<Mutex<HashMap<Utf8PathBuf, usize>>>,
+    /// Held by who sweeps: another would look for what it removes.
+    sweeping: Arc<Mutex<()>>,
 }
 
 /// A generation that a container stands on: not removed before this is dropped.
@@ -111,6 +113,7 @@ impl Caches {
             root,
             limit_bytes,
             used: Arc::default(),
+            sweeping: Arc::default(),
         };
         own.staging("")?;
         Ok(own)

@@ -23,6 +23,7 @@ use crate::{
     base::{self, Wanted},
     layer::{self, Record},
     lives::Life,
+    ticket::Stop,
 };
 
 /// A base that goes between two looks is asked for again, so many times in all.
@@ -59,6 +60,7 @@ impl Oven {
         order: &BakeOrder,
         life: Life,
         journal: &mut Journal,
+        stop: &mut Stop,
     ) -> Result<(Record, Vec<Held>), Error> {
         let base = base::parse(&order.base)?;
         if let Base::Named(_) | Base::Oci(_) = base {
@@ -68,7 +70,10 @@ impl Oven {
                 let (record, old) = match self.0.bases.recent(wanted, self.quiet(), line).await {
                     Err(full @ base::Error::NoRoom { .. }) => {
                         let line = |line: &str| journal.line(line);
-                        self.wait_for_room(&mut looks, full, line).await?;
+                        tokio::select! {
+                            waited = self.wait_for_room(&mut looks, full, line) => waited?,
+                            reason = stop.asked() => return Err(Error::Stopped(reason)),
+                        }
                         continue;
                     }
                     got => got?,

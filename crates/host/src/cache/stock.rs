@@ -75,6 +75,7 @@ impl Caches {
     /// Removes the caches that nobody used since then, and of the others the longest unused, until they take no more than
     /// `most_bytes`. What a container stands on stays.
     pub fn sweep(&self, unused_since: Timestamp, most_bytes: u64) -> Result<Swept, Error> {
+        let _alone = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
         // What was out of sight already and is still there is of no cache, and counted nowhere.
         self.remove_old()?;
         let mut stock = self.stock()?;

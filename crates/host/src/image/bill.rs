@@ -32,6 +32,9 @@ const LOOKED_INTO: usize = 200;
 /// Go's programs are smaller.
 const PROGRAM_BYTES: u64 = 512 << 20;
 
+/// More packages than any image has: a list of many takes little room in an image, and much of a node's memory.
+const PACKAGES: usize = 100_000;
+
 /// One thing that is installed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Package {
@@ -82,18 +85,36 @@ pub(crate) struct Contents {
     pub unread: Vec<String>,
 }
 
+impl Contents {
+    /// Adds what a list says; what is not added is said.
+    fn add(&mut self, list: &str, more: impl IntoIterator<Item = Package>) {
+        for package in more {
+            if self.packages.len() >= PACKAGES {
+                let unread = format!("{list}, after {PACKAGES} packages");
+                if self.unread.last() != Some(&unread) {
+                    self.unread.push(unread);
+                }
+                return;
+            }
+            self.packages.insert(package);
+        }
+    }
+}
+
 /// The packages of an image.
 pub(crate) fn contents(view: &View) -> Result<Contents, Error> {
     let mut contents = Contents::default();
-    let all = &mut contents.packages;
-    all.extend(dpkg(&text(view, "var/lib/dpkg/status", LIST_BYTES)?));
+    let status = "var/lib/dpkg/status";
+    contents.add(status, dpkg(&text(view, status, LIST_BYTES)?));
     // Images without a package manager say it file by file.
     for name in view.list(Utf8Path::new("var/lib/dpkg/status.d"))? {
         let one = text(view, &format!("var/lib/dpkg/status.d/{name}"), METADATA_BYTES)?;
-        all.extend(stanzas(&one).filter_map(|stanza| deb(&stanza)));
+        let packages = stanzas(&one).filter_map(|stanza| deb(&stanza));
+        contents.add("var/lib/dpkg/status.d", packages);
     }
-    all.extend(apk(&text(view, "lib/apk/db/installed", LIST_BYTES)?));
-    programs(view, all)?;
+    let installed = "lib/apk/db/installed";
+    contents.add(installed, apk(&text(view, installed, LIST_BYTES)?));
+    programs(view, &mut contents)?;
     rpms(view, &mut contents)?;
     search::all(view, &search::Limits::IMAGE, &mut contents)?;
     Ok(contents)
@@ -104,7 +125,7 @@ fn text(view: &View, path: &str, most: u64) -> Result<String, Error> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn programs(view: &View, all: &mut BTreeSet<Package>) -> Result<(), Error> {
+fn programs(view: &View, contents: &mut Contents) -> Result<(), Error> {
     for home in PROGRAMS {
         for name in view.list(Utf8Path::new(home))?.iter().take(LOOKED_INTO) {
             let Some(found) = view.find(&Utf8Path::new(home).join(name))? else {
@@ -113,7 +134,8 @@ fn programs(view: &View, all: &mut BTreeSet<Package>) -> Result<(), Error> {
             let metadata = &found.metadata;
             if metadata.is_file() && metadata.mode() & 0o111 != 0 && metadata.len() <= PROGRAM_BYTES {
                 let mut file = fs::File::open(&found.path).map_err(io_error("read", &found.path))?;
-                all.extend(go(&mut file).map_err(io_error("read", &found.path))?);
+                let packages = go(&mut file).map_err(io_error("read", &found.path))?;
+                contents.add(home, packages);
             }
         }
     }
@@ -125,7 +147,7 @@ fn rpms(view: &View, contents: &mut Contents) -> Result<(), Error> {
         let path = Utf8Path::new(home).join("rpmdb.sqlite");
         if view.find(&path)?.is_some_and(|found| found.metadata.is_file()) {
             match view.read(&path, RPM_BYTES)?.and_then(|bytes| rpm(&bytes)) {
-                Some(packages) => contents.packages.extend(packages),
+                Some(packages) => contents.add(path.as_str(), packages),
                 None => contents.unread.push(path.to_string()),
             }
             continue;

@@ -16,7 +16,7 @@ use model::{
     port::{BaseOrder, BaseSeen, BasesSeen, Fault, ImageAbout, ImageDiff, ImageExport, ImageUsage, Shelf},
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::{
@@ -73,7 +73,7 @@ async fn describe(State(node): State<Node>, Order(image): Order<Digest>) -> Resp
 }
 
 async fn bill(State(node): State<Node>, Order(image): Order<Digest>) -> Response {
-    answer(blocking(move || Ok(node.about(&image)?.1)).await)
+    answer(node.about(&image).await.map(|(_, bill)| bill))
 }
 
 async fn compare(State(node): State<Node>, Order(sides): Order<Comparing>) -> Response {
@@ -100,12 +100,12 @@ async fn refresh(State(node): State<Node>, Order(order): Order<BaseOrder>) -> Re
 
 impl Shelf for Node {
     async fn describe(&self, image: &Digest) -> Result<ImageAbout, Fault> {
-        let (node, image) = (self.clone(), *image);
-        blocking(move || Ok(node.about(&image)?.0)).await
+        Ok(self.about(image).await?.0)
     }
 
     async fn compare(&self, before: &Digest, after: &Digest) -> Result<ImageDiff, Fault> {
         let (images, before, after) = (self.oven.images().clone(), *before, *after);
+        let _one = one_at_a_time().await;
         let _read = self.oven.read([before, after]).await;
         blocking(move || images.compare(&before, &after).map_err(missing)).await
     }
@@ -172,14 +172,26 @@ impl Shelf for Node {
 }
 
 impl Node {
-    fn about(&self, image: &Digest) -> Result<(ImageAbout, serde_json::Value), Fault> {
-        let (mut about, bill) = self.oven.images().describe(image).map_err(missing)?;
-        let bases = self.oven.bases();
-        if let Some(base) = about.layers.first() {
-            about.stale = bases.is_stale(&base.key, &bases.all()?)?;
-        }
-        Ok((about, bill))
+    async fn about(&self, image: &Digest) -> Result<(ImageAbout, serde_json::Value), Fault> {
+        let (oven, image) = (self.oven.clone(), *image);
+        let _one = one_at_a_time().await;
+        let _read = self.oven.read([image]).await;
+        blocking(move || {
+            let (mut about, bill) = oven.images().describe(&image).map_err(missing)?;
+            let bases = oven.bases();
+            if let Some(base) = about.layers.first() {
+                about.stale = bases.is_stale(&base.key, &bases.all()?)?;
+            }
+            Ok((about, bill))
+        })
+        .await
     }
+}
+
+/// Looking through an image takes as much memory as who made it wants, up to its limits.
+async fn one_at_a_time() -> Option<SemaphorePermit<'static>> {
+    static TURN: Semaphore = Semaphore::const_new(1);
+    TURN.acquire().await.ok()
 }
 
 fn missing(error: layer::Error) -> Fault {

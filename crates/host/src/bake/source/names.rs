@@ -44,13 +44,14 @@ static READ_BY_NAME: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// What may stand before a command and is none.
-const BEFORE: [&str; 14] = [
-    "!", "{", "}", "then", "do", "else", "if", "elif", "while", "until", "time", "exec", "command", "builtin",
+const BEFORE: [&str; 13] = [
+    "!", "{", "}", "then", "do", "else", "if", "elif", "while", "until", "exec", "command", "builtin",
 ];
 /// Commands that run another.
-const RUNNERS: [&str; 20] = [
-    "bash", "busybox", "chroot", "doas", "eval", "ionice", "nice", "nohup", "nsenter", "runuser", "setpriv",
-    "setsid", "sh", "ssh", "stdbuf", "su", "sudo", "timeout", "unshare", "xargs",
+const RUNNERS: [&str; 32] = [
+    "ash", "bash", "busybox", "chroot", "coproc", "dash", "doas", "eval", "find", "function", "gosu",
+    "ionice", "ksh", "nice", "nohup", "nsenter", "parallel", "runuser", "setpriv", "setsid", "sh", "ssh",
+    "stdbuf", "su", "su-exec", "sudo", "time", "timeout", "unshare", "watch", "xargs", "zsh",
 ];
 
 fn constant(pattern: &str) -> Regex {
@@ -174,10 +175,16 @@ fn line_tells(line: &str) -> bool {
 /// Whether a command, or one that it runs, tells all variables.
 fn command_tells(words: &[String]) -> bool {
     let words = words.iter().map(String::as_str).filter(|word| !word.is_empty());
-    let words = words.take(WORDS);
-    let words: Vec<&str> = words
-        .skip_while(|word| BEFORE.contains(word) || is_assignment(word))
-        .collect();
+    let words: Vec<&str> = words.take(WORDS).collect();
+    // What is read or written may be named before the command.
+    let words = match words.first() {
+        Some(&("<" | ">")) => words.get(2..).unwrap_or_default(),
+        _ => &words[..],
+    };
+    let is_before = |word: &&&str| {
+        BEFORE.contains(*word) || is_assignment(word) || word.starts_with('-') || is_number(word)
+    };
+    let words = &words[words.iter().take_while(is_before).count()..];
     let runs = words.first().is_some_and(|first| RUNNERS.contains(first));
     let begins = if runs { words.len() } else { words.len().min(1) };
     (0..begins).any(|at| tells(words[at], &words[at + 1..]))
@@ -189,6 +196,7 @@ fn tells(command: &str, rest: &[&str]) -> bool {
         rest.iter()
             .any(|word| word.starts_with('-') && word.contains('n'))
     };
+    let command = command.trim_start_matches('\\');
     match command.trim_start_matches("/usr").trim_start_matches("/bin/") {
         "env" => only_settings(rest),
         "printenv" => rest.iter().all(|word| word.starts_with(['-', '$'])),
@@ -207,11 +215,18 @@ fn only_settings(words: &[&str]) -> bool {
     while let Some(word) = words.next() {
         match *word {
             "-u" | "-C" => drop(words.next()),
+            // The end of what `find` runs.
+            "\\" | "+" => {}
             word if word.starts_with(['-', '$']) || is_assignment(word) => {}
             _ => return false,
         }
     }
     true
+}
+
+/// Of a file that is open, as in `2>&1`.
+fn is_number(word: &str) -> bool {
+    word.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn is_assignment(word: &str) -> bool {
@@ -280,6 +295,15 @@ mod tests {
             "A=b env",
             "diff <(env) old",
             "printenv",
+            "function dump { env; }",
+            "time -p env",
+            "command -p env",
+            "2>&1 env",
+            ">/etc/build env",
+            "\\env",
+            "find . -exec env \\;",
+            "gosu app env",
+            "dash -c env",
             "printenv -0",
             "printenv \"$name\"",
             "export -p",

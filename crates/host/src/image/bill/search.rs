@@ -5,7 +5,7 @@ use std::fs;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::{Contents, Kind, Package, cargo, composer, gem, npm, wheel};
+use super::{Contents, Kind, PACKAGES, Package, cargo, composer, gem, npm, wheel};
 use crate::{
     image::view::{Inside, Place, View},
     layer::{Error, io_error},
@@ -21,6 +21,8 @@ pub(super) struct Limits {
     /// Lists of packages that are read, and the bytes of all of them.
     pub lists: u64,
     pub bytes: u64,
+    /// Packages, those that are known already among them.
+    pub packages: usize,
 }
 
 impl Limits {
@@ -29,6 +31,7 @@ impl Limits {
         entries: 2_000_000,
         lists: 100_000,
         bytes: 256 << 20,
+        packages: PACKAGES,
     };
 }
 
@@ -179,6 +182,9 @@ impl Search<'_> {
             _ => fs::read(file).map_err(io_error("read", file))?,
         };
         match list.read(path.file_name().unwrap_or_default(), &bytes) {
+            Some(packages) if self.contents.packages.len() + packages.len() > self.left.packages => {
+                return Ok(false);
+            }
             Some(packages) => self.contents.packages.extend(packages),
             None => self.unread.push(path.to_string()),
         }
@@ -366,6 +372,7 @@ mod tests {
         let second = from("/b/y.dist-info/METADATA");
         check(|limits| limits.lists = 1, 1, &[&second]);
         check(|limits| limits.bytes = FLASK.len() as u64, 1, &[&second]);
+        check(|limits| limits.packages = 1, 1, &[&second]);
         check(|limits| limits.entries = 6, 1, &[&from("/b")]);
         check(|limits| limits.entries = 0, 0, &[&from("/")]);
     }
