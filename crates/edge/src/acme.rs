@@ -25,7 +25,10 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use tokio::{sync::Mutex, task::JoinSet};
+use tokio::{
+    sync::Mutex,
+    task::{self, JoinSet},
+};
 
 use crate::{
     clock,
@@ -122,45 +125,48 @@ pub async fn run(acme: Acme, certificates: Arc<Certificates>, shared: Arc<Shared
     // Two that come first at the same time would make two accounts.
     let entrance = Arc::new(Mutex::new(()));
     let mut later = Later::new();
+    let mut orders = JoinSet::new();
+    // Whose orders are under way, the certificate's name and the tenant.
+    let mut busy: HashMap<task::Id, (String, Box<str>)> = HashMap::new();
     loop {
         let now = clock::now();
         let due = |wish: &Wish| {
             let waits = later.get(&wish.name).is_some_and(|(at, _)| *at > now);
-            !waits
-                && is_due(
-                    &acme.certificates.join(format!("{}.pem", wish.name)),
-                    &wish.hosts,
-                    now,
-                )
+            let path = acme.certificates.join(format!("{}.pem", wish.name));
+            !waits && is_due(&path, &wish.hosts, now)
         };
-        let mut orders = JoinSet::new();
-        for Wish { name, hosts, .. } in next(wanted(&acme, &shared), due) {
+        let taken = busy.values().map(|(_, tenant)| tenant.clone()).collect();
+        for Wish { name, hosts, tenant } in next(wanted(&acme, &shared), taken, due) {
             let (acme, certificates) = (Arc::clone(&acme), Arc::clone(&certificates));
-            let (shared, entrance) = (Arc::clone(&shared), Arc::clone(&entrance));
-            orders.spawn(async move {
-                let order = renew(&acme, &name, &hosts, &certificates, &shared, &entrance);
+            let (shared, entrance, own) = (Arc::clone(&shared), Arc::clone(&entrance), name.clone());
+            let order = orders.spawn(async move {
+                let order = renew(&acme, &own, &hosts, &certificates, &shared, &entrance);
                 let ended = tokio::time::timeout(PATIENCE, order).await;
-                (name, ended.unwrap_or(Err(Error::Late)))
+                ended.unwrap_or(Err(Error::Late))
             });
+            busy.insert(order.id(), (name, tenant));
         }
-        while let Some(ended) = orders.join_next().await {
-            match ended {
-                Ok((name, ended)) => note(name, ended, &certificates, &mut later),
-                Err(error) => tracing::error!(%error, "an order of a certificate broke off"),
-            }
+        let ended = tokio::select! {
+            Some(ended) = orders.join_next_with_id() => ended,
+            () = tokio::time::sleep(EVERY) => continue,
+        };
+        let (id, ended) = match ended {
+            Ok(ended) => ended,
+            Err(error) => (error.id(), Err(Error::Order("nothing: it broke off".into()))),
+        };
+        if let Some((name, _)) = busy.remove(&id) {
+            note(name, ended, &certificates, &mut later);
         }
-        tokio::time::sleep(EVERY).await;
     }
 }
 
-/// Those to order now: one of each tenant, so that names which cannot be checked, and take minutes to say so, keep nobody
-/// else waiting.
-fn next(wanted: Vec<Wish>, is_due: impl Fn(&Wish) -> bool) -> Vec<Wish> {
-    let mut tenants = HashSet::new();
+/// Those to order now: one of each tenant at a time, so that names which cannot be checked, and take minutes to say so,
+/// keep nobody else waiting. `taken` are the tenants that have one under way.
+fn next(wanted: Vec<Wish>, mut taken: HashSet<Box<str>>, is_due: impl Fn(&Wish) -> bool) -> Vec<Wish> {
     let mut chosen = Vec::new();
     for wish in wanted {
-        if chosen.len() < ORDERS && !tenants.contains(&wish.tenant) && is_due(&wish) {
-            tenants.insert(wish.tenant.clone());
+        if taken.len() < ORDERS && !taken.contains(&wish.tenant) && is_due(&wish) {
+            taken.insert(wish.tenant.clone());
             chosen.push(wish);
         }
     }
@@ -463,15 +469,19 @@ mod tests {
             let others = (0..20).map(|n| wish(&format!("o{n}"), &format!("other{n}")));
             many.chain(others).collect::<Vec<_>>()
         };
-        let names = |due: fn(&Wish) -> bool| {
-            let chosen = next(wanted(), due).into_iter();
+        let names = |taken: &[&str], due: fn(&Wish) -> bool| {
+            let taken = taken.iter().map(|tenant| (*tenant).into()).collect();
+            let chosen = next(wanted(), taken, due).into_iter();
             chosen.map(|wish| wish.name).collect::<Vec<_>>()
         };
-        let chosen = names(|_| true);
+        let chosen = names(&[], |_| true);
         assert_eq!(chosen[..3], ["h0", "o0", "o1"]);
         assert_eq!(chosen.len(), ORDERS);
         // Those that wait take nobody's place.
-        assert_eq!(names(|wish| ["h7", "o19"].contains(&&*wish.name)), ["h7", "o19"]);
+        let due = |wish: &Wish| ["h7", "o19"].contains(&&*wish.name);
+        assert_eq!(names(&[], due), ["h7", "o19"]);
+        // Who has one under way waits for it, and nobody else does.
+        assert_eq!(names(&["many"], due), ["o19"]);
     }
 
     #[test]

@@ -50,8 +50,11 @@ use crate::{
 /// for others to end.
 const STREAMS: usize = 100;
 
-/// Bytes of one answer that nobody has taken yet.
+/// Bytes of one answer that nobody has taken yet: while a worker has few connections to targets, and with more of them.
+/// What nobody takes is memory, and clients who take nothing make connections.
 const AHEAD: u32 = 128 * 1024;
+const AHEAD_OF_MANY: u32 = 16 * 1024;
+const FEW: usize = 16;
 
 /// Connections of one worker, by target.
 #[derive(Default)]
@@ -76,6 +79,11 @@ impl Line {
 }
 
 impl Shared {
+    fn ahead(&self) -> u32 {
+        let open: usize = self.lines.borrow().values().map(Vec::len).sum();
+        if open < FEW { AHEAD } else { AHEAD_OF_MANY }
+    }
+
     /// The fullest that has room, so that those that are not needed any more empty themselves and close.
     fn known(&self, target: &Target) -> Option<Line> {
         let mut lines = self.lines.borrow_mut();
@@ -377,9 +385,10 @@ async fn connect(worker: &Rc<Worker>, target: &Target) -> Result<Line, Answer> {
             .map_err(|error| unconnected(&error))?;
         let _ = stream.set_nodelay(true);
         // Answers that nobody takes leave the others all the room that they may have.
+        let ahead = worker.streams.ahead();
         let shaken = Builder::new(Local)
-            .initial_stream_window_size(AHEAD)
-            .initial_connection_window_size(AHEAD * STREAMS as u32)
+            .initial_stream_window_size(ahead)
+            .initial_connection_window_size(ahead * STREAMS as u32)
             .handshake::<_, Up>(TokioIo::new(stream))
             .await;
         shaken.map_err(|_| Answer::target_unreachable())
