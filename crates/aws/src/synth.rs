@@ -55,6 +55,11 @@ pub enum Error {
     },
     #[error("the stack `{stack}` would have two resources `{id}`")]
     Twice { stack: String, id: String },
+    #[error(
+        "a text of `{id}` in the stack `{stack}` holds `{{{{resolve:`, and CloudFormation would put a secret there for \
+         everybody to read: write `{{{{secret:NAME}}}}` in vend.yaml"
+    )]
+    Reference { stack: String, id: String },
 }
 
 impl Error {

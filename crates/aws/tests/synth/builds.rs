@@ -43,6 +43,15 @@ fn the_project_has_the_variables_that_are_the_same_for_all() {
 }
 
 #[test]
+fn nobody_s_text_makes_cloudformation_read_a_secret() {
+    let text = "'is {{resolve:secretsmanager:any:SecretString}}'";
+    let build =
+        format!("app: shop\nbuild: {{ env: {{ A: {text} }} }}\nenvironments: {{ production: {{}} }}\n");
+    let refused = aws::synth::pipeline(&config(""), &app(&build)).unwrap_err();
+    assert!(refused.to_string().contains("holds `{{resolve:`"), "{refused}");
+}
+
+#[test]
 fn a_build_is_given_its_environment_s_variables_as_they_are_written() {
     let mut world = World::new(&FIRST);
     let status = release_of(&app(APP), "", &mut world);

@@ -200,6 +200,11 @@ async fn look(
     {
         let at = there.iter().find(|(_, found)| found.stack.name == wanted.name);
         let doing = doing(wanted, at.map(|(_, found)| found));
+        // Before anything is held for what will not be made.
+        if let Doing::Refused { why } = &doing {
+            let what = format!("{} is not made", wanted.name);
+            return Err(Failure::new(Exit::Refused, what).cause(clean(why)));
+        }
         idle &= doing == Doing::Nothing;
         cents += wanted.price.cents;
         stacks.push((wanted.name.clone(), word(&doing)));
