@@ -61,9 +61,11 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let offers = place::offers(world, &input.place.tenant).await?;
     let before = before(world, attempt).await?;
     fits(&before.rest(&batch), &offers, |task| specs.get(&task.identifier))?;
-    let counts = batch.tasks.iter().filter(|task| !task.ignore_failure);
-    let counts = counts.filter_map(|task| specs.get(&task.identifier));
-    let project = given::secrets(&input.spec.build, None);
+    let count = batch.tasks.iter().filter(|task| !task.ignore_failure);
+    let project = count
+        .clone()
+        .flat_map(|task| given::secrets(&input.spec.build, Some(task)));
+    let counts = count.filter_map(|task| specs.get(&task.identifier));
     lacks(&world.store, &input.place, counts, project).await?;
     // As many as the queue of each machine takes at a time, and those that wait there in its order.
     let one = |task: Task| {

@@ -9,11 +9,12 @@ use model::{
     spec::Strategy,
 };
 use store::{By, DeploymentState, Environment, Host, HostState};
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::{
     Attempt, World, cancel, close, healthy, muster, part, provision, roll, runs, shift, silent,
-    state::Planned, stored, turn::Turn,
+    state::Planned, stored, turn::Turn, unwind,
 };
 
 /// A failed release that is live, and the one before it.
@@ -122,11 +123,12 @@ impl Regain<'_> {
         old_ones.retain(|host| matches!(host.state, HostState::Kept | HostState::Serving));
         new_ones.retain(|host| host.state == HostState::Serving);
         let seen = world.edge.health().await.map_err(silent)?;
-        let is_healthy = |host: &&Host| {
+        // Who was not asked yet, as after a start of the edge, gets requests where nobody else is well.
+        let may_answer = |host: &Host| {
             let mut of_it = seen.iter().filter(|seen| seen.target.id == host.id.as_str());
-            of_it.any(|seen| seen.state == TargetState::Healthy)
+            of_it.any(|seen| matches!(seen.state, TargetState::Healthy | TargetState::Initial))
         };
-        let answers = new_ones.iter().any(|host| is_healthy(&host));
+        let answers = new_ones.iter().any(may_answer);
         let unfit = part::unfit(world, &old_ones).await?;
         let well = old_ones.iter().filter(|host| !unfit.contains(&host.id)).count() as u32;
         let wanted = provision::desired(environment, old);
@@ -166,9 +168,15 @@ impl Regain<'_> {
             part::leave(world, place, old).await?;
             muster::fill(&turn, wanted, muster::UNFINISHED).await
         };
+        // Hosts that are half made serve nobody, and whoever looks after the fleet stops them.
         let made = tokio::select! {
             made = making => made,
-            never = roll::end_when_stopped(world, place, undo) => never,
+            why = self.is_useless(environment, old, undo) => {
+                if let Err(fault) = unwind::end_hooks(world, place, undo, why).await {
+                    warn!("the scripts of {undo} are not ended yet: {fault}");
+                }
+                Err(Fault::customer(why))
+            }
         };
         if roll::stopped(world, undo).await?.is_some() {
             return Ok(Some("nobody waited for others".into()));
@@ -183,6 +191,32 @@ impl Regain<'_> {
                 }
                 self.finish(undo, fault.as_ref()).await?;
                 Ok(fault.map(|fault| format!("did not get others: {}", fault.message)))
+            }
+        }
+    }
+
+    /// Until nobody waits for the hosts any more: somebody stopped the deployment that makes them, or the failed release
+    /// answers nobody. For that it takes two looks: one may be a moment's.
+    async fn is_useless(
+        &self,
+        environment: &Environment,
+        old: &Release,
+        undo: &DeploymentId,
+    ) -> &'static str {
+        let mut silent = 0;
+        loop {
+            let _ = timeout(roll::LOOK, self.world.pokes.held.notified()).await;
+            match roll::stopped(self.world, undo).await {
+                Ok(Some(_)) => return "nobody waits for its hosts",
+                Ok(None) => {}
+                Err(fault) => warn!("nobody knows whether {undo} was stopped: {fault}"),
+            }
+            silent = match self.look(environment, old).await {
+                Ok(standing) if !standing.answers => silent + 1,
+                _ => 0,
+            };
+            if silent > 1 {
+                return "the failed release answers nobody any more";
             }
         }
     }

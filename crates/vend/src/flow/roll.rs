@@ -44,7 +44,7 @@ struct Arranged {
 }
 
 /// How often a way back is looked at for whether somebody stopped it, should the news of it have been lost.
-const LOOK: Duration = Duration::from_secs(2);
+pub(super) const LOOK: Duration = Duration::from_secs(2);
 /// Hosts deployed to at the same time, however many may be.
 const AT_ONCE: usize = 8;
 
@@ -266,7 +266,7 @@ pub(super) async fn stopped(world: &World, undo: &DeploymentId) -> Result<Option
 }
 
 /// Ends the scripts of a way back that somebody stopped, wherever one runs. Never ends by itself.
-pub(super) async fn end_when_stopped<T>(world: &World, place: &Place, undo: &DeploymentId) -> T {
+async fn end_when_stopped<T>(world: &World, place: &Place, undo: &DeploymentId) -> T {
     loop {
         match stopped(world, undo).await {
             Ok(None) => {}

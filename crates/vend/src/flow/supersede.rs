@@ -129,7 +129,11 @@ fn is_forth(execution: &ExecutionSummary) -> bool {
 
 /// The push that waits for an execution: that of the release that comes after it, or the newest in the queue. A newer base
 /// can wait.
-fn held_up(db: &Db<'_>, place: &Place, execution: &ExecutionSummary) -> Result<Option<Push>, Error> {
+pub(super) fn held_up(
+    db: &Db<'_>,
+    place: &Place,
+    execution: &ExecutionSummary,
+) -> Result<Option<Push>, Error> {
     let after = runs::behind(db, place)?.filter(|after| after.id != execution.id);
     let mut pushes = match after {
         Some(after) => db.pushes_of_execution(place, &after.id)?,

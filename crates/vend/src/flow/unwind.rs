@@ -203,12 +203,13 @@ async fn give_back(
     plan: &Planned,
 ) -> Result<Option<String>, Fault> {
     let place = &input.place;
-    let own = place.clone();
-    let environment = world
-        .store
-        .read(move |db| db.environment(&own))
-        .await
-        .map_err(stored)?;
+    let (own, execution) = (place.clone(), attempt.execution.clone());
+    let read = world.store.read(move |db| {
+        let execution = db.execution_summary(&execution)?;
+        let newer = supersede::held_up(db, &own, &execution)?;
+        Ok::<_, store::Error>((db.environment(&own)?, newer.is_some()))
+    });
+    let (environment, waits) = read.await.map_err(stored)?;
     match plan.old() {
         Some(_) if environment.live == Some(plan.release) => {
             let regain = Regain {
@@ -217,7 +218,7 @@ async fn give_back(
                 place,
                 plan,
                 deployment: &input.deployment,
-                undo: input.undo.as_ref().filter(|_| makes_hosts(input, plan)),
+                undo: input.undo.as_ref().filter(|_| !waits && makes_hosts(input, plan)),
             };
             return regain.run().await;
         }

@@ -12,12 +12,15 @@ use store::Store;
 
 use super::{missing, variables};
 
-/// A buildspec without the variables that its build has from elsewhere: their secrets are not asked for.
+/// A buildspec without the variables that its build has from elsewhere: their secrets are not asked for. Of those that are
+/// plain a batch's build has its own all the same, and they stay: an order that is under way is told by all that is in it.
 pub(super) fn apart(mut buildspec: Buildspec, build: &Build, task: Option<&Task>) -> Buildspec {
     let own = task.into_iter().flat_map(|task| task.variables.keys());
-    for name in build.env.keys().chain(own) {
-        let env = &mut buildspec.env;
+    let env = &mut buildspec.env;
+    for name in build.env.keys() {
         env.variables.remove(name);
+    }
+    for name in build.env.keys().chain(own) {
         env.parameter_store.remove(name);
         env.secrets_manager.remove(name);
     }
