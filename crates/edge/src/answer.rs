@@ -7,7 +7,7 @@ use model::route::Redirect;
 use crate::{
     clock,
     head::Ask,
-    http1::frame::{HEAD_TOO_LARGE, TOO_LARGE},
+    http1::frame::{HEAD_TOO_LARGE, TOO_FAR, TOO_LARGE},
     table::Fixed,
 };
 
@@ -55,6 +55,8 @@ impl Answer {
         match why {
             why if why == TOO_LARGE.0 => Self::new(413, why).because("BodyTooLarge"),
             why if why == HEAD_TOO_LARGE.0 => Self::new(400, why).because("HeadTooLarge"),
+            // ALB's own number.
+            why if why == TOO_FAR.0 => Self::new(463, why).because("TooManyAddresses"),
             why => Self::new(400, why).because("MalformedRequest"),
         }
     }

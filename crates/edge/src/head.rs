@@ -2,7 +2,16 @@
 
 use std::{io::Write, net::IpAddr};
 
-use crate::{access::Note, clock, listener::Only, worker::Ends};
+use crate::{
+    access::Note,
+    clock,
+    http1::frame::{Bad, TOO_FAR},
+    listener::Only,
+    worker::Ends,
+};
+
+/// Addresses that `X-Forwarded-For` may name when a request comes (ALB's limit, which answers 463 to more).
+pub const STATIONS: usize = 30;
 
 /// The methods that change how a request is handled; all others are `Other`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -232,12 +241,18 @@ impl Ask {
         self.wire.extend_from_slice(b"\r\n");
     }
 
-    /// The lines that tell the target where the request came from. `via` is what `X-Forwarded-For` held before.
-    pub fn forwarded<'a>(&mut self, via: impl Iterator<Item = &'a [u8]>, ends: &Ends) {
+    /// The lines that tell the target where the request came from. `via` is what `X-Forwarded-For` held before: as at
+    /// ALB, no more than [`STATIONS`] addresses, so that nothing that asks itself through proxies goes round for ever.
+    pub fn forwarded<'a>(&mut self, via: impl Iterator<Item = &'a [u8]>, ends: &Ends) -> Result<(), Bad> {
         self.wire.extend_from_slice(b"X-Forwarded-For: ");
+        let mut stations = 0;
         for before in via {
+            stations += before.split(|b| *b == b',').count();
             self.wire.extend_from_slice(before);
             self.wire.extend_from_slice(b", ");
+        }
+        if stations > STATIONS {
+            return Err(TOO_FAR);
         }
         let _ = match ends.peer.ip().to_canonical() {
             IpAddr::V4(ip) => {
@@ -255,6 +270,7 @@ impl Ask {
         if let Some(identity) = &ends.identity {
             self.wire.extend_from_slice(identity.as_bytes());
         }
+        Ok(())
     }
 
     /// Keeps the ids that the client brought and makes those that are missing.

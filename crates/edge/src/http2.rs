@@ -370,7 +370,8 @@ fn write(
     }
     let framing = write_framing(&parts.headers, body, ask);
     let via = parts.headers.get_all("x-forwarded-for").iter();
-    ask.forwarded(via.map(HeaderValue::as_bytes), ends);
+    ask.forwarded(via.map(HeaderValue::as_bytes), ends)
+        .map_err(|bad| Answer::bad_request(bad.0))?;
     let id = |name| parts.headers.get(name).map(HeaderValue::as_bytes);
     ask.identify(id("x-request-id"), id("x-amzn-trace-id"), bits);
     ask.end();

@@ -74,7 +74,7 @@ use crate::{
     layer::io_error,
     lives::Life,
     logs, objects,
-    queue::Queue,
+    queue::{Place, Queue},
     ticket::Stop,
     work::{self, Work},
 };
@@ -298,7 +298,7 @@ impl Yard {
                 Err(once.before.timed_out(timeout(once.order), console.doing(), String::new()))
             }
         };
-        let _place = match turn {
+        let mut place = match turn {
             Ok(place) => place,
             Err(error) => {
                 console.ended(error.status(), Some(error.to_string()));
@@ -308,7 +308,7 @@ impl Yard {
         console.ended(PhaseStatus::Succeeded, None);
         let id = format!("build-{}", Digest::of(once.ticket.as_str()).short());
         let work = Work::open(&self.0.containers, &self.0.home, id).await?;
-        let end = self.build_in(&work, once, console, stop).await;
+        let end = self.build_in(&work, once, &mut place, console, stop).await;
         work.close().await?;
         end
     }
@@ -332,11 +332,12 @@ impl Yard {
         &self,
         work: &Work,
         once: Once<'_>,
+        place: &mut Place,
         mut console: Console,
         mut stop: Stop,
     ) -> Result<End, Error> {
         let (ticket, order, before) = (once.ticket, once.order, once.before);
-        let prepared = match self.prepare(work, once, &mut console, &mut stop).await {
+        let prepared = match self.prepare(work, once, place, &mut console, &mut stop).await {
             Ok(prepared) => prepared,
             Err(error) => {
                 let message = match &error {
@@ -414,13 +415,14 @@ impl Yard {
         &self,
         work: &Work,
         once: Once<'_>,
+        place: &mut Place,
         console: &mut Console,
         stop: &mut Stop,
     ) -> Result<Prepared, Error> {
         let (ticket, order) = (once.ticket, once.order);
         console.began("PROVISIONING");
         let image = match choice::choose(order) {
-            Ok(choice) => Ok(self.image(once, choice, console, stop).await?),
+            Ok(choice) => Ok(self.image(once, choice, place, console, stop).await?),
             Err(why) => Err(Error::Runtime(why)),
         };
         console.ended(PhaseStatus::Succeeded, None);

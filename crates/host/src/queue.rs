@@ -136,9 +136,19 @@ impl Queue {
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        if !self.held {
+impl Place {
+    /// Others may have the place while `meanwhile` goes on, and then there is a turn anew, for which this waits under
+    /// `ticket`.
+    pub async fn lend<T>(&mut self, ticket: Option<&Ticket>, meanwhile: impl Future<Output = T>) -> T {
+        self.leave();
+        let done = meanwhile.await;
+        let (queue, tenant) = (self.queue.clone(), self.tenant.clone());
+        *self = queue.enter(tenant.as_ref(), ticket, |_| ()).await;
+        done
+    }
+
+    fn leave(&mut self) {
+        if !std::mem::take(&mut self.held) {
             return;
         }
         let mut state = self.queue.lock();
@@ -150,6 +160,12 @@ impl Drop for Place {
             }
         }
         self.queue.give(&mut state);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -226,6 +242,31 @@ mod tests {
         let third = (tenant("c"), ticket("t-c"));
         let _third = enter(&queue, &third, |_| panic!("there is a place")).await;
         assert_eq!(queue.lock().free, 0);
+    }
+
+    #[tokio::test]
+    async fn a_place_that_is_lent_is_others_until_the_next_turn() {
+        let queue = Queue::new(1);
+        let own = ticket("t-a");
+        let mut first = enter(&queue, &(tenant("a"), own.clone()), |_| ()).await;
+        let (done, meanwhile) = oneshot::channel::<()>();
+        {
+            let mut lent = Box::pin(first.lend(Some(&own), meanwhile));
+            assert!(futures_util::poll!(&mut lent).is_pending());
+            let second = (tenant("b"), ticket("t-b"));
+            let second = enter(&queue, &second, |_| panic!("it is lent")).await;
+            done.send(()).unwrap();
+            assert!(futures_util::poll!(&mut lent).is_pending() && queue.waits(&own));
+            drop(second);
+            lent.await.unwrap();
+        }
+        assert_eq!(queue.lock().free, 0, "it is its own again");
+        // Whoever stops meanwhile has no place to give back.
+        let gone = std::time::Duration::from_millis(5);
+        let gone = tokio::time::timeout(gone, first.lend(None, std::future::pending::<()>())).await;
+        assert!(gone.is_err() && queue.lock().free == 1);
+        drop(first);
+        assert_eq!(queue.lock().free, 1);
     }
 
     #[tokio::test]

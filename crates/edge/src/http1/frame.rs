@@ -23,6 +23,9 @@ pub const TOO_LARGE: Bad = Bad("the body of the request is too large");
 /// A head is longer than it may be.
 pub const HEAD_TOO_LARGE: Bad = Bad("the head of the request is too large");
 
+/// `X-Forwarded-For` names more stations than [`crate::head::STATIONS`].
+pub const TOO_FAR: Bad = Bad("X-Forwarded-For names more than 30 addresses");
+
 /// How much of a message's body is still to come.
 #[derive(Debug, Default)]
 pub enum Body {

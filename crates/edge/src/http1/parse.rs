@@ -305,7 +305,7 @@ pub fn request(head: &[u8], ends: &Ends, bits: (u64, u64), ask: &mut Ask) -> Res
         ask.header(b"Connection", b"TE");
         ask.header(b"TE", b"trailers");
     }
-    ask.forwarded(fields.of(Kind::ForwardedFor), ends);
+    ask.forwarded(fields.of(Kind::ForwardedFor), ends)?;
     let (id, trace) = (fields.of(Kind::RequestId).next(), fields.of(Kind::TraceId).next());
     ask.identify(id, trace, bits);
     ask.end();

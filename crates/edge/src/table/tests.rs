@@ -96,7 +96,8 @@ impl Asked<'_> {
                 .filter(|(name, _)| via(name))
                 .map(|(_, value)| value.as_bytes()),
             &ends(source),
-        );
+        )
+        .unwrap();
         ask.end();
         ask
     }

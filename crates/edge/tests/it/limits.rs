@@ -56,6 +56,37 @@ async fn a_source_has_its_share_of_connections() {
     edge.stop().await;
 }
 
+/// ALB's 463, in both versions of HTTP; each line of the field counts, and so does each address on one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_has_come_through_so_many_stations_at_most() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::named("origin").await;
+    let edge = crate::world::in_front_of(&origin, &folder).await;
+    let mut h2 = probe::http2(edge.connect().await).await;
+    for (of_first, of_second, wanted) in [(30, 0, 200), (31, 0, 463), (15, 15, 200), (15, 16, 463)] {
+        let line = |count| vec!["192.0.2.9"; count].join(", ");
+        let lines = [of_first, of_second].map(line);
+        let lines = || lines.iter().filter(|line| !line.is_empty());
+        let mut stream = edge.connect().await;
+        let fields: String = lines()
+            .map(|line| format!("X-Forwarded-For: {line}\r\n"))
+            .collect();
+        let request = format!("GET / HTTP/1.1\r\nHost: shop.test\r\n{fields}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        assert_eq!(
+            status(&message(&mut stream).await),
+            wanted,
+            "{of_first} and {of_second}"
+        );
+        let request = Request::get("http://shop.test/");
+        let request = lines().fold(request, |request, line| request.header("x-forwarded-for", line));
+        let answer = h2.send_request(request.body(Full::default()).unwrap());
+        let answer = soon("an answer", answer).await.unwrap();
+        assert_eq!(answer.status(), wanted, "{of_first} and {of_second} over HTTP/2");
+    }
+    edge.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sources_and_tenants_have_their_share_of_requests() {
     for (limits, host) in [

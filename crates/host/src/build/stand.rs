@@ -13,6 +13,7 @@ use super::{
 use crate::{
     bake::{self, Bare, Held, Looks},
     base,
+    queue::Place,
     ticket::Stop,
 };
 
@@ -21,6 +22,7 @@ impl Yard {
         &self,
         once: Once<'_>,
         choice: Choice<'_>,
+        place: &mut Place,
         console: &mut Console,
         stop: &mut Stop,
     ) -> Result<Held, Error> {
@@ -30,7 +32,7 @@ impl Yard {
                 let login = choice::login(once.order, base).cloned();
                 let base = choice::named(base);
                 console.line(&format!("The build runs in {base}"));
-                let bare = self.bare(once, base, login, console, stop).await?;
+                let bare = self.bare(once, base, login, place, console, stop).await?;
                 if let Some(why) = bare.old {
                     console.line(&format!(
                         "It is the image that is here; what it is now is not known: {why}"
@@ -69,12 +71,16 @@ impl Yard {
         }
     }
 
-    /// The image that a build names itself. Where there is no room for it, the build waits.
+    /// The image that a build names itself. Where there is no room for it, the build waits, and others have its place
+    /// meanwhile.
     async fn bare(
         &self,
-        Once { order, life, .. }: Once<'_>,
+        Once {
+            ticket, order, life, ..
+        }: Once<'_>,
         base: String,
         login: Option<Secret>,
+        place: &mut Place,
         console: &mut Console,
         stop: &mut Stop,
     ) -> Result<Bare, Error> {
@@ -93,9 +99,11 @@ impl Yard {
                 made => return made.map_err(|error| Error::Image(error.into())),
             };
             let say = |line: &str| console.line(line);
+            let room = self.0.oven.wait_for_room(&mut looks, full, say);
             let waited = tokio::select! {
-                waited = self.0.oven.wait_for_room(&mut looks, full, say) => waited,
+                waited = place.lend(Some(ticket), room) => waited,
                 reason = stop.asked() => return Err(Error::Stopped(reason)),
+                () = tokio::time::sleep(self.0.queued) => return Err(Error::Queued(self.0.queued)),
             };
             waited.map_err(|error| Error::Image(error.into()))?;
         }

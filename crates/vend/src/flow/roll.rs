@@ -184,8 +184,8 @@ pub async fn back(
     hosts.retain(|host| host.state == HostState::Starting);
     unwind::leave(world, hosts, unwind::REASON).await?;
     if environment.arriving.is_none() && !was_live {
-        // It failed before its first host.
-        return Ok(());
+        // It failed before its first host, or all is as it was and only the record does not say so yet.
+        return undid(world, undone, undo).await;
     }
     let other = if was_live { old } else { plan.release };
     share(world, place, Some(other)).await?;
@@ -216,11 +216,19 @@ pub async fn back(
         shift::switch(world, place, old).await?;
     }
     share(world, place, None).await?;
+    undid(world, undone, undo).await
+}
+
+/// The way back is at its end, where there was one.
+async fn undid(world: &World, undone: &DeploymentId, undo: &DeploymentId) -> Result<(), Fault> {
     let (undo, by) = (undo.clone(), By::platform(crate::clock::now()));
     let why = format!("it undid {undone}");
-    let done = world
-        .store
-        .write(move |tx| tx.finish_deployment(&undo, DeploymentState::Succeeded, None, Some(&why), &by));
+    let done = world.store.write(move |tx| {
+        match tx.finish_deployment(&undo, DeploymentState::Succeeded, None, Some(&why), &by) {
+            Err(store::Error::Missing { .. }) => Ok(()),
+            done => done,
+        }
+    });
     done.await.map_err(stored)
 }
 

@@ -8,6 +8,7 @@ use super::{World, said};
 
 const APP: &str = "app: shop
 host: { port: 8080, size: small, env: { API_KEY: \"{{secret:api-key}}\" } }
+build: { env: { TOKEN: \"{{secret:registry-token}}\" } }
 environments:
   production: { branch: main, scaling: { min: 1, max: 3 } }
   staging: { branch: next }
@@ -549,6 +550,34 @@ fn secrets_go_in_and_do_not_come_out() {
     assert!(set("api-key", "three").status.success());
     assert_eq!(value("api-key"), "three");
     let (code, _) = world.bad(&["secrets", "list", "nowhere"]);
+    assert_eq!(code, 4);
+}
+
+/// Builds of all environments have one shelf, where CodeBuild looks.
+#[test]
+fn secrets_of_builds_are_set_where_codebuild_reads_them() {
+    let Some(world) = World::applied() else { return };
+    let list = || world.json(&["secrets", "list", "build"]);
+    let token = || (list()[0]["name"].clone(), list()[0]["is_set"].clone());
+    assert_eq!(token(), ("registry-token".into(), false.into()));
+    assert_eq!(list()[0]["variables"], serde_json::json!(["TOKEN"]));
+    let done = world.hearing(&["secrets", "set", "build", "registry-token"], "hush");
+    let done = said(&done);
+    assert!(
+        done.contains("set vend/production/shop/build/registry-token; builds that start")
+            && !done.contains("hush"),
+        "{done}"
+    );
+    assert_eq!(token(), ("registry-token".into(), true.into()));
+    // The name that the project has is the name that was set.
+    let found = world.python(
+        "print([v['value'] for p in client('codebuild').batch_get_projects(names=client('codebuild').list_projects()['projects'])['projects'] \
+         for v in p['environment'].get('environmentVariables', []) if v['name'] == 'TOKEN'])",
+    );
+    assert_eq!(found, "['vend/production/shop/build/registry-token']");
+    let gone = world.good(&["secrets", "unset", "build", "registry-token"]);
+    assert!(gone.contains("builds that start without it fail"), "{gone}");
+    let (code, _) = world.bad(&["secrets", "unset", "build", "registry-token"]);
     assert_eq!(code, 4);
 }
 

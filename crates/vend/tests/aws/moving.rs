@@ -313,6 +313,12 @@ fn an_environment_moves_step_by_step_and_goes_on_where_it_was() {
         [format!("POST /move {{\"host\":\"{HOST}\"}}")]
     );
     world.hearing(&["secrets", "set", "production", "api-key"], "a value\n");
+    let missing = world.stops(&platform, &GO);
+    assert!(
+        missing.contains("vend aws secrets set build registry-token"),
+        "{missing}"
+    );
+    world.hearing(&["secrets", "set", "build", "registry-token"], "a value\n");
 
     world.asks();
     let waits = world.stops(&platform, &GO);
@@ -440,6 +446,7 @@ fn a_share_that_fails_comes_back_at_once() {
     let Some(world) = World::applied() else { return };
     let platform = Platform::start(&world.git(&["rev-parse", "HEAD"]), false);
     world.hearing(&["secrets", "set", "production", "api-key"], "a value\n");
+    world.hearing(&["secrets", "set", "build", "registry-token"], "a value\n");
     world.asks();
     world.stops(&platform, &GO);
     world.approved();

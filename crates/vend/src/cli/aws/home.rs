@@ -82,6 +82,22 @@ impl Home {
         Err(Failure::new(Exit::NotFound, what).cause(format!("vend.yaml has {}", known.join(", "))))
     }
 
+    /// How each of its environments is built, those of branches among them.
+    pub fn builds(&self) -> impl Iterator<Item = &spec::Build> {
+        let patterns = self.app.patterns.iter().map(|pattern| &pattern.environment);
+        self.app.environments.iter().chain(patterns).map(|own| &own.build)
+    }
+
+    /// `vend/production/shop`, where it is built: secrets of builds and of its flows are below it.
+    pub fn built(&self) -> String {
+        format!("{}/{}/{}", self.platform(), self.pipeline().0, self.app())
+    }
+
+    /// A foundation's key.
+    pub fn key(&self, foundation: &str) -> String {
+        format!("alias/{}-{foundation}", self.platform())
+    }
+
     fn site(&self, foundation: &str) -> &Site {
         let site = self.sites.get(foundation);
         site.expect("every stack stands on a foundation of the file")
@@ -148,6 +164,10 @@ impl<'h> Spot<'h> {
         self.spec.name.as_str()
     }
 
+    pub fn home(&self) -> &'h Home {
+        self.home
+    }
+
     /// The ARN of the state machine that moves its releases.
     pub async fn flow(&self) -> Result<String, Failure> {
         let home = self.home;
@@ -188,12 +208,6 @@ impl<'h> Spot<'h> {
         let engine = own.and_then(|own| own.database.as_ref()?.engine);
         engine.unwrap_or(Engine::Mariadb)
     }
-
-    /// `vend/production/shop`, where the app is built.
-    pub fn built(&self) -> String {
-        let home = self.home;
-        format!("{}/{}/{}", home.platform(), home.pipeline().0, home.app())
-    }
 }
 
 impl<'h> Target<'h> {
@@ -215,7 +229,7 @@ impl<'h> Target<'h> {
 
     /// The foundation's key.
     pub fn key(&self) -> String {
-        format!("alias/{}-{}", self.spot.home.platform(), self.foundation)
+        self.spot.home.key(self.foundation)
     }
 
     /// Its stack, which must be there.

@@ -59,7 +59,7 @@ pub enum Kind {
 /// The log groups of a kind, each with who reads it.
 fn groups<'h>(home: &'h Home, spot: &Spot<'h>, kind: Kind) -> Vec<(String, &'h Client)> {
     let built = |group: String| vec![(group, &home.pipeline().1.client)];
-    let project = |word: &str| built(format!("/{}/{word}", spot.built()));
+    let project = |word: &str| built(format!("/{}/{word}", spot.home().built()));
     match kind {
         Kind::Service => {
             let group = |path: String| format!("/{path}");
@@ -74,7 +74,7 @@ fn groups<'h>(home: &'h Home, spot: &Spot<'h>, kind: Kind) -> Vec<(String, &'h C
         Kind::Tests => project("tests"),
         Kind::Flow => built(format!(
             "/aws/vendedlogs/states/{}/flow/{}",
-            spot.built(),
+            spot.home().built(),
             spot.name()
         )),
     }

@@ -1,14 +1,21 @@
-//! Secrets of an environment on AWS. A value is read from standard input, and nothing here ever shows one.
+//! Secrets of an environment on AWS, and those of an app's builds. A value is read from standard input, and nothing here ever shows one.
 
 use std::collections::BTreeMap;
 
-use ::aws::live::vault::{self, KEPT_DAYS, Set, Shelf};
+use ::aws::{
+    Client,
+    live::vault::{self, KEPT_DAYS, Set, Shelf},
+};
 use clap::Subcommand;
 use jiff::Timestamp;
-use model::spec::{self, Variable};
+use model::spec::{self, Build, Variable};
 use serde::Serialize;
 
-use super::{Exit, Failure, broken, home::Spot, project::Files};
+use super::{
+    Exit, Failure, broken,
+    home::{Home, Spot, Target},
+    project::Files,
+};
 use crate::{
     cli::{access::value_from_stdin, now},
     output::{Output, Table, Tone, ago, cell, clean},
@@ -18,6 +25,7 @@ use crate::{
 pub enum Secrets {
     /// Set a secret. The value is read from standard input, never from the command line.
     Set {
+        /// An environment, or `build` for the builds of all of them.
         environment: String,
         name: String,
         #[command(flatten)]
@@ -25,12 +33,14 @@ pub enum Secrets {
     },
     /// Show which secrets are set, and which vend.yaml wants.
     List {
+        /// An environment, or `build` for the builds of all of them.
         environment: String,
         #[command(flatten)]
         files: Files,
     },
     /// Unset a secret. It can be set again at any time.
     Unset {
+        /// An environment, or `build` for the builds of all of them.
         environment: String,
         name: String,
         #[command(flatten)]
@@ -55,23 +65,156 @@ pub async fn run(own: &Secrets, output: &Output) -> Result<(), Failure> {
             environment,
             name,
             files,
-        } => {
-            let home = files.home()?;
-            set(&home.spot(environment)?, name, output).await
-        }
+        } => set(&Owner::named(&files.home()?, environment)?, name, output).await,
         Secrets::List { environment, files } => {
-            let home = files.home()?;
-            list(&home.spot(environment)?, output).await
+            list(&Owner::named(&files.home()?, environment)?, output).await
         }
         Secrets::Unset {
             environment,
             name,
             files,
-        } => {
-            let home = files.home()?;
-            unset(&home.spot(environment)?, name, output).await
+        } => unset(&Owner::named(&files.home()?, environment)?, name, output).await,
+    }
+}
+
+/// The name under which the secrets of an app's builds are set: no environment is called so.
+const BUILD: &str = "build";
+
+/// Whose secrets are meant: an environment's, or those of the app's builds.
+struct Owner<'h> {
+    name: &'h str,
+    shelves: Vec<Held<'h>>,
+    /// The secrets that vend.yaml wants, each with what gets its value.
+    wanted: BTreeMap<String, Vec<String>>,
+    /// Who asks for them when it starts.
+    readers: &'static str,
+}
+
+/// Where they are in one foundation.
+struct Held<'h> {
+    foundation: &'h str,
+    client: &'h Client,
+    prefix: String,
+    key: String,
+}
+
+impl Held<'_> {
+    fn shelf(&self) -> Shelf<'_> {
+        Shelf {
+            prefix: &self.prefix,
+            key: &self.key,
         }
     }
+
+    async fn list(&self) -> Result<BTreeMap<String, Option<Timestamp>>, Failure> {
+        vault::list(self.client, self.shelf()).await.map_err(broken)
+    }
+}
+
+impl<'h> Owner<'h> {
+    fn named(home: &'h Home, name: &str) -> Result<Self, Failure> {
+        match home.spot(name) {
+            Err(_) if name == BUILD => Ok(Self::builds(home, home.builds())),
+            spot => Ok(Self::environment(&spot?)),
+        }
+    }
+
+    /// One shelf in each foundation into which it is released; the load balancer's secret for who signs in is there, too.
+    fn environment(spot: &Spot<'h>) -> Self {
+        let mut wanted = wanted(&spot.spec.host.env);
+        if let Some(login) = &spot.spec.authenticate {
+            let used = wanted.entry(login.client_secret.clone()).or_default();
+            used.push("authenticate.client_secret".to_owned());
+        }
+        let held = |target: Target<'h>| Held {
+            foundation: target.foundation,
+            client: target.client(),
+            prefix: format!("{}/", target.path()),
+            key: target.key(),
+        };
+        Self {
+            name: spot.name(),
+            shelves: spot.targets().into_iter().map(held).collect(),
+            wanted,
+            readers: "hosts",
+        }
+    }
+
+    /// Where CodeBuild reads them: builds of all environments have one shelf.
+    fn builds(home: &'h Home, of: impl Iterator<Item = &'h Build>) -> Self {
+        let (foundation, site) = home.pipeline();
+        let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (secret, variables) in of.flat_map(|build| wanted(&build.env)) {
+            all.entry(secret).or_default().extend(variables);
+        }
+        for variables in all.values_mut() {
+            variables.sort();
+            variables.dedup();
+        }
+        Self {
+            name: BUILD,
+            shelves: vec![Held {
+                foundation,
+                client: &site.client,
+                prefix: format!("{}/{BUILD}/", home.built()),
+                key: home.key(foundation),
+            }],
+            wanted: all,
+            readers: "builds",
+        }
+    }
+
+    /// The secrets that vend.yaml wants and a foundation has not.
+    async fn missing(self) -> Result<Vec<Missing>, Failure> {
+        let mut there = BTreeMap::new();
+        for held in &self.shelves {
+            for name in held.list().await?.into_keys() {
+                *there.entry(name).or_insert(0) += 1;
+            }
+        }
+        let everywhere = |name: &String| there.get(name) == Some(&self.shelves.len());
+        let missing = self.wanted.keys().filter(|name| !everywhere(name));
+        let missing = missing.map(|name| Missing {
+            owner: self.name.to_owned(),
+            name: name.clone(),
+        });
+        Ok(missing.collect())
+    }
+}
+
+/// A secret that is wanted and not set.
+pub struct Missing {
+    /// What `vend aws secrets set` calls whose it is.
+    pub owner: String,
+    pub name: String,
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.owner == BUILD {
+            true => write!(f, "{} (of builds)", self.name),
+            false => f.write_str(&self.name),
+        }
+    }
+}
+
+/// What is missing on AWS for a release of this environment: its own secrets, and those of its builds.
+pub async fn missing(spot: &Spot<'_>) -> Result<Vec<Missing>, Failure> {
+    let mut missing = Owner::environment(spot).missing().await?;
+    let builds = Owner::builds(spot.home(), std::iter::once(&spot.spec.build));
+    missing.extend(builds.missing().await?);
+    Ok(missing)
+}
+
+/// The secrets whose values variables have, each with the variables.
+fn wanted(env: &BTreeMap<String, Variable>) -> BTreeMap<String, Vec<String>> {
+    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, variable) in env {
+        if let Variable::Secret(secret) = variable {
+            all.entry(secret.clone()).or_default().push(name.clone());
+        }
+    }
+    all
 }
 
 fn named(name: &str) -> Result<(), Failure> {
@@ -84,19 +227,14 @@ fn named(name: &str) -> Result<(), Failure> {
     }
 }
 
-async fn set(spot: &Spot<'_>, name: &str, output: &Output) -> Result<(), Failure> {
+async fn set(owner: &Owner<'_>, name: &str, output: &Output) -> Result<(), Failure> {
     named(name)?;
     let value = value_from_stdin("value")?;
-    // The same in every target, and for every try.
+    // The same in every foundation, and for every try.
     let ticket = format!("{:016x}{:016x}", crate::clock::bits(), crate::clock::bits());
     let mut said = Vec::new();
-    for target in spot.targets() {
-        let (prefix, key) = (format!("{}/", target.path()), target.key());
-        let shelf = Shelf {
-            prefix: &prefix,
-            key: &key,
-        };
-        let done = vault::set(target.client(), shelf, name, &value, &ticket)
+    for held in &owner.shelves {
+        let done = vault::set(held.client, held.shelf(), name, &value, &ticket)
             .await
             .map_err(broken)?;
         let word = match done {
@@ -104,16 +242,13 @@ async fn set(spot: &Spot<'_>, name: &str, output: &Output) -> Result<(), Failure
             Set::Changed => "changed",
             Set::Restored => "set again",
         };
-        said.push(serde_json::json!({ "secret": format!("{prefix}{name}"), "done": word }));
+        said.push(serde_json::json!({ "secret": format!("{}{name}", held.prefix), "done": word }));
     }
     let text = |said: &Vec<serde_json::Value>| {
         let line = |one: &serde_json::Value| {
             let word = |member: &str| one[member].as_str().unwrap_or_default().to_owned();
-            format!(
-                "{} {}; hosts that start from now on have it\n",
-                word("done"),
-                word("secret")
-            )
+            let (done, secret, readers) = (word("done"), word("secret"), owner.readers);
+            format!("{done} {secret}; {readers} that start from now on have it\n")
         };
         said.iter().map(line).collect()
     };
@@ -121,70 +256,26 @@ async fn set(spot: &Spot<'_>, name: &str, output: &Output) -> Result<(), Failure
     Ok(())
 }
 
-/// The secrets that vend.yaml wants, with the variables that get them, and the load balancer's for who signs in.
-fn wanted(spot: &Spot<'_>) -> BTreeMap<String, Vec<String>> {
-    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (name, variable) in &spot.spec.host.env {
-        if let Variable::Secret(secret) = variable {
-            all.entry(secret.clone()).or_default().push(name.clone());
-        }
-    }
-    if let Some(login) = &spot.spec.authenticate {
-        let used = all.entry(login.client_secret.clone()).or_default();
-        used.push("authenticate.client_secret".to_owned());
-    }
-    all
-}
-
-async fn list(spot: &Spot<'_>, output: &Output) -> Result<(), Failure> {
-    let wanted = wanted(spot);
+async fn list(owner: &Owner<'_>, output: &Output) -> Result<(), Failure> {
     let mut all = Vec::new();
-    for target in spot.targets() {
-        let (prefix, key) = (format!("{}/", target.path()), target.key());
-        let shelf = Shelf {
-            prefix: &prefix,
-            key: &key,
-        };
-        let there = vault::list(target.client(), shelf).await.map_err(broken)?;
-        let missing = wanted.keys().filter(|name| !there.contains_key(*name));
+    for held in &owner.shelves {
+        let there = held.list().await?;
+        let missing = owner.wanted.keys().filter(|name| !there.contains_key(*name));
         let mut names: Vec<&String> = there.keys().chain(missing).collect();
         names.sort();
         all.extend(names.into_iter().map(|name| Line {
-            foundation: target.foundation.to_owned(),
+            foundation: held.foundation.to_owned(),
             name: name.clone(),
             set_at: there.get(name).copied().flatten(),
             is_set: there.contains_key(name),
-            variables: wanted.get(name).cloned().unwrap_or_default(),
+            variables: owner.wanted.get(name).cloned().unwrap_or_default(),
         }));
     }
-    output.show(&all, |all| table(all, spot, output));
+    output.show(&all, |all| table(all, owner.name, output));
     Ok(())
 }
 
-/// The secrets that vend.yaml wants and a target has not.
-pub async fn missing(spot: &Spot<'_>) -> Result<Vec<String>, Failure> {
-    let mut missing = wanted(spot);
-    let mut there = BTreeMap::new();
-    for target in spot.targets() {
-        let (prefix, key) = (format!("{}/", target.path()), target.key());
-        let shelf = Shelf {
-            prefix: &prefix,
-            key: &key,
-        };
-        for name in vault::list(target.client(), shelf)
-            .await
-            .map_err(broken)?
-            .into_keys()
-        {
-            *there.entry(name).or_insert(0) += 1;
-        }
-    }
-    let targets = spot.targets().len();
-    missing.retain(|name, _| there.get(name).is_none_or(|count| *count < targets));
-    Ok(missing.into_keys().collect())
-}
-
-fn table(all: &[Line], spot: &Spot<'_>, output: &Output) -> String {
+fn table(all: &[Line], owner: &str, output: &Output) -> String {
     let mut table = Table::new(["FOUNDATION", "SECRET", "SET", "VARIABLES"]);
     for line in all {
         let set = match (line.is_set, line.set_at) {
@@ -205,37 +296,32 @@ fn table(all: &[Line], spot: &Spot<'_>, output: &Output) -> String {
     }
     let mut text = table.render(output, "no secrets, and vend.yaml wants none");
     if let Some(missing) = all.iter().find(|line| !line.is_set) {
-        text.push_str(&format!(
-            "next: vend aws secrets set {} {}\n",
-            spot.name(),
-            missing.name
-        ));
+        text.push_str(&format!("next: vend aws secrets set {owner} {}\n", missing.name));
     }
     text
 }
 
-async fn unset(spot: &Spot<'_>, name: &str, output: &Output) -> Result<(), Failure> {
+async fn unset(owner: &Owner<'_>, name: &str, output: &Output) -> Result<(), Failure> {
     named(name)?;
     let mut is_gone = false;
-    for target in spot.targets() {
-        let (prefix, key) = (format!("{}/", target.path()), target.key());
-        let shelf = Shelf {
-            prefix: &prefix,
-            key: &key,
-        };
-        is_gone |= vault::unset(target.client(), shelf, name).await.map_err(broken)?;
+    for held in &owner.shelves {
+        is_gone |= vault::unset(held.client, held.shelf(), name)
+            .await
+            .map_err(broken)?;
     }
     if !is_gone {
         return Err(
-            Failure::new(Exit::NotFound, format!("{} has no secret `{name}`", spot.name()))
-                .next(format!("vend aws secrets list {}", spot.name())),
+            Failure::new(Exit::NotFound, format!("{} has no secret `{name}`", owner.name))
+                .next(format!("vend aws secrets list {}", owner.name)),
         );
     }
     output.show(&serde_json::json!({ "unset": name }), |_| {
-        let used = wanted(spot).contains_key(name);
-        let hint = match used {
-            true => "\nvend.yaml still wants it: hosts that start without it fail",
-            false => "",
+        let hint = match owner.wanted.contains_key(name) {
+            true => format!(
+                "\nvend.yaml still wants it: {} that start without it fail",
+                owner.readers
+            ),
+            false => String::new(),
         };
         format!("unset {name}; AWS keeps it for {KEPT_DAYS} days{hint}\n")
     });

@@ -7,7 +7,10 @@ use model::{
 use serde::Serialize;
 
 use super::way_back;
-use crate::{cli::target::Target, output::clean};
+use crate::{
+    cli::{aws::secrets::Missing, target::Target},
+    output::clean,
+};
 
 /// What is found before anything is done.
 pub struct View<'v> {
@@ -23,7 +26,7 @@ pub struct View<'v> {
     /// Of the list of prices.
     pub date: &'v str,
     /// Secrets that must be set there first. None: nobody can say before the stacks are there.
-    pub missing: Option<Vec<String>>,
+    pub missing: Option<Vec<Missing>>,
     pub weights: &'v [u32],
     pub watch: u64,
     /// What AWS does otherwise.
@@ -85,7 +88,10 @@ fn steps(view: &View<'_>) -> Vec<Step> {
     let secrets = match &view.missing {
         None => "what vend.yaml wants must be set there: values never leave the vault here".to_owned(),
         Some(missing) if missing.is_empty() => "all that vend.yaml wants are set there".to_owned(),
-        Some(missing) => format!("must be set there first: {}", missing.join(", ")),
+        Some(missing) => {
+            let all: Vec<String> = missing.iter().map(ToString::to_string).collect();
+            format!("must be set there first: {}", all.join(", "))
+        }
     };
     let commit = view
         .release

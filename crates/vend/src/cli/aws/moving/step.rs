@@ -274,12 +274,13 @@ async fn refuse_missing(spot: &Spot<'_>) -> Result<(), Failure> {
     let Some(first) = missing.first() else {
         return Ok(());
     };
+    let all: Vec<String> = missing.iter().map(ToString::to_string).collect();
     Err(
         Failure::failed(format!("{} wants secrets that are not set on AWS", spot.name()))
-            .cause(missing.join(", "))
+            .cause(all.join(", "))
             .next(format!(
-                "vend aws secrets set {} {first}, then the same again",
-                spot.name()
+                "vend aws secrets set {} {}, then the same again",
+                first.owner, first.name
             )),
     )
 }
