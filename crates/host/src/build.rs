@@ -430,6 +430,11 @@ impl Yard {
         if let Some(said) = sandbox::git_lacks(order) {
             console.line(said);
         }
+        for name in secrets::shown(&order.secrets) {
+            console.line(&format!(
+                "The value of {name} is as short as what everything says: this log does not hide it"
+            ));
+        }
         // As on CodeBuild: this is where a buildspec is found to be wrong.
         let image = image?;
         let source = work.directory().join("source");

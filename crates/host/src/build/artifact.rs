@@ -74,7 +74,7 @@ impl Search<'_> {
     fn pattern(&mut self, pattern: &str) -> Result<(), String> {
         let written = pattern;
         let pattern = below(self.base, pattern.trim_start_matches("./"));
-        let before = self.found.files.len();
+        let mut is_valid = false;
         let start = self.base.join(literal(pattern));
         // A directory that is named means all that is in it.
         let directory = start.is_dir() && !is_glob(pattern);
@@ -94,13 +94,14 @@ impl Search<'_> {
                     children(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?,
                 );
             } else if matcher.is_match(name) && !self.excluded.is_match(name) {
+                is_valid = true;
                 self.add(name.to_owned(), &path, metadata.is_symlink());
             }
             if self.found.files.len() > FILES {
                 return Err(format!("more than {FILES} files match"));
             }
         }
-        if self.found.files.len() == before {
+        if !is_valid {
             self.found
                 .notes
                 .push(format!("Skipping invalid file path {written}"));

@@ -59,6 +59,9 @@ fn run() -> io::Result<()> {
     }
 }
 
+/// 1, and 0 as soon as a command failed.
+const SUCCEEDING: &str = "CODEBUILD_BUILD_SUCCEEDING";
+
 /// Why a phase failed, in CodeBuild's words. `None` is success.
 type Failure = Option<String>;
 
@@ -67,6 +70,8 @@ struct Runner<W: Write> {
     frames: Frames<W>,
     shells: Shells,
     shell: Option<(Shell, Option<User>)>,
+    /// Where the last command left the shell, as code for the next one: a command may end it.
+    state: Option<String>,
     environment: BTreeMap<String, String>,
     /// The last that began.
     phase: String,
@@ -90,6 +95,7 @@ impl<W: Write> Runner<W> {
             frames,
             shells,
             shell: None,
+            state: None,
             environment,
             phase: String::new(),
             succeeding: true,
@@ -133,9 +139,12 @@ impl<W: Write> Runner<W> {
     }
 
     /// Whether the build goes on to its artifacts: not after a failed `install` or `pre_build`, unless the file says so,
-    /// nor when all of it is made again.
+    /// nor when all of it is made again. As CodeBuild's it goes through all four, whatever the file has of them.
     fn phases(&mut self) -> io::Result<bool> {
-        for phase in self.job.buildspec.phases.clone() {
+        for name in PhaseName::ALL {
+            let mut written = self.job.buildspec.phases.iter();
+            let phase = written.find(|phase| phase.name == name).cloned();
+            let phase = phase.unwrap_or_else(|| Phase::empty(name));
             self.began(phase.name.report())?;
             let searched = matches!(&phase.on_failure, OnFailure::Retry { pattern: Some(_), .. });
             self.tail = searched.then(Vec::new);
@@ -226,35 +235,51 @@ impl<W: Write> Runner<W> {
             }
             self.frames.output(bytes)
         })?;
-        if status.gone || self.job.buildspec.version == Version::V0_1 {
+        if self.job.buildspec.version == Version::V0_1 {
             self.shell = None;
+            return Ok(status.code);
+        }
+        let state = match status.gone {
+            true => None,
+            false => shell.state(&mut |bytes| self.frames.output(bytes))?,
+        };
+        match state {
+            Some(state) => self.state = Some(state),
+            None => self.shell = None,
         }
         Ok(status.code)
     }
 
-    /// One shell goes through the build. Another user's goes on where the last one's stopped.
+    /// One shell goes through the build. Another user's, and the one after a command that ended it, as `exit` does, go on
+    /// where the last one stood.
     fn shell_for(&mut self, who: Option<&User>) -> io::Result<()> {
-        let mut state = None;
-        if let Some((shell, whose)) = &mut self.shell {
-            if whose.as_ref() == who {
-                return Ok(());
-            }
-            state = shell.state(&mut |bytes| self.frames.output(bytes))?;
+        if self
+            .shell
+            .as_ref()
+            .is_some_and(|(_, whose)| whose.as_ref() == who)
+        {
+            return Ok(());
         }
         let kind = self.job.buildspec.env.shell;
         let directory = &self.job.source_directory;
         let mut shell = self.shells.start(kind, &self.environment, directory, who)?;
-        if let Some(mut state) = state {
+        if let Some(mut state) = self.state.clone() {
             let root = || {
                 let names = ["HOME", "USER", "LOGNAME"];
                 let values = names.map(|name| Some((name, self.environment.get(name)?.as_str())));
                 values.into_iter().flatten().collect()
             };
-            let own: Vec<_> = who.map_or_else(root, |user| user.variables().to_vec());
+            let mut own: Vec<_> = who.map_or_else(root, |user| user.variables().to_vec());
+            let succeeding = self.environment.get(SUCCEEDING);
+            own.extend(succeeding.map(|value| (SUCCEEDING, value.as_str())));
             for (name, value) in own {
                 state.push_str(&format!("\nexport {name}={}", super::shell::quoted(value)));
             }
             shell.run(&state, &mut |_| Ok(()))?;
+        }
+        if self.job.buildspec.version == Version::V0_2 {
+            // As in AWS's own runners a variable that a command sets is in the environment of the programs of the next.
+            shell.run("set -a", &mut |_| Ok(()))?;
         }
         self.shell = Some((shell, who.cloned()));
         Ok(())
@@ -263,11 +288,12 @@ impl<W: Write> Runner<W> {
     /// The build has failed, and its commands see that it has.
     fn fail(&mut self, message: String) -> io::Result<Failure> {
         self.succeeding = false;
-        let name = "CODEBUILD_BUILD_SUCCEEDING";
-        let before = self.environment.insert(name.to_owned(), "0".to_owned());
+        let before = self.environment.insert(SUCCEEDING.to_owned(), "0".to_owned());
         if before.as_deref() != Some("0")
             && let Some((shell, _)) = &mut self.shell
-            && shell.run(&format!("export {name}=0"), &mut |_| Ok(()))?.gone
+            && shell
+                .run(&format!("export {SUCCEEDING}=0"), &mut |_| Ok(()))?
+                .gone
         {
             self.shell = None;
         }

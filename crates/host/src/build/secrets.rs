@@ -19,10 +19,16 @@ pub(super) fn mask(secrets: &BTreeMap<String, Secret>, proxies: &BTreeMap<String
     Mask::new(values.collect::<Vec<&str>>())
 }
 
+/// The secrets whose values are not taken out, by variable.
+pub(super) fn shown(secrets: &BTreeMap<String, Secret>) -> Vec<&str> {
+    let shown = secrets.iter().filter(|(_, secret)| !tells(secret.expose()));
+    shown.map(|(name, _)| name.as_str()).collect()
+}
+
 /// Would it be told from what everything says? A flag or a digit out of a secret's JSON would not, and its mask would hide
 /// the log.
 fn tells(value: &str) -> bool {
-    const SHORTEST: usize = 4;
+    const SHORTEST: usize = 3;
     let is_number = value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let is_flag = matches!(value, "true" | "false");
     !(is_flag || is_number && value.len() < SHORTEST)
@@ -34,10 +40,15 @@ mod tests {
 
     #[test]
     fn flags_and_digits_hide_nothing() {
-        let values = ["true", "1", "443", "5432", "abc"];
+        let values = ["true", "1", "42", "417", "5432", "abc"];
         let secrets = values.map(|value| (value.to_owned(), Secret::new(value.to_owned())));
-        let said = mask(&BTreeMap::from(secrets), &BTreeMap::new());
-        assert_eq!(said.conceal("true 1 of 443, 5432 abc"), "true 1 of 443, *** ***");
+        let secrets = BTreeMap::from(secrets);
+        let said = mask(&secrets, &BTreeMap::new());
+        assert_eq!(
+            said.conceal("true 1 of 42, 417 5432 abc"),
+            "true 1 of 42, *** *** ***"
+        );
+        assert_eq!(shown(&secrets), ["1", "42", "true"]);
     }
 
     #[test]

@@ -25,8 +25,8 @@ use rustix::{
 
 /// The descriptor of the shell that commands do not get.
 const STATUS: i32 = 9;
-/// So much may a command's exported variables have.
-const ANSWER_BYTES: usize = 1 << 20;
+/// So much may a command's exported variables have: more than a program takes.
+const ANSWER_BYTES: usize = 8 << 20;
 
 /// Who runs commands.
 #[derive(Debug, Clone, PartialEq, Eq)]

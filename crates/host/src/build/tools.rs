@@ -142,7 +142,11 @@ struct Split {
     stable: bool,
 }
 
-/// Runs the shard's own part of the tests: the files that the search names, after the command.
+/// The variable that holds the shard's files, a line each.
+const FILES: &str = "CODEBUILD_CURRENT_SHARD_FILES";
+
+/// Runs the shard's own part of the tests: the files that the search names, after the command. A command that takes them
+/// from the variable, for a runner of tests that wants them otherwise, gets them by that alone.
 fn tests_run(arguments: &[String]) -> Result<(), String> {
     let split = parse(arguments)?;
     let searched = Command::new("/bin/sh").args(["-c", &split.files_search]).output();
@@ -171,8 +175,7 @@ fn tests_run(arguments: &[String]) -> Result<(), String> {
     if own.is_empty() {
         return print(format!("No test files for shard {} of {of}", shard + 1));
     }
-    let quoted: Vec<String> = own.iter().map(|file| super::shell::quoted(file)).collect();
-    let line = format!("{} {}", split.test_command, quoted.join(" "));
+    let line = line(&split.test_command, &own);
     print(format!(
         "Shard {} of {of} runs {} of {} files",
         shard + 1,
@@ -181,9 +184,17 @@ fn tests_run(arguments: &[String]) -> Result<(), String> {
     ))?;
     let error = Command::new("/bin/sh")
         .args(["-c", &line])
-        .env("CODEBUILD_CURRENT_SHARD_FILES", own.join("\n"))
+        .env(FILES, own.join("\n"))
         .exec();
     Err(format!("the tests cannot be started: {error}"))
+}
+
+fn line(command: &str, files: &[&str]) -> String {
+    if command.contains(FILES) {
+        return command.to_owned();
+    }
+    let quoted: Vec<String> = files.iter().map(|file| super::shell::quoted(file)).collect();
+    format!("{command} {}", quoted.join(" "))
 }
 
 fn parse(arguments: &[String]) -> Result<Split, String> {
@@ -210,22 +221,19 @@ fn parse(arguments: &[String]) -> Result<Split, String> {
     Ok(split)
 }
 
-/// The files of one shard. Evenly: sorted, and dealt out in turn. Stably: by each file's own hash, so that a new file moves
-/// no other.
+/// The files of one shard. Evenly: sorted, and cut into pieces of which none has two files more than another, so that what
+/// is named alike stays together. Stably: by each file's own hash, so that a new file moves no other.
 fn part<'a>(files: &[&'a str], shard: usize, of: usize, stable: bool) -> Vec<&'a str> {
     let mut sorted = files.to_vec();
     sorted.sort_unstable();
     sorted.dedup();
-    let own = |(number, file): &(usize, &&str)| match stable {
-        true => heaviest(file, of) == shard,
-        false => number % of == shard,
-    };
-    sorted
-        .iter()
-        .enumerate()
-        .filter(own)
-        .map(|(_, file)| *file)
-        .collect()
+    if stable {
+        sorted.retain(|file| heaviest(file, of) == shard);
+        return sorted;
+    }
+    let (each, more) = (sorted.len() / of, sorted.len() % of);
+    let before = |shard: usize| (shard * each + shard.min(more)).min(sorted.len());
+    sorted[before(shard)..before(shard + 1)].to_vec()
 }
 
 /// Of all shards the one that file and shard hash highest together: with one shard more, only what moves there moves.
@@ -252,7 +260,10 @@ mod tests {
             assert_eq!(all, names);
         }
         let evenly = part(&files, 0, 4, false);
-        assert_eq!((evenly.len(), evenly[1]), (13, "test_04.py"));
+        assert_eq!((evenly.len(), evenly[1]), (13, "test_01.py"));
+        let lengths = [0, 1, 2, 3].map(|shard| part(&files, shard, 4, false).len());
+        assert_eq!(lengths, [13, 13, 12, 12]);
+        assert_eq!(part(&["a", "b"], 2, 4, false), Vec::<&str>::new());
         let before = part(&files, 0, 4, true);
         let more: Vec<&str> = files.iter().copied().chain(["a_new_one.py"]).collect();
         let after = part(&more, 0, 4, true);
@@ -266,6 +277,16 @@ mod tests {
             "a new shard only takes"
         );
         assert_eq!(part(&[], 0, 1, false), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn files_come_after_a_command_that_does_not_take_them_itself() {
+        assert_eq!(
+            line("pytest -x", &["a.py", "b c.py"]),
+            "pytest -x 'a.py' 'b c.py'"
+        );
+        let own = "mvn test -Dtest=$(echo \"$CODEBUILD_CURRENT_SHARD_FILES\" | paste -sd,)";
+        assert_eq!(line(own, &["ATest.java"]), own);
     }
 
     #[test]

@@ -115,7 +115,7 @@ pub async fn the_commands_of_codebuild_are_there(world: &World) {
         .unwrap()
         .tasks
         .into_iter()
-        .zip(["runs tests/a.py tests/c.py", "runs tests/b.py"])
+        .zip(["runs tests/a.py tests/b.py", "runs tests/c.py"])
     {
         let name = task.identifier.clone();
         let mut order = world.build_order(&files, spec.clone());

@@ -170,6 +170,7 @@ pub async fn a_python_app_is_built_and_tested(world: &World) {
         "PROVISIONING",
         "DOWNLOAD_SOURCE",
         "INSTALL",
+        "PRE_BUILD",
         "BUILD",
         "POST_BUILD",
         "UPLOAD_ARTIFACTS",
@@ -235,6 +236,7 @@ pub async fn a_failing_command_stops_its_phase(world: &World) {
         names(&fault.phases)[3..],
         [
             "DOWNLOAD_SOURCE",
+            "INSTALL",
             "PRE_BUILD",
             "BUILD",
             "POST_BUILD",
@@ -286,12 +288,18 @@ pub async fn state_lives_from_command_to_command(world: &World) {
             Build,
             &[
                 "pwd; echo \"$A\"; hello you; echo \"home $HOME $LITERAL $OVERRIDDEN\"",
-                "exit 0",
+                "PLAIN=told; C=1",
+                "C=2; exit 0",
             ],
             &[],
         ),
-        phase(PostBuild, &["echo \"restarted in $(pwd) with <$A>\""], &[]),
+        phase(
+            PostBuild,
+            &["echo \"restarted in $(pwd) with <$A> <$C> $(sh -c 'echo $PLAIN')\""],
+            &[],
+        ),
     ]);
+    spec.env.exported_variables = vec!["A".to_owned()];
     spec.env.variables = BTreeMap::from([
         ("LITERAL".to_owned(), "$PATH:/x".to_owned()),
         ("OVERRIDDEN".to_owned(), "by the buildspec".to_owned()),
@@ -300,12 +308,17 @@ pub async fn state_lives_from_command_to_command(world: &World) {
     order
         .variables
         .insert("OVERRIDDEN".to_owned(), "by the order".to_owned());
-    let (_, log) = succeeds(world, &order).await;
+    let (built, log) = succeeds(world, &order).await;
+    assert_eq!(built.exported["A"], "b c");
     has(
         &log,
         &["/codebuild/output/src/shop/sub\nb c\nhello you\nhome /root $PATH:/x by the order\n"],
     );
-    has(&log, &["restarted in /codebuild/output/src/shop with <>"]);
+    // What a command did before it ended the shell is lost, as there; what others did is not.
+    has(
+        &log,
+        &["restarted in /codebuild/output/src/shop/sub with <b c> <1> told"],
+    );
 
     let mut spec = buildspec(vec![
         phase(Install, &["cd /tmp; export B=carried; chmod 777 ."], &[]),

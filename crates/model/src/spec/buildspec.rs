@@ -115,6 +115,20 @@ pub struct Phase {
     pub runtime_versions: BTreeMap<String, String>,
 }
 
+impl Phase {
+    /// One that the file does not have: builds go through it all the same.
+    pub fn empty(name: PhaseName) -> Self {
+        Self {
+            name,
+            run_as: None,
+            on_failure: OnFailure::default(),
+            commands: Vec::new(),
+            finally: Vec::new(),
+            runtime_versions: BTreeMap::new(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PhaseName {

@@ -91,9 +91,11 @@ pub fn next(rule: MinimumHealthy, standing: Standing) -> Wave {
     }
     let at_once = match rule {
         MinimumHealthy::OneAtATime => 1,
-        MinimumHealthy::HalfAtATime => total / 2,
         MinimumHealthy::AllAtOnce => left,
-        MinimumHealthy::Percent(_) | MinimumHealthy::Count(_) => healthy.saturating_sub(needed),
+        // Half of them as long as none has failed: those that did are out already.
+        MinimumHealthy::HalfAtATime | MinimumHealthy::Percent(_) | MinimumHealthy::Count(_) => {
+            healthy.saturating_sub(needed)
+        }
     };
     // Hosts may have died by themselves: with one at a time it still comes to an end.
     Wave::Next(at_once.clamp(1, left))
@@ -155,7 +157,9 @@ pub(super) mod tests {
             (OneAtATime, standing(1, 0, 0, 0), Wave::Next(1)),
             (OneAtATime, standing(0, 0, 0, 1), short(0, 1)),
             (HalfAtATime, standing(5, 0, 0, 0), Wave::Next(2)),
-            (HalfAtATime, standing(3, 0, 1, 1), Wave::Next(2)),
+            (HalfAtATime, standing(3, 0, 1, 1), Wave::Next(1)),
+            (HalfAtATime, standing(3, 0, 1, 2), Wave::Next(1)),
+            (HalfAtATime, standing(3, 0, 3, 0), Wave::Next(3)),
             (HalfAtATime, standing(3, 0, 0, 2), short(3, 3)),
             (HalfAtATime, standing(1, 0, 0, 0), Wave::Next(1)),
             (AllAtOnce, standing(9, 0, 0, 0), Wave::Next(9)),
@@ -225,7 +229,9 @@ pub(super) mod tests {
                 match next(rule, at) {
                     Wave::Next(count) => {
                         prop_assert!((1..=at.left).contains(&count));
-                        if !rule.is_preset() {
+                        // Of one host half is that one.
+                        let keeps = !rule.is_preset() || (rule == HalfAtATime && total > 1);
+                        if keeps {
                             prop_assert!(at.left + at.done - count >= rule.minimum(total));
                         }
                         at.fares(count, &mut fate);

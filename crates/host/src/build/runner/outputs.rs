@@ -40,13 +40,13 @@ impl<W: Write> Runner<W> {
             if !plain || name.starts_with("AWS_") || self.job.secrets.contains_key(&name) {
                 continue;
             }
-            let value = match self.shell {
-                Some(_) => self
+            let value = match self.shell.is_some() || self.state.is_some() {
+                true => self
                     .expand(&format!("${{{name}-}}"), &mut |_| Ok(()))
                     .map_err(|error| {
                         io::Error::other(format!("the variable {name} cannot be exported: {error}"))
                     })?,
-                None => self.environment.get(&name).cloned(),
+                false => self.environment.get(&name).cloned(),
             };
             exported.extend(value.map(|value| (name, value)));
         }
