@@ -17,6 +17,7 @@ mod group;
 mod holders;
 pub mod hooks;
 pub mod install;
+mod labels;
 pub mod local;
 pub mod plan;
 mod scriptlog;

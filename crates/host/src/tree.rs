@@ -5,11 +5,13 @@
 //! absolute target is kept as it is: whoever unpacks never follows a link.
 
 mod archive;
+mod links;
 mod pack;
 mod unpack;
 mod zip;
 
 pub use archive::{Kind, Member, stays_inside, visit};
+pub use links::links_out;
 pub use pack::{Packer, pack};
 pub use unpack::{Format, open_beneath, unpack, unpack_file, unpack_some};
 

@@ -21,7 +21,7 @@ pub use app::{
     Reference, Refresh, Scaling, Steps, Strategy, Traffic, Transport, Tree, Variable, Zones, is_apart,
     is_label, is_secret, matches_branch, name_apart, preview_name, schema,
 };
-pub use appspec::Appspec;
+pub use appspec::{Appspec, idle_hook};
 pub use buildspec::Buildspec;
 pub use checks::Checks;
 pub use plain::{place, plain};

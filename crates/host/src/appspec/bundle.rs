@@ -139,7 +139,7 @@ pub fn unpack(bundle: &Path, format: Format, into: &Path) -> Result<(), Error> {
 /// is not `appspec.*`.
 ///
 /// # Errors
-/// When something cannot be listed or moved.
+/// When something cannot be listed or moved, or a link leads out of that directory.
 pub fn strip(archive: &Path, named: Option<&Utf8Path>) -> Result<(), Error> {
     let top = entries(archive)?;
     if has_appspec(&top, archive, named) {
@@ -161,7 +161,24 @@ pub fn strip(archive: &Path, named: Option<&Utf8Path>) -> Result<(), Error> {
     }
     fs::rename(archive, &aside).map_err(Error::files("move", archive))?;
     fs::rename(aside.join(name), archive).map_err(Error::files("move", holder))?;
-    fs::remove_dir_all(&aside).map_err(Error::files("remove", &aside))
+    fs::remove_dir_all(&aside).map_err(Error::files("remove", &aside))?;
+    // One that led to what was beside the directory leads out of the revision now.
+    check_links(archive)
+}
+
+/// Refuses a revision with a link out of it, as archives with one are refused.
+///
+/// # Errors
+/// When it has one, or cannot be read.
+pub fn check_links(root: &Path) -> Result<(), Error> {
+    let out = tree::links_out(root, u64::MAX, |_| false).map_err(Error::files("list", root))?;
+    match out.first() {
+        Some(path) => Err(Error::Refused(format!(
+            "the revision has an entry `{}` that is refused: it is a link out of the tree",
+            path.display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Copies a tree into a new directory: links as links, modes kept.

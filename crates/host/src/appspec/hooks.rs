@@ -28,7 +28,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Deployment, ScriptLog, holders, plan};
+use super::{Deployment, ScriptLog, holders, plan, scriptlog::Part};
 use crate::{
     agent::{
         reaper::{Exit, Reaper},
@@ -39,7 +39,7 @@ use crate::{
     logs::Mask,
 };
 
-/// A longer line is cut into lines.
+/// A longer line comes in parts.
 const LINE: usize = 64 << 10;
 
 /// The time, from whoever has a clock.
@@ -209,6 +209,7 @@ impl Hooks<'_> {
         let end = tokio::select! {
             end = self.follow(&mut running, deadline, log) => end,
             failure = self.broken() => {
+                log.end_line();
                 run::end(running.pid, &mut running.exit, false).await;
                 return Err(failure);
             }
@@ -223,10 +224,8 @@ impl Hooks<'_> {
                 ScriptCode::ScriptTimedOut,
                 format!(" failed to complete in {} seconds", script.timeout),
             ),
-            (Some(_), Some(open)) => (
-                ScriptCode::OutputsLeftOpen,
-                format!("{user} failed to close {open}"),
-            ),
+            // Here the agent names no user.
+            (Some(_), Some(open)) => (ScriptCode::OutputsLeftOpen, format!(" failed to close {open}")),
             (Some(Exit::Code(0)), None) => return Ok(()),
             // The number of a process that a signal ended is empty, as in the agent.
             (Some(Exit::Code(code)), None) => (
@@ -297,29 +296,29 @@ impl Hooks<'_> {
 
     /// Logs both outputs until they and the process ended, or the deadline.
     async fn follow(&self, running: &mut Running, deadline: Instant, log: &mut ScriptLog) -> End {
-        let (lines, mut inbox) = mpsc::channel(64);
+        let (parts, mut inbox) = mpsc::channel(64);
         let outputs = [
             ("stdout", running.stdout.take()),
             ("stderr", running.stderr.take()),
         ];
         let [mut stdout, mut stderr] = outputs
             .map(|(name, pipe)| {
-                let (lines, secrets) = (lines.clone(), self.secrets.to_vec());
+                let (parts, secrets) = (parts.clone(), self.secrets.to_vec());
                 async move {
                     if let Some(pipe) = pipe {
-                        read_lines(name, pipe, &secrets, lines).await;
+                        read_lines(name, pipe, &secrets, parts).await;
                     }
                 }
             })
             .map(Box::pin);
-        drop(lines);
+        drop(parts);
         let (mut out, mut err) = (false, false);
         let following = async {
             loop {
                 tokio::select! {
                     // First what was said, so that nothing is lost when an output ends.
                     biased;
-                    Some(line) = inbox.recv() => self.say(log, line),
+                    Some(part) = inbox.recv() => log.append_part(&part, (self.clock)()),
                     () = &mut stdout, if !out => out = true,
                     () = &mut stderr, if !err => err = true,
                     else => break,
@@ -327,9 +326,10 @@ impl Hooks<'_> {
             }
         };
         let _ = timeout_at(deadline, following).await;
-        while let Ok(line) = inbox.try_recv() {
-            self.say(log, line);
+        while let Ok(part) = inbox.try_recv() {
+            log.append_part(&part, (self.clock)());
         }
+        log.end_line();
         let exit = match timeout_at(deadline, &mut running.exit).await {
             Ok(exit) => Some(exit.unwrap_or(Exit::Unknown)),
             Err(_) => running.exit.try_recv().ok(),
@@ -440,24 +440,30 @@ fn hint(path: &Path) -> String {
     }
 }
 
-async fn read_lines(name: &str, pipe: pipe::Receiver, secrets: &[String], lines: mpsc::Sender<String>) {
+async fn read_lines(
+    source: &'static str,
+    pipe: pipe::Receiver,
+    secrets: &[String],
+    parts: mpsc::Sender<Part>,
+) {
     let mut reader = BufReader::new(pipe);
     let mut mask = Mask::new(secrets.iter().map(String::as_str));
     let mut open = Vec::new();
+    let mut begins = true;
     loop {
         let more = read_line(&mut reader, &mut mask, &mut open).await;
-        while let Some(end) = open
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .or((open.len() >= LINE).then_some(LINE - 1))
-        {
-            let rest = open.split_off(end + 1);
-            let line = std::mem::replace(&mut open, rest);
-            if lines
-                .send(format!("[{name}]{}", String::from_utf8_lossy(&line)))
-                .await
-                .is_err()
-            {
+        while let Some((length, ends)) = next_part(&open, more) {
+            let rest = open.split_off(length);
+            let bytes = std::mem::replace(&mut open, rest);
+            let part = Part {
+                source,
+                text: String::from_utf8_lossy(&bytes).into_owned(),
+                begins,
+                ends,
+            };
+            begins = ends;
+            // Nobody listens any more only after the deadline.
+            if parts.send(part).await.is_err() {
                 return;
             }
         }
@@ -465,12 +471,20 @@ async fn read_lines(name: &str, pipe: pipe::Receiver, secrets: &[String], lines:
             break;
         }
     }
-    if !open.is_empty() {
-        // Nobody listens any more only after the deadline.
-        let _ = lines
-            .send(format!("[{name}]{}", String::from_utf8_lossy(&open)))
-            .await;
+}
+
+/// How much of this can be told by now, and whether that is a line's end. `more` may come.
+fn next_part(open: &[u8], more: bool) -> Option<(usize, bool)> {
+    if let Some(end) = open.iter().position(|byte| *byte == b'\n') {
+        return Some((end + 1, true));
     }
+    if open.len() >= LINE {
+        // No letter is cut in two, and something is left for the line's end.
+        let follows = |at: &usize| open[*at] & 0b1100_0000 == 0b1000_0000;
+        let cut = (LINE - 4..LINE).rev().find(|at| !follows(at));
+        return Some((cut.unwrap_or(LINE - 4), false));
+    }
+    (!more && !open.is_empty()).then_some((open.len(), true))
 }
 
 /// Adds what can be read now, without secrets. False at the end.

@@ -12,19 +12,17 @@ use std::{
         fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, symlink},
     },
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
-use model::spec::{
-    Appspec,
-    deploy::{Context, FileExists},
-};
+use model::spec::{Appspec, deploy::FileExists};
 use serde::Serialize;
+use serde_json::Value as Json;
 
 use super::{
     Error,
     bundle::Bundle,
+    labels,
     plan::{Instruction, Seen, plan},
 };
 use crate::{agent::users::Users, cache::random};
@@ -113,11 +111,7 @@ fn clean_up(record: &Path) -> Result<(), Error> {
         .map_or(0, |end| end + 1);
     for line in text[..whole].split(|byte| *byte == b'\n').rev() {
         if let Some(file) = line.strip_prefix(CONTEXT) {
-            // As with the agent, a rule that is gone already is fine.
-            let _ = run_quietly(
-                "semanage",
-                &["fcontext", "-d", "--", &String::from_utf8_lossy(file)],
-            );
+            labels::remove_context(&String::from_utf8_lossy(file));
         } else if line.first() == Some(&b'/') {
             let path = PathBuf::from(OsString::from_vec(line.to_vec()));
             remove(&path).map_err(Error::files("remove", &path))?;
@@ -149,22 +143,33 @@ fn execute(instruction: &Instruction, cleanup: &mut File) -> Result<(), Error> {
     match instruction {
         Instruction::Copy { source, destination } => put(source, destination, cleanup),
         Instruction::Mkdir { directory } => {
-            if directory.symlink_metadata().is_ok() {
-                return Err(Error::Refused(format!(
-                    "The deployment failed because a specified file already exists at this location: {directory}."
-                )));
-            }
-            fs::create_dir(directory).map_err(Error::files("make", directory))?;
+            fs::create_dir(directory).map_err(|error| not_made(error, directory))?;
             record(cleanup, directory)
         }
         Instruction::Chmod { mode, file } => {
             fs::set_permissions(file, fs::Permissions::from_mode(mode.bits()))
                 .map_err(Error::files("set the mode of", file))
         }
-        Instruction::Setfacl { acl, file } => set_acl(acl, file),
-        Instruction::Semanage { context, file } => set_context(context, file, cleanup),
-        Instruction::Chown { owner, group, file } => change_owner(owner.as_deref(), group.as_deref(), file),
+        Instruction::Setfacl { acl, file } => labels::set_acl(acl, file),
+        Instruction::Semanage { context, file } => {
+            let file = labels::set_context(context, file)?;
+            let line = [CONTEXT, file.as_str().as_bytes(), b"\n"].concat();
+            cleanup.write_all(&line).map_err(Error::files("record", file))
+        }
+        Instruction::Chown { owner, group, file } => change_owner(owner.as_ref(), group.as_ref(), file),
     }
+}
+
+/// In the words of the agent's language, which the agent passes on.
+fn not_made(error: io::Error, directory: &Utf8Path) -> Error {
+    let why = match error.raw_os_error() {
+        Some(libc::EEXIST) => "File exists",
+        Some(libc::ENOTDIR) => "Not a directory",
+        Some(libc::ENOENT) => "No such file or directory",
+        Some(libc::EACCES) => "Permission denied",
+        _ => return Error::files("make", directory)(error),
+    };
+    Error::Refused(format!("{why} @ dir_s_mkdir - {directory}"))
 }
 
 fn record(cleanup: &mut File, path: &Utf8Path) -> Result<(), Error> {
@@ -190,11 +195,14 @@ fn put(source: &Utf8Path, destination: &Utf8Path, cleanup: &mut File) -> Result<
 /// that runs from it goes on with the old one. `fresh`: where it is until it is whole.
 fn copy(source: &Utf8Path, fresh: &Utf8Path, destination: &Utf8Path) -> Result<(), Error> {
     let failed = || Error::files("copy to", destination);
+    // It is recorded as it was written; a slash behind the name of a link would lead through it.
+    let written = source;
+    let source = Utf8Path::new(source.as_str().trim_end_matches('/'));
     let metadata = match source.symlink_metadata() {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(Error::Refused(format!(
-                "No such file or directory @ rb_sysopen - {source}"
+                "No such file or directory @ rb_sysopen - {written}"
             )));
         }
         Err(error) => return Err(Error::files("read", source)(error)),
@@ -241,207 +249,39 @@ fn beside(destination: &Utf8Path) -> Utf8PathBuf {
     destination.with_file_name(format!(".{short}.{}.vend-install", random()))
 }
 
-fn change_owner(owner: Option<&str>, group: Option<&str>, file: &Utf8Path) -> Result<(), Error> {
+fn change_owner(owner: Option<&Json>, group: Option<&Json>, file: &Utf8Path) -> Result<(), Error> {
     let users = Users::read();
-    let uid = match owner {
-        Some(name) => Some(
-            users
-                .users
-                .iter()
-                .find(|user| user.name == name)
-                .ok_or_else(|| Error::Refused(format!("can't find user for {name}")))?
-                .uid,
-        ),
-        None => None,
-    };
-    let gid = match group {
-        Some(name) => Some(
-            users
-                .groups
-                .iter()
-                .find(|group| group.name == name)
-                .ok_or_else(|| Error::Refused(format!("can't find group for {name}")))?
-                .gid,
-        ),
-        None => None,
-    };
-    chown(file, uid, gid).map_err(Error::files("set the owner of", file))
-}
-
-/// Tells the policy of the host, and then labels the file by it.
-fn set_context(context: &Context, file: &Utf8Path, cleanup: &mut File) -> Result<(), Error> {
-    let file = &file.canonicalize_utf8().map_err(Error::files("find", file))?;
-    let mut manage = vec!["fcontext", "-a", "-t", context.r#type.as_str()];
-    for (option, value) in [("-s", &context.name), ("-r", &context.range)] {
-        manage.extend(value.iter().flat_map(|value| [option, value.as_str()]));
-    }
-    manage.extend(["--", file.as_str()]);
-    for (program, arguments) in [
-        ("semanage", manage.as_slice()),
-        ("restorecon", &["--", file.as_str()]),
-    ] {
-        let refuse = |why: String| {
-            Error::Refused(format!(
-                "The deployment failed because the SELinux context of {file} cannot be set: {program} {why}"
-            ))
-        };
-        match run_quietly(program, arguments) {
-            Ok(ran) if ran.code == Some(0) => {}
-            Ok(ran) if ran.code == Some(NOT_FOUND) => return Err(refuse("is not installed".to_owned())),
-            Ok(ran) => return Err(refuse(format!("failed{}", ran.complaint()))),
-            Err(error) => return Err(refuse(format!("cannot run: {error}"))),
-        }
-    }
-    let line = [CONTEXT, file.as_str().as_bytes(), b"\n"].concat();
-    cleanup.write_all(&line).map_err(Error::files("record", file))
-}
-
-fn set_acl(acl: &[String], file: &Utf8Path) -> Result<(), Error> {
-    let mode = fs::metadata(file).map_err(Error::files("look at", file))?.mode();
-    let full = full_acl(acl, mode).join(",");
-    let refused = |why: String| {
-        Err(Error::Refused(format!(
-            "The deployment failed because of a problem with the acls permission settings in the application \
-             specification file for this object: {file}. Failed command: setfacl --set {full} {file}. {why}"
-        )))
-    };
-    match run_quietly("setfacl", &["--set", &full, "--", file.as_str()]) {
-        Ok(ran) if ran.code == Some(0) => Ok(()),
-        Ok(ran) if ran.code == Some(NOT_FOUND) => {
-            refused("setfacl is not installed. Install the package acl.".to_owned())
-        }
-        Ok(ran) => refused(format!("It did not succeed{}.", ran.complaint())),
-        Err(error) => refused(format!("It cannot run: {error}.")),
-    }
-}
-
-/// How a shell says that there is no such program.
-const NOT_FOUND: i32 = 127;
-
-/// What a tool came to.
-struct Ran {
-    /// `None` when that could not be heard.
-    code: Option<i32>,
-    said: String,
-}
-
-impl Ran {
-    /// Its last complaint, as the end of a sentence.
-    fn complaint(&self) -> String {
-        let last = self.said.lines().rfind(|line| !line.trim().is_empty());
-        last.map_or_else(String::new, |line| {
-            format!(": {}", line.trim().trim_end_matches('.'))
-        })
-    }
-}
-
-/// Runs a tool. Where PID 1's reaper takes its exit status, nobody else hears of it: a shell says it.
-fn run_quietly(program: &str, arguments: &[&str]) -> io::Result<Ran> {
-    const SCRIPT: &str = "\"$@\" >/dev/null; echo $?";
-    /// Of its complaints, in bytes.
-    const MOST: u64 = 64 << 10;
-    let mut child = Command::new("/bin/sh")
-        .args(["-c", SCRIPT, "sh", program])
-        .args(arguments)
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()?;
-    let (mut said, mut code) = (Vec::new(), String::new());
-    if let Some(stderr) = child.stderr.take() {
-        io::Read::read_to_end(&mut io::Read::take(stderr, MOST), &mut said)?;
-    }
-    if let Some(stdout) = child.stdout.take() {
-        io::Read::read_to_string(&mut io::Read::take(stdout, 16), &mut code)?;
-    }
-    let _ = child.wait();
-    Ok(Ran {
-        code: code.trim().parse().ok(),
-        said: String::from_utf8_lossy(&said).into_owned(),
-    })
-}
-
-/// The entries of the appspec, and those that `setfacl --set` needs besides, from the mode.
-fn full_acl(acl: &[String], mode: u32) -> Vec<String> {
-    let digit = |shift: u32| (mode >> shift) & 7;
-    let (user, group, other) = (digit(6), digit(3), digit(0));
-    let entries: Vec<Ace> = acl.iter().map(|text| Ace::parse(text)).collect();
-    let has = |default: bool, kind: char, named: bool| {
-        entries
+    let uid = |name: &str| {
+        users
+            .users
             .iter()
-            .any(|ace| ace.default == default && ace.kind == kind && ace.named == named)
+            .find(|user| user.name == name)
+            .map(|user| user.uid)
     };
-    let named = |default: bool| has(default, 'u', true) || has(default, 'g', true);
-    let mut full = acl.to_vec();
-    full.extend([format!("u::{user}"), format!("g::{group}"), format!("o::{other}")]);
-    if named(false) && !has(false, 'm', false) {
-        full.push(format!("m::{group}"));
-    }
-    if entries.iter().any(|ace| ace.default) {
-        for (kind, digit) in [('u', user), ('g', group), ('o', other)] {
-            if !has(true, kind, false) {
-                full.push(format!("d:{kind}::{digit}"));
-            }
-        }
-        if named(true) && !has(true, 'm', false) {
-            let given = acl
-                .iter()
-                .zip(&entries)
-                .find(|(_, ace)| ace.default && ace.kind == 'g' && !ace.named)
-                .and_then(|(text, _)| text.rsplit(':').next());
-            full.push(match given {
-                Some(rights) => format!("d:m::{rights}"),
-                None => format!("d:m::{group}"),
-            });
-        }
-    }
-    full
+    let gid = |name: &str| {
+        let group = users.groups.iter().find(|group| group.name == name);
+        group.map(|group| group.gid)
+    };
+    let owner = id("user", owner, uid)?;
+    let group = id("group", group, gid)?;
+    chown(file, owner, group).map_err(Error::files("set the owner of", file))
 }
 
-/// `[d[efault]:][u|g|m|o[:name]]:permissions`, as far as it matters which entries are there.
-struct Ace {
-    default: bool,
-    kind: char,
-    named: bool,
-}
-
-impl Ace {
-    fn parse(text: &str) -> Self {
-        let rest = text.strip_prefix("default:").or_else(|| text.strip_prefix("d:"));
-        let parts: Vec<&str> = rest.unwrap_or(text).split(':').collect();
-        let (kind, name) = match parts[..] {
-            [kind, name, _] => (kind.chars().next().unwrap_or('u'), name),
-            // `name:rwx` is a user.
-            [name, _] if !matches!(name, "m" | "mask" | "o" | "other" | "u" | "user" | "g" | "group") => {
-                ('u', name)
-            }
-            [kind, _] => (kind.chars().next().unwrap_or('u'), ""),
-            _ => ('u', ""),
-        };
-        Self {
-            default: rest.is_some(),
-            kind,
-            named: !name.is_empty(),
+/// The number of whom a value of the appspec names: a text only, in the words of the agent's language.
+fn id(what: &str, value: Option<&Json>, find: impl Fn(&str) -> Option<u32>) -> Result<Option<u32>, Error> {
+    let class = match value {
+        None | Some(Json::Null | Json::Bool(false)) => return Ok(None),
+        Some(Json::String(name)) => {
+            let missing = || Error::Refused(format!("can't find {what} for {name}"));
+            return find(name).ok_or_else(missing).map(Some);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_acl_is_completed_from_the_mode() {
-        let acl = ["user:daemon:rw".to_owned(), "d:g:adm:r".to_owned()];
-        assert_eq!(
-            full_acl(&acl, 0o750)[2..],
-            [
-                "u::7", "g::5", "o::0", "m::5", "d:u::7", "d:g::5", "d:o::0", "d:m::5"
-            ]
-        );
-        let acl = ["default:group::rw-".to_owned(), "default:user:adm:r--".to_owned()];
-        assert_eq!(full_acl(&acl, 0o750).last().map(String::as_str), Some("d:m::rw-"));
-    }
+        Some(Json::Bool(true)) => "true",
+        Some(Json::Number(number)) if number.is_f64() => "Float",
+        Some(Json::Number(_)) => "Integer",
+        Some(Json::Array(_)) => "Array",
+        Some(Json::Object(_)) => "Hash",
+    };
+    Err(Error::Refused(format!(
+        "no implicit conversion of {class} into String"
+    )))
 }

@@ -2,7 +2,6 @@
 //! its directories and its words.
 
 use std::{
-    collections::BTreeSet,
     fmt, fs,
     path::{Path, PathBuf},
 };
@@ -49,6 +48,9 @@ const AFTER_INSTALL: [&str; 5] = [
     "AfterAllowTraffic",
     "ValidateService",
 ];
+
+/// How the refusal of hooks goes on, after the appspec's name, that no event runs.
+pub const UNKNOWN: &str = " file contains unknown lifecycle events: ";
 
 /// What to deploy, and how.
 #[derive(Debug, Clone)]
@@ -192,7 +194,7 @@ impl Local<'_> {
             .appspec_for_install(&archive)
             .unwrap_or_else(|| self.appspec());
         let spec = self.placed(super::read(current, &path)?);
-        self.known(&spec)?;
+        self.known(&spec, path.file_name().unwrap_or(path.as_str()))?;
         let archive = Utf8Path::from_path(&archive).ok_or("a path that is not UTF-8")?;
         let group = self.order.group();
         let remarks = install(archive, &spec, self.order.file_exists, &group.records())
@@ -216,29 +218,26 @@ impl Local<'_> {
         spec
     }
 
-    /// The agent refuses hooks that no event runs, and events that have no hook, when it knows all events.
-    fn known(&self, spec: &Appspec) -> Result<(), String> {
-        let asked: BTreeSet<&str> = self.order.events.iter().map(String::as_str).collect();
-        let unknown: Vec<&str> = spec
-            .custom
-            .keys()
-            .map(String::as_str)
-            .filter(|name| !asked.contains(name))
-            .collect();
+    /// The agent refuses hooks that no event runs, and events that have no hook, when it knows all events. `file`: the
+    /// appspec's name.
+    fn known(&self, spec: &Appspec, file: &str) -> Result<(), String> {
+        let asked = &self.order.events;
+        let hooks = || spec.custom.iter().map(|(name, _)| name);
+        let unknown: Vec<&String> = hooks().filter(|name| !asked.contains(name)).collect();
         if !unknown.is_empty() {
-            return Err(format!(
-                "appspec.yml file contains unknown lifecycle events: {unknown:?}"
-            ));
+            return Err(format!("{file}{UNKNOWN}{unknown:?}"));
         }
-        let missing: Vec<&str> = asked
-            .into_iter()
-            .filter(|name| !EVENTS.contains(name) && !spec.custom.contains_key(*name))
-            .collect();
+        let mut missing: Vec<&str> = Vec::new();
+        for name in asked {
+            let is_known = EVENTS.contains(&name.as_str()) || hooks().any(|hook| hook == name);
+            if !is_known && !missing.contains(&name.as_str()) {
+                missing.push(name);
+            }
+        }
         match missing.is_empty() {
             true => Ok(()),
             false => Err(format!(
-                "You specified a lifecycle event which is not a default one and doesn't exist in your appspec.yml \
-                 file: {}",
+                "You specified a lifecycle event which is not a default one and doesn't exist in your {file} file: {}",
                 missing.join(",")
             )),
         }
@@ -252,9 +251,10 @@ impl Local<'_> {
             return Ok(false);
         };
         let spec = super::read(&of, &self.appspec()).map_err(Failed::Other)?;
-        let scripts = match known {
+        let own = || spec.custom.iter().find(|(name, _)| name == event);
+        let scripts = match known.filter(|known| known.is_scriptable()) {
             Some(known) => spec.hooks.get(&known),
-            None => spec.custom.get(event),
+            None => own().map(|(_, scripts)| scripts),
         };
         let order = self.order;
         let facts = Facts {
@@ -306,6 +306,7 @@ fn copy(location: &Path, archive: &Path) -> Result<(), String> {
             archive.display()
         ));
     }
+    bundle::check_links(&real).map_err(|error| error.to_string())?;
     if archive.symlink_metadata().is_ok() {
         fs::remove_dir_all(archive)
             .map_err(|error| format!("cannot remove {}: {error}", archive.display()))?;

@@ -20,6 +20,7 @@ use super::bundle::{Bundle, Entry};
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Instruction {
     Copy {
+        /// As the appspec writes it, behind the revision's place.
         source: Utf8PathBuf,
         destination: Utf8PathBuf,
     },
@@ -41,8 +42,8 @@ pub enum Instruction {
         file: Utf8PathBuf,
     },
     Chown {
-        owner: Option<String>,
-        group: Option<String>,
+        owner: Option<serde_json::Value>,
+        group: Option<serde_json::Value>,
         file: Utf8PathBuf,
     },
 }
@@ -118,39 +119,39 @@ impl<F: Fn(&Utf8Path) -> Seen> Planner<'_, F> {
             return Err(leaves("source", source));
         }
         let destination = absolute(destination);
+        let written = joined(self.bundle.root().as_str(), source);
         if self.bundle.get(&inside) == Some(&Entry::Directory) {
             self.ancestors(&destination)?;
-            self.directory(&inside, &destination)
+            self.directory(&inside, &written, &destination)
         } else {
             let destination = match inside.file_name() {
                 Some(name) => destination.join(name),
                 None => destination,
             };
             self.ancestors(&destination)?;
-            self.file(&inside, destination)
+            self.file(written, destination)
         }
     }
 
-    fn directory(&mut self, source: &Utf8Path, destination: &Utf8Path) -> Result<(), String> {
+    /// `written`: the same source, absolute and as the appspec writes it.
+    fn directory(&mut self, source: &Utf8Path, written: &str, destination: &Utf8Path) -> Result<(), String> {
         if (self.seen)(destination) != Seen::Directory {
             self.mkdir(destination.to_owned())?;
         }
         let bundle = self.bundle;
         for (name, entry) in bundle.children(source) {
-            let (from, to) = (source.join(name), destination.join(name));
+            let (from, to) = (joined(written, name), destination.join(name));
             match entry {
-                Entry::Directory => self.directory(&from, &to)?,
-                Entry::File | Entry::Link(_) => self.file(&from, to)?,
+                Entry::Directory => self.directory(&source.join(name), &from, &to)?,
+                Entry::File | Entry::Link(_) => self.file(from, to)?,
             }
         }
         Ok(())
     }
 
-    fn file(&mut self, source: &Utf8Path, destination: Utf8PathBuf) -> Result<(), String> {
+    fn file(&mut self, written: String, destination: Utf8PathBuf) -> Result<(), String> {
         match ((self.seen)(&destination), self.behaviour) {
-            (Seen::Nothing, _) | (_, FileExists::Overwrite) => {
-                self.copy(self.bundle.root().join(source), destination)
-            }
+            (Seen::Nothing, _) | (_, FileExists::Overwrite) => self.copy(written.into(), destination),
             (_, FileExists::Retain) => Ok(()),
             (_, FileExists::Disallow) => Err(format!(
                 "The deployment failed because a specified file already exists at this location: {destination}"
@@ -259,8 +260,8 @@ impl<F: Fn(&Utf8Path) -> Seen> Planner<'_, F> {
             let file = file.clone();
             self.instructions.push(Instruction::Chmod { mode, file });
         }
-        if !permission.acls.is_empty() {
-            let (acl, file) = (permission.acls.clone(), file.clone());
+        if let Some(acl) = permission.acls.clone() {
+            let file = file.clone();
             self.instructions.push(Instruction::Setfacl { acl, file });
         }
         if let Some(context) = &permission.context {
@@ -302,7 +303,7 @@ fn on_one_file(permission: &Permission) -> Result<(), String> {
 
 fn no_default_acl(permission: &Permission) -> Result<(), String> {
     let default = |acl: &String| acl.starts_with("d:") || acl.starts_with("default:");
-    if permission.acls.iter().any(default) {
+    if permission.acls.iter().flatten().any(default) {
         return Err("The deployment failed because the -d parameter has been specified to apply an acl setting to a \
                     file. This parameter is supported for directories only. Update the AppSpec file, and then try \
                     again."
@@ -329,6 +330,15 @@ pub fn leaves(what: &str, path: &str) -> String {
         "The deployment failed because the {what} {path} leaves the revision. Paths of an AppSpec file may not contain \
          .. or go through a symbolic link out of the revision. Update the AppSpec file, and then try again."
     )
+}
+
+/// One path behind another, as the agent's language puts it there: nothing of either is put in order.
+fn joined(path: &str, next: &str) -> String {
+    match (path.ends_with('/'), next.starts_with('/')) {
+        (_, true) => format!("{}{next}", path.trim_end_matches('/')),
+        (true, false) => format!("{path}{next}"),
+        (false, false) => format!("{path}/{next}"),
+    }
 }
 
 /// Absolute and without `.` and `..`, as text.

@@ -227,6 +227,8 @@ pub(super) fn clean(raw: &[u8]) -> Result<PathBuf, &'static str> {
     }
 }
 
+pub(super) const OUT: &str = "it is a link out of the tree";
+
 /// The target of a symbolic link at `path`, when it is absolute or does not lead out of the tree.
 pub(super) fn inside(path: &Path, raw: &[u8]) -> Result<PathBuf, &'static str> {
     if raw.contains(&0) || raw.len() > PATH_BYTES {
@@ -241,8 +243,8 @@ pub(super) fn inside(path: &Path, raw: &[u8]) -> Result<PathBuf, &'static str> {
         match component {
             Component::Normal(_) => depth += 1,
             Component::CurDir => {}
-            Component::ParentDir => depth = depth.checked_sub(1).ok_or("it is a link out of the tree")?,
-            Component::RootDir | Component::Prefix(_) => return Err("it is a link out of the tree"),
+            Component::ParentDir => depth = depth.checked_sub(1).ok_or(OUT)?,
+            Component::RootDir | Component::Prefix(_) => return Err(OUT),
         }
     }
     Ok(target.to_owned())

@@ -2,12 +2,12 @@
 //! without following a link (`openat2`), so that no member can use one that came before it, nor a race.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     ffi::OsStr,
     fs::File,
     io::{self, Read, Seek as _},
     os::fd::OwnedFd,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -23,8 +23,10 @@ use rustix::{
 
 use super::{
     Error, Kind, Limits, Member, Totals,
-    archive::{GZIP, ZIP, other_than_tar},
-    io_error, visit, zip,
+    archive::{GZIP, OUT, ZIP, other_than_tar},
+    io_error,
+    links::Links,
+    visit, zip,
 };
 
 /// Unpacks a tar into an existing directory. What was unpacked before a failure is left for the caller to remove.
@@ -128,11 +130,16 @@ fn unpack_members(
     let mut tree = Tree {
         root: Arc::new(root),
         directories: HashMap::new(),
-        links: BTreeMap::new(),
+        links: Links::default(),
     };
     let totals = visit(&mut |member, bytes| tree.add(member, bytes))?;
-    tree.check_links()?;
-    Ok(totals)
+    match tree.links.out_of(&tree.root).next() {
+        Some(path) => Err(Error::Refused {
+            path: path.display().to_string(),
+            reason: OUT,
+        }),
+        None => Ok(totals),
+    }
 }
 
 /// Opens a plain file of a tree that was unpacked, through no link.
@@ -155,8 +162,7 @@ struct Tree {
     root: Arc<OwnedFd>,
     /// Open directories of the last members. Bounded by [`OPEN`].
     directories: HashMap<PathBuf, Arc<OwnedFd>>,
-    /// The symbolic links and what they say.
-    links: BTreeMap<PathBuf, PathBuf>,
+    links: Links,
 }
 
 const OPEN: usize = 64;
@@ -264,54 +270,6 @@ impl Tree {
         }
         self.directories.insert(path.to_owned(), Arc::clone(&directory));
         Ok(directory)
-    }
-
-    /// A link's text can stay inside while what it leads through does not: the kernel knows.
-    fn check_links(&self) -> Result<(), Error> {
-        for path in self.links.keys() {
-            let flags = OFlags::PATH | OFlags::CLOEXEC;
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-            let looked = openat2(&self.root, path, flags, Mode::empty(), resolve);
-            if matches!(looked, Err(Errno::XDEV)) && !self.is_absolute(path) {
-                return Err(Error::Refused {
-                    path: path.display().to_string(),
-                    reason: "it is a link out of the tree",
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Tree {
-    /// Whether a path ends or goes on at an absolute link, from where on it is not about this tree.
-    fn is_absolute(&self, path: &Path) -> bool {
-        // As many as the kernel follows: it found the way out within them.
-        const LINKS: usize = 40;
-        let mut at = PathBuf::new();
-        let mut rest: Vec<PathBuf> = vec![path.to_owned()];
-        let mut followed = 0;
-        while let Some(next) = rest.pop() {
-            let mut components = next.components();
-            let Some(component) = components.next() else {
-                continue;
-            };
-            rest.push(components.as_path().to_owned());
-            match component {
-                Component::Normal(name) => at.push(name),
-                Component::ParentDir if !at.pop() => return false,
-                _ => continue,
-            }
-            if let Some(target) = self.links.get(&at) {
-                followed += 1;
-                if target.is_absolute() || followed > LINKS {
-                    return target.is_absolute();
-                }
-                at.pop();
-                rest.push(target.clone());
-            }
-        }
-        false
     }
 }
 

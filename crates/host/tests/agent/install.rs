@@ -53,9 +53,9 @@ async fn the_programs_of_acls_and_contexts_are_called_in_the_agents_order() {
         .stdout;
     assert_eq!(
         called,
-        "setfacl --set user:daemon:rw-,u::6,g::4,o::0,m::4 -- /srv/shop/page 640 root\n\
-         semanage fcontext -a -t httpd_t -s system_u -r s0 -- /srv/shop/page 640 root\n\
-         restorecon -- /srv/shop/page 640 root\n640 nobody\n"
+        "setfacl --set user:daemon:rw-,user::rw-,group::r--,other::---,mask::r-- -- /srv/shop/page 640 root\n\
+         semanage fcontext -a -s system_u -t httpd_t -r s0 -- /srv/shop/page 640 root\n\
+         restorecon -v -- /srv/shop/page 640 root\n640 nobody\n"
     );
     // What the next one finds on record goes: the rule before its file.
     world.sh("rm /srv/called").await;
@@ -63,6 +63,20 @@ async fn the_programs_of_acls_and_contexts_are_called_in_the_agents_order() {
     assert!(deployed.failure().is_none(), "{deployed:?}");
     let left = world.sh("cat /srv/called; ls -d /srv/shop").await.stdout;
     assert_eq!(left, "semanage fcontext -d -- /srv/shop/page 640 nobody\n");
+    // One that the policy does not take is told in the agent's words.
+    world
+        .sh("printf '#!/bin/sh\\necho no such type >&2\\nexit 1\\n' >/usr/sbin/semanage")
+        .await;
+    let deployed = deploy(&world, 3, appspec, &[("page", "hello")]).await;
+    let failure = deployed
+        .failure()
+        .and_then(|report| report.failure.clone())
+        .unwrap();
+    let told = "The deployment failed because the application specification file contains an error in the settings for the \
+                context parameter. Update the permissions section of the AppSpec file, and then try again. Failed command: \
+                semanage fcontext -a -s system_u -t httpd_t -r s0 /srv/shop/page. Exit code: pid ";
+    assert!(failure.message.starts_with(told), "{failure:?}");
+    assert!(failure.message.ends_with(" exit 1: no such type"), "{failure:?}");
 }
 
 /// With the real programs of the package acl.
@@ -107,8 +121,13 @@ async fn an_acl_is_on_the_file_and_a_wrong_one_is_refused() {
         .failure()
         .and_then(|report| report.failure.clone())
         .unwrap();
-    let told = "It did not succeed: setfacl: Option -s: Invalid argument near character";
-    assert!(failure.message.contains(told), "{failure:?}");
+    for told in [
+        "Failed command: setfacl --set user:nobody-here:rw-,user::rw-,group::r--,other::---,mask::r-- /srv/shop/page. \
+         Exit code: pid ",
+        " exit 2: setfacl: Option -s: Invalid argument near character",
+    ] {
+        assert!(failure.message.contains(told), "{failure:?}");
+    }
 
     // What counts is how it ends, not whether it says something.
     for (code, well) in [(0, true), (1, false)] {

@@ -41,7 +41,12 @@ fn files(spec: &Appspec) -> Vec<(String, String)> {
     let mut files = Vec::new();
     let mut names = BTreeSet::new();
     let script = "#!/bin/sh\necho \"$LIFECYCLE_EVENT\" >> /said\n";
-    for hook in spec.hooks.values().chain(spec.custom.values()).flatten() {
+    for hook in spec
+        .hooks
+        .values()
+        .chain(spec.custom.iter().map(|(_, scripts)| scripts))
+        .flatten()
+    {
         if names.insert(hook.location.clone()) {
             files.push((hook.location.clone(), script.to_owned()));
         }

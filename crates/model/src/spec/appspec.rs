@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use config::AgentConfiguration;
+pub use parse::idle_hook;
 
 use crate::port::LifecycleEvent;
 
@@ -22,9 +23,10 @@ pub struct Appspec {
     pub file_exists_behavior: Option<FileExists>,
     pub permissions: Vec<Permission>,
     pub hooks: BTreeMap<LifecycleEvent, Vec<Script>>,
-    /// Hooks that are no lifecycle event, by name. Only `codedeploy-local --events` ever runs them.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub custom: BTreeMap<String, Vec<Script>>,
+    /// Hooks that are no lifecycle event, or one for traffic itself, by name and in the file's order. Only
+    /// `codedeploy-local --events` ever runs them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub custom: Vec<(String, Vec<Script>)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,11 +52,12 @@ pub struct Permission {
     /// To files, to directories; both by default.
     pub files: bool,
     pub directories: bool,
-    pub owner: Option<String>,
-    pub group: Option<String>,
+    /// As YAML has it: only a text can name anybody, and a number is refused when it comes to that.
+    pub owner: Option<serde_json::Value>,
+    pub group: Option<serde_json::Value>,
     pub mode: Option<Mode>,
-    /// `[default:]user|group|mask|other[:name]:rwx`
-    pub acls: Vec<String>,
+    /// `[default:]user|group|mask|other[:name]:rwx`; of none, what the mode says is all.
+    pub acls: Option<Vec<String>>,
     pub context: Option<Context>,
 }
 

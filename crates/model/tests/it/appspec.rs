@@ -180,26 +180,29 @@ fn says_what_will_really_happen() {
 fn knows_what_the_host_needs() {
     let text = "version: 0.0\nos: linux\nfile_exists_behavior: RETAIN\nfiles: [{ source: a, destination: /b }]\n\
                 permissions: [{ object: /b, mode: 4755, owner: 1000, acls: ['d:g:x:5'], type: [directory], context: { name: u, type: t, range: 's0-s02:c3,c1.c2' } }]\n\
-                hooks: { AfterInstall: [{ location: x, sudo: yes, runas: ' me ', timeout: '30s' }], Other: [{ location: y }] }\n";
+                hooks: { AfterInstall: [{ location: x, sudo: yes, runas: ' me ', timeout: '30s' }], Other: [{ location: y }], \
+                BlockTraffic: [{ location: z }], Another: [], Install: [{ location: never }] }\n";
     let (spec, _) = Appspec::parse(text, "a").unwrap();
     let permission = &spec.permissions[0];
     assert_eq!(
         (
             permission.mode.as_ref().map(|mode| mode.bits()),
-            permission.owner.as_deref()
+            permission.owner.clone()
         ),
-        (Some(0o4755), Some("1000"))
+        (Some(0o4755), Some(serde_json::json!(1000)))
     );
     assert_eq!((permission.files, permission.directories), (false, true));
-    assert_eq!(permission.acls, ["default:group:x:r-x"]);
+    assert_eq!(permission.acls, Some(vec!["default:group:x:r-x".to_owned()]));
     assert_eq!(
         permission.context.as_ref().unwrap().range.as_deref(),
         Some("s0-s2:c1.c3")
     );
     assert_eq!(
-        (spec.hooks.len(), spec.custom["Other"][0].location.as_str()),
+        (spec.hooks.len(), spec.custom[0].1[0].location.as_str()),
         (1, "y")
     );
+    let custom = spec.custom.iter().map(|(name, _)| name.as_str());
+    assert_eq!(custom.collect::<Vec<_>>(), ["Other", "BlockTraffic", "Another"]);
     let script = &spec.hooks[&model::port::LifecycleEvent::AfterInstall][0];
     assert_eq!(
         (script.sudo, script.runas.as_deref(), script.timeout),

@@ -74,6 +74,7 @@ fn tree(dir: &Path) -> Result<CheckReport, Failure> {
     }
     let files = Tree(dir);
     let Checked { app, mut report } = spec::checked(&files);
+    report.problems.extend(links_out(dir));
     match app {
         Some(app) => {
             report.problems.extend(runtimes(&files, &app));
@@ -83,6 +84,20 @@ fn tree(dir: &Path) -> Result<CheckReport, Failure> {
         None => alone(dir, &files, &mut report),
     }
     Ok(report)
+}
+
+/// A warning, as nothing says here whether a link is in the repository.
+fn links_out(dir: &Path) -> Vec<Problem> {
+    /// A tree with more has directories that are in no repository.
+    const MOST: u64 = 300_000;
+    const TOLD: usize = 10;
+    let out = host::tree::links_out(dir, MOST, |path| path.ends_with(".git"));
+    let told = out.unwrap_or_default().into_iter().take(TOLD).map(|path| {
+        let message = "it is a symbolic link out of the tree: builds and deployments refuse the revision";
+        Problem::warning(&path.to_string_lossy(), 0, 0, message)
+            .help("let it lead to something in the tree, or to an absolute path of the host")
+    });
+    told.collect()
 }
 
 /// A tree that is no app may have a file that can be checked by itself.
@@ -375,6 +390,34 @@ mod tests {
                 "  fix: take it out, or use one of: location, runas, sudo, timeout\n",
                 "ok\n",
             )
+        );
+    }
+
+    #[test]
+    fn a_link_out_of_the_tree_is_warned_of() {
+        use std::os::unix::fs::symlink;
+        let work = tempfile::tempdir().unwrap();
+        std::fs::write(work.path().join("vend.yaml"), "app: shop\n").unwrap();
+        std::fs::write(work.path().join("Procfile"), "web: make\n").unwrap();
+        std::fs::create_dir_all(work.path().join("d/.git")).unwrap();
+        for (path, target) in [
+            ("d/out", "../../x"),
+            ("d/through", "absolute/../.."),
+            ("d/in", "../Procfile"),
+            ("d/nowhere", "../nothing"),
+            ("d/absolute", "/usr/bin/python3"),
+            ("d/.git/own", "../../../x"),
+        ] {
+            symlink(target, work.path().join(path)).unwrap();
+        }
+        let report = tree(work.path()).unwrap();
+        let told = text(&report, &Output::new(false, String::new()));
+        let about = "it is a symbolic link out of the tree: builds and deployments refuse the revision\n  fix: let it lead";
+        assert!(told.contains(&format!("warning: d/out: {about}")), "{told}");
+        assert_eq!(
+            (told.matches("out of the tree").count(), report.ok),
+            (1, true),
+            "{told}"
         );
     }
 

@@ -149,8 +149,8 @@ pub async fn run(codedeploy: &Codedeploy, global: &Global) -> Outcome {
     if report.has_failed_in("DownloadBundle") {
         report.next = other_kind(codedeploy);
     }
-    let (errors, warnings): (Vec<_>, _) = problems(&order).into_iter().partition(Problem::is_error);
-    report.warnings = warnings;
+    let (errors, warnings): (Vec<_>, Vec<_>) = problems(&order).into_iter().partition(Problem::is_error);
+    report.warn(warnings);
     if let Some(failure) = &report.failure {
         let same = errors.into_iter().find(|error| error.message == failure.message);
         report.next = report.next.or(same.and_then(|error| error.help));
@@ -179,6 +179,23 @@ fn refused(why: &str, next: Option<String>) -> ExitCode {
 impl Report {
     fn has_failed_in(&self, event: &str) -> bool {
         !self.ok && self.events.last().is_some_and(|last| last.event == event)
+    }
+
+    /// Of a hook that was refused nothing is said that it would be taken; how it may have been meant helps.
+    fn warn(&mut self, warnings: Vec<Problem>) {
+        let refused = self.failure.as_ref().map(|failure| failure.message.as_str());
+        let unknown = refused.and_then(|why| Some(why.split_once(local::UNKNOWN)?.1));
+        let is_refused = |warning: &Problem| {
+            let (Some(hook), Some(unknown)) = (spec::idle_hook(warning), unknown) else {
+                return false;
+            };
+            unknown.contains(&format!("{hook:?}"))
+        };
+        let (refused, others): (Vec<_>, _) = warnings.into_iter().partition(is_refused);
+        self.warnings = others;
+        let mut helps = refused.into_iter().filter_map(|warning| warning.help);
+        let meant = helps.find(|help| help.starts_with("did you mean"));
+        self.next = self.next.take().or(meant);
     }
 }
 

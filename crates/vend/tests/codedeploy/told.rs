@@ -24,6 +24,106 @@ fn a_destination_that_is_not_absolute_begins_where_the_tool_is_called() {
     world.succeeds(&bundle, "directory", &[]);
 }
 
+/// No behaviour towards files helps: none is offered.
+#[test]
+fn a_file_in_the_place_of_a_directory_is_no_matter_of_overwriting() {
+    let world = World::new();
+    let target = world.path("target");
+    let appspec = format!(
+        "version: 0.0\nos: linux\nfiles:\n  - source: s\n    destination: {}\n",
+        target.display()
+    );
+    let bundle = world.bundle("bundle", &appspec);
+    fs::create_dir_all(bundle.join("s/d")).unwrap();
+    fs::create_dir(&target).unwrap();
+    fs::write(target.join("d"), "own").unwrap();
+    let why = world.fails(&bundle, "directory", &[]);
+    let told = format!(
+        "ERROR: Install: File exists @ dir_s_mkdir - {}/d\n",
+        target.display()
+    );
+    assert!(why.ends_with(&told), "{why}");
+}
+
+/// In the file's order and by the file's own name; what runs them is that they are asked for.
+#[test]
+fn hooks_of_no_event_are_refused_or_run_when_they_are_asked_for() {
+    let world = World::new();
+    let appspec = "version: 0.0\nos: linux\nhooks:\n  Zoo:\n    - location: scripts/a.sh\n  BlockTraffic:\n    - location: scripts/a.sh\n  \
+                   AfterInstal:\n    - location: scripts/a.sh\n  Install:\n    - location: scripts/a.sh\n";
+    let bundle = world.bundle("bundle", appspec);
+    fs::rename(bundle.join("appspec.yml"), bundle.join("scripts.yml")).unwrap();
+    let named = ["-A", "scripts.yml"];
+    let output = world.deploy(&bundle, "directory", &named);
+    let [said, warned] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    let told = "ERROR: Install: scripts.yml file contains unknown lifecycle events: [\"Zoo\", \"BlockTraffic\", \
+                \"AfterInstal\"]\nnext: did you mean `AfterInstall`?\n";
+    assert!(said.ends_with(told), "{said}");
+    assert!(
+        !warned.contains("never runs its scripts") && !warned.contains("`BlockTraffic`"),
+        "{warned}"
+    );
+    assert!(warned.contains("`Install` is the agent's own event"), "{warned}");
+    assert!(world.proof().is_empty());
+
+    let events = "Zoo,BlockTraffic,AfterInstal";
+    world.succeeds(&bundle, "directory", &[&named[..], &["-e", events]].concat());
+    assert_eq!(world.proof(), ["Zoo", "BlockTraffic", "AfterInstal"]);
+    let events = format!("{events},Yard,AllowTraffic,Ask,Yard");
+    let why = world.fails(&bundle, "directory", &[&named[..], &["-e", &events]].concat());
+    let told =
+        "which is not a default one and doesn't exist in your scripts.yml file: Yard,AllowTraffic,Ask\n";
+    assert!(why.ends_with(told), "{why}");
+}
+
+/// One rule for every format: a link may be absolute, and none leads out of the bundle.
+#[test]
+fn a_link_out_of_the_bundle_is_refused_in_every_format() {
+    const ZIP: &str = "python3 - <<'EOF'\nimport os, zipfile\nz = zipfile.ZipFile('../app.zip', 'w')\n\
+                       z.write('appspec.yml')\nlink = zipfile.ZipInfo('d/h')\nlink.create_system = 3\n\
+                       link.external_attr = 0o120777 << 16\nz.writestr(link, os.readlink('d/h'))\nz.close()\nEOF\n";
+    let formats = [
+        ("directory", ""),
+        ("tar", "tar cf ../app.tar ."),
+        ("tgz", "tar czf ../app.tgz ."),
+        // A directory around everything is no part of the bundle.
+        ("tgz", "cd .. && tar czf app.tgz bundle"),
+        ("zip", ZIP),
+    ];
+    for (target, out) in [
+        ("../../x", true),
+        ("../e/../../x", true),
+        ("../x", false),
+        ("/nothing/x", false),
+    ] {
+        for (kind, line) in formats {
+            let world = World::new();
+            let place = world.path("place");
+            let appspec = format!(
+                "version: 0.0\nos: linux\nfiles: [{{ source: d, destination: {} }}]\n",
+                place.display()
+            );
+            let bundle = world.bundle("bundle", &appspec);
+            fs::create_dir(bundle.join("d")).unwrap();
+            std::os::unix::fs::symlink(target, bundle.join("d/h")).unwrap();
+            let location = packed(&world, &bundle, kind, line);
+            if out {
+                let why = world.fails(&location, kind, &[]);
+                let told = "d/h` that is refused: it is a link out of the tree\n";
+                assert!(why.contains("ERROR: DownloadBundle: "), "{target} {line}: {why}");
+                assert!(why.ends_with(told), "{target} {line}: {why}");
+            } else {
+                world.succeeds(&location, kind, &[]);
+                assert_eq!(
+                    fs::read_link(place.join("h")).unwrap(),
+                    Path::new(target),
+                    "{line}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn the_version_is_told_as_the_tool_tells_it() {
     for flag in ["-v", "--version"] {

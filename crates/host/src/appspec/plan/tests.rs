@@ -59,11 +59,11 @@ fn steps(files: &[&str], appspec: &str) -> Result<Vec<String>, String> {
         Instruction::Setfacl { acl, file } => format!("setfacl {} {file}", acl.join(",")),
         Instruction::Semanage { context, file } => format!("semanage {} {file}", context.r#type),
         Instruction::Chown { owner, group, file } => {
-            format!(
-                "chown {}:{} {file}",
-                owner.unwrap_or_default(),
-                group.unwrap_or_default()
-            )
+            let [owner, group] = [owner, group].map(|name| match name {
+                Some(serde_json::Value::String(name)) => name,
+                name => name.map_or_else(String::new, |name| format!("<{name}>")),
+            });
+            format!("chown {owner}:{group} {file}")
         }
     };
     Ok(plan(&bundle, &spec, FileExists::Disallow, seen)?
@@ -84,6 +84,31 @@ fn files_come_where_the_agent_puts_them() {
         (
             "source: /app/a, destination: /srv/x/../y",
             &["mkdir /srv/y", "copy /b/app/a /srv/y/a"],
+        ),
+        // The source stays as it is written, and the destination does not.
+        (
+            "source: ./app/./a, destination: /srv/./x/",
+            &["mkdir /srv/x", "copy /b/./app/./a /srv/x/a"],
+        ),
+        (
+            "source: ./app/lib, destination: /srv",
+            &["copy /b/./app/lib/b /srv/b"],
+        ),
+        (
+            "source: app//lib/, destination: /srv",
+            &["copy /b/app//lib/b /srv/b"],
+        ),
+        (
+            "source: ., destination: /srv",
+            &[
+                "copy /b/./.env /srv/.env",
+                "mkdir /srv/app",
+                "copy /b/./app/a /srv/app/a",
+                "copy /b/./app/l /srv/app/l",
+                "mkdir /srv/app/lib",
+                "copy /b/./app/lib/b /srv/app/lib/b",
+                "copy /b/./appspec.yml /srv/appspec.yml",
+            ],
         ),
         // Of a directory, what is in it.
         (
@@ -173,6 +198,11 @@ fn permissions_reach_what_this_deployment_makes_in_the_agents_order() {
             ],
         ),
         ("owner: u, pattern: b.txt", &["chown u: /d/b.txt"]),
+        // A number stays one, as a switch does, and a list of nothing is a list.
+        ("owner: 1, group: '1', pattern: b.txt", &["chown <1>:1 /d/b.txt"]),
+        ("owner: false, pattern: b.txt", &["chown <false>: /d/b.txt"]),
+        ("acls: [], pattern: b.txt", &["setfacl  /d/b.txt"]),
+        ("acls: ~, pattern: b.txt", &[]),
         (
             "acls: ['d:u:x:rw'], type: [directory]",
             &["setfacl default:user:x:rw- /d/lib"],

@@ -184,6 +184,16 @@ fn outside(reader: &mut Reader<'_>, node: Option<&Node>, what: &str, strict: boo
     problem.help = Some("the agent of AWS would follow it; write a path inside the bundle".to_owned());
 }
 
+/// What AWS does with the hook of an unknown event, and with that of an event of the agent's own.
+const TAKEN: &str = "AWS takes the file, and never runs its scripts";
+const NOT_RUN: &str = "AWS never runs a script in it";
+
+/// The hook that a warning says is never run, if that is what it is about.
+pub fn idle_hook(warning: &Problem) -> Option<&str> {
+    let is = [TAKEN, NOT_RUN].iter().any(|end| warning.message.ends_with(end));
+    warning.message.split('`').nth(1).filter(|_| is)
+}
+
 fn event(reader: &mut Reader<'_>, key: &Node, scripts: &Node, totals: &BTreeMap<&str, u64>, strict: bool) {
     let name = psych::to_s(key);
     for script in items(Some(scripts)) {
@@ -209,17 +219,14 @@ fn event(reader: &mut Reader<'_>, key: &Node, scripts: &Node, totals: &BTreeMap<
         None => {
             let known = LifecycleEvent::ALL.map(|event| event.to_string());
             let near = nearest(&name, known.iter().map(String::as_str)).map(str::to_owned);
-            let message = format!(
-                "{} is not a lifecycle event: AWS takes the file, and never runs its scripts",
-                quoted(&name)
-            );
+            let message = format!("{} is not a lifecycle event: {TAKEN}", quoted(&name));
             reader.warn(key, message).help = Some(match near {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("the events are {}", known.join(", ")),
             });
         }
         Some(event) if !event.is_scriptable() => {
-            let message = format!("`{event}` is the agent's own event: AWS never runs a script in it");
+            let message = format!("`{event}` is the agent's own event: {NOT_RUN}");
             reader.warn(key, message).help = Some(
                 "use `BeforeInstall`, `AfterInstall`, `ApplicationStart` or `ValidateService`".to_owned(),
             );
@@ -248,20 +255,22 @@ fn lifecycle(name: &str) -> Option<LifecycleEvent> {
 impl From<&Agent> for Appspec {
     fn from(agent: &Agent) -> Self {
         let mut hooks: BTreeMap<LifecycleEvent, Vec<Script>> = BTreeMap::new();
-        let mut custom: BTreeMap<String, Vec<Script>> = BTreeMap::new();
+        let mut custom: Vec<(String, Vec<Script>)> = Vec::new();
         for (name, scripts) in &agent.hooks {
-            let of_event = match lifecycle(name) {
-                Some(event) if event.is_scriptable() => hooks.entry(event).or_default(),
-                Some(_) => continue,
-                None => custom.entry(name.clone()).or_default(),
-            };
             let scripts = scripts.iter().map(|script| Script {
                 location: script.location.clone(),
                 runas: script.runas.clone(),
                 sudo: script.sudo.as_ref().is_some_and(psych::truthy),
                 timeout: script.timeout,
             });
-            of_event.extend(scripts);
+            match lifecycle(name) {
+                Some(event) if event.is_scriptable() => hooks.entry(event).or_default().extend(scripts),
+                Some(LifecycleEvent::DownloadBundle | LifecycleEvent::Install) => {}
+                Some(_) | None => match custom.iter_mut().find(|(known, _)| known == name) {
+                    Some((_, known)) => known.extend(scripts),
+                    None => custom.push((name.clone(), scripts.collect())),
+                },
+            }
         }
         Self {
             files: agent
@@ -293,10 +302,10 @@ impl From<&agent::Permission> for Permission {
             except: permission.except.clone(),
             files: is("file"),
             directories: is("directory"),
-            owner: permission.owner.as_ref().map(psych::to_s),
-            group: permission.group.as_ref().map(psych::to_s),
+            owner: permission.owner.as_ref().map(psych::json),
+            group: permission.group.as_ref().map(psych::json),
             mode: permission.mode.clone().map(Mode),
-            acls: permission.acls.clone().unwrap_or_default(),
+            acls: permission.acls.clone(),
             context: permission.context.as_ref().map(|context| Context {
                 name: context.user.clone(),
                 r#type: context.kind.clone(),
