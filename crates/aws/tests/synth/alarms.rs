@@ -1,7 +1,10 @@
 //! Alarms of somebody's own, by their names in `vend.yaml`.
 
+use aws::synth::{Priorities, environment};
+use serde_json::{Value, json};
+
 use crate::{
-    deployed,
+    config, deployed,
     flow::{LIVE, World, failure, release_of},
     keys::made,
 };
@@ -49,4 +52,31 @@ fn more_alarms_than_codedeploy_takes_are_refused_with_how_many_it_takes() {
     ] {
         assert!(why.contains(part), "{part}: {why}");
     }
+}
+
+/// An alarm that rings for what is there already would end the deployment that mends it, and the way back.
+#[test]
+fn in_place_only_alarms_that_are_named_end_a_deployment() {
+    let made = |deploy: &str| -> Value {
+        let app = deployed(deploy, "{ min: 2 }");
+        let label = "production".parse().unwrap();
+        let own = &app.environments[0];
+        let stack = environment(&config(""), &app.app, own, &label, &mut Priorities::default()).unwrap();
+        crate::of(&stack.template, "BlueDeployments")
+    };
+    let both = made("{}");
+    assert_eq!(both["AlarmConfiguration"]["Alarms"].as_array().unwrap().len(), 3);
+    let alone = made("{ strategy: in-place }");
+    assert_eq!(alone["AlarmConfiguration"]["Alarms"], json!([]));
+    assert_eq!(alone["AlarmConfiguration"]["Enabled"], false);
+    assert_eq!(
+        alone["AutoRollbackConfiguration"]["Events"],
+        json!(["DEPLOYMENT_FAILURE"])
+    );
+    let named = made("{ strategy: in-place, alarms: { names: [orders] } }");
+    let own = &named["AlarmConfiguration"];
+    assert_eq!(
+        (&own["Enabled"], &own["Alarms"]),
+        (&json!(true), &json!([{ "Name": "orders" }]))
+    );
 }

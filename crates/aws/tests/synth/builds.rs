@@ -1,5 +1,6 @@
 //! What builds are given by `build.env`.
 
+use aws::synth::{Priorities, all};
 use model::spec;
 use serde_json::{Value, json};
 
@@ -72,4 +73,35 @@ fn a_build_is_given_its_environment_s_variables_as_they_are_written() {
         assert_eq!(same, [&own]);
     }
     assert!(given("-bake").iter().all(|one| one["Name"] != "PLAIN"));
+}
+
+/// Secrets Manager takes the end of such a name for that of an ARN that it made, and finds nothing.
+#[test]
+fn a_secret_of_a_container_whose_name_looks_like_the_end_of_an_arn_is_refused() {
+    for (secret, runtime, taken) in [
+        ("my-secret", "fargate", false),
+        ("api-key-a1B2c3", "ec2", false),
+        ("my-secret", "host", true),
+        ("my_secret", "fargate", true),
+        ("api-key", "fargate", true),
+        ("secret", "fargate", true),
+        ("my-sec.et", "fargate", true),
+    ] {
+        let config = config(&format!("runtime = '{runtime}'"));
+        let yaml = format!(
+            "app: shop
+host: {{ env: {{ TOKEN: '{{{{secret:{secret}}}}}' }} }}
+environments: {{ production: {{}} }}
+"
+        );
+        let (app, _) = spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap();
+        let made = all(&config, &app, &mut Priorities::default());
+        let why = made.map(drop).map_err(|error| error.to_string());
+        assert_eq!(why.is_ok(), taken, "{secret} {runtime}: {why:?}");
+        if let Err(why) = why {
+            for part in ["host.env", "`TOKEN`", secret, &secret.replace('-', "_")] {
+                assert!(why.contains(part), "{part}: {why}");
+            }
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
-use aws::synth::{Config, Priorities, all};
+use aws::synth::{Config, Priorities, all, packer};
 use model::spec;
 
 use crate::{keys::made, template, tools::directory};
@@ -125,4 +125,48 @@ fn a_base_without_a_ruby_for_codedeploys_agent_is_refused_with_the_reason() {
     let yaml = "app: shop\nimage: { base: debian-13 }\nenvironments: { live: {} }\n";
     let (app, _) = spec::App::parse(yaml, "vend.yaml", &|_| true).unwrap();
     all(&config, &app, &mut Priorities::default()).unwrap();
+}
+
+/// What is deployed before the variables are there runs without them, and a restart ends it halfway.
+#[test]
+fn codedeploys_agent_starts_after_the_variables_are_there_and_not_without_them() {
+    let app = crate::app("{ min: 1 }");
+    let files = packer(&crate::config(""), &app, &app.environments[0]).unwrap();
+    let (_, bake) = files.iter().find(|(name, _)| *name == "host.sh").unwrap();
+    assert!(
+        bake.contains("systemctl disable --now codedeploy-agent\n"),
+        "{bake}"
+    );
+    let script = first_script();
+    let (before, own) = script
+        .split_once("\nsystemctl enable vend-environment.service\n")
+        .unwrap();
+    assert!(!before.contains("systemctl restart codedeploy-agent"));
+    assert!(
+        before.contains("Before=codedeploy-agent.service"),
+        "as at each start after the first"
+    );
+    let calls = |name: &str, missing: bool| {
+        let root = directory(name);
+        let (bin, at) = (root.join("bin"), root.display().to_string());
+        fs::create_dir_all(&bin).unwrap();
+        program(&bin, "systemctl", &format!("echo \"$*\" >> {at}/calls"));
+        program(
+            &bin,
+            "vend-environment",
+            &format!("echo variables >> {at}/calls; ! {missing}"),
+        );
+        let text = own.replace("/usr/local/sbin", &bin.display().to_string());
+        let path = format!("{}:/usr/bin:/bin", bin.display());
+        let text = format!("set -euo pipefail\n{text}");
+        Command::new("bash")
+            .args(["-c", &text])
+            .env("PATH", path)
+            .status()
+            .unwrap();
+        fs::read_to_string(root.join("calls")).unwrap()
+    };
+    let all = "variables\nenable codedeploy-agent.service\nrestart codedeploy-agent.service\n";
+    assert_eq!(calls("agent-starts", false), all);
+    assert_eq!(calls("agent-stays-off", true), "variables\n");
 }

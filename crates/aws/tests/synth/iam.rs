@@ -13,7 +13,7 @@ use crate::{matrix::matrix, template};
 
 /// What IAM asks for when a state machine uses an integration: its own action, and what the service then needs of who calls.
 /// Source: "Integrating services" of the Step Functions guide, and the service authorization reference.
-const INTEGRATIONS: [(&str, &str); 21] = [
+const INTEGRATIONS: [(&str, &str); 24] = [
     (
         "codebuild:startBuild.sync",
         "codebuild:StartBuild codebuild:StopBuild codebuild:BatchGetBuilds events:PutRule events:PutTargets events:DescribeRule",
@@ -32,6 +32,9 @@ const INTEGRATIONS: [(&str, &str); 21] = [
         "autoscaling:describeAutoScalingGroups",
         "autoscaling:DescribeAutoScalingGroups",
     ),
+    ("autoscaling:setDesiredCapacity", "autoscaling:SetDesiredCapacity"),
+    ("ecs:describeServices", "ecs:DescribeServices"),
+    ("ecs:updateService", "ecs:UpdateService"),
     (
         "codedeploy:createDeployment",
         "codedeploy:CreateDeployment codedeploy:GetDeploymentConfig codedeploy:GetApplicationRevision \

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod again;
 mod alarms;
 mod asked;
 mod beside;
@@ -46,6 +47,8 @@ fn config(options: &str) -> Config {
         "[foundations.production]\nregion = 'eu-central-1'\naccount = '111111111111'\ndomain = 'apps.example.com'\n\
          [foundations.other]\nregion = 'eu-central-1'\naccount = '222222222222'\ndomain = 'other.example.com'\n\
          deploys_from = 'production'\nnetwork = {{ cidr = '10.7.0.0/16' }}\n\
+         [foundations.third]\nregion = 'eu-central-1'\naccount = '222222222222'\ndomain = 'third.example.com'\n\
+         deploys_from = 'production'\nnetwork = {{ cidr = '10.8.0.0/16' }}\n\
          [apps.shop]\npipeline = 'production'\n{tests}\n[apps.shop.environments.production]\n{options}\n"
     );
     toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))

@@ -123,11 +123,13 @@ fn environments() -> Vec<Stack> {
             "database: { engine: mariadb }\n"
         };
         let healthy = ["one-at-a-time", "half-at-a-time", "all-at-once", "60%", "1"][n % 5];
+        // A number or a share of one host is all of it, which is refused.
+        let least = if n % 5 < 3 { 1 } else { 3 };
         let size = ["small", "medium", "large", "nano"][n % 4];
         let yaml = format!(
             "app: shop\n{base}deploy: {{ minimum_healthy: {healthy} }}\nhost: {{ size: {size}, env: {{ A: '1', B: '{{{{secret:b}}}}' }} }}\n\
-             environments:\n  live: {{ scaling: {{ min: 1, max: {} }} }}\n",
-            1 + n % 3
+             environments:\n  live: {{ scaling: {{ min: {least}, max: {} }} }}\n",
+            least + n % 3
         );
         let (app, _) =
             spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap_or_else(|problems| panic!("{problems:?}"));

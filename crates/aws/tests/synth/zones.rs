@@ -38,7 +38,7 @@ fn a_zone_is_watched_and_keeps_its_minimum() {
         "MinimumHealthyHostsPerZone": { "Type": "FLEET_PERCENT", "Value": 50 },
     });
     for (healthy, kind, value) in [
-        ("one-at-a-time", "FLEET_PERCENT", 99),
+        ("one-at-a-time", "HOST_COUNT", 3),
         ("half-at-a-time", "FLEET_PERCENT", 50),
         ("all-at-once", "HOST_COUNT", 0),
         ("2", "HOST_COUNT", 2),
@@ -50,6 +50,41 @@ fn a_zone_is_watched_and_keeps_its_minimum() {
             "{healthy}"
         );
         assert_eq!(pace["ZonalConfig"], zonal, "{healthy}");
+    }
+}
+
+/// CodeDeploy refuses such a deployment at once (HEALTH_CONSTRAINTS_INVALID).
+#[test]
+fn a_minimum_that_leaves_no_host_to_be_deployed_is_refused() {
+    let made = |deploy: &str, min: u32, options: &str| {
+        let app = crate::deployed(deploy, &format!("{{ min: {min}, max: 20 }}"));
+        let label = "production".parse().unwrap();
+        let own = &app.environments[0];
+        let config = crate::config(options);
+        let made = environment(&config, &app.app, own, &label, &mut Priorities::default());
+        made.map(drop).map_err(|error| error.to_string())
+    };
+    let in_place = "strategy = 'in-place'";
+    for (rule, min, options, taken) in [
+        ("75%", 2, in_place, false),
+        ("75%", 2, "", false),
+        ("75%", 4, in_place, true),
+        ("50%", 1, "", false),
+        ("50%", 2, "", true),
+        ("2", 2, in_place, false),
+        ("1", 2, in_place, true),
+        ("99%", 10, "", false),
+        ("one-at-a-time", 1, in_place, true),
+        ("half-at-a-time", 1, "", true),
+        ("75%", 2, "runtime = 'fargate'", true),
+    ] {
+        let made = made(&format!("{{ minimum_healthy: {rule} }}"), min, options);
+        assert_eq!(made.is_ok(), taken, "{rule} of {min}: {made:?}");
+        if let Err(why) = made {
+            for part in ["deploy.minimum_healthy", "scaling.min", "one-at-a-time"] {
+                assert!(why.contains(part), "{part}: {why}");
+            }
+        }
     }
 }
 

@@ -82,11 +82,13 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
     databases(template, scope);
 }
 
-/// The alarms of a half that end a deployment.
+/// The alarms of a half that end a deployment. Those of an only half may ring because of what is there already: they would end
+/// the deployment that mends it, and the way back too.
 pub(super) fn of_deployments(scope: &Scope<'_>) -> &'static [&'static str] {
-    match scope.wave() {
-        Some(_) => &["Failing"],
-        None => &["Errors", "Latency", "Refused"],
+    match (scope.halves().len(), scope.wave()) {
+        (1, _) => &[],
+        (_, Some(_)) => &["Failing"],
+        (_, None) => &["Errors", "Latency", "Refused"],
     }
 }
 

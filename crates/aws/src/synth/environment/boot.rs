@@ -181,6 +181,8 @@ END_OF_LOGS
 fi
 @RECORD@systemctl daemon-reload
 systemctl enable vend-environment.service
+# Nothing is deployed before the variables are there: without a secret it ends here, and the agent stays off.
 /usr/local/sbin/vend-environment
-@UNIT@systemctl try-restart codedeploy-agent.service
+@UNIT@systemctl enable codedeploy-agent.service
+systemctl restart codedeploy-agent.service
 "#;

@@ -224,7 +224,6 @@ fn service(scope: &Scope<'_>, half: Half) -> Resource {
         "ServiceName": half.word().to_lowercase(),
         "Cluster": re("Cluster"),
         "TaskDefinition": re(half.id("Definition")),
-        "DesiredCount": scope.spec.scaling.min,
         "DeploymentConfiguration": {
             "MinimumHealthyPercent": 100,
             "MaximumPercent": 200,
@@ -241,6 +240,11 @@ fn service(scope: &Scope<'_>, half: Half) -> Resource {
         } },
         "PropagateTags": "SERVICE",
     });
+    // Where nothing scales there is one number. Where something does, a change of the stack would bring a busy service to its
+    // least: whoever releases asks for as many as there were.
+    if !scales(scope) {
+        properties["DesiredCount"] = json!(scope.spec.scaling.min);
+    }
     match (scope.options.runtime, scope.options.scaling.spot) {
         (Runtime::Fargate, None) => {
             properties["LaunchType"] = json!("FARGATE");
@@ -272,6 +276,11 @@ fn service(scope: &Scope<'_>, half: Half) -> Resource {
         false => service,
     };
     service.when(half.id("IsRunning"))
+}
+
+/// May there be more than the least?
+fn scales(scope: &Scope<'_>) -> bool {
+    scope.spec.scaling.max > scope.spec.scaling.min || !scope.options.scaling.schedule.is_empty()
 }
 
 /// Does the cluster have to know where its containers find room?

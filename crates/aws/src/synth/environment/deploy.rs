@@ -32,12 +32,13 @@ fn configuration(template: &mut Template, scope: &Scope<'_>) -> Value {
         MinimumHealthy::AllAtOnce => return json!("CodeDeployDefault.AllAtOnce"),
         MinimumHealthy::Percent(_) | MinimumHealthy::Count(_) => {}
     }
-    let mut properties = json!({ "ComputePlatform": "Server", "MinimumHealthyHosts": least(rule) });
+    let hosts = scope.spec.scaling.min.max(1);
+    let mut properties = json!({ "ComputePlatform": "Server", "MinimumHealthyHosts": least(rule, hosts) });
     if let Some(zones) = zones {
         properties["ZonalConfig"] = json!({
             "FirstZoneMonitorDurationInSeconds": zones.first_monitor.as_secs(),
             "MonitorDurationInSeconds": zones.monitor.as_secs(),
-            "MinimumHealthyHostsPerZone": least(zones.minimum_healthy),
+            "MinimumHealthyHostsPerZone": least(zones.minimum_healthy, hosts),
         });
     }
     let about = "How many hosts must stay healthy while others are deployed.";
@@ -50,13 +51,13 @@ fn configuration(template: &mut Template, scope: &Scope<'_>) -> Value {
     re("DeploymentPace")
 }
 
-fn least(rule: MinimumHealthy) -> Value {
+/// The rule for so many hosts. What leaves none of them to be deployed CodeDeploy refuses, except in presets of its own.
+fn least(rule: MinimumHealthy, hosts: u32) -> Value {
     let (kind, value) = match rule {
-        MinimumHealthy::OneAtATime => ("FLEET_PERCENT", 99),
-        MinimumHealthy::HalfAtATime => ("FLEET_PERCENT", 50),
-        MinimumHealthy::AllAtOnce => ("HOST_COUNT", 0),
-        // A hundred percent could never deploy on a host that is there: CodeDeploy takes 99 and rounds up.
-        MinimumHealthy::Percent(percent) => ("FLEET_PERCENT", percent.min(99)),
+        MinimumHealthy::OneAtATime => ("HOST_COUNT", hosts - 1),
+        MinimumHealthy::HalfAtATime if hosts > 1 => ("FLEET_PERCENT", 50),
+        MinimumHealthy::HalfAtATime | MinimumHealthy::AllAtOnce => ("HOST_COUNT", 0),
+        MinimumHealthy::Percent(percent) => ("FLEET_PERCENT", percent),
         MinimumHealthy::Count(count) => ("HOST_COUNT", count),
     };
     json!({ "Type": kind, "Value": value })
@@ -77,6 +78,8 @@ fn group(scope: &Scope<'_>, half: Half, configuration: &Value) -> Resource {
     let named = own.iter().flat_map(|own| &own.names);
     let named = named.map(|name| json!({ "Name": name.as_str() }));
     let alarms: Vec<Value> = made.chain(named).collect();
+    let mut rolls_back = vec!["DEPLOYMENT_FAILURE"];
+    rolls_back.extend((!alarms.is_empty()).then_some("DEPLOYMENT_STOP_ON_ALARM"));
     let mut properties = json!({
         "ApplicationName": re("Application"),
         "DeploymentGroupName": half.word().to_lowercase(),
@@ -85,9 +88,9 @@ fn group(scope: &Scope<'_>, half: Half, configuration: &Value) -> Resource {
         "DeploymentConfigName": configuration,
         "OutdatedInstancesStrategy": "UPDATE",
         "TerminationHookEnabled": true,
-        "AutoRollbackConfiguration": { "Enabled": true, "Events": ["DEPLOYMENT_FAILURE", "DEPLOYMENT_STOP_ON_ALARM"] },
+        "AutoRollbackConfiguration": { "Enabled": true, "Events": rolls_back },
         "AlarmConfiguration": {
-            "Enabled": true,
+            "Enabled": !alarms.is_empty(),
             "IgnorePollAlarmFailure": own.is_some_and(|own| own.ignore_unknown),
             "Alarms": alarms,
         },
@@ -111,10 +114,16 @@ fn group(scope: &Scope<'_>, half: Half, configuration: &Value) -> Resource {
         "Puts revisions on the hosts of the {} half, also on those that scaling adds later.",
         half.word().to_lowercase()
     );
-    Resource::new(
+    let group = Resource::new(
         half.id("Deployments"),
         "AWS::CodeDeploy::DeploymentGroup",
         about,
         properties,
-    )
+    );
+    // CodeDeploy puts the last revision of the group on each host that starts. Of a half that comes again that would be the
+    // release before the last one, so the group goes with the half's hosts, and what it remembers with it.
+    match scope.halves().len() {
+        1 => group,
+        _ => group.when(half.id("IsRunning")),
+    }
 }

@@ -3,7 +3,7 @@
 
 use model::{
     route::HealthProtocol,
-    spec::{self, Certificate, Refresh, Strategy},
+    spec::{self, Certificate, Refresh, Strategy, Variable},
 };
 
 use super::Scope;
@@ -47,6 +47,23 @@ pub(super) fn refuse(scope: &Scope<'_>) -> Result<(), Error> {
         );
         return said("deploy.alarms.names", &why);
     }
+    let (rule, hosts) = (deploy.minimum_healthy, scope.spec.scaling.min.max(1));
+    if !scope.is_container() && !rule.is_preset() && rule.minimum(hosts) >= hosts {
+        let why = format!(
+            "CodeDeploy refuses every deployment to as few hosts as must stay healthy, which are {} of the {hosts} of `scaling.min`: \
+             have fewer of them stay healthy, say `one-at-a-time`, or have more hosts",
+            rule.minimum(hosts)
+        );
+        return said("deploy.minimum_healthy", &why);
+    }
+    if let Some((name, secret)) = mistaken(scope) {
+        let why = format!(
+            "containers could not be given `{name}`: `{secret}` ends in a dash and six letters or digits, which Secrets Manager takes for \
+             the end of an ARN that it makes itself; give the secret another name, such as `{}`",
+            secret.replace('-', "_")
+        );
+        return said("host.env", &why);
+    }
     let is_found = |path: &camino::Utf8PathBuf| path == "appspec.yml";
     if !scope.is_container() && !deploy.appspec.as_ref().is_some_and(is_found) {
         return said(
@@ -73,6 +90,22 @@ pub(super) fn refuse(scope: &Scope<'_>) -> Result<(), Error> {
         return Err(Error::config(scope.at("plain_http"), why.to_owned()));
     }
     way(scope)
+}
+
+/// The variable of a container, and its secret, that would not be found: ECS wants an ARN, and one without the six characters at
+/// its end is not known before the secret is there.
+/// Source: "Finding a secret from a partial ARN" of the Secrets Manager guide.
+fn mistaken<'s>(scope: &'s Scope<'_>) -> Option<(&'s str, &'s str)> {
+    let is_complete = |name: &str| {
+        let end = name.rsplit_once('-').map(|(_, end)| end);
+        end.is_some_and(|end| end.len() == 6 && end.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+    };
+    let of = scope.spec.host.env.iter().filter(|_| scope.is_container());
+    let mut secrets = of.filter_map(|(name, variable)| match variable {
+        Variable::Secret(own) => Some((name.as_str(), own.as_str())),
+        Variable::Plain(_) => None,
+    });
+    secrets.find(|(_, own)| is_complete(own))
 }
 
 /// Refuses a strategy and a migration that containers cannot follow.

@@ -125,6 +125,18 @@ fn release_grants(scope: &Scope<'_>) -> Vec<Grant> {
             ],
         ),
         grant(
+            "KeepNumberOfHosts",
+            "The new hosts are as many as the old ones before they get the traffic",
+            "autoscaling:SetDesiredCapacity",
+            [groups(scope)],
+        ),
+        grant(
+            "KeepNumberOfContainers",
+            "So are the new containers",
+            "ecs:DescribeServices ecs:UpdateService",
+            [arn("ecs", &format!("service/{stacks}/*"))],
+        ),
+        grant(
             "MigrateOnHosts",
             "A release's migration runs on one of its new hosts",
             "ssm:SendCommand",

@@ -9,6 +9,7 @@
 
 mod ask;
 mod migrate;
+mod size;
 mod target;
 
 pub use migrate::REACH_S;

@@ -7,7 +7,7 @@ use model::{
 };
 use serde_json::{Value, json};
 
-use super::{States, Whole, call, catch, migrate, retry};
+use super::{States, Whole, call, catch, migrate, retry, size};
 use crate::synth::{
     config::Runtime,
     environment::{doors, stack_name},
@@ -96,7 +96,7 @@ impl Target {
     }
 
     /// `name` is left for the first condition that holds, else for `default`.
-    fn choice(&mut self, name: &str, choices: &[(String, &str)], default: &str) {
+    pub(super) fn choice(&mut self, name: &str, choices: &[(String, &str)], default: &str) {
         let choices: Vec<Value> = choices
             .iter()
             .map(|(condition, next)| json!({ "Condition": format!("{{% {condition} %}}"), "Next": next }))
@@ -116,7 +116,7 @@ impl Target {
 
     /// Brings parameters of the stack to `changes`, an object in JSONata, and waits until CloudFormation is done.
     /// What is as it should be is not touched.
-    fn update(&mut self, name: &str, changes: &str, next: &str) {
+    pub(super) fn update(&mut self, name: &str, changes: &str, next: &str) {
         let id = |part: &str| format!("{name}{part}");
         let differs = format!(
             "$count($filter($keys({changes}), function($k) {{ $lookup($before, $k) != $lookup({changes}, $k) }})) > 0"
@@ -129,6 +129,8 @@ impl Target {
                 ("$contains($status, /_IN_PROGRESS$/) and $status != 'UPDATE_COMPLETE_CLEANUP_IN_PROGRESS'".to_owned(), &id("Wait")),
                 (format!("$not({differs})"), next),
                 ("$asked".to_owned(), &id("Refused")),
+                // What is there is as it was asked to be, but nothing is changed until what it replaced is gone.
+                ("$status = 'UPDATE_COMPLETE_CLEANUP_IN_PROGRESS'".to_owned(), &id("Wait")),
             ],
             &id("Update"),
         );
@@ -220,6 +222,7 @@ fn next(whole: &Whole<'_>, stage: Stage) -> &'static str {
     match whole.after(stage, has_states) {
         Stage::Migrate => "Migrate",
         Stage::Deploy => "Deploy",
+        Stage::Validate if moves => "Size",
         Stage::Validate => "Healthy",
         Stage::Shift => "Weights",
         _ => "Released",
@@ -236,35 +239,37 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
         json!({ "target": "{% $states.input %}", "image": "{% $image %}" }),
         "Look",
     );
-    let first = if host && items(whole).iter().any(|item| item["copied"] == true) {
-        "Copied"
-    } else {
-        "Start"
-    };
+    let moves = strategy != Strategy::InPlace;
+    let copied = host && items(whole).iter().any(|item| item["copied"] == true);
+    let after = if host && moves { "Free" } else { "Start" };
     target.look("Look", "Choose");
-    if let Strategy::InPlace = strategy {
-        target.pass("Choose", json!({ "old": "Blue", "new": "Blue" }), first);
-    } else {
-        let new = format!("{{% ($now := {OLD}; $now = 'Blue' ? 'Green' : 'Blue') %}}");
-        target.pass(
-            "Choose",
-            json!({ "old": format!("{{% {OLD} %}}"), "new": new }),
-            first,
-        );
-    }
-    if first == "Copied" {
-        copy(&mut target);
+    let halves = match strategy {
+        Strategy::InPlace => {
+            json!({ "old": "Blue", "new": "Blue", "kept": "{% $lookup($before, 'BlueImage') %}" })
+        }
+        _ => {
+            let new = format!("{{% ($now := {OLD}; $now = 'Blue' ? 'Green' : 'Blue') %}}");
+            json!({ "old": format!("{{% {OLD} %}}"), "new": new })
+        }
+    };
+    target.pass("Choose", halves, if copied { "Copied" } else { after });
+    if copied {
+        copy(&mut target, whole, after);
     }
     let (changes, unwound) = match strategy {
         Strategy::InPlace => (
             "{ 'BlueImage': $image, 'BlueRuns': 'yes' }",
-            "{ 'BlueRuns': 'yes' }",
+            // Before the first release there was none to go back to.
+            "{ 'BlueImage': $kept = '' ? $lookup($before, 'BlueImage') : $kept, 'BlueRuns': 'yes' }",
         ),
         _ => (
             "{ ($new & 'Image'): $image, ($new & 'Runs'): 'yes', ($new & 'Weight'): '0', ($old & 'Weight'): '100' }",
             "{ ($new & 'Runs'): 'no', ($new & 'Weight'): '0', ($old & 'Weight'): '100' }",
         ),
     };
+    if host && moves {
+        size::clear(&mut target, whole, unwound, "Start");
+    }
     let after = next(whole, Stage::Provision);
     target.update("Start", changes, if host { "Hosts" } else { after });
     if host {
@@ -273,7 +278,8 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
         deploy(&mut target, whole);
     }
     healthy(&mut target, whole, next(whole, Stage::Validate));
-    if strategy != Strategy::InPlace {
+    if moves {
+        size::follow(&mut target, whole, "Healthy");
         shift(&mut target, whole);
     }
     let output = json!({ "role": "{% $target.role %}", "stack": "{% $target.stack %}", "old": "{% $old %}", "new": "{% $new %}" });
@@ -292,8 +298,18 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
 }
 
 /// An image of another account becomes one of the target's own, under its key.
-fn copy(target: &mut Target) {
-    target.choice("Copied", &[("$target.copied".to_owned(), "Copy")], "Start");
+fn copy(target: &mut Target, whole: &Whole<'_>, next: &str) {
+    target.choice("Copied", &[("$target.copied".to_owned(), "Copy")], next);
+    // Those of a bake, as far as they are known here. AWS copies no tags of another account's image, and by its tags it is
+    // found when all else is gone.
+    let tags = json!([
+        { "Key": "vend:platform", "Value": whole.scope.platform() },
+        { "Key": "vend:app", "Value": whole.scope.app.app.as_str() },
+        { "Key": "vend:environment", "Value": whole.environment.name.as_str() },
+        { "Key": "vend:commit", "Value": "{% $push.commit %}" },
+        { "Key": "vend:author", "Value": "{% $substring($push.author, 0, 256) %}" },
+        { "Key": "vend:message", "Value": "{% $substring($replace($push.message, /[^A-Za-z0-9 _.:=+@-]/, ' '), 0, 256) %}" },
+    ]);
     let arguments = json!({
         "SourceImageId": "{% $image %}",
         "SourceRegion": "${AWS::Region}",
@@ -301,8 +317,12 @@ fn copy(target: &mut Target) {
         "Description": "{% 'Commit ' & $push.commit %}",
         "Encrypted": true,
         "KmsKeyId": "{% $target.key %}",
-        "CopyImageTags": true,
-        "ClientToken": "{% $states.context.Execution.Name %}",
+        "TagSpecifications": [
+            { "ResourceType": "image", "Tags": tags },
+            { "ResourceType": "snapshot", "Tags": tags },
+        ],
+        // Two targets may stand in one account; EC2 takes 64 characters.
+        "ClientToken": "{% $hash($target.stack & '/' & $states.context.Execution.Name, 'SHA-256') %}",
     });
     target.task(
         "Copy",
@@ -321,7 +341,7 @@ fn copy(target: &mut Target) {
         error: "Vend.Image",
         cause: "{% 'the copy of the image is ' & $state %}",
     };
-    target.until("Copying", look, "Start");
+    target.until("Copying", look, next);
 }
 
 /// The new half's hosts come up.
@@ -381,9 +401,17 @@ fn deploy(target: &mut Target, whole: &Whole<'_>) {
     target.until("Deploying", look, next(whole, Stage::Deploy));
 }
 
+/// How many there have to be, in JSONata.
+fn least(whole: &Whole<'_>) -> String {
+    match whole.deploy.strategy {
+        Strategy::InPlace => whole.environment.scaling.min.to_string(),
+        _ => "$wanted".to_owned(),
+    }
+}
+
 /// As many hosts of the new half as there have to be keep a record, which only those do that are well.
 fn recorded(target: &mut Target, whole: &Whole<'_>, next: &str) {
-    let good = format!("$well >= {}", whole.environment.scaling.min);
+    let good = format!("$well >= {}", least(whole));
     let kept = |part: u8| format!("$split($lookup($outputs, $new & 'Records'), '/')[{part}]");
     let name = kept(1);
     let own = format!("Type = 'A' and $contains(Name, {name}) and $contains(SetIdentifier, /^i-/)");
@@ -424,7 +452,7 @@ fn healthy(target: &mut Target, whole: &Whole<'_>, next: &str) {
 }
 
 fn found_well(target: &mut Target, whole: &Whole<'_>, name: &str, output: &str, next: &str) {
-    let good = format!("$well >= {} and $ill = 0", whole.environment.scaling.min);
+    let good = format!("$well >= {} and $ill = 0", least(whole));
     let health = "$states.result.TargetHealthDescriptions.TargetHealth";
     let look = Look {
         what: "elasticloadbalancingv2:describeTargetHealth",

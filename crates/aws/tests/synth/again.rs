@@ -1,0 +1,163 @@
+//! Halves that come again, and what a release finds when it begins or leaves when it fails.
+
+use serde_json::{Value, json};
+
+use crate::{
+    app,
+    flow::{FIRST, LIVE, World, failure, release_of, run},
+};
+
+/// What a half remembers would be put on its next hosts before the release has migrated anything.
+#[test]
+fn hosts_of_a_half_that_comes_again_start_without_an_earlier_revision() {
+    let mut world = World::new(&FIRST);
+    for n in 1..=4 {
+        let status = run("", &mut world);
+        assert_eq!(status.as_str(), "SUCCEEDED", "release {n}: {status:?}");
+        assert_eq!(world.early, [""; 0], "release {n}");
+        // Another image, or nothing would start.
+        for image in ["BlueImage", "GreenImage"] {
+            world.parameters.insert(image.to_owned(), format!("ami-{n}"));
+        }
+    }
+}
+
+#[test]
+fn a_half_that_is_kept_stops_before_it_gets_the_next_release() {
+    let mut world = World::new(&LIVE);
+    world.parameters.insert("GreenRuns".into(), "yes".into());
+    world.parameters.insert("GreenImage".into(), "ami-older".into());
+    world
+        .last
+        .insert("Green", "the release before the last one".into());
+    let status = run("", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    assert_eq!(world.early, [""; 0]);
+    world.is("GreenImage", "ami-new");
+    world.is("GreenWeight", "100");
+    assert_eq!(world.weights[0], "100", "{:?}", world.weights);
+}
+
+#[test]
+fn the_new_half_is_as_large_as_the_old_one_before_the_traffic_moves() {
+    for (options, asked) in [
+        ("", "autoscaling:setDesiredCapacity"),
+        ("runtime = 'fargate'", "ecs:updateService"),
+    ] {
+        // Nothing is asked for where the least is enough; 9 hosts are more than vend.yaml allows by now.
+        for (old, new) in [(2, 2), (4, 4), (9, 4)] {
+            let mut world = World::new(&LIVE);
+            world.sizes.insert("Blue", old);
+            let status = release_of(&app("{ min: 2, max: 4 }"), options, &mut world);
+            assert_eq!(status.as_str(), "SUCCEEDED", "{options}: {status:?}");
+            assert_eq!(world.size("Green"), new, "{options}");
+            let at = world.calls.iter().position(|call| call == asked);
+            assert_eq!(at.is_some(), new > 2, "{options}");
+            let (mut moves, at) = (0, at.unwrap_or(0));
+            for call in &world.calls[at..] {
+                moves += usize::from(call == "cloudformation:updateStack");
+            }
+            assert!(moves >= 2, "the traffic moves, and then the old half stops");
+        }
+    }
+}
+
+/// A service begins with one container, whatever the least is.
+#[test]
+fn containers_of_a_first_release_come_to_the_least() {
+    let mut world = World::new(&FIRST);
+    world.sizes.insert("Blue", 1);
+    let status = release_of(&app("{ min: 3, max: 4 }"), "runtime = 'fargate'", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    assert_eq!(world.size("Blue"), 3);
+}
+
+#[test]
+fn in_place_a_failure_brings_the_image_back() {
+    let options = "strategy = 'in-place'";
+    let mut world = World::new(&[("BaseImage", "b"), ("BlueImage", "ami-old"), ("BlueRuns", "yes")]);
+    world.deployment = "Failed";
+    let status = run(options, &mut world);
+    assert!(failure(&status).contains("d-1 is Failed"), "{status:?}");
+    world.is("BlueImage", "ami-old");
+    world.is("BlueRuns", "yes");
+    // The first release has nothing to go back to.
+    let mut world = World::new(&[("BaseImage", "b"), ("BlueImage", ""), ("BlueRuns", "no")]);
+    world.deployment = "Failed";
+    failure(&run(options, &mut world));
+    world.is("BlueImage", "ami-new");
+}
+
+#[test]
+fn an_image_of_another_account_is_copied_with_what_it_is_found_by() {
+    let mut world = World::new(&LIVE);
+    let status = run("also = ['other']", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    let [copy] = world.copies.as_slice() else {
+        panic!("{:?}", world.copies)
+    };
+    let all = copy["TagSpecifications"].as_array().unwrap();
+    let kinds: Vec<&Value> = all.iter().map(|own| &own["ResourceType"]).collect();
+    assert_eq!(kinds, ["image", "snapshot"]);
+    for own in all {
+        let tags = own["Tags"].as_array().unwrap();
+        for (key, value) in [
+            ("vend:platform", "vend"),
+            ("vend:app", "shop"),
+            ("vend:environment", "production"),
+            ("vend:commit", "abc123"),
+            ("vend:message", "m of two lines"),
+        ] {
+            let tag = json!({ "Key": key, "Value": value });
+            assert!(tags.contains(&tag), "{tag} {tags:?}");
+        }
+    }
+}
+
+/// EC2 would take the second copy for the first one.
+#[test]
+fn copies_for_two_targets_are_two() {
+    let mut world = World::new(&LIVE);
+    let status = run("also = ['other', 'third']", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    let tokens: Vec<&str> = world
+        .copies
+        .iter()
+        .map(|own| own["ClientToken"].as_str().unwrap())
+        .collect();
+    assert_eq!(tokens.len(), 2);
+    assert_ne!(tokens[0], tokens[1]);
+    assert!(tokens.iter().all(|own| own.len() <= 64));
+}
+
+#[test]
+fn a_deployment_that_fails_leaves_the_old_half_serving() {
+    let mut world = World::new(&LIVE);
+    world.deployment = "Failed";
+    let status = run("", &mut world);
+    assert!(
+        failure(&status).contains("deployment d-1 is Failed"),
+        "{status:?}"
+    );
+    world.is("BlueWeight", "100");
+    world.is("GreenRuns", "no");
+}
+
+#[test]
+fn failing_tests_bring_the_old_half_back() {
+    let mut world = World::new(&LIVE);
+    world.tests_fail = true;
+    let status = run("tests", &mut world);
+    assert!(failure(&status).contains("tests failed"), "{status:?}");
+    world.is("BlueWeight", "100");
+    world.is("GreenWeight", "0");
+    world.is("BlueRuns", "yes");
+}
+
+#[test]
+fn in_place_changes_the_only_half() {
+    let mut world = World::new(&[("BaseImage", "b"), ("BlueImage", "ami-old"), ("BlueRuns", "yes")]);
+    let status = run("strategy = 'in-place'", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    world.is("BlueImage", "ami-new");
+}
