@@ -42,7 +42,7 @@ pub use left::Left;
 pub use verdict::gate;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
     os::fd::OwnedFd,
@@ -421,7 +421,15 @@ impl Yard {
     ) -> Result<Prepared, Error> {
         let (ticket, order) = (once.ticket, once.order);
         console.began("PROVISIONING");
-        let image = match choice::choose(order) {
+        let files = match choice::looks(order) {
+            true => {
+                let (objects, own) = (self.0.objects.clone(), order.clone());
+                let read = tokio::task::spawn_blocking(move || sandbox::telling(&objects, &own));
+                read.await.map_err(|_| Error::Interrupted)?
+            }
+            false => BTreeSet::new(),
+        };
+        let image = match choice::choose(order, &files) {
             Ok(choice) => Ok(self.image(once, choice, place, console, stop).await?),
             Err(why) => Err(Error::Runtime(why)),
         };

@@ -21,6 +21,8 @@ mod people;
 mod receiver;
 #[path = "aws/resources.rs"]
 mod resources;
+#[path = "aws/secrets.rs"]
+mod secrets;
 #[path = "aws/tags.rs"]
 mod tags;
 

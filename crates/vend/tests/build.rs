@@ -211,7 +211,11 @@ fn a_failure_says_what_failed() {
     assert_eq!(output.status.code(), Some(1));
     has(
         &said(&output),
-        &["No such file", "next:  --buildspec FILE names a file"],
+        &[
+            "YAML_FILE_ERROR: YAML file does not exist: ",
+            "No such file",
+            "next:  --buildspec FILE names a file",
+        ],
     );
     let bogus = ["--buildspec", "ci/build.yml", "--image", "bogus"];
     has(
@@ -222,7 +226,10 @@ fn a_failure_says_what_failed() {
         )],
     );
     for (arguments, fragment) in [
-        (&[][..], "there is no buildspec.yml"),
+        (
+            &[][..],
+            "YAML_FILE_ERROR: YAML file does not exist: there is no buildspec.yml",
+        ),
         (
             &["--buildspec", "ci/build.yml", "--env", "X"],
             "a variable is NAME=VALUE",

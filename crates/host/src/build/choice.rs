@@ -8,7 +8,7 @@ use model::{
     spec::{Base, Buildspec},
 };
 
-use super::runtime::{called, matches, variable};
+use super::runtime::{Called, called, matches, variable};
 
 /// A system that `standard` is made on.
 struct System {
@@ -74,10 +74,35 @@ const VERSIONED: [&str; 3] = ["dotnet", "golang", "java"];
 const COMMANDS: [(&str, &[&str]); 6] = [
     ("dotnet", &["dotnet"]),
     ("golang", &["go", "gofmt"]),
-    ("java", &["java", "javac", "mvn", "ant", "mvnw", "gradlew"]),
+    (
+        "java",
+        &["java", "javac", "mvn", "ant", "mvnw", "gradlew", "gradle"],
+    ),
     ("php", &["php", "composer", "phpunit"]),
     ("ruby", &["ruby", "gem", "bundle", "bundler", "rake", "rspec"]),
     ("rust", &["cargo", "rustc"]),
+];
+
+/// Files in the root of a source that tell its runtime, for who names none and calls only scripts and `make`.
+const FILES: [(&str, &str); 6] = [
+    ("go.mod", "golang"),
+    ("pom.xml", "java"),
+    ("build.gradle", "java"),
+    ("build.gradle.kts", "java"),
+    ("composer.json", "php"),
+    ("Gemfile", "ruby"),
+];
+
+/// Commands of which no image has the program, and what to do about it.
+const APART: [(&str, &str); 2] = [
+    (
+        "gradle",
+        "no image has `gradle`: call the project's own, `./gradlew`",
+    ),
+    (
+        "yarn",
+        "no image has `yarn`: `npm install -g yarn` in the phase `install` brings it",
+    ),
 ];
 
 /// What a build runs in.
@@ -93,13 +118,17 @@ pub(super) enum Choice<'a> {
 }
 
 /// What an order's build runs in, or why nothing will do, in CodeBuild's words. A base that somebody names is taken as it
-/// is: what it has is seen when it runs.
-pub(super) fn choose(order: &BuildOrder) -> Result<Choice<'_>, String> {
+/// is: what it has is seen when it runs. `files` are those that [`looks`] asks for.
+pub(super) fn choose<'o>(order: &'o BuildOrder, files: &BTreeSet<String>) -> Result<Choice<'o>, String> {
     if let Some(base) = base(order) {
         return Ok(Choice::Base(base));
     }
     let wanted = wanted(order);
-    let called = called_runtimes(order);
+    let mut called = called_runtimes(order);
+    if looks(order) {
+        let told = FILES.iter().filter(|(file, _)| files.contains(*file));
+        called.extend(told.map(|(_, name)| *name));
+    }
     let called: BTreeMap<&str, &str> = called
         .into_iter()
         .filter(|name| !wanted.contains_key(name))
@@ -146,13 +175,65 @@ pub fn lacking(spec: &Buildspec) -> Option<String> {
     (!SYSTEMS.iter().any(fits)).then(|| refusal(&wanted))
 }
 
+/// Whether the files in the root of the source say more than the buildspec: it names no runtime, and calls none, but scripts
+/// or `make`, which may.
+pub(super) fn looks(order: &BuildOrder) -> bool {
+    let hides = |called: Called<'_>| matches!(called, Called::Script(_)) || called.name() == "make";
+    base(order).is_none()
+        && wanted(order).is_empty()
+        && called_runtimes(order).is_empty()
+        && all_called(order).any(hides)
+}
+
+/// Whether a file in the root of a source is one that tells its runtime.
+pub(super) fn tells(file: &str) -> bool {
+    FILES.iter().any(|(known, _)| *known == file)
+}
+
+/// What to do about a command that ended because there is no such program (127), where one is missing that a runtime has.
+/// `last`: what it wrote last.
+pub(super) fn missing(order: &BuildOrder, command: &str, last: &str) -> Option<String> {
+    let said = |line: &str| {
+        let name = line
+            .strip_suffix(": command not found")
+            .or_else(|| line.strip_suffix(": not found"))
+            .or_else(|| line.strip_suffix(": No such file or directory"))?;
+        let name = name.rsplit(": ").next()?;
+        Some(name.trim_matches(['\'', '‘', '’', '`']).to_owned())
+    };
+    let mut names: Vec<String> = last.lines().rev().filter_map(said).collect();
+    names.extend(called(command).map(|called| called.name().to_owned()));
+    if let Some((_, next)) = APART.iter().find(|(name, _)| names.iter().any(|own| own == name)) {
+        return base(order).is_none().then(|| (*next).to_owned());
+    }
+    let (name, runtime) = names.iter().find_map(|name| {
+        let (runtime, _) = COMMANDS.iter().find(|(_, own)| own.contains(&name.as_str()))?;
+        Some((name, *runtime))
+    })?;
+    if base(order).is_some() {
+        return Some(format!(
+            "the image that the build names (`build.image`) has no `{name}`"
+        ));
+    }
+    (!wanted(order).contains_key(runtime)).then(|| match runtime {
+        RUST => format!("`{name}` is there for a build of whose own commands one calls `cargo`"),
+        _ => format!(
+            "`{name}` comes with the runtime {runtime}: ask for it in the phase `install`, \
+             `runtime-versions: {{ {runtime}: latest }}`"
+        ),
+    })
+}
+
+/// The programs that a buildspec's commands run.
+fn all_called(order: &BuildOrder) -> impl Iterator<Item = Called<'_>> {
+    let phases = order.buildspec.phases.iter();
+    let commands = phases.flat_map(|phase| phase.commands.iter().chain(&phase.finally));
+    commands.flat_map(|command| called(command))
+}
+
 /// The runtimes whose commands a buildspec runs.
 fn called_runtimes(order: &BuildOrder) -> Vec<&'static str> {
-    let phases = &order.buildspec.phases;
-    let commands = phases
-        .iter()
-        .flat_map(|phase| phase.commands.iter().chain(&phase.finally));
-    let called: BTreeSet<&str> = commands.flat_map(|command| called(command)).collect();
+    let called: BTreeSet<&str> = all_called(order).map(Called::name).collect();
     let runs = |(name, commands): &(&'static str, &[&str])| {
         // Who brings rustup does not want the system's compiler.
         let own = *name == RUST && called.contains("rustup");

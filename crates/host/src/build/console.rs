@@ -25,7 +25,8 @@ pub(super) const ARTIFACTS: usize = 13;
 /// Characters of one text that a build says about itself. Its log may say more.
 pub(super) const TEXT: usize = 4096;
 /// Said where a part of a fan-out reports coverage.
-const PART_COVERAGE: &str = "Coverage of one part of a fan-out is not the whole's: nothing is asked of it";
+const PART_COVERAGE: &str =
+    "Coverage of one part of a fan-out is not the whole's: that is the sums of all parts";
 
 /// The log and the report of a build that goes on.
 pub(super) struct Console {

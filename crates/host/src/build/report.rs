@@ -127,22 +127,15 @@ pub fn add(report: &mut TestReport, found: &Found) {
     }
 }
 
-/// A report of one part of a fan-out, as it counts for the whole: without its coverage. Every part tells of all files,
-/// and what is kept of a report is not which lines its tests reach, so that neither a sum nor a union can be made of it.
-/// `None`: it tells of nothing else.
-pub fn of_part(mut report: TestReport) -> Option<TestReport> {
-    let has_coverage = report.coverage.take().is_some();
-    if let Some(changes) = &mut report.changes {
-        changes.coverage_before_percent = None;
-    }
-    (report.total > 0 || !has_coverage).then_some(report)
-}
-
-/// The reports of a fan-out's builds as one for each group, as CodeBuild merges them: sums, and the longest time. For
-/// coverage see [`of_part`].
+/// The reports of a fan-out's builds as one for each group, as CodeBuild merges them: sums, of lines and branches too, and
+/// the longest time.
 pub fn merge(reports: impl IntoIterator<Item = TestReport>) -> Vec<TestReport> {
     let mut merged: Vec<TestReport> = Vec::new();
-    for report in reports.into_iter().filter_map(of_part) {
+    for mut report in reports {
+        if let Some(changes) = &mut report.changes {
+            // What one part reached before is nothing to compare the sum with.
+            changes.coverage_before_percent = None;
+        }
         let Some(own) = merged.iter_mut().find(|own| own.group == report.group) else {
             merged.push(report);
             continue;
@@ -154,6 +147,9 @@ pub fn merge(reports: impl IntoIterator<Item = TestReport>) -> Vec<TestReport> {
         own.duration_ms = own.duration_ms.max(report.duration_ms);
         own.failures.extend(report.failures);
         own.failures.truncate(FAILURES);
+        if let Some(coverage) = &report.coverage {
+            own.coverage.get_or_insert_default().add(coverage);
+        }
         if let Some(changes) = report.changes {
             let all = own.changes.get_or_insert_default();
             for (names, more) in [

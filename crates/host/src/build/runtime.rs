@@ -13,21 +13,113 @@ const RUNTIMES: [(&str, &[&str], usize); 7] = [
     ("dotnet", &["dotnet", "--version"], 2),
 ];
 
-/// The names of the programs that a command runs, as far as they can be seen without running it.
-pub(super) fn called(command: &str) -> impl Iterator<Item = &str> {
-    const BEFORE: [&str; 14] = [
-        "sudo", "exec", "time", "env", "if", "then", "else", "elif", "do", "while", "until", "!", "{",
-        "nohup",
-    ];
+/// Programs that run another one: their options with a value of its own, and how many operands stand before the other.
+const WRAPPERS: [(&str, &[&str], usize); 18] = [
+    ("chronic", &[], 0),
+    ("command", &[], 0),
+    ("doas", &["-u", "-C"], 0),
+    ("env", &["-u", "-C", "--unset", "--chdir"], 0),
+    ("eval", &[], 0),
+    ("exec", &["-a"], 0),
+    ("flock", &["-w", "-E", "--timeout"], 1),
+    ("ionice", &["-c", "-n"], 0),
+    ("nice", &["-n", "--adjustment"], 0),
+    ("nohup", &[], 0),
+    ("setsid", &[], 0),
+    ("stdbuf", &["-i", "-o", "-e"], 0),
+    (
+        "sudo",
+        &[
+            "-u", "-g", "-h", "-p", "-C", "-D", "-r", "-t", "-T", "--user", "--group",
+        ],
+        0,
+    ),
+    ("taskset", &[], 1),
+    ("time", &["-f", "-o"], 0),
+    ("timeout", &["-k", "-s", "--kill-after", "--signal"], 1),
+    ("xargs", &["-a", "-d", "-E", "-I", "-L", "-n", "-P", "-s"], 0),
+    ("xvfb-run", &["-n", "-s", "-f", "-e", "-p"], 0),
+];
+
+/// Shells, which run what stands after `-c`, or a script.
+const SHELLS: [&str; 5] = ["sh", "bash", "dash", "ash", "zsh"];
+
+/// A program that a command runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Called<'c> {
+    /// By its name.
+    Program(&'c str),
+    /// A file of the source, by its name, or one that a shell reads: what it runs is not seen.
+    Script(&'c str),
+}
+
+impl<'c> Called<'c> {
+    pub fn name(self) -> &'c str {
+        match self {
+            Self::Program(name) | Self::Script(name) => name,
+        }
+    }
+}
+
+/// The programs that a command runs, as far as they can be seen without running it.
+pub(super) fn called(command: &str) -> impl Iterator<Item = Called<'_>> {
     let parts = command.split(['\n', ';', '&', '|', '(', ')', '`']);
-    parts.filter_map(|part| {
-        let assigns = |word: &&str| word.split_once('=').is_some_and(|(name, _)| is_name(name));
-        let mut words = part
-            .split_whitespace()
-            .skip_while(|word| BEFORE.contains(word) || assigns(word));
-        let word = words.next()?.trim_matches(['"', '\'']);
-        Some(word.rsplit('/').next().unwrap_or(word))
-    })
+    parts.filter_map(|part| program(&mut part.split_whitespace()))
+}
+
+/// The program that the first of these words runs, through those that only run another.
+fn program<'c>(words: &mut impl Iterator<Item = &'c str>) -> Option<Called<'c>> {
+    const BEFORE: [&str; 10] = [
+        "if", "then", "else", "elif", "do", "while", "until", "!", "{", "\\",
+    ];
+    let bare = |word: &'c str| word.trim_matches(['"', '\'']);
+    // Operands to pass over; after `sh`, whether its command is to come.
+    let (mut options, mut over, mut is_shell): (&[&str], usize, bool) = (&[], 0, false);
+    while let Some(word) = words.next() {
+        let own = bare(word);
+        if BEFORE.contains(&own) || own.split_once('=').is_some_and(|(name, _)| is_name(name)) {
+            continue;
+        }
+        if own.starts_with('-') && own != "-" {
+            // Of a shell several stand together: `-eo pipefail`, `-ec COMMAND`.
+            let letters = own
+                .strip_prefix('-')
+                .filter(|rest| is_shell && !rest.starts_with('-'));
+            let takes = letters.is_some_and(|letters| letters.ends_with(['o', 'O']));
+            if takes || options.contains(&own) {
+                words.next();
+            }
+            is_shell &= !letters.is_some_and(|letters| letters.contains('c'));
+            continue;
+        }
+        if over > 0 {
+            over -= 1;
+            continue;
+        }
+        let name = own.rsplit('/').next().unwrap_or(own);
+        let is_system = ["/bin/", "/sbin/", "/usr/"]
+            .iter()
+            .any(|start| own.starts_with(start));
+        if is_shell {
+            return Some(Called::Script(name));
+        }
+        if let Some((_, own, operands)) = WRAPPERS.iter().find(|(wrapper, ..)| *wrapper == name) {
+            (options, over) = (own, *operands);
+        } else if SHELLS.contains(&name) {
+            (options, is_shell) = (&[], true);
+        } else if name == "codebuild-tests-run" {
+            words.find(|word| *word == "--test-command");
+        } else if name == "." || name == "source" {
+            return words.next().map(|word| Called::Script(bare(word)));
+        } else {
+            let is_script = name.ends_with(".sh") || own.contains('/') && !is_system;
+            return Some(match is_script {
+                true => Called::Script(name),
+                false => Called::Program(name),
+            });
+        }
+    }
+    None
 }
 
 fn is_name(text: &str) -> bool {
@@ -170,7 +262,7 @@ mod tests {
 
     #[test]
     fn programs_are_seen_in_commands() {
-        let seen = |command: &'static str| called(command).collect::<Vec<_>>();
+        let seen = |command: &'static str| called(command).map(Called::name).collect::<Vec<_>>();
         assert_eq!(seen("mvn install"), ["mvn"]);
         assert_eq!(
             seen("cd app && CGO_ENABLED=0 go build ./... | tee log"),
@@ -183,6 +275,55 @@ mod tests {
         assert_eq!(seen("echo go"), ["echo"]);
         assert_eq!(seen("V=$(php -v)"), ["php"]);
         assert!(seen("").is_empty());
+    }
+
+    #[test]
+    fn programs_are_seen_through_those_that_run_them() {
+        for (command, expected) in [
+            ("timeout 600 mvn -q test", "mvn"),
+            ("timeout -k 5 --signal=KILL 10m mvn", "mvn"),
+            ("sudo -E go test", "go"),
+            ("sudo -u ada -E A=b go test", "go"),
+            ("nice mvn", "mvn"),
+            ("nice -n 5 mvn", "mvn"),
+            ("nice -5 mvn", "mvn"),
+            ("env A=b mvn", "mvn"),
+            ("env -i -u A B=c mvn", "mvn"),
+            ("xargs -n 1 -0 go vet", "go"),
+            ("time -p go test", "go"),
+            ("exec -a x go", "go"),
+            ("command go test", "go"),
+            ("\\ go", "go"),
+            ("bash -c \"go test\"", "go"),
+            ("sh -ec 'A=b go test'", "go"),
+            ("/bin/bash -eo pipefail -c \"timeout 5 mvn\"", "mvn"),
+            ("sudo nice -n 5 sh -c 'mvn test'", "mvn"),
+            ("eval \"go test\"", "go"),
+            (
+                "codebuild-tests-run --files-search 'x' --test-command 'go test'",
+                "go",
+            ),
+        ] {
+            assert_eq!(
+                called(command).collect::<Vec<_>>(),
+                [Called::Program(expected)],
+                "{command}"
+            );
+        }
+        let last = |command: &'static str| called(command).last();
+        assert_eq!(last("go list ./... | xargs go vet"), Some(Called::Program("go")));
+        assert_eq!(last("bash -c 'cd app && mvn test'"), Some(Called::Program("mvn")));
+        for (command, script) in [
+            ("./build.sh all", "build.sh"),
+            ("bash -e ci/build", "build"),
+            ("sudo ci/test", "test"),
+            (". ./env", "./env"),
+            ("build.sh", "build.sh"),
+        ] {
+            assert_eq!(last(command), Some(Called::Script(script)), "{command}");
+        }
+        assert_eq!(last("/usr/bin/go test"), Some(Called::Program("go")));
+        assert_eq!(last("timeout 5"), None);
     }
 
     #[test]

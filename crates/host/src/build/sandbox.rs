@@ -1,7 +1,7 @@
 //! The container of one build: what it stands on, what it sees, what its commands find in their environment.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
 };
@@ -43,6 +43,19 @@ pub(super) fn unpack(
     let mut object = objects.open_object(&order.source)?;
     tree::unpack(&mut object, &directory, &tree::Limits::SOURCE)?;
     Ok(object.finish()?)
+}
+
+/// The files in the root of an order's source that tell its runtime. One that cannot be read is told of when it is unpacked.
+pub(super) fn telling(objects: &objects::Directory, order: &BuildOrder) -> BTreeSet<String> {
+    let mut files = BTreeSet::new();
+    if let Ok(object) = objects.open_object(&order.source) {
+        let _ = tree::visit(object, &tree::Limits::SOURCE, |member, _| {
+            let told = member.path.to_str().filter(|path| choice::tells(path));
+            files.extend(told.map(str::to_owned));
+            Ok(())
+        });
+    }
+    files
 }
 
 /// What a container is made of.

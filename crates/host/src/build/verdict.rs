@@ -7,7 +7,8 @@ use model::port::{BuildLimits, BuildOrder, TestReport};
 use super::{
     Error, Ran,
     again::Before,
-    console::{Console, Outcome},
+    choice,
+    console::{Broken, Console, Outcome},
     report, timeout,
 };
 use crate::container::Exit;
@@ -74,7 +75,10 @@ fn verdict(
                 .and_then(|phase| phase.message.clone())
                 .unwrap_or_default(),
             phase: failed.map_or_else(|| "the build".to_owned(), |phase| phase.name),
-            last: format!("{last}{}", hint(order, &last)),
+            last: match &outcome.broken {
+                Some(broken) if broken.exit_code == Some(127) => format!("{last}{}", absent(order, broken)),
+                _ => format!("{last}{}", hint(order, &last)),
+            },
             tests: tests(&outcome.reports),
         }),
     }
@@ -90,6 +94,12 @@ fn hint(order: &BuildOrder, last: &str) -> String {
     } else {
         String::new()
     }
+}
+
+/// The shell says that there is no such program, and not who has it.
+fn absent(order: &BuildOrder, broken: &Broken) -> String {
+    let next = choice::missing(order, &broken.command, &broken.last);
+    next.map_or_else(String::new, |next| format!("\n({next})"))
 }
 
 /// Whether tests passed, and reach lines, as an environment asks for.

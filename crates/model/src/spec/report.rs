@@ -62,6 +62,8 @@ pub struct Checked {
     /// Also there when another file is wrong: ask the report before it is used.
     pub app: Option<App>,
     pub report: CheckReport,
+    /// The files that are read as buildspecs.
+    pub buildspecs: BTreeSet<Utf8PathBuf>,
 }
 
 /// Checks `vend.yaml` and every buildspec, appspec and checks file that it names. `spec` is the app with `buildspec`,
@@ -75,6 +77,7 @@ pub fn checked(files: &dyn Files) -> Checked {
     let nothing = |problems| Checked {
         app: None,
         report: CheckReport::new(problems, Value::Null),
+        buildspecs: BTreeSet::new(),
     };
     let Some(bytes) = files.read(Utf8Path::new(VEND_YAML)) else {
         let problem = Problem::error(VEND_YAML, 0, 0, "there is no `vend.yaml`");
@@ -102,12 +105,11 @@ pub fn checked(files: &dyn Files) -> Checked {
         Ok(Value::Object(spec)) => spec,
         _ => Map::new(),
     };
-    each(&app, |environment| environment.build.buildspec.clone())
-        .into_iter()
-        .for_each(|path| one(files, &mut spec, &mut problems, "buildspec", &path, buildspec));
-    batches(files, &app)
-        .into_iter()
-        .for_each(|path| one(files, &mut spec, &mut problems, "buildspec", &path, buildspec));
+    let mut buildspecs = each(&app, |environment| environment.build.buildspec.clone());
+    buildspecs.extend(batches(files, &app));
+    buildspecs
+        .iter()
+        .for_each(|path| one(files, &mut spec, &mut problems, "buildspec", path, buildspec));
     all(&app).for_each(|environment| idle(files, environment, &mut problems));
     each(&app, |environment| environment.deploy.appspec.clone())
         .into_iter()
@@ -137,6 +139,7 @@ pub fn checked(files: &dyn Files) -> Checked {
     Checked {
         app: Some(app),
         report: CheckReport::new(problems, Value::Object(spec)),
+        buildspecs,
     }
 }
 

@@ -5,6 +5,7 @@
 //! read them differently.
 
 mod alias;
+mod blank;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
@@ -150,15 +151,33 @@ fn read(file: &str, text: &str, anchors: Option<Anchors>) -> Result<Document, Pr
         return Err(too_large(file, text.len()));
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if let Some(((line, column), c)) = blank::unprintable(text) {
+        let what = format!(
+            "the file has the character U+{:04X}, which YAML does not allow",
+            u32::from(c)
+        );
+        return Err(Problem::error(file, cut(line), cut(column), what)
+            .help("take it out; in double quotes it can be written as an escape"));
+    }
     let mut builder = Builder::new(file, anchors);
     let mut parser = Parser::new_from_str(text);
+    let (mut scalars, mut end) = (Vec::new(), None);
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| syntax(file, text, &error))?;
+        if let Event::Scalar(value, style, ..) = &event {
+            scalars.extend(blank::Place::of(&span, value, *style));
+        }
         if builder.take(event, span)? {
+            end = Some(span.start);
             break;
         }
     }
-    Ok(builder.document)
+    match blank::tab(text, &scalars, end) {
+        None => Ok(builder.document),
+        Some(((line, column), what)) => {
+            Err(Problem::error(file, cut(line), cut(column), what).help("replace the tab by spaces"))
+        }
+    }
 }
 
 fn too_large(file: &str, bytes: usize) -> Problem {

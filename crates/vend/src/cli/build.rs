@@ -40,6 +40,9 @@ use crate::{
     output::{Output, Tone, clean},
 };
 
+/// Said in front of what is missing where there is no buildspec.
+const MISSING: &str = "YAML_FILE_ERROR: YAML file does not exist: ";
+
 /// Where images and caches of local builds stay. It is none of a platform's.
 const HOME: &str = "/var/cache/vend/builds";
 
@@ -253,7 +256,7 @@ fn buildspec(arguments: &BuildArgs, tree: &Utf8Path) -> Result<Utf8PathBuf, Fail
     let names = ["buildspec.yml", "buildspec.yaml"].map(Utf8PathBuf::from);
     let found = names.into_iter().find(|name| tree.join(name).is_file());
     found.ok_or_else(|| {
-        Failure::usage(format!("there is no buildspec.yml in {tree}"))
+        Failure::usage(format!("{MISSING}there is no buildspec.yml in {tree}"))
             .next(format!("{} --buildspec FILE", again(arguments)))
     })
 }
@@ -262,8 +265,12 @@ fn buildspec(arguments: &BuildArgs, tree: &Utf8Path) -> Result<Utf8PathBuf, Fail
 fn read(tree: &Utf8Path, path: &Utf8Path, output: &Output) -> Result<Buildspec, Failure> {
     let file = tree.join(path);
     let bytes = std::fs::read(&file).map_err(|error| {
-        Failure::file(file.as_std_path(), &error)
-            .next("--buildspec FILE names a file of the tree, relative to it")
+        let mut failure = Failure::file(file.as_std_path(), &error)
+            .next("--buildspec FILE names a file of the tree, relative to it");
+        if error.kind() == std::io::ErrorKind::NotFound {
+            failure.what.insert_str(0, MISSING);
+        }
+        failure
     })?;
     let text = spec::decode(path.as_str(), &bytes).map_err(|problem| wrong(&[problem]))?;
     let (spec, warnings) = Buildspec::parse(text, path.as_str()).map_err(|problems| wrong(&problems))?;
@@ -279,7 +286,7 @@ fn read(tree: &Utf8Path, path: &Utf8Path, output: &Output) -> Result<Buildspec, 
 
 fn wrong(problems: &[Problem]) -> Failure {
     let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    Failure::usage("the buildspec is not valid").cause(all.join("\n"))
+    Failure::usage(format!("{}the buildspec is not valid", Buildspec::FILE_ERROR)).cause(all.join("\n"))
 }
 
 fn order(

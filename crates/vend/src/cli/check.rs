@@ -73,7 +73,7 @@ fn tree(dir: &Path) -> Result<CheckReport, Failure> {
         return Err(Failure::file(dir, &error).next("vend check DIR, where DIR holds a vend.yaml"));
     }
     let files = Tree(dir);
-    let Checked { app, mut report } = spec::checked(&files);
+    let Checked { app, mut report, .. } = spec::checked(&files);
     report.problems.extend(links_out(dir));
     match app {
         Some(app) => {

@@ -27,6 +27,8 @@ use store::{By, NewBuild, Store};
 
 use super::{Attempt, World, chain, state::Sourced, stored, variables};
 
+const FILE_ERROR: &str = spec::Buildspec::FILE_ERROR;
+
 /// The secret that git's helper answers with: `USER:PASSWORD`.
 const GIT_SECRET: &str = "git-credentials";
 
@@ -198,18 +200,15 @@ fn own_limits(mut limits: BuildLimits, task: Option<&Task>) -> BuildLimits {
     limits
 }
 
-/// What the builds of a batch said of their tests, if that is what is asked of all of them together: of a fan-out how many passed,
-/// of others how many lines their tests reach. The rest was asked of each build.
+/// What the builds of a batch said of their tests, if that is what is asked of all of them together: how many lines their tests
+/// reach, and of a fan-out how many passed. The rest was asked of each build.
 fn whole_reports(
     mut limits: BuildLimits,
     is_fan_out: bool,
     reports: Vec<TestReport>,
 ) -> Result<Vec<TestReport>, Fault> {
     let reports = match is_fan_out {
-        true => {
-            limits.coverage_percent = None;
-            report::merge(reports)
-        }
+        true => report::merge(reports),
         false => {
             (limits.pass_rate_percent, limits.tests_asked) = (0.0, false);
             reports
@@ -257,7 +256,6 @@ async fn build(
         .write(move |tx| tx.begin_build(&new, &by))
         .await
         .map_err(stored)?;
-    let is_part = task.as_ref().is_some_and(Task::is_part);
     let limits = own_limits(world.platform.build_limits(&input.spec.build), task.as_ref());
     let order = BuildOrder {
         place: input.place.clone(),
@@ -276,13 +274,7 @@ async fn build(
         trunk: super::images::trunk(world, &input.place).await?,
     };
     // With all that a build elsewhere takes it is large.
-    let mut built = Box::pin(place::build(world, &ticket, &order)).await;
-    if let Ok(built) = &mut built
-        && is_part
-    {
-        let reports = std::mem::take(&mut built.reports);
-        built.reports = reports.into_iter().filter_map(report::of_part).collect();
-    }
+    let built = Box::pin(place::build(world, &ticket, &order)).await;
     finish(world, ticket, built.clone()).await?;
     built
 }
@@ -297,11 +289,29 @@ async fn finish(world: &World, ticket: Ticket, outcome: Result<Built, Fault>) ->
 
 async fn read(world: &World, input: &Input, path: &str) -> Result<spec::Buildspec, Fault> {
     let bytes = world.repository(&input.place).read(&input.commit.id, path).await;
-    let bytes = bytes.map_err(|error| Fault::order(format!("cannot read {path}: {}", chain(&error))))?;
-    let text = String::from_utf8(bytes).map_err(|_| Fault::order(format!("{path} is not UTF-8 text")))?;
-    match spec::Buildspec::parse(&text, path) {
+    parsed(path, &bytes.map_err(|error| unread(path, &error))?)
+}
+
+fn unread(path: &str, error: &crate::git::Error) -> Fault {
+    let is_missing =
+        matches!(error, crate::git::Error::Failed { stderr, .. } if stderr.contains("does not exist"));
+    let before = match is_missing {
+        true => format!("{FILE_ERROR}YAML file does not exist: "),
+        false => String::new(),
+    };
+    Fault::order(format!("{before}cannot read {path}: {}", chain(error)))
+}
+
+fn parsed(path: &str, bytes: &[u8]) -> Result<spec::Buildspec, Fault> {
+    let spec = spec::decode(path, bytes)
+        .map_err(|problem| vec![problem])
+        .and_then(|text| spec::Buildspec::parse(text, path));
+    match spec {
         Ok((buildspec, _warnings)) => Ok(buildspec),
-        Err(problems) => Err(Fault::order(super::intake::told(&problems)).next("vend check")),
+        Err(problems) => {
+            let told = super::intake::told(&problems);
+            Err(Fault::order(format!("{FILE_ERROR}{told}")).next("vend check"))
+        }
     }
 }
 

@@ -368,7 +368,18 @@ async fn read(world: &World, push: &Push) -> Result<spec::App, String> {
             "{SPEC_FILE} says `app: {}`, and this repository is of the app `{}`",
             app.app, push.app
         )),
-        _ => Err(told(&checked.report.problems)),
+        _ => Err(refusal(&checked)),
+    }
+}
+
+/// What is wrong. Where it is buildspecs alone, as CodeBuild begins it.
+fn refusal(checked: &spec::Checked) -> String {
+    let problems = &checked.report.problems;
+    let is_of_build = |problem: &Problem| checked.buildspecs.iter().any(|path| *path == problem.file);
+    let mut errors = problems.iter().filter(|problem| problem.is_error());
+    match errors.all(is_of_build) {
+        true => format!("{}{}", spec::Buildspec::FILE_ERROR, told(problems)),
+        false => told(problems),
     }
 }
 
@@ -420,137 +431,4 @@ async fn begin(world: &World, place: Place) -> Result<(), Fault> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_a_branch_has_taken_fails_alone() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = camino::Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap();
-        let store = store::Store::open(&path).unwrap();
-        let by = || By::platform(crate::clock::now());
-        let parsed = |text: &str| spec::App::parse(text, "vend.yaml", &|_| true).unwrap().0;
-        let place = |own: &spec::Environment| -> Place { format!("acme/shop/{}", own.name).parse().unwrap() };
-        let of = |app: &spec::App, branch: &str| -> Vec<(Place, spec::Environment)> {
-            let following = app.following(branch).unwrap().into_iter();
-            following.map(|own| (place(&own), own)).collect()
-        };
-        let before = parsed("app: shop\nenvironments: { production: {}, preview: { branches: [login] } }\n");
-        let after = parsed("app: shop\nenvironments: { login: { branch: main }, production: {} }\n");
-        let (preview, both) = (of(&before, "login"), of(&after, "main"));
-        let alone: Vec<_> = both
-            .iter()
-            .filter(|(own, _)| own.environment.as_str() == "login")
-            .cloned()
-            .collect();
-        let (tenant, app): (TenantName, AppName) = ("acme".parse().unwrap(), "shop".parse().unwrap());
-        let (own_tenant, own_app) = (tenant.clone(), app.clone());
-        let push = move |tx: &Tx<'_>, branch: &str| {
-            let commit = model::port::Commit {
-                id: "a".repeat(40),
-                author: "a".into(),
-                message: "m".into(),
-                branch: branch.into(),
-                repository: "git".into(),
-                committed_at: crate::clock::now(),
-            };
-            let new = NewPush {
-                tenant: own_tenant.clone(),
-                app: own_app.clone(),
-                environment: None,
-                branch: branch.into(),
-                commit,
-                origin: "git".into(),
-                event: None,
-            };
-            tx.enqueue_push(&new, &by())
-        };
-        let done = store.write(move |tx| {
-            tx.create_tenant(&tenant, &by())?;
-            tx.create_app(&tenant, &app, None, &by())?;
-            let first = push(tx, "login")?;
-            settle(tx, first, &preview, 9, "nobody", &by())?;
-            let second = push(tx, "main")?;
-            settle(tx, second, &both, 9, "nobody", &by())?;
-            let third = push(tx, "main")?;
-            settle(tx, third, &alone, 9, "nobody", &by())?;
-            let again = settle(tx, second, &both, 9, "nobody", &by());
-            assert!(matches!(again, Err(store::Error::Refused { .. })), "{again:?}");
-            tx.pushes(&tenant, &app, None, None, 9)
-        });
-        let said: Vec<(PushState, Option<String>, bool)> = done
-            .await
-            .unwrap()
-            .into_iter()
-            .map(|own| {
-                let taken = own
-                    .reason
-                    .as_deref()
-                    .is_some_and(|why| why.contains("`login` is of branch login"));
-                (own.state, own.environment.map(|name| name.to_string()), taken)
-            })
-            .collect();
-        let (waiting, failed) = (PushState::Waiting, PushState::Failed);
-        assert_eq!(
-            said,
-            [
-                (failed, None, true),
-                (failed, None, true),
-                (waiting, Some("production".into()), false),
-                (waiting, Some("login".into()), false),
-            ]
-        );
-    }
-
-    #[tokio::test]
-    async fn a_file_that_cannot_be_read_is_not_said_to_be_missing() {
-        let tree = AtCommit {
-            repository: Repository::at("/nonexistent".into()),
-            commit: "a".repeat(40),
-            paths: [SPEC_FILE.to_owned()].into(),
-            runtime: tokio::runtime::Handle::current(),
-            unread: OnceCell::new(),
-        };
-        let look = move || {
-            let found = (tree.read("none".into()), tree.unread.get().is_none());
-            (found, tree.read(SPEC_FILE.into()), tree.unread.into_inner())
-        };
-        let (missing, read, unread) = tokio::task::spawn_blocking(look).await.unwrap();
-        assert_eq!((missing, read), ((None, true), None));
-        assert!(unread.is_some());
-    }
-
-    #[test]
-    fn no_tenant_takes_all_the_room() {
-        let key =
-            |tenant: &str, n: usize| -> Key { (tenant.parse().unwrap(), format!("app{n}").parse().unwrap()) };
-        let waiting = |keys: &[Key]| -> BTreeMap<Key, Work> {
-            keys.iter().map(|key| (key.clone(), Work::default())).collect()
-        };
-        let greedy: Vec<Key> = (0..20).map(|n| key("greedy", n)).collect();
-        let all = [greedy.as_slice(), &[key("other", 1)]].concat();
-        let names =
-            |chosen: Vec<(Key, Work)>| -> Vec<Key> { chosen.into_iter().map(|(key, _)| key).collect() };
-        assert_eq!(
-            names(chosen(waiting(&all), &BTreeSet::new(), &BTreeMap::new())),
-            [key("greedy", 0), key("greedy", 1), key("other", 1)]
-        );
-        // What is busy is not begun again, and counts.
-        let busy = BTreeSet::from([key("greedy", 0)]);
-        let nothing = BTreeMap::new();
-        assert_eq!(
-            names(chosen(waiting(&greedy[..3]), &busy, &nothing)),
-            [key("greedy", 1)]
-        );
-        let many: Vec<Key> = (0..20).map(|n| key(&format!("t{n}"), 1)).collect();
-        assert_eq!(chosen(waiting(&many), &BTreeSet::new(), &nothing).len(), AT_ONCE);
-        // The very same is not tried again at once; what is new to an app is.
-        let same = BTreeMap::from([(many[0].clone(), Work::default().tried())]);
-        assert_eq!(
-            names(chosen(waiting(&many[..2]), &BTreeSet::new(), &same)),
-            [many[1].clone()]
-        );
-        let other = BTreeMap::from([(many[0].clone(), (vec![7], vec![]))]);
-        assert_eq!(chosen(waiting(&many[..2]), &BTreeSet::new(), &other).len(), 2);
-    }
-}
+mod tests;

@@ -46,12 +46,18 @@ pub(crate) fn order(buildspec: Buildspec) -> BuildOrder {
 
 #[track_caller]
 fn check(runtimes: &str, commands: &str, expected: &str) {
+    check_with(runtimes, commands, &[], expected);
+}
+
+#[track_caller]
+fn check_with(runtimes: &str, commands: &str, files: &[&str], expected: &str) {
     let text = format!(
         "version: 0.2\nphases:\n  install: {{ runtime-versions: {{ {runtimes} }} }}\n  build: {{ commands: [{commands}] }}\n"
     );
     let (spec, _) = Buildspec::parse(&text, "buildspec.yml").unwrap();
     let order = order(spec);
-    let found = match choose(&order) {
+    let files = files.iter().map(|file| (*file).to_owned()).collect();
+    let found = match choose(&order, &files) {
         Ok(Choice::Base(base)) => base.to_owned(),
         Ok(Choice::Standard { system, tools }) => {
             let all: Vec<&str> = [system]
@@ -100,6 +106,78 @@ fn the_first_system_that_has_all_is_taken() {
     ] {
         check(runtimes, commands, expected);
     }
+}
+
+#[test]
+fn files_tell_what_scripts_and_make_call() {
+    for (runtimes, commands, files, expected) in [
+        ("", "make", &["go.mod"][..], "debian-12 golang-1.19"),
+        ("", "./build.sh", &["pom.xml"], "debian-12 java-17"),
+        ("", "bash ci/build", &["build.gradle.kts"], "debian-12 java-17"),
+        (
+            "",
+            "timeout 60 make test",
+            &["composer.json", "Gemfile"],
+            "debian-12 php ruby",
+        ),
+        ("", "make", &[], "debian-12"),
+        // Who names a runtime, or calls one, is taken at the word; nor does `npm` call what others are for.
+        ("nodejs: 20", "make", &["go.mod"], "debian-12 nodejs-20"),
+        ("", "make, rake", &["go.mod"], "debian-12 ruby"),
+        ("", "npm test", &["go.mod"], "debian-12"),
+    ] {
+        check_with(runtimes, commands, files, expected);
+    }
+    assert!(tells("go.mod") && !tells("app/go.mod"));
+}
+
+#[test]
+fn a_program_that_is_missing_is_traced_to_its_runtime() {
+    let order = |runtimes: &str| {
+        let text = format!(
+            "version: 0.2\nphases:\n  install: {{ runtime-versions: {{ {runtimes} }} }}\n  build: {{ commands: [npm test] }}\n"
+        );
+        order(Buildspec::parse(&text, "buildspec.yml").unwrap().0)
+    };
+    let golang = "runtime-versions: { golang: latest }";
+    for (runtimes, command, last, expected) in [
+        ("", "npm test", "> x\nsh: 1: go: not found\n", Some(golang)),
+        ("", "make", "make: go: No such file or directory", Some(golang)),
+        (
+            "",
+            "npm test",
+            "bash: line 1: mvn: command not found",
+            Some("java: latest"),
+        ),
+        ("", "npx go", "env: ‘go’: No such file or directory", Some(golang)),
+        ("", "go test", "", Some(golang)),
+        (
+            "",
+            "npm test",
+            "bash: line 1: cargo: command not found",
+            Some("calls `cargo`"),
+        ),
+        (
+            "",
+            "npm test",
+            "bash: line 1: yarn: command not found",
+            Some("npm install -g yarn"),
+        ),
+        ("java: 17", "gradle build", "", Some("./gradlew")),
+        ("golang: latest", "npm test", "sh: 1: go: not found", None),
+        ("", "npm test", "sh: 1: frobnicate: not found", None),
+    ] {
+        let said = missing(&order(runtimes), command, last);
+        assert_eq!(said.is_some(), expected.is_some(), "{command} {said:?}");
+        assert!(
+            said.is_none_or(|said| said.contains(expected.unwrap())),
+            "{command}"
+        );
+    }
+    let mut own = order("");
+    own.image = Some("debian-12".to_owned());
+    assert!(missing(&own, "go test", "").is_some_and(|said| said.contains("build.image")));
+    assert_eq!(missing(&own, "yarn", ""), None);
 }
 
 #[test]

@@ -1,4 +1,7 @@
-use model::{port::Share, spec::build::ReportFormat::*};
+use model::{
+    port::{Share, TestChanges},
+    spec::build::ReportFormat::*,
+};
 
 use super::*;
 
@@ -434,6 +437,10 @@ fn reports_of_a_fan_out_are_one_for_each_group() {
             lines: Share { covered, total: 100 },
             ..Coverage::default()
         });
+        report.changes = Some(TestChanges {
+            coverage_before_percent: Some(1.0),
+            ..TestChanges::default()
+        });
         report
     };
     let merged = merge([
@@ -454,8 +461,27 @@ fn reports_of_a_fan_out_are_one_for_each_group() {
             )
         })
         .collect();
-    assert_eq!(told, [("unit", 10, 8, 2, 20), ("ui", 1, 1, 0, 5)]);
+    assert_eq!(
+        told,
+        [("unit", 10, 8, 2, 20), ("ui", 1, 1, 0, 5), ("lines", 0, 0, 0, 0)]
+    );
     assert_eq!(merged[0].failures.len(), 2);
-    // Halves of one tree's lines, which may be the same half.
-    assert_eq!(coverage_percent(&merged), None);
+    let lines: Vec<_> = merged
+        .iter()
+        .map(|report| {
+            report
+                .coverage
+                .map(|coverage| (coverage.lines.covered, coverage.lines.total))
+        })
+        .collect();
+    assert_eq!(lines, [Some((90, 200)), None, Some((25, 100))]);
+    assert_eq!(coverage_percent(&merged[..1]), Some(45.0));
+    // The first and the others alike.
+    let before = merged.iter().filter_map(|report| report.changes.as_ref());
+    assert_eq!(
+        before
+            .filter(|changes| changes.coverage_before_percent.is_some())
+            .count(),
+        0
+    );
 }

@@ -175,7 +175,7 @@ static BUILD: Section = Section {
         key(
             "coverage",
             Kind::Percent,
-            "The share of lines that tests must reach, as the reports tell it. Nobody asks by default, nor of a fan-out.",
+            "The share of lines that tests must reach, as the reports tell it; of a batch all of them together. Nobody asks by default.",
         ),
         key(
             "image",

@@ -10,7 +10,7 @@ use host::{build::Left, logs};
 use jiff::SignedDuration;
 use model::{
     port::{Built, Fault, LogRef, PhaseReport, PhaseStatus},
-    spec::build::Batch,
+    spec::{Buildspec, build::Batch},
 };
 use serde_json::{Value, json};
 
@@ -192,17 +192,52 @@ impl Telling<'_> {
     }
 }
 
-/// A command that came to no build, for programs.
+/// A command that came to no build, for programs. One whose buildspec is missing or not valid is told of as CodeBuild tells of
+/// its build, which finds that out when it has the source.
 pub fn refused(failure: &Failure) -> Value {
     let message = match &failure.cause {
         Some(cause) => format!("{}: {cause}", failure.what),
         None => failure.what.clone(),
     };
-    json!({
+    let mut value = json!({
         "ok": false,
         "status": "FAILED",
         "fault": { "message": message, "next": failure.next, "evidence": null },
-    })
+    });
+    if message.starts_with(Buildspec::FILE_ERROR) {
+        value["phase"] = "DOWNLOAD_SOURCE".into();
+        value["command"] = Value::Null;
+        value["exit_code"] = Value::Null;
+        value["last_lines"] = json!([]);
+        value["phases"] = json!(unread(&message));
+        value["reports"] = json!([]);
+    }
+    value
+}
+
+/// The phases of a build whose buildspec cannot be read.
+fn unread(message: &str) -> Vec<PhaseReport> {
+    let now = crate::clock::now();
+    let phase = |name: &str, status, message| PhaseReport {
+        name: name.to_owned(),
+        status,
+        started_at: now,
+        duration_ms: status.map(|_| 0),
+        message,
+    };
+    let done = |name| phase(name, Some(PhaseStatus::Succeeded), None);
+    vec![
+        done("SUBMITTED"),
+        done("QUEUED"),
+        done("PROVISIONING"),
+        phase(
+            "DOWNLOAD_SOURCE",
+            Some(PhaseStatus::Failed),
+            Some(message.to_owned()),
+        ),
+        done("FINALIZING"),
+        phase("COMPLETED", None, None),
+    ]
 }
 
 #[cfg(test)]
@@ -246,6 +281,34 @@ mod tests {
             fast_fail: true,
             tasks: ["a", "b", "c"].map(task).to_vec(),
         }
+    }
+
+    #[test]
+    fn a_buildspec_that_cannot_be_read_fails_where_codebuild_says() {
+        let failure = Failure::usage("YAML_FILE_ERROR: the buildspec is not valid").cause("b.yml:1:1: x");
+        let value = refused(&failure);
+        let phases = value["phases"].as_array().unwrap();
+        let told: Vec<_> = phases
+            .iter()
+            .map(|phase| (&phase["name"], &phase["status"]))
+            .collect();
+        assert_eq!(
+            json!(told),
+            json!([
+                ["SUBMITTED", "SUCCEEDED"],
+                ["QUEUED", "SUCCEEDED"],
+                ["PROVISIONING", "SUCCEEDED"],
+                ["DOWNLOAD_SOURCE", "FAILED"],
+                ["FINALIZING", "SUCCEEDED"],
+                ["COMPLETED", null]
+            ])
+        );
+        let message = "YAML_FILE_ERROR: the buildspec is not valid: b.yml:1:1: x";
+        assert_eq!(
+            (&phases[3]["message"], &value["phase"]),
+            (&json!(message), &json!("DOWNLOAD_SOURCE"))
+        );
+        assert_eq!(refused(&Failure::usage("a build needs root")).get("phases"), None);
     }
 
     #[test]

@@ -48,7 +48,16 @@ fn coverage_is_asked_of_a_batch_and_not_of_each_of_its_builds() {
             Some("no report tells which lines"),
         ),
         (None, false, vec![lint()], None),
-        (Some(99.0), true, vec![unit(), unit()], None),
+        // Of a fan-out what its parts reach and miss, added up, as CodeBuild merges them.
+        (Some(50.0), true, vec![unit(), ui()], None),
+        (Some(51.0), true, vec![unit(), ui()], Some("50.0 % of lines")),
+        (Some(99.0), true, vec![unit(), unit()], Some("75.0 % of lines")),
+        (
+            Some(10.0),
+            true,
+            vec![lint()],
+            Some("no report tells which lines"),
+        ),
         // How many pass is asked of the parts together, and of other builds of each.
         (
             None,
@@ -64,6 +73,40 @@ fn coverage_is_asked_of_a_batch_and_not_of_each_of_its_builds() {
             Some(why) => assert!(said.unwrap_err().message.contains(why), "{asked:?} {reports:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_buildspec_that_is_not_valid_or_not_there_is_codebuild_s_yaml_file_error() {
+    for bytes in [&b"version: 0.2\n- a\n"[..], b"version: 0.2\n", b"\xff"] {
+        let fault = parsed("ci/b.yml", bytes).unwrap_err();
+        assert!(fault.message.starts_with("YAML_FILE_ERROR: ci/b.yml"), "{fault}");
+    }
+    // In git's own words.
+    let directory = tempfile::tempdir().unwrap();
+    let path = camino::Utf8Path::from_path(directory.path())
+        .unwrap()
+        .join("shop.git");
+    let repository = crate::git::Repository::at(path.clone());
+    repository.create().await.unwrap();
+    let git = |arguments: &[&str]| {
+        let mut git = std::process::Command::new("git");
+        git.args(["-C", path.as_str(), "-c", "user.name=a", "-c", "user.email=a@b"]);
+        let output = git
+            .args(arguments)
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let tree = git(&["mktree"]);
+    let commit = git(&["commit-tree", &tree, "-m", "a"]);
+    let missing = repository.read(&commit, "ci/b.yml").await.unwrap_err();
+    let fault = unread("ci/b.yml", &missing);
+    let start = "YAML_FILE_ERROR: YAML file does not exist: cannot read ci/b.yml: ";
+    assert!(fault.message.starts_with(start), "{fault}");
+    let other = crate::git::Error::NotACommit("x".to_owned());
+    assert!(unread("b.yml", &other).message.starts_with("cannot read b.yml: "));
 }
 
 #[test]
