@@ -24,7 +24,7 @@ pub enum Error {
     Stuck { stack: String, status: Status },
     #[error("{stack} is not there, and is not made: {why}")]
     Refused { stack: String, why: String },
-    #[error("{stack} would lose data that nobody agreed to lose: {lost}")]
+    #[error("{stack} would lose what nobody agreed to lose: {lost}")]
     Loss { stack: String, lost: String },
 }
 
@@ -204,10 +204,12 @@ async fn update(
         .collect();
     if !lost.is_empty() {
         change::forget(&site.client, &wanted.name, &ticket).await?;
-        let lost: Vec<String> = lost
-            .iter()
-            .map(|change| format!("{} ({})", change.id, change.kind))
-            .collect();
+        let said = |change: &&Change| {
+            let first = change.loss.and_then(|loss| loss.first(&change.id));
+            let first = first.map(|first| format!(": {first}")).unwrap_or_default();
+            format!("{} ({}){first}", change.id, change.kind)
+        };
+        let lost: Vec<String> = lost.iter().map(said).collect();
         return Err(Error::Loss {
             stack: wanted.name.clone(),
             lost: lost.join(", "),
@@ -363,6 +365,54 @@ mod tests {
         let (done, asked) = applied(&["Table"]).await;
         assert_eq!(done.unwrap(), Outcome::Done);
         assert!(asked.contains(&"ExecuteChangeSet".to_owned()), "{asked:?}");
+    }
+
+    /// An environment whose green half serves is changed in place from now on.
+    #[tokio::test]
+    async fn a_half_that_serves_goes_by_name_only() {
+        fn with(weights: (u32, u32), asked: &str, before: &[String]) -> String {
+            let parameter = |key: &str, value: &str| {
+                format!(
+                    "<member><ParameterKey>{key}</ParameterKey><ParameterValue>{value}</ParameterValue></member>"
+                )
+            };
+            let runs = |weight: u32| if weight > 0 { "yes" } else { "no" };
+            match asked {
+                "DescribeStacks" => {
+                    let all = [
+                        parameter("BlueRuns", runs(weights.0)),
+                        parameter("BlueWeight", &weights.0.to_string()),
+                        parameter("GreenRuns", "yes"),
+                        parameter("GreenWeight", &weights.1.to_string()),
+                    ];
+                    let all = format!("<Parameters>{}</Parameters></member>", all.concat());
+                    answer(asked, before).replace("</member>", &all)
+                }
+                "DescribeChangeSet" => answer(asked, before)
+                    .replace("AWS::DynamoDB::Table", "AWS::AutoScaling::AutoScalingGroup")
+                    .replace("Table", "GreenGroup"),
+                _ => answer(asked, before),
+            }
+        }
+        let serves = |asked: &str, before: &[String]| with((0, 100), asked, before);
+        let shares = |asked: &str, before: &[String]| with((90, 10), asked, before);
+        let rests = |asked: &str, before: &[String]| with((100, 0), asked, before);
+        for answer in [serves, shares] {
+            let (done, forms) = applied_at(answer, &wanted(), None, &["Table"]).await;
+            let Err(Error::Loss { lost, .. }) = done else {
+                panic!("{done:?}");
+            };
+            assert_eq!(
+                lost,
+                "GreenGroup (AWS::AutoScaling::AutoScalingGroup): make a release first, so that blue serves"
+            );
+            assert!(!has(&forms, "ExecuteChangeSet"), "{forms:?}");
+            let (done, _) = applied_at(answer, &wanted(), None, &["GreenGroup"]).await;
+            assert_eq!(done.unwrap(), Outcome::Done);
+        }
+        // One that only waits may go.
+        let (done, _) = applied_at(rests, &wanted(), None, &[]).await;
+        assert_eq!(done.unwrap(), Outcome::Done);
     }
 
     /// Its group shrinks without asking ECS from now on, and would keep those for ever.

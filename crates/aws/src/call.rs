@@ -163,7 +163,7 @@ calls! {
     LEAVE_TURN = Call::new("dynamodb", "DeleteItem", DYNAMO, "let the next release in");
     CHANGE_SLOTS = Call::new("dynamodb", "UpdateItem", DYNAMO, "make no more environments of branches than vend.yaml allows");
     LOOK_SLOTS = Call::new("dynamodb", "GetItem", DYNAMO, "say who moves an environment, and until when");
-    RULES = Call::new("elasticloadbalancing", "DescribeRules", ELB, "give rules of branches priorities that are free");
+    RULES = Call::new("elasticloadbalancing", "DescribeRules", ELB, "give new rules priorities that are free");
     HEALTH = Call::new("elasticloadbalancing", "DescribeTargetHealth", ELB, "show hosts");
     GROUPS = Call::new("autoscaling", "DescribeAutoScalingGroups", ASG, "know between which numbers hosts may be");
     RELEASE_HOSTS = Call::new("autoscaling", "SetInstanceProtection", ASG, "let hosts of containers go that an earlier version protected");
@@ -186,6 +186,7 @@ calls! {
     TYPES = Call::new("ec2", "DescribeInstanceTypes", EC2, "compare processors with the quota");
     OUTPOST_TYPES = Call::new("outposts", "GetOutpostInstanceTypes", Protocol::Rest, "check that an Outpost has the sizes");
     QUOTA = Call::new("servicequotas", "GetServiceQuota", QUOTAS, "check the account's limits");
+    ROLE = Call::new("iam", "GetRole", IAM, "know the path of the role whose permissions are checked");
     SIMULATE =
         Call::new("iam", "SimulatePrincipalPolicy", IAM, "check permissions before the first call");
 }

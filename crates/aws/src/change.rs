@@ -31,7 +31,7 @@ pub enum Deed {
     Import,
 }
 
-/// What becomes of data.
+/// What becomes of data, or of who is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Loss {
@@ -41,6 +41,16 @@ pub enum Loss {
     Snapshot,
     /// It stays, and no stack holds it any more.
     Left,
+    /// It serves, and what it serves goes to nobody.
+    Traffic,
+}
+
+impl Loss {
+    /// What to do first, where that keeps it from being one.
+    pub fn first(self, id: &str) -> Option<&'static str> {
+        let is_green = id.starts_with("Green");
+        (self == Self::Traffic && is_green).then_some("make a release first, so that blue serves")
+    }
 }
 
 /// Types that hold what nobody can make again.

@@ -1,5 +1,6 @@
 //! Is everything there that an apply needs? Asked before anything is made; nothing here changes anything.
 
+mod permission;
 mod room;
 
 use std::collections::BTreeSet;
@@ -10,7 +11,6 @@ use serde_json::{Value, json};
 use crate::{
     call,
     client::{Error, Form, Node},
-    permit,
     site::{Caller, Site},
     synth::{Kind, Stack, Template, logical},
 };
@@ -45,9 +45,6 @@ impl Check {
         Self::new(what, Verdict::Unknown, error.to_string())
     }
 }
-
-/// Actions in one simulation.
-const BATCH: usize = 50;
 
 /// Looks at a foundation and what stands on it. `account`: the one that it should be; `is_there`: is this stack made already?
 pub async fn doctor(
@@ -96,7 +93,7 @@ pub async fn doctor(
     }
     checks.extend(room::processors(site, &templates).await);
     checks.extend(room::outposts(site, &templates).await);
-    checks.push(permissions(site, caller, &templates).await);
+    checks.push(permission::permissions(site, caller, &templates).await);
     checks
 }
 
@@ -393,79 +390,10 @@ fn enough(what: &'static str, quota: Option<f64>, there: f64, more: f64) -> Chec
     }
 }
 
-async fn permissions(site: &Site, caller: &Caller, templates: &[&Template]) -> Check {
-    const WHAT: &str = "permissions";
-    let Some(principal) = principal(&caller.arn) else {
-        return Check::new(
-            WHAT,
-            Verdict::Good,
-            "the account's root user may do everything; use a role instead",
-        );
-    };
-    let actions: Vec<String> = permit::actions(templates.iter().copied()).into_iter().collect();
-    let mut denied = Vec::new();
-    for some in actions.chunks(BATCH) {
-        let mut form = Form::default();
-        form.add("PolicySourceArn", &principal);
-        form.list("ActionNames.member", some.iter().map(String::as_str));
-        match site.client.query(&call::SIMULATE, form).await {
-            Ok(answer) => denied.extend(refused(&answer)),
-            Err(error) => return Check::unknown(WHAT, &error),
-        }
-    }
-    match denied.as_slice() {
-        [] => Check::new(
-            WHAT,
-            Verdict::Good,
-            format!("all {} actions are allowed", actions.len()),
-        ),
-        denied => Check::new(
-            WHAT,
-            Verdict::Bad,
-            format!("{principal} may not {}", denied.join(", ")),
-        ),
-    }
-}
-
-fn refused(answer: &Node) -> Vec<String> {
-    let all = answer.list("EvaluationResults");
-    let denied = all.filter(|result| result.text("EvalDecision") != "allowed");
-    denied
-        .map(|result| result.text("EvalActionName").to_owned())
-        .collect()
-}
-
-/// Whose policies are simulated: a session's are its role's. None for the root user.
-fn principal(arn: &str) -> Option<String> {
-    let parts: Vec<&str> = arn.splitn(6, ':').collect();
-    let [_, partition, _, _, account, rest] = parts.as_slice() else {
-        return Some(arn.to_owned());
-    };
-    if *rest == "root" {
-        return None;
-    }
-    match rest
-        .strip_prefix("assumed-role/")
-        .and_then(|rest| rest.split('/').next())
-    {
-        Some(role) => Some(format!("arn:{partition}:iam::{account}:role/{role}")),
-        None => Some(arn.to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::synth::Resource;
-
-    #[test]
-    fn sessions_are_simulated_as_their_role() {
-        let role = principal("arn:aws:sts::123456789012:assumed-role/ops/me");
-        assert_eq!(role.as_deref(), Some("arn:aws:iam::123456789012:role/ops"));
-        let user = "arn:aws:iam::123456789012:user/path/me";
-        assert_eq!(principal(user).as_deref(), Some(user));
-        assert_eq!(principal("arn:aws:iam::123456789012:root"), None);
-    }
 
     #[test]
     fn a_zone_that_the_account_has_not_asked_for_is_bad_with_the_command() {
@@ -505,17 +433,6 @@ mod tests {
         );
         let nowhere = opened(&Node::parse(b"<R/>").unwrap_or_default(), &wanted);
         assert_eq!(nowhere.verdict, Verdict::Bad);
-    }
-
-    /// The shape of a simulation's answer as AWS gives it: moto has none.
-    #[test]
-    fn what_is_denied_is_named() {
-        let answer = Node::parse(
-            b"<R><EvaluationResults><member><EvalActionName>ec2:CreateVpc</EvalActionName><EvalDecision>implicitDeny\
-              </EvalDecision></member><member><EvalActionName>kms:CreateKey</EvalActionName><EvalDecision>allowed</EvalDecision>\
-              </member></EvaluationResults></R>",
-        );
-        assert_eq!(refused(&answer.unwrap()), ["ec2:CreateVpc"]);
     }
 
     #[test]

@@ -5,8 +5,9 @@ use serde::Serialize;
 
 use crate::{
     bucket,
-    change::{self, Body, Change, Order, State},
+    change::{self, Body, Change, Deed, Loss, Order, State},
     client::Error,
+    live::half,
     mark::Mark,
     price::{List, Price},
     sign::digest,
@@ -100,13 +101,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Is something replaced or lost that nobody can make again?
+    /// Is something replaced or lost that nobody can make again, or does what serves go?
     pub fn dangers(&self) -> impl Iterator<Item = &Change> {
         dangers(&self.changes)
     }
 }
 
-/// Changes by which data is lost, or left without a stack.
+/// Changes by which data is lost, or left without a stack, or a half goes that serves.
 pub fn dangers(changes: &[Change]) -> impl Iterator<Item = &Change> {
     changes.iter().filter(|change| change.loss.is_some())
 }
@@ -193,7 +194,24 @@ pub(crate) async fn asked(site: &Site, wanted: &Wanted, stack: &Stack) -> Result
         tags: &wanted.tags,
     };
     change::ask(&site.client, &order).await?;
-    ready(site, &wanted.name, &ticket).await
+    let mut state = ready(site, &wanted.name, &ticket).await?;
+    if let State::Ready(changes) = &mut state {
+        serving(changes, stack);
+    }
+    Ok(state)
+}
+
+/// Says which changes take away a half that serves: its traffic would go to one without hosts.
+fn serving(changes: &mut [Change], stack: &Stack) {
+    let halves = half::halves(stack);
+    let busy = halves.iter().filter(|half| half.weight > 0);
+    let busy: Vec<String> = busy
+        .flat_map(|half| [half.id("Group"), half.id("Service")])
+        .collect();
+    let gone = changes.iter_mut().filter(|change| change.deed == Deed::Remove);
+    for change in gone.filter(|change| busy.contains(&change.id)) {
+        change.loss = Some(Loss::Traffic);
+    }
 }
 
 /// Waits for a change set to be made.

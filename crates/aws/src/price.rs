@@ -32,7 +32,13 @@ struct Region {
     fargate_gib: f64,
     database_gib: f64,
     instance: BTreeMap<String, f64>,
+    /// Of MariaDB and MySQL, in one zone; a second one costs as much again.
     database: BTreeMap<String, f64>,
+    /// Of PostgreSQL, and of one machine of Aurora's.
+    #[serde(default)]
+    postgres: BTreeMap<String, f64>,
+    #[serde(default)]
+    aurora: BTreeMap<String, f64>,
 }
 
 /// What a stack costs a month.
@@ -116,6 +122,7 @@ impl List {
         }
         let own = &resource.properties;
         let count = number(&own["MinSize"])?;
+        let here = here.filter(|_| is_in_region(own));
         let price = here.and_then(|here| host(here, launch(resource, template)?));
         Some(price.map(|price| price * count))
     }
@@ -136,6 +143,12 @@ pub(crate) fn launch<'t>(resource: &Resource, template: &'t Template) -> Option<
     let mut all = template.of("AWS::EC2::LaunchTemplate");
     let own = all.find(|own| names(&resource.properties, &own.id))?;
     Some(&own.properties["LaunchTemplateData"])
+}
+
+/// Hosts in Local and Wavelength Zones and on Outposts, which have subnets of their own, do not cost what the region's do.
+fn is_in_region(group: &Value) -> bool {
+    let subnets = group["VPCZoneIdentifier"]["Fn::Split"][1]["Fn::ImportValue"].as_str();
+    subnets.is_none_or(|own| own.rsplit('-').next() == Some("PrivateSubnets"))
 }
 
 /// A host and its disk.
@@ -164,7 +177,12 @@ fn service(resource: &Resource, template: &Template, here: Option<&Region>) -> O
 
 fn database(here: &Region, own: &Value) -> Option<f64> {
     let copies = if own["MultiAZ"] == true { 2.0 } else { 1.0 };
-    let hour = here.database.get(own["DBInstanceClass"].as_str()?)?;
+    let prices = match own["Engine"].as_str() {
+        Some(engine) if engine.starts_with("aurora") => &here.aurora,
+        Some("postgres") => &here.postgres,
+        _ => &here.database,
+    };
+    let hour = prices.get(own["DBInstanceClass"].as_str()?)?;
     let storage = own["AllocatedStorage"]
         .as_str()
         .and_then(|text| text.parse::<f64>().ok());
@@ -186,6 +204,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::synth;
 
     fn price(resources: Vec<Resource>, region: &str) -> Price {
         let mut template = Template::new("");
@@ -231,6 +250,67 @@ mod tests {
         assert_eq!(price(all(), "us-east-1"), known);
         assert_eq!(price(all(), "sa-east-1"), Price { cents: 0, unknown: 2 });
         assert_eq!(price(vec![database("db.x9.huge")], "us-east-1").unknown, 1);
+    }
+
+    /// Database classes that are the default somewhere, and of which no price is known: the plan counts them.
+    const WITHOUT: [(&str, &str); 3] = [
+        ("eu-central-1", "postgres"),
+        ("eu-central-1", "aurora-mysql"),
+        ("eu-central-1", "aurora-postgres"),
+    ];
+
+    /// The environment's stack of an app with this size of host and this database.
+    fn environment(region: &str, size: &str, options: &str) -> Template {
+        let config = format!(
+            "[foundations.tools]\nregion = '{region}'\ndomain = 'a.example.com'\n\
+             network = {{ cidr = '10.9.0.0/16', wavelength_zones = ['{region}-wl1-xyz-wlz-1'] }}\n\
+             [apps.shop.environments.live]\n{options}\n"
+        );
+        let config: synth::Config = toml::from_str(&config).unwrap();
+        let text = format!(
+            "app: shop\nhost: {{ port: 8080, size: {size} }}\ndatabase: {{ engine: mariadb }}\nenvironments: {{ live: {{}} }}\n"
+        );
+        let (app, _) = model::spec::App::parse(&text, "vend.yaml", &|_| true).unwrap();
+        let made = synth::all(&config, &app, &mut synth::Priorities::default()).unwrap();
+        let mut stacks = made.stacks.into_iter();
+        stacks
+            .find(|stack| stack.kind == synth::Kind::Environment)
+            .unwrap()
+            .template
+    }
+
+    #[test]
+    fn what_is_the_default_has_a_price_in_each_region_of_the_list() {
+        let list = List::shipped();
+        for region in list.regions.keys() {
+            for (class, types) in synth::BUILT_IN {
+                let template = environment(region, class, "");
+                let data = template.of("AWS::EC2::LaunchTemplate").next().unwrap();
+                let own = &data.properties["LaunchTemplateData"]["InstanceType"];
+                assert_eq!(own, types[0]);
+                let unknown = list.of(&template, region).unknown;
+                assert_eq!(unknown, 0, "{class} in {region}");
+            }
+            for engine in ["mysql", "mariadb", "postgres", "aurora-mysql", "aurora-postgres"] {
+                let cents = [false, true].map(|both| {
+                    let options = format!("database = {{ engine = '{engine}', multi_az = {both} }}");
+                    let price = list.of(&environment(region, "small", &options), region);
+                    let is_without = WITHOUT.contains(&(region.as_str(), engine));
+                    assert_eq!(price.unknown > 0, is_without, "{engine} in {region}, {both}");
+                    price.cents
+                });
+                assert!(cents[1] > cents[0] || WITHOUT.contains(&(region.as_str(), engine)));
+            }
+        }
+    }
+
+    #[test]
+    fn hosts_beside_the_region_do_not_have_its_prices() {
+        let region = environment("us-east-1", "t3.medium", "");
+        assert_eq!(List::shipped().of(&region, "us-east-1").unknown, 0);
+        let zone = "placement = { wavelength = 'us-east-1-wl1-xyz-wlz-1' }";
+        let beside = environment("us-east-1", "t3.medium", zone);
+        assert_eq!(List::shipped().of(&beside, "us-east-1").unknown, 1);
     }
 
     #[test]

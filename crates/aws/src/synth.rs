@@ -33,12 +33,14 @@ pub use packer::{alone, packer};
 pub use pipeline::{flow, machine, pipeline};
 pub use place::{Outpost, Placement, Volume};
 pub use priority::Priorities;
+#[cfg(test)]
+pub(crate) use size::BUILT_IN;
 pub use size::{Architecture, Size};
 pub(crate) use template::logical;
 pub use template::{
     MAX_BYTES, MAX_INLINE_BYTES, MAX_OUTPUTS, MAX_PARAMETERS, MAX_RESOURCES, Resource, Template,
 };
-pub use whole::{File, Output, all, all_with};
+pub use whole::{Asking, File, Output, all, all_with, has_new_rule};
 pub use word::{Account, Arn, ChatId, Domain, Label, Mail, NotA, Prefix, Region, Zone};
 
 /// Why there is no template. Display says where the cause stands in the operator's file or in `vend.yaml`.

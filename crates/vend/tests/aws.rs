@@ -25,6 +25,8 @@ mod resources;
 mod secrets;
 #[path = "aws/tags.rs"]
 mod tags;
+#[path = "aws/together.rs"]
+mod together;
 
 use std::{
     fs,

@@ -78,6 +78,47 @@ impl Priorities {
         candidates.find(|priority| !rules.contains_key(priority))
     }
 
+    /// Is it written down which priority this rule of `owner` has on the listener?
+    pub(super) fn has(&self, listener: &str, owner: &str, host: &str) -> bool {
+        let given = self.0.get(listener);
+        given.is_some_and(|given| given.contains_key(&format!("{owner}/{host}")))
+    }
+
+    /// Writes down which priority a rule of `owner` gets on a listener with these rules, among which may be those of apps
+    /// whose files nobody here has. What was `known` before keeps its number where that is its own or nobody's; what is new
+    /// keeps that of a rule for its hosts, if its stack `stands`. Else it is the lowest that nobody has. None: all are taken.
+    pub(super) fn settle(
+        &mut self,
+        listener: &str,
+        owner: &str,
+        hosts: &[String],
+        (known, stands): (bool, bool),
+        rules: &BTreeMap<u32, Vec<String>>,
+    ) -> Option<u32> {
+        let key = format!("{owner}/{}", hosts.first()?);
+        let given = self.0.entry(listener.to_owned()).or_default();
+        let wanted = given.get(&key).copied();
+        let is_own = |own: &[String]| stands && own.iter().any(|host| hosts.contains(host));
+        let there = || {
+            let mut own = rules.iter().filter(|(_, hosts)| is_own(hosts));
+            own.next().map(|(priority, _)| *priority)
+        };
+        let kept = || wanted.filter(|own| rules.get(own).is_none_or(|hosts| is_own(hosts)));
+        let free = || {
+            let taken: BTreeSet<u32> = given.values().chain(rules.keys()).copied().collect();
+            (1..=MAX / 2).find(|priority| !taken.contains(priority))
+        };
+        let before = match known {
+            true => kept().or_else(there),
+            false => there().or_else(kept),
+        };
+        let priority = before.or_else(free)?;
+        // A line that had it is another's no more: it was not asked, or is asked next.
+        given.retain(|_, own| *own != priority);
+        given.insert(key, priority);
+        Some(priority)
+    }
+
     /// Refuses a file in which two rules of a listener have the same priority.
     pub fn check(&self) -> Result<(), Error> {
         for (listener, given) in &self.0 {
@@ -129,6 +170,47 @@ mod tests {
         assert_eq!(free(30_000, &[(7, "a")]), Some(30_000));
         let full: Vec<(u32, &str)> = (25_001..=50_000).map(|own| (own, "x")).collect();
         assert_eq!(free(30_000, &full), None);
+    }
+
+    #[test]
+    fn what_is_written_down_gives_way_to_rules_of_other_apps() {
+        let rules = |all: &[(u32, &str)]| -> BTreeMap<u32, Vec<String>> {
+            let own = all.iter();
+            own.map(|(own, host)| (*own, vec![(*host).to_owned()])).collect()
+        };
+        let settled = |file: &str, (known, stands), there: &[(u32, &str)]| {
+            let mut priorities: Priorities = serde_json::from_str(file).unwrap();
+            let hosts = ["a".to_owned(), "bare".to_owned()];
+            let own = priorities.settle("p", "x/y", &hosts, (known, stands), &rules(there));
+            assert_eq!(priorities.check(), Ok(()));
+            (own.unwrap(), serde_json::to_string(&priorities).unwrap())
+        };
+        let alone = r#"{"p":{"x/y/a":1}}"#;
+        let two = r#"{"p":{"x/y/a":1,"x/z/c":2}}"#;
+        // A new rule takes what neither a rule there nor a line of the file has.
+        assert_eq!(settled(two, (false, false), &[]).0, 1);
+        assert_eq!(settled(two, (false, false), &[(1, "other"), (3, "other")]).0, 4);
+        assert_eq!(
+            settled(alone, (false, false), &[(1, "other")]).1,
+            r#"{"p":{"x/y/a":2}}"#
+        );
+        // So does one whose line is older than its stack, or whose change failed.
+        assert_eq!(settled(alone, (true, false), &[(1, "other")]).0, 2);
+        assert_eq!(settled(alone, (true, true), &[(1, "other")]).0, 2);
+        // What stands keeps what it has, also without its line, and with one host of two.
+        assert_eq!(settled("{}", (false, true), &[(1, "other"), (7, "a")]).0, 7);
+        assert_eq!(settled(alone, (false, true), &[(1, "other"), (7, "bare")]).0, 7);
+        assert_eq!(settled(alone, (true, true), &[(1, "a")]).0, 1);
+        // A line that is changed by hand counts where nobody has that number.
+        assert_eq!(settled(alone, (true, true), &[(5, "a")]).0, 1);
+        // Two lines never have one number.
+        let taken = settled(two, (false, true), &[(2, "a")]);
+        assert_eq!(taken, (2, r#"{"p":{"x/y/a":2}}"#.to_owned()));
+        let full: Vec<(u32, &str)> = (1..=25_000).map(|own| (own, "other")).collect();
+        let mut priorities = Priorities::default();
+        let hosts = ["a".to_owned()];
+        let none = priorities.settle("p", "x/y", &hosts, (false, false), &rules(&full));
+        assert_eq!(none, None);
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Architecture {
 }
 
 /// Graviton, because it does the same for less.
-const BUILT_IN: [(&str, &[&str]); 6] = [
+pub(crate) const BUILT_IN: [(&str, &[&str]); 6] = [
     ("nano", &["t4g.micro", "t4g.small"]),
     ("small", &["t4g.small", "t4g.medium"]),
     ("medium", &["t4g.medium", "c7g.medium", "c6g.medium"]),

@@ -52,9 +52,11 @@ impl Output {
         }
     }
 
-    /// Listeners on which branches' rules stand, as the foundation's outputs name them: foundation and output.
-    pub fn listeners(&self) -> Vec<(Label, String)> {
-        let rules = self.of_branch().flat_map(|stack| {
+    /// Listeners on which rules of the stacks stand that `is_asked` names, as the foundation's outputs name them: foundation
+    /// and output.
+    pub fn listeners(&self, is_asked: &dyn Fn(&Stack) -> bool) -> Vec<(Label, String)> {
+        let asked = self.stacks.iter().filter(|stack| is_asked(stack));
+        let rules = asked.flat_map(|stack| {
             let own = stack.template.of("AWS::ElasticLoadBalancingV2::ListenerRule");
             own.filter_map(move |rule| Some((stack.foundation.clone(), listener(rule)?)))
         });
@@ -64,31 +66,48 @@ impl Output {
         all
     }
 
-    /// Gives the rules of a branch priorities that nobody else has on that listener; a stack that `is_there` keeps those of
-    /// its hosts. False: there is none left.
+    /// Is it a stack of a branch's own environment?
+    pub fn is_of_branch(&self, stack: &Stack) -> bool {
+        self.branch.contains(&stack.name)
+    }
+
+    /// Gives rules on a listener of a foundation priorities that nobody else has there. Those of `Asking::stacks` are asked,
+    /// and those of them that are there keep what they have. False: there is none left.
     pub fn settle(
         &mut self,
-        foundation: &Label,
-        output: &str,
+        (foundation, output): (&Label, &str),
         rules: &BTreeMap<u32, Vec<String>>,
-        is_there: &dyn Fn(&str) -> bool,
+        asking: &Asking<'_>,
+        priorities: &mut Priorities,
     ) -> bool {
         let mut rules = rules.clone();
         let branch = &self.branch;
         let stacks = self.stacks.iter_mut();
-        let mut own = stacks.filter(|own| branch.contains(&own.name) && own.foundation == *foundation);
+        let mut own = stacks.filter(|own| own.foundation == *foundation && (asking.stacks)(own));
         own.all(|stack| {
-            let keeps = is_there(&stack.name);
+            let stands = (asking.is_there)(&stack.name);
+            let of_branch = branch.contains(&stack.name);
+            let owner = owner(stack);
             let mut resources = stack.template.resources.iter_mut();
             resources.all(|rule| {
                 if listener(rule).as_deref() != Some(output) {
                     return true;
                 }
                 let hosts = hosts(rule);
-                let wanted = rule.properties["Priority"].as_u64();
-                let wanted = wanted.and_then(|own| u32::try_from(own).ok());
-                let names: Vec<&str> = hosts.iter().map(String::as_str).filter(|_| keeps).collect();
-                let free = wanted.and_then(|wanted| Priorities::free(wanted, &names, &rules));
+                let free = match of_branch {
+                    true => {
+                        let wanted = rule.properties["Priority"].as_u64();
+                        let wanted = wanted.and_then(|own| u32::try_from(own).ok());
+                        let names: Vec<&str> = hosts.iter().map(String::as_str).filter(|_| stands).collect();
+                        wanted.and_then(|wanted| Priorities::free(wanted, &names, &rules))
+                    }
+                    false => {
+                        let place = place(foundation, output);
+                        let first = hosts.first().map_or("", String::as_str);
+                        let known = asking.known.has(&place, &owner, first);
+                        priorities.settle(&place, &owner, &hosts, (known, stands), &rules)
+                    }
+                };
                 if let Some(free) = free {
                     rule.properties["Priority"] = free.into();
                     rules.insert(free, hosts);
@@ -103,6 +122,48 @@ impl Output {
         let mut pipelines = self.stacks.iter().filter(|stack| stack.kind == Kind::Pipeline);
         pipelines.any(|stack| stack.template.resource("Branches").is_some())
     }
+}
+
+/// Whose rules get their priorities from what stands.
+pub struct Asking<'a> {
+    pub stacks: &'a dyn Fn(&Stack) -> bool,
+    /// Is a stack of this name there?
+    pub is_there: &'a dyn Fn(&str) -> bool,
+    /// What was written down before.
+    pub known: &'a Priorities,
+}
+
+/// Has a stack a rule on a listener of its foundation whose priority is not written down yet?
+pub fn has_new_rule(stack: &Stack, known: &Priorities) -> bool {
+    let mut rules = stack.template.of("AWS::ElasticLoadBalancingV2::ListenerRule");
+    rules.any(|rule| {
+        let Some(output) = listener(rule) else {
+            return false;
+        };
+        let hosts = hosts(rule);
+        let first = hosts.first().map_or("", String::as_str);
+        !known.has(&place(&stack.foundation, &output), &owner(stack), first)
+    })
+}
+
+/// Who has a rule, as priorities are written down.
+fn owner(stack: &Stack) -> String {
+    let name = |own: Option<&str>| own.unwrap_or_default().to_owned();
+    let app = name(stack.app.as_ref().map(|own| own.as_str()));
+    format!(
+        "{app}/{}",
+        name(stack.environment.as_ref().map(|own| own.as_str()))
+    )
+}
+
+/// A listener of a foundation, as priorities are written down.
+fn place(foundation: &Label, output: &str) -> String {
+    let port = if output == "HttpsListener" {
+        "https"
+    } else {
+        "http"
+    };
+    format!("{foundation}/{port}")
 }
 
 /// The output of the foundation that is a rule's listener; none where the listener is the environment's own.

@@ -1,6 +1,6 @@
 //! The stacks of environments that come and go with their branches.
 
-use aws::synth::{Config, Priorities, all, all_with};
+use aws::synth::{Asking, Config, Priorities, all, all_with};
 use model::spec;
 
 #[test]
@@ -273,14 +273,26 @@ fn a_branchs_rules_go_where_nobody_is() {
         (label.clone(), "HttpListener".to_owned()),
         (label.clone(), "HttpsListener".to_owned()),
     ];
-    assert_eq!(made().listeners(), names);
+    let own = made();
+    assert_eq!(own.listeners(&|stack| own.is_of_branch(stack)), names);
+    let settle = |made: &mut aws::synth::Output, rules: &std::collections::BTreeMap<_, _>, is_there: bool| {
+        let asking = Asking {
+            stacks: &|stack| stack.preview.is_some(),
+            is_there: &|_| is_there,
+            known: &Priorities::default(),
+        };
+        let mut file = Priorities::default();
+        let is_settled = made.settle((&label, "HttpsListener"), rules, &asking, &mut file);
+        assert_eq!(file, Priorities::default(), "nothing of it is written down");
+        is_settled
+    };
     let settled = |rules: &[(u32, &str)], is_there: bool| {
         let mut made = made();
         let rules = rules
             .iter()
             .map(|(own, host)| (*own, vec![(*host).to_owned()]))
             .collect();
-        assert!(made.settle(&label, "HttpsListener", &rules, &|_| is_there));
+        assert!(settle(&mut made, &rules, is_there));
         priorities(&made)
     };
     let after = |rules: &[(u32, &str)]| settled(rules, true);
@@ -302,5 +314,5 @@ fn a_branchs_rules_go_where_nobody_is() {
     assert_eq!(settled(&[(https, &host)], false)["Rule"], next);
     // Not a rule of any file.
     let full = (25_001..=50_000).map(|own| (own, vec!["x".to_owned()])).collect();
-    assert!(!made().settle(&label, "HttpsListener", &full, &|_| true));
+    assert!(!settle(&mut made(), &full, true));
 }

@@ -4,6 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use ::aws::{
     apply::{self, Error, Outcome},
+    change::{Change, Loss},
     plan::{Doing, Plan as Planned, Wanted},
     site::Found,
     stack::Event,
@@ -26,7 +27,7 @@ pub struct Apply {
     /// Do it without asking. Data is not lost by it.
     #[arg(long)]
     yes: bool,
-    /// This resource's data may be lost, or left without a stack.
+    /// This resource's data may be lost, or left without a stack; or its hosts may go although they serve.
     #[arg(long, value_name = "RESOURCE")]
     lose: Vec<String>,
     /// Make empty databases and zones beside those that an earlier `destroy` kept.
@@ -139,22 +140,28 @@ fn refuse_names(plans: &[Planned]) -> Result<(), Failure> {
         .next("vend aws apply --only STACK, for each that is there"))
 }
 
-/// Data goes only by name.
+/// Data, and what serves, goes only by name.
 fn refuse(own: &Apply, plans: &[Planned]) -> Result<(), Failure> {
     let dangers = plans.iter().flat_map(Planned::dangers);
-    let lost: Vec<&str> = dangers
-        .map(|change| change.id.as_str())
-        .filter(|id| !own.lose.iter().any(|own| own == id))
-        .collect();
+    let lost: Vec<&Change> = dangers.filter(|change| !own.lose.contains(&change.id)).collect();
     if lost.is_empty() {
         return Ok(());
     }
-    let options: Vec<String> = lost.iter().map(|id| format!("--lose {id}")).collect();
-    Err(
-        Failure::new(Exit::Refused, "data would be lost, and nothing was changed")
-            .cause(lost.join(", "))
-            .next(format!("vend aws apply {}", options.join(" "))),
-    )
+    let is_traffic = |change: &&Change| change.loss == Some(Loss::Traffic);
+    let what = match (lost.iter().all(is_traffic), lost.iter().any(is_traffic)) {
+        (true, _) => "hosts would go that serve, and nothing was changed",
+        (_, true) => "data would be lost and hosts would go that serve, and nothing was changed",
+        _ => "data would be lost, and nothing was changed",
+    };
+    let said = |change: &&Change| match change.loss.and_then(|loss| loss.first(&change.id)) {
+        Some(first) => format!("{}: {first}", change.id),
+        None => change.id.clone(),
+    };
+    let said: Vec<String> = lost.iter().map(said).collect();
+    let options: Vec<String> = lost.iter().map(|own| format!("--lose {}", own.id)).collect();
+    Err(Failure::new(Exit::Refused, what)
+        .cause(said.join(", "))
+        .next(format!("vend aws apply {}", options.join(" "))))
 }
 
 async fn one(
@@ -273,10 +280,7 @@ impl<'o> Progress<'o> {
 
 #[cfg(test)]
 mod tests {
-    use ::aws::{
-        change::{Change, Deed, Loss},
-        price::Price,
-    };
+    use ::aws::{change::Deed, price::Price};
     use clap::Parser as _;
 
     use super::*;
@@ -328,6 +332,13 @@ mod tests {
             "{rest}"
         );
         assert!(refuse(&own(&["Database", "Files", "Old"]), &plans).is_ok());
+        let serves = [plan(vec![lost("GreenGroup", Some(Loss::Traffic))])];
+        let said = format!("{:?}", refuse(&own(&["Database"]), &serves).unwrap_err());
+        assert!(
+            said.contains("hosts would go that serve") && said.contains("so that blue serves"),
+            "{said}"
+        );
+        assert!(refuse(&own(&["GreenGroup"]), &serves).is_ok());
         assert!(refuse(&own(&[]), &plans[..0]).is_ok());
     }
 }

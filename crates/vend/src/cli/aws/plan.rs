@@ -159,8 +159,13 @@ fn line(change: &Change, output: &Output) -> String {
         Some(Loss::Lost) => "DATA IS LOST",
         Some(Loss::Snapshot) => "data goes, a snapshot stays",
         Some(Loss::Left) => "it stays, but no stack holds it any more",
+        Some(Loss::Traffic) => "IT SERVES, AND NOBODY WOULD INSTEAD",
         None => "",
     };
+    let first = change
+        .loss
+        .and_then(|loss| loss.first(&change.id))
+        .unwrap_or_default();
     let mut parts = vec![format!(
         "  {sign} {} ({})",
         clean(&change.id),
@@ -170,7 +175,7 @@ fn line(change: &Change, output: &Output) -> String {
         parts.push(clean(&change.properties.join(", ")));
     }
     parts.extend(
-        [word, loss]
+        [word, loss, first]
             .into_iter()
             .filter(|word| !word.is_empty())
             .map(str::to_owned),
@@ -286,7 +291,11 @@ mod tests {
         let output = Output::new(false, String::new());
         let said = |deed, loss| {
             let change = Change {
-                id: "Database".into(),
+                id: match loss {
+                    Some(Loss::Traffic) => "GreenGroup",
+                    _ => "Database",
+                }
+                .into(),
                 kind: "AWS::RDS::DBInstance".into(),
                 deed,
                 properties: vec!["Engine".into()],
@@ -312,6 +321,12 @@ mod tests {
                 Some(Loss::Left),
                 Tone::Bad,
                 &["perhaps REPLACED", "no stack holds it"],
+            ),
+            (
+                Deed::Remove,
+                Some(Loss::Traffic),
+                Tone::Bad,
+                &["GreenGroup", "IT SERVES", "make a release first"],
             ),
             (Deed::Modify, None, Tone::Wait, &["Engine"]),
             (Deed::Add, None, Tone::Good, &["+ Database"]),

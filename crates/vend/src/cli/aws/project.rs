@@ -15,7 +15,8 @@ use ::aws::{
     plan::Wanted,
     price::List,
     site::{self, Found, Site},
-    synth::{self, Access, Config, File, Kind, Priorities},
+    stack::Status,
+    synth::{self, Access, Asking, Config, File, Kind, Priorities, has_new_rule},
 };
 use clap::Args;
 use model::{
@@ -75,6 +76,8 @@ pub struct Loaded {
     pub receiver: Program,
     sites: BTreeMap<String, Site>,
     priorities: (PathBuf, Priorities),
+    /// The priorities as the file has them.
+    known: Priorities,
     only: Vec<String>,
     app: String,
     /// The environment that was asked for, where it is one branch's.
@@ -116,7 +119,8 @@ impl Project {
         let app = app_of(&files.dir, self.sourceless)?;
         let branch = self.branch.as_deref();
         let branch = branch.map(|branch| of_branch(&app, branch)).transpose()?;
-        let mut priorities = priorities(&given)?;
+        let known = priorities(&given)?;
+        let mut priorities = known.clone();
         let mut made = made(&config, &app, branch.as_ref(), &mut priorities)?;
         let only: Vec<String> = match branch {
             Some(_) => made.of_branch().map(|stack| stack.name.clone()).collect(),
@@ -144,6 +148,7 @@ impl Project {
             receiver,
             prices: self.prices()?,
             priorities: (given, priorities),
+            known,
             only,
             app: app.app.to_string(),
             branch,
@@ -192,9 +197,25 @@ impl Loaded {
         self.wanted = wanted.collect();
     }
 
-    /// Gives the rules of a branch's environment priorities that are free where they shall stand. What has one keeps it.
+    /// Gives rules priorities that are free where they shall stand: those of a branch's environment, and those of other stacks
+    /// that are made, get a new rule, or whose last change failed. What has one keeps it.
     pub async fn settle(&mut self, found: &[(String, Found)]) -> Result<(), Failure> {
-        for (label, output) in self.made.listeners() {
+        let is_there = |name: &str| {
+            let mut stacks = found.iter().map(|(_, found)| &found.stack);
+            let is_made = |own: &Status| !own.is_gone() && !own.is_stillborn() && !own.is_review();
+            stacks.any(|own| own.name == name && is_made(&own.status))
+        };
+        let open = self.open(found, &is_there);
+        if open.is_empty() {
+            return Ok(());
+        }
+        let wanted: Vec<String> = self.wanted.iter().map(|own| own.name.clone()).collect();
+        let asking = Asking {
+            stacks: &|stack| wanted.contains(&stack.name),
+            is_there: &is_there,
+            known: &self.known,
+        };
+        for (label, output) in self.made.listeners(&|stack| open.contains(&stack.name)) {
             let mut outputs = found
                 .iter()
                 .filter(|(foundation, found)| {
@@ -206,22 +227,40 @@ impl Loaded {
             let Some(listener) = outputs.find(|own| own.id == output).map(|own| own.value.clone()) else {
                 continue;
             };
-            let client = &self.site(label.as_str()).client;
+            let client = &self.sites[label.as_str()].client;
             let rules = rule::given(client, &listener).await.map_err(broken)?;
-            let is_there = |name: &str| {
-                let mut stacks = found.iter().map(|(_, found)| &found.stack);
-                stacks.any(|own| own.name == name && !own.status.is_gone() && !own.status.is_stillborn())
-            };
-            if !self.made.settle(&label, &output, &rules, &is_there) {
+            let priorities = &mut self.priorities.1;
+            if !self.made.settle((&label, &output), &rules, &asking, priorities) {
+                let cause = "branches' rules have those from 25001 to 50000, other rules those below";
                 return Err(
                     Failure::refused(format!("no priority is free on the load balancer of {label}"))
-                        .cause("branches' rules have those from 25001 to 50000".to_owned())
+                        .cause(cause.to_owned())
                         .next("give the environment `dedicated_balancer = true` in aws.toml"),
                 );
             }
         }
         self.want();
         Ok(())
+    }
+
+    /// Stacks whose rules' priorities are asked for. Where nothing is new, nobody is asked.
+    fn open(&self, found: &[(String, Found)], is_there: &dyn Fn(&str) -> bool) -> Vec<String> {
+        let stacks = self.made.stacks.iter();
+        let open = stacks.filter(|stack| {
+            let Some(wanted) = self.wanted.iter().find(|own| own.name == stack.name) else {
+                return false;
+            };
+            let mut there = found.iter().map(|(_, found)| found);
+            let there = there.find(|found| found.stack.name == stack.name);
+            let has_failed = there.is_some_and(|found| {
+                !found.stack.status.is_good() && found.mark.as_ref() != Some(&wanted.mark)
+            });
+            self.made.is_of_branch(stack)
+                || !is_there(&stack.name)
+                || has_failed
+                || has_new_rule(stack, &self.known)
+        });
+        open.map(|stack| stack.name.clone()).collect()
     }
 
     /// What a stack finds in the bucket of templates: a pipeline its receiver, the files of bakes and those that branches'
