@@ -319,6 +319,25 @@ mod tests {
     }
 
     #[test]
+    fn files_in_the_root_of_a_source_tell_its_runtime() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = Utf8Path::from_path(directory.path()).unwrap();
+        let objects = objects::Directory::open(&directory.join("objects"), 1 << 20).unwrap();
+        let file = directory.join("file");
+        fs::write(&file, "x").unwrap();
+        let mut packer = tree::Packer::new(Vec::new(), 7);
+        for path in ["app/pom.xml", "go.mod", "main.go"] {
+            packer.file(path.as_ref(), file.as_std_path()).unwrap();
+        }
+        let tar = packer.finish().unwrap().0;
+        let text = "version: 0.2\nphases: { build: { commands: [make] } }\n";
+        let mut order = order(Buildspec::parse(text, "b").unwrap().0);
+        assert!(telling(&objects, &order).is_empty(), "it is not there");
+        order.source = objects.keep(&tar[..], Utf8Path::new("tar")).unwrap();
+        assert_eq!(telling(&objects, &order), BTreeSet::from(["go.mod".to_owned()]));
+    }
+
+    #[test]
     fn git_without_credentials_is_told_and_not_configured() {
         let text = |asked: &str| {
             format!(

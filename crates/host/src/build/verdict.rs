@@ -75,10 +75,7 @@ fn verdict(
                 .and_then(|phase| phase.message.clone())
                 .unwrap_or_default(),
             phase: failed.map_or_else(|| "the build".to_owned(), |phase| phase.name),
-            last: match &outcome.broken {
-                Some(broken) if broken.exit_code == Some(127) => format!("{last}{}", absent(order, broken)),
-                _ => format!("{last}{}", hint(order, &last)),
-            },
+            last: format!("{last}{}", advice(order, outcome.broken.as_ref())),
             tests: tests(&outcome.reports),
         }),
     }
@@ -96,10 +93,15 @@ fn hint(order: &BuildOrder, last: &str) -> String {
     }
 }
 
-/// The shell says that there is no such program, and not who has it.
-fn absent(order: &BuildOrder, broken: &Broken) -> String {
-    let next = choice::missing(order, &broken.command, &broken.last);
-    next.map_or_else(String::new, |next| format!("\n({next})"))
+/// What a command that failed does not say itself: with 127 the shell says that there is no such program, and not who has it.
+fn advice(order: &BuildOrder, broken: Option<&Broken>) -> String {
+    match broken {
+        Some(broken) if broken.exit_code == Some(127) => {
+            let next = choice::missing(order, &broken.command, &broken.last);
+            next.map_or_else(String::new, |next| format!("\n({next})"))
+        }
+        broken => hint(order, broken.map_or("", |broken| &broken.last)),
+    }
 }
 
 /// Whether tests passed, and reach lines, as an environment asks for.
@@ -204,6 +206,28 @@ mod unit {
             ..model::port::TestChanges::default()
         });
         report
+    }
+
+    #[test]
+    fn a_command_without_its_program_is_told_what_to_ask_for() {
+        let text = "version: 0.2\nphases: { build: { commands: [make] } }\n";
+        let (spec, _) = model::spec::Buildspec::parse(text, "b").unwrap();
+        let order = crate::build::choice_order(spec);
+        let broken = |exit_code, last: &str| Broken {
+            phase: "BUILD".to_owned(),
+            command: "make".to_owned(),
+            exit_code: Some(exit_code),
+            last: last.to_owned(),
+        };
+        let said = advice(&order, Some(&broken(127, "sh: 1: go: not found")));
+        assert!(
+            said.starts_with("\n(`go` comes with the runtime golang"),
+            "{said}"
+        );
+        assert_eq!(advice(&order, Some(&broken(2, "sh: 1: go: not found"))), "");
+        let full = advice(&order, Some(&broken(2, "a: No space left on device")));
+        assert_eq!(full, "\n(a build may write 1 MiB to its disk)");
+        assert_eq!(advice(&order, None), "");
     }
 
     #[test]
