@@ -11,7 +11,7 @@ impl World {
             (
                 "vend.yaml",
                 format!(
-                    "app: {app}\nhost: {{ port: 8080, size: small }}\nenvironments:\n  production: {{ branch: main }}\n"
+                    "app: {app}\nhost: {{ port: 8080, size: small }}\nenvironments:\n  production: {{ branch: main }}\n{environments}"
                 ),
             ),
             ("aws.toml", format!("{FOUNDATION}{more}")),
