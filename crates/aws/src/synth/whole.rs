@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use model::{EnvironmentName, spec};
 
 use super::{
-    Config, Error, Kind, Label, Priorities, Resource, Runtime, Stack, environment, environment::stack_name,
-    flow, foundation, machine, packer, pipeline,
+    Config, Error, Kind, Label, Priorities, Resource, Runtime, Stack, environment, flow, foundation, machine,
+    packer, pipeline,
 };
 
 /// A file beside the templates: its path, from the directory of the output, and its text.
@@ -21,6 +21,8 @@ pub struct File {
 pub struct Output {
     pub stacks: Vec<Stack>,
     pub files: Vec<File>,
+    /// Environments of which nothing can be made, and why.
+    pub refused: Vec<(EnvironmentName, Error)>,
     /// Names of the stacks of a branch's own environment.
     branch: Vec<String>,
 }
@@ -192,6 +194,20 @@ pub fn all_with(
     branch: Option<&spec::Environment>,
     priorities: &mut Priorities,
 ) -> Result<Output, Error> {
+    let mut output = most_with(config, app, branch, priorities)?;
+    match output.refused.is_empty() {
+        true => Ok(output),
+        false => Err(output.refused.remove(0).1),
+    }
+}
+
+/// As much of it as can be made: an environment that is refused is left out, and named.
+pub fn most_with(
+    config: &Config,
+    app: &spec::App,
+    branch: Option<&spec::Environment>,
+    priorities: &mut Priorities,
+) -> Result<Output, Error> {
     priorities.check()?;
     unknown(config, app)?;
     kept_apart(app)?;
@@ -202,6 +218,7 @@ pub fn all_with(
     let mut output = Output {
         stacks: Vec::new(),
         files: Vec::new(),
+        refused: Vec::new(),
         branch: Vec::new(),
     };
     for label in config.foundations.keys() {
@@ -210,30 +227,41 @@ pub fn all_with(
     output.stacks.push(noted(pipeline(config, app)?, app));
     let mut taken = BTreeMap::new();
     for own in app.environments.iter().chain(&branch) {
-        let targets = targets(config, app, own)?;
-        for label in &targets {
-            let stack = environment(config, &app.app, own, label, priorities)?;
-            if let Some(other) = taken.insert(stack.name.clone(), &own.name) {
-                let why = format!("`{other}` and `{}` are both the stack `{}`", own.name, stack.name);
-                return Err(Error::config(format!("apps.{}", app.app), why));
-            }
-            output.stacks.push(stack);
+        if let Err(why) = add(&mut output, &mut taken, (config, app, own), priorities) {
+            output.refused.push((own.name.clone(), why));
         }
-        output.stacks.push(flow(config, app, own, &targets)?);
-        if own.preview.is_some() {
-            output.branch.extend(
-                targets
-                    .iter()
-                    .map(|label| stack_name(config, label, &app.app, own)),
-            );
-            output
-                .branch
-                .extend(output.stacks.last().map(|flow| flow.name.clone()));
-        }
-        files(&mut output.files, config, app, own, &targets)?;
     }
     output.stacks = output.stacks.into_iter().map(|own| own.tagged(config)).collect();
     Ok(output)
+}
+
+/// The stacks and files of one environment: all of them, or none.
+fn add(
+    output: &mut Output,
+    taken: &mut BTreeMap<String, EnvironmentName>,
+    (config, app, own): (&Config, &spec::App, &spec::Environment),
+    priorities: &mut Priorities,
+) -> Result<(), Error> {
+    let targets = targets(config, app, own)?;
+    let (mut stacks, mut beside) = (Vec::new(), Vec::new());
+    for label in &targets {
+        let stack = environment(config, &app.app, own, label, priorities)?;
+        if let Some(other) = taken.insert(stack.name.clone(), own.name.clone()) {
+            let why = format!("`{other}` and `{}` are both the stack `{}`", own.name, stack.name);
+            return Err(Error::config(format!("apps.{}", app.app), why));
+        }
+        stacks.push(stack);
+    }
+    stacks.push(flow(config, app, own, &targets)?);
+    files(&mut beside, config, app, own, &targets)?;
+    if own.preview.is_some() {
+        output
+            .branch
+            .extend(stacks.iter().map(|stack| stack.name.clone()));
+    }
+    output.stacks.append(&mut stacks);
+    output.files.append(&mut beside);
+    Ok(())
 }
 
 /// Says who makes what is for branches.

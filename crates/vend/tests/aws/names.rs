@@ -2,12 +2,40 @@
 
 use serde_json::Value;
 
-use super::World;
+use super::{FOUNDATION, STACKS, World};
 
 const EU: &str = "[foundations.production-eu]\nregion = \"eu-central-1\"\ndomain = \"eu.example.com\"\nnetwork = { cidr = \"10.7.0.0/16\" }\n";
 const BESIDE: &str = "[foundations.production]\nregion = \"eu-central-1\"\ndomain = \"apps.example.com\"\n\
      [apps.shop]\npipeline = \"production-eu\"\n[apps.shop.environments.production]\nfoundation = \"production-eu\"\n\
      [apps.shop.environments.build]\nfoundation = \"production-eu\"\n";
+
+#[test]
+fn an_environment_that_is_refused_keeps_nobody_from_what_stands() {
+    let Some(world) = World::new() else { return };
+    world.good(&["apply", "--yes"]);
+    let wrong = "[apps.shop.environments.production]\nscaling = { warm = 1, spot = 1 }\n";
+    world.write("aws.toml", &format!("{FOUNDATION}{wrong}"));
+    for command in ["plan", "doctor"] {
+        let (code, said) = world.bad(&[command]);
+        assert!(code == 3 && said.contains("scaling.warm"), "{said}");
+    }
+    let said = world.good(&["status"]);
+    assert!(said.contains("the files of `production` are refused"), "{said}");
+    for name in STACKS {
+        let doing = &world.status(name)["doing"]["doing"];
+        let is_there = name == STACKS[0];
+        assert_eq!(doing, if is_there { "nothing" } else { "refused" }, "{name}");
+    }
+    assert!(world.good(&["outputs"]).contains(STACKS[2]));
+    // It is not gone from the files.
+    let said = world.good(&["destroy", "--gone", "--yes"]);
+    assert!(said.contains("0 stacks destroyed"), "{said}");
+    world.good(&["unprotect"]);
+    let said = world.good(&["destroy", "--yes"]);
+    for name in STACKS {
+        assert!(said.contains(&format!("goes: {name}\n")), "{said}");
+    }
+}
 
 #[test]
 fn a_name_that_is_given_no_more_locks_nobody_out_of_what_stands() {

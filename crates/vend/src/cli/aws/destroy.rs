@@ -58,7 +58,7 @@ struct Swept {
 }
 
 pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
-    let loaded = own.project.load()?;
+    let loaded = own.project.load_most(output)?;
     let victims = victims(own, &loaded).await?;
     let names: Vec<&str> = victims
         .iter()
@@ -111,7 +111,7 @@ async fn victims(own: &Destroy, loaded: &Loaded) -> Result<Vec<(String, Found)>,
     let is_meant = |found: &Found| {
         let name = &found.stack.name;
         let is_preview = found.mark.as_ref().is_some_and(|mark| mark.preview.is_some());
-        let is_gone = !is_known(name) && (own.branches || !is_preview);
+        let is_gone = !is_known(name) && loaded.refusal(found).is_none() && (own.branches || !is_preview);
         loaded.is_own(found) && loaded.is_asked(name) && (!own.gone || is_gone)
     };
     // What others stand on stays.

@@ -25,7 +25,10 @@ use model::{
 };
 
 use super::{Exit, Failure, applied, broken, home::Home, receiver::Program};
-use crate::{cli::check, output::clean};
+use crate::{
+    cli::check,
+    output::{Output, clean},
+};
 
 // What every command takes. (A doc comment would become the help of every command that has it.)
 #[derive(Debug, Clone, Args)]
@@ -112,6 +115,26 @@ impl Project {
     }
 
     pub fn load(&self) -> Result<Loaded, Failure> {
+        self.read(false)
+    }
+
+    /// For what goes by what stands: an environment of which nothing can be made keeps nobody from the rest, and is named.
+    pub fn load_most(&self, output: &Output) -> Result<Loaded, Failure> {
+        // A branch's stacks are known by what is made of it only.
+        let loaded = self.read(self.branch.is_none())?;
+        for (name, why) in &loaded.made.refused {
+            let why = clean(&why.to_string());
+            let said = format!("the files of `{name}` are refused, and what stands of it counts: {why}");
+            match output.json {
+                true => tracing::warn!("{said}"),
+                false => output.line(&said),
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// `most`: as much as can be made.
+    fn read(&self, most: bool) -> Result<Loaded, Failure> {
         let files = &self.files;
         let beside = || files.dir.join("aws/priorities.json");
         let given = self.priorities.clone().unwrap_or_else(beside);
@@ -121,7 +144,10 @@ impl Project {
         let branch = branch.map(|branch| of_branch(&app, branch)).transpose()?;
         let known = priorities(&given)?;
         let mut priorities = known.clone();
-        let mut made = made(&config, &app, branch.as_ref(), &mut priorities)?;
+        let mut made = match most {
+            true => synth::most_with(&config, &app, None, &mut priorities).map_err(unmade)?,
+            false => made(&config, &app, branch.as_ref(), &mut priorities)?,
+        };
         let only: Vec<String> = match branch {
             Some(_) => made.of_branch().map(|stack| stack.name.clone()).collect(),
             None => self.only.clone(),
@@ -134,7 +160,7 @@ impl Project {
         receiver.stand_in(&mut made, &applied::digest(&own));
         if let Some(unknown) = only
             .iter()
-            .find(|own| made.stacks.iter().all(|stack| stack.name != **own))
+            .find(|own| made.stacks.iter().all(|stack| stack.name != **own) && made.refused.is_empty())
         {
             let names: Vec<&str> = made.stacks.iter().map(|stack| stack.name.as_str()).collect();
             return Err(Failure::usage(format!("there is no stack `{unknown}`"))
@@ -330,6 +356,20 @@ impl Loaded {
         Ok(())
     }
 
+    /// Why nothing is made of the environment whose stack this is, or of one of the pipeline's. An older stack does not say
+    /// whose it is.
+    pub fn refusal(&self, found: &Found) -> Option<String> {
+        let mark = found.mark.as_ref();
+        if mark.is_some_and(|mark| mark.kind == Kind::Foundation) {
+            return None;
+        }
+        let own = mark.and_then(|mark| mark.environment.as_deref());
+        let mut refused = self.made.refused.iter();
+        refused
+            .find(|(name, _)| own.is_none_or(|own| own == name.as_str()))
+            .map(|(_, why)| why.to_string())
+    }
+
     pub fn app(&self) -> &str {
         &self.app
     }
@@ -463,11 +503,13 @@ fn made(
     own: Option<&spec::Environment>,
     priorities: &mut Priorities,
 ) -> Result<synth::Output, Failure> {
-    synth::all_with(config, app, own, priorities).map_err(|error| {
-        Failure::refused("the templates cannot be made")
-            .cause(error.to_string())
-            .next("vend aws synth --help")
-    })
+    synth::all_with(config, app, own, priorities).map_err(unmade)
+}
+
+fn unmade(error: synth::Error) -> Failure {
+    Failure::refused("the templates cannot be made")
+        .cause(error.to_string())
+        .next("vend aws synth --help")
 }
 
 /// The environment that a branch has to itself.

@@ -7,6 +7,7 @@ use ::aws::{
     protect,
     site::Found,
     stack::{self, Drift as Drifted, Output as Said},
+    synth::Kind,
     watch,
 };
 use clap::Args;
@@ -75,7 +76,7 @@ struct Line {
 }
 
 pub async fn status(own: &Status, output: &Output) -> Result<(), Failure> {
-    let loaded = own.project.load()?;
+    let loaded = own.project.load_most(output)?;
     let found = loaded.found().await?;
     let mut lines = Vec::new();
     for wanted in &loaded.wanted {
@@ -86,14 +87,23 @@ pub async fn status(own: &Status, output: &Output) -> Result<(), Failure> {
             &wanted.mark.foundation,
             own.map(|(_, found)| found),
         );
-        line.doing = Some(doing(wanted, own.map(|(_, found)| found)));
+        let found = own.map(|(_, found)| found);
+        // A pipeline goes with all environments: what it shall be is not known without one.
+        let refused = found.filter(|_| wanted.mark.kind == Kind::Pipeline);
+        let refused = refused.and_then(|found| loaded.refusal(found));
+        line.doing = Some(match refused {
+            Some(why) => Doing::Refused { why },
+            None => doing(wanted, found),
+        });
         line.cents = wanted.price.cents;
         lines.push(line);
     }
     for (foundation, found) in &found {
         let is_known = loaded.made.stacks.iter().any(|own| own.name == found.stack.name);
         if !is_known && loaded.is_own(found) {
-            lines.push(line(&loaded, &found.stack.name, foundation, Some(found)));
+            let mut line = line(&loaded, &found.stack.name, foundation, Some(found));
+            line.doing = loaded.refusal(found).map(|why| Doing::Refused { why });
+            lines.push(line);
         }
     }
     output.show(&lines, |lines| table(lines, output));
@@ -175,7 +185,7 @@ struct Says {
 }
 
 pub async fn outputs(own: &Outputs, output: &Output) -> Result<(), Failure> {
-    let loaded = own.project.load()?;
+    let loaded = own.project.load_most(output)?;
     let found = loaded.found().await?;
     let asked = found
         .into_iter()
@@ -212,7 +222,7 @@ struct Compared {
 }
 
 pub async fn drift(own: &Drift, output: &Output) -> Result<ExitCode, Failure> {
-    let loaded = own.project.load()?;
+    let loaded = own.project.load_most(output)?;
     let mut all = Vec::new();
     for (foundation, found) in loaded.found().await? {
         if loaded.is_asked(&found.stack.name) && found.stack.status.is_usable() {
@@ -285,7 +295,7 @@ fn differences(all: &[Compared], output: &Output) -> String {
 }
 
 pub async fn protect(own: &Protect, on: bool, output: &Output) -> Result<(), Failure> {
-    let loaded = own.project.load()?;
+    let loaded = own.project.load_most(output)?;
     for (foundation, found) in loaded.found().await? {
         let status = &found.stack.status;
         if !loaded.is_asked(&found.stack.name) || status.is_moving() || status.is_review() {
@@ -305,7 +315,7 @@ pub async fn protect(own: &Protect, on: bool, output: &Output) -> Result<(), Fai
 }
 
 pub async fn carry_on(own: &Continue, output: &Output) -> Result<ExitCode, Failure> {
-    let loaded = own.project.load()?;
+    let loaded = own.project.load_most(output)?;
     let found = loaded.found().await?;
     let Some((foundation, found)) = found.iter().find(|(_, found)| found.stack.name == own.stack) else {
         return Err(Failure::failed(format!("there is no stack `{}`", own.stack)).next("vend aws status"));
