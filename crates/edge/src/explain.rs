@@ -12,6 +12,7 @@ use crate::{
     http1::parse,
     http2::forward::is_grpc,
     live::Shared,
+    secure::Secure,
     table::{Action, Rule},
     worker::Ends,
 };
@@ -48,7 +49,11 @@ const PASSED: usize = 20;
 
 /// Explains; an error says what is wrong with the question.
 pub fn explain(shared: &Shared, question: &Question) -> Result<Explanation, String> {
-    let (head, ends) = asked(question)?;
+    let (head, mut ends) = asked(question)?;
+    // Nobody from elsewhere comes to where TLS is, so whoever asks is here.
+    if shared.secure.get().is_some_and(Secure::is_local) {
+        ends.local.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
     let mut ask = Ask::default();
     // Read as a client's would be: what is dropped of that, and what the edge itself says, decides here too.
     let read = parse::request(head.as_bytes(), &ends, (0, 0), &mut ask);

@@ -19,6 +19,15 @@ impl Secure {
         Self { doors, plain }
     }
 
+    /// Does only this machine reach where TLS is spoken?
+    pub fn is_local(&self) -> bool {
+        !self.doors.is_empty()
+            && self
+                .doors
+                .iter()
+                .all(|(at, _)| at.ip().to_canonical().is_loopback())
+    }
+
     /// Before any rule is asked: whoever comes without TLS is sent to it, for a name that has a certificate. Without one a
     /// client would be sent to where it can trust nobody.
     pub fn first(&self, ask: &Ask) -> Option<Answer> {

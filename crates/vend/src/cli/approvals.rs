@@ -67,6 +67,9 @@ pub async fn approvals(command: &Approvals, global: &Global) -> Result<(), Failu
             let page = client
                 .list::<Approval>(&format!("/v1/approvals?{scope}{open}"), 1000)
                 .await?;
+            if page.items.is_empty() {
+                target::known(target.as_deref(), &client).await?;
+            }
             output.show(&page, |page| {
                 let mut table = Table::new(["APPROVAL", "WHERE", "STATE", "VOTES", "AUTHOR", "ASKED"]);
                 for approval in &page.items {

@@ -72,6 +72,9 @@ pub async fn run(command: &Executions, global: &Global) -> Outcome {
         Executions::List { target, most } => {
             let path = format!("/v1/executions?{}", target::scope(target.as_deref())?);
             let page = client.list::<Execution>(&path, most.number()).await?;
+            if page.items.is_empty() {
+                target::known(target.as_deref(), &client).await?;
+            }
             output.show(&page, |page| list_text(&page.items, &output) + most.rest(page));
         }
         Executions::Show { id, follow: true, .. } if !output.json => {

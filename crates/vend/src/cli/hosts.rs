@@ -114,6 +114,9 @@ async fn list(target: Option<&str>, global: &Global) -> Result<(), Failure> {
     let page = global.client()?.list::<Host>(&path, 10_000).await?;
     let path = format!("/v1/machines?{}", target::scope(target)?);
     let machines = global.client()?.list::<Machine>(&path, 10_000).await?;
+    if page.items.is_empty() && machines.items.is_empty() {
+        target::known(target, &global.client()?).await?;
+    }
     let output = global.output();
     let both = Everything {
         page: &page,
@@ -377,6 +380,9 @@ fn check_text(check: &CheckResult, output: &Output) -> String {
 pub async fn targets(command: &Targets, global: &Global) -> Result<(), Failure> {
     let path = format!("/v1/edge?{}", target::scope(command.target.as_deref())?);
     let status: EdgeStatus = global.client()?.get(&path).await?;
+    if status.targets.is_empty() {
+        target::known(command.target.as_deref(), &global.client()?).await?;
+    }
     let output = global.output();
     output.show(&status, |status| {
         let mut table = Table::new([

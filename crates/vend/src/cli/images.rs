@@ -159,6 +159,9 @@ pub async fn run(command: &Images, global: &Global) -> Result<(), Failure> {
 async fn list(target: Option<&str>, global: &Global) -> Result<(), Failure> {
     let path = format!("/v1/images?{}", target::scope(target)?);
     let page = global.client()?.list::<Image>(&path, 10_000).await?;
+    if page.items.is_empty() {
+        target::known(target, &global.client()?).await?;
+    }
     let output = global.output();
     output.show(&page, |page| {
         let mut table = Table::new(["IMAGE", "WHERE", "RELEASES", "BASE", "CREATED"]);

@@ -1,7 +1,9 @@
 //! Logs, by app or by name.
 
+mod tail;
+
 use clap::{Args, ValueEnum};
-use model::wire::{AccessLog, App, LogEntry, LogText};
+use model::wire::{AccessLog, App, Host, LogEntry, LogText, Place};
 
 use super::{
     Client, Exit, Failure, Global,
@@ -43,7 +45,7 @@ pub struct Logs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
-    /// What the app writes.
+    /// What the app writes on the hosts that serve.
     Service,
     /// What the host writes.
     Console,
@@ -87,13 +89,53 @@ pub async fn run(command: &Logs, global: &Global) -> Result<(), Failure> {
             output.tone(Tone::Strong, &format!("deployment {deployment}"))
         );
     }
-    for log in beside(newest, &page.items) {
+    let logs = match serving(newest, &page.items, &client).await? {
+        logs if logs.is_empty() => beside(newest, &page.items),
+        logs => logs,
+    };
+    if command.follow && logs.len() > 1 && !output.json {
+        return tail::follow(&logs, command.first(), &client, &output).await;
+    }
+    for log in logs {
         if !output.json {
             eprintln!("{}", output.tone(Tone::Strong, log));
         }
         show(log, command, &client, &output).await?;
     }
     Ok(())
+}
+
+/// The logs of the same kind of all hosts that serve where a newest one is from: the newest host may be one that is kept. None
+/// of what is not a host's.
+async fn serving<'a>(
+    newest: &LogEntry,
+    entries: &'a [LogEntry],
+    client: &Client,
+) -> Result<Vec<&'a str>, Failure> {
+    let (Some(place), "service" | "console") = (&newest.place, newest.kind.as_str()) else {
+        return Ok(Vec::new());
+    };
+    let Place {
+        tenant,
+        app,
+        environment,
+    } = place;
+    let path = format!("/v1/hosts?tenant={tenant}&app={app}&environment={environment}");
+    let hosts = client.list::<Host>(&path, ALL).await?.items;
+    Ok(of_serving(&hosts, &newest.kind, entries))
+}
+
+fn of_serving<'a>(hosts: &[Host], kind: &str, entries: &'a [LogEntry]) -> Vec<&'a str> {
+    let serves = |entry: &&LogEntry| {
+        let own = entry.log.split('/').nth(1);
+        let mut serving = hosts.iter().filter(|host| host.wanted == "serving");
+        entry.kind == kind && serving.any(|host| own == Some(host.id.as_str()))
+    };
+    entries
+        .iter()
+        .filter(serves)
+        .map(|entry| entry.log.as_str())
+        .collect()
 }
 
 /// All logs of what a newest one is a part of, in the order in which they began: builds of a batch have one ticket, each
@@ -318,6 +360,38 @@ mod tests {
         ] {
             assert_eq!(last(text, lines), expected, "{text:?} {lines}");
         }
+    }
+
+    #[test]
+    fn hosts_that_serve_are_shown_whatever_is_newest() {
+        let host = |id: &str, wanted: &str| -> Host {
+            serde_json::from_value(serde_json::json!({
+                "id": id, "wanted": wanted, "role": "app", "address": "10.0.0.1",
+                "place": { "tenant": "acme", "app": "shop", "environment": "dev" },
+                "created_at": "2026-01-01T00:00:00Z",
+            }))
+            .unwrap()
+        };
+        let hosts =
+            [("h-1", "serving"), ("h-2", "kept"), ("h-3", "serving")].map(|(id, wanted)| host(id, wanted));
+        let entry = |log: &str, kind: &str| LogEntry {
+            log: log.into(),
+            kind: kind.into(),
+            place: None,
+            deployment: None,
+            at: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let there = [
+            entry("host/h-1/service", "service"),
+            entry("host/h-1/console", "console"),
+            entry("host/h-2/service", "service"),
+            entry("host/h-3/service", "service"),
+        ];
+        assert_eq!(
+            of_serving(&hosts, "service", &there),
+            ["host/h-1/service", "host/h-3/service"]
+        );
+        assert!(of_serving(&hosts[1..2], "service", &there).is_empty());
     }
 
     #[test]

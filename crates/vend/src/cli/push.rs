@@ -48,6 +48,9 @@ pub async fn run(command: &Push, global: &Global) -> Outcome {
     };
     let commit = ask_git(&["rev-parse", "HEAD"])?;
     let known = find(&target, &branch, &commit, &client).await?;
+    if !ask_git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty() && !output.json {
+        output.line("note: changes that are not committed stay here");
+    }
     push(&app.git_url, &branch, command.force, global)?;
     let Some(mut push) = find(&target, &branch, &commit, &client).await? else {
         output.line("the platform has the commit; nothing new is to be released");
@@ -59,6 +62,10 @@ pub async fn run(command: &Push, global: &Global) -> Outcome {
         }
         let path = format!("{}/environments/{place}/retry", target.app_path());
         push = client.post(&path, &()).await?;
+    }
+    let is_new = known.is_none_or(|known| known.number != push.number);
+    if !is_new && matches!(push.state, PushState::Done | PushState::Superseded) && !output.json {
+        return say_again(&target, &push, &client, &output).await;
     }
     if command.detach || output.json {
         output.show(&push, |_| {
@@ -116,7 +123,10 @@ fn push(url: &str, branch: &str, force: bool, global: &Global) -> Result<(), Fai
         true => Ok(()),
         false => {
             Err(Failure::failed("git push failed")
-                .next("look at what git said; --force replaces what is there"))
+                .next(
+                    "look at what git said: 403 is a token that may not push (vend whoami), and what is behind the branch there \
+                     is pulled first, or replaced with --force",
+                ))
         }
     }
 }
@@ -132,6 +142,36 @@ async fn find(
     let page = client.list::<wire::Push>(&path, 20).await?;
     let newest = page.items.into_iter().find(|push| push.commit.branch == branch);
     Ok(newest.filter(|push| push.commit.id == commit))
+}
+
+/// What became of a commit that the branch had before.
+async fn say_again(target: &Target, push: &wire::Push, client: &Client, output: &Output) -> Outcome {
+    output.line("the branch has this commit already: nothing new is released");
+    let Some(environment) = &push.environment else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let path = format!("{}/environments/{environment}", target.app_path());
+    let live = client.get::<wire::Environment>(&path).await?.live;
+    let releases = client
+        .list::<wire::Release>(&format!("{path}/releases"), 100)
+        .await?;
+    let of_it = |release: &&wire::Release| release.commit.id == push.commit.id;
+    let own = releases.items.iter().filter(of_it).map(|release| release.number);
+    let own: Vec<u64> = own.collect();
+    output.say(&again_text(&format!("{target}/{environment}"), live, &own));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `own`: the releases of the commit.
+fn again_text(place: &str, live: Option<u64>, own: &[u64]) -> String {
+    match (live, own.iter().max()) {
+        (Some(live), _) if own.contains(&live) => format!("it is live as v{live}\n"),
+        (Some(live), Some(newest)) => format!(
+            "v{live} serves, and not v{newest}, which it became\nnext: vend rollback {place} --to v{newest}\n"
+        ),
+        (Some(live), None) => format!("v{live} serves\nnext: vend why {place}\n"),
+        (None, _) => format!("nothing is live\nnext: vend why {place}\n"),
+    }
 }
 
 /// Where what was pushed is live, what to do next, and how to take it back.
@@ -235,6 +275,21 @@ async fn follow(target: &Target, mut push: wire::Push, client: &Client, output: 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_commit_that_is_there_already_is_said_to_be_live_or_not() {
+        let text = |live, own: &[u64]| again_text("acme/shop/dev", live, own);
+        assert_eq!(text(Some(3), &[3]), "it is live as v3\n");
+        assert_eq!(
+            text(Some(3), &[4, 5]),
+            "v3 serves, and not v5, which it became\nnext: vend rollback acme/shop/dev --to v5\n"
+        );
+        assert_eq!(text(Some(3), &[]), "v3 serves\nnext: vend why acme/shop/dev\n");
+        assert_eq!(
+            text(None, &[2]),
+            "nothing is live\nnext: vend why acme/shop/dev\n"
+        );
+    }
 
     #[test]
     fn a_push_ends_with_address_next_and_undo() {

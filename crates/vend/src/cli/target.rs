@@ -2,7 +2,7 @@
 
 use model::{AppName, EnvironmentName, TenantName};
 
-use super::failure::Failure;
+use super::{Client, failure::Failure};
 
 /// The tenant that a name without one means.
 pub const VARIABLE: &str = "VEND_TENANT";
@@ -99,6 +99,21 @@ pub fn tenant(text: Option<&str>) -> Result<TenantName, Failure> {
     };
     text.parse()
         .map_err(|error: model::id::NotAName| Failure::usage(error.to_string()).next("vend tenants list"))
+}
+
+/// Refuses a target that there is not. For lists that have nothing of it: those of what there is are empty, too.
+pub async fn known(text: Option<&str>, client: &Client) -> Result<(), Failure> {
+    let path = match text {
+        None => return Ok(()),
+        Some(text) if !text.contains('/') && std::env::var_os(VARIABLE).is_none() => {
+            format!("/v1/tenants/{}", tenant(Some(text))?)
+        }
+        Some(text) => match Target::read(text)? {
+            own if own.environment.is_some() => own.environment_path()?,
+            own => own.app_path(),
+        },
+    };
+    client.get::<serde_json::Value>(&path).await.map(|_| ())
 }
 
 /// The query of a list that may be narrowed: by a target, or to a tenant.

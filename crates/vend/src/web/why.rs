@@ -176,8 +176,29 @@ fn of_environment(
         );
         why.next = Some(format!("vend move {place} --abort, or the same move again"));
     }
+    if let Some(reason) = refused(db, &place, &environment.branch, push.id)? {
+        why.sentence = format!("{reason}; before it: {}", why.sentence);
+        why.next = Some("vend check, and push again".into());
+        why.up_to_date = false;
+    }
     why.push = Some(releases::push(push));
     Ok(why)
+}
+
+/// Why the newest push to the environment's branch came to none, as when its files are wrong. `last`: the last that did.
+fn refused(
+    db: &Db<'_>,
+    place: &model::Place,
+    branch: &str,
+    last: u64,
+) -> Result<Option<String>, store::Error> {
+    let pushes = db.pushes(&place.tenant, &place.app, None, None, RECENT)?;
+    let newest = pushes.into_iter().find(|push| push.branch == branch);
+    let refused = newest.filter(|push| push.environment.is_none() && push.id > last);
+    Ok(refused.and_then(|push| {
+        let id = push.commit.id.get(..8).unwrap_or(&push.commit.id);
+        Some(format!("the push of {id} is refused: {}", push.reason?))
+    }))
 }
 
 /// Why a rollback that names no release would be refused, for the sake of the data.

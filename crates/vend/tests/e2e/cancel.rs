@@ -67,7 +67,7 @@ fn a_cancelled_release_stops_its_build_and_its_bake() {
         );
         assert_eq!(last(1)["name"], "COMPLETED");
         assert_eq!(last(1).get("duration_ms"), None, "it only says when");
-        let ledger = platform.vend(&["audit", "list", "--json"]);
+        let ledger = platform.vend(&["audit", "list", &tenant, "--all", "--json"]);
         for deed in ["build.stop", "bake.stop"] {
             assert!(ledger.contains(deed), "{deed} is on record");
         }
