@@ -138,13 +138,17 @@ impl Queue {
 
 impl Place {
     /// Others may have the place while `meanwhile` goes on, and then there is a turn anew, for which this waits under
-    /// `ticket`.
-    pub async fn lend<T>(&mut self, ticket: Option<&Ticket>, meanwhile: impl Future<Output = T>) -> T {
+    /// `ticket`. What failed needs none.
+    pub async fn lend<T, E>(
+        &mut self,
+        ticket: Option<&Ticket>,
+        meanwhile: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         self.leave();
-        let done = meanwhile.await;
+        let done = meanwhile.await?;
         let (queue, tenant) = (self.queue.clone(), self.tenant.clone());
         *self = queue.enter(tenant.as_ref(), ticket, |_| ()).await;
-        done
+        Ok(done)
     }
 
     fn leave(&mut self) {
@@ -263,7 +267,8 @@ mod tests {
         assert_eq!(queue.lock().free, 0, "it is its own again");
         // Whoever stops meanwhile has no place to give back.
         let gone = std::time::Duration::from_millis(5);
-        let gone = tokio::time::timeout(gone, first.lend(None, std::future::pending::<()>())).await;
+        let gone =
+            tokio::time::timeout(gone, first.lend(None, std::future::pending::<Result<(), ()>>())).await;
         assert!(gone.is_err() && queue.lock().free == 1);
         drop(first);
         assert_eq!(queue.lock().free, 1);

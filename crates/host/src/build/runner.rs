@@ -277,10 +277,6 @@ impl<W: Write> Runner<W> {
             }
             shell.run(&state, &mut |_| Ok(()))?;
         }
-        if self.job.buildspec.version == Version::V0_2 {
-            // As in AWS's own runners a variable that a command sets is in the environment of the programs of the next.
-            shell.run("set -a", &mut |_| Ok(()))?;
-        }
         self.shell = Some((shell, who.cloned()));
         Ok(())
     }

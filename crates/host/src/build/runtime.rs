@@ -75,12 +75,17 @@ fn program<'c>(words: &mut impl Iterator<Item = &'c str>) -> Option<Called<'c>> 
     let bare = |word: &'c str| word.trim_matches(['"', '\'']);
     // Operands to pass over; after `sh`, whether its command is to come.
     let (mut options, mut over, mut is_shell): (&[&str], usize, bool) = (&[], 0, false);
+    let mut is_asking = false;
     while let Some(word) = words.next() {
         let own = bare(word);
         if BEFORE.contains(&own) || own.split_once('=').is_some_and(|(name, _)| is_name(name)) {
             continue;
         }
         if own.starts_with('-') && own != "-" {
+            // `command -v go` asks where it is.
+            if is_asking && matches!(own, "-v" | "-V") {
+                return None;
+            }
             // Of a shell several stand together: `-eo pipefail`, `-ec COMMAND`.
             let letters = own
                 .strip_prefix('-')
@@ -104,7 +109,7 @@ fn program<'c>(words: &mut impl Iterator<Item = &'c str>) -> Option<Called<'c>> 
             return Some(Called::Script(name));
         }
         if let Some((_, own, operands)) = WRAPPERS.iter().find(|(wrapper, ..)| *wrapper == name) {
-            (options, over) = (own, *operands);
+            (options, over, is_asking) = (own, *operands, name == "command");
         } else if SHELLS.contains(&name) {
             (options, is_shell) = (&[], true);
         } else if name == "codebuild-tests-run" {
@@ -324,6 +329,7 @@ mod tests {
         }
         assert_eq!(last("/usr/bin/go test"), Some(Called::Program("go")));
         assert_eq!(last("timeout 5"), None);
+        assert_eq!(last("command -v cargo"), None);
     }
 
     #[test]

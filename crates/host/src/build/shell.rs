@@ -25,8 +25,10 @@ use rustix::{
 
 /// The descriptor of the shell that commands do not get.
 const STATUS: i32 = 9;
-/// So much may a command's exported variables have: more than a program takes.
-const ANSWER_BYTES: usize = 8 << 20;
+/// So much may a text have that is expanded, as an exported variable is.
+const ANSWER_BYTES: usize = 1 << 20;
+/// So much may all variables have that a shell goes on with: more than a program takes.
+const STATE_BYTES: usize = 8 << 20;
 
 /// Who runs commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,7 +168,7 @@ impl Shell {
             "eval {} </dev/null 9>&-\ncommand printf '%d\\0' \"$?\" >&9\n",
             quoted(command)
         );
-        let answer = self.ask(&line, output)?;
+        let answer = self.ask(&line, ANSWER_BYTES, output)?;
         Ok(match answer {
             Some(text) => Status {
                 code: text.trim().parse().unwrap_or(1),
@@ -185,8 +187,17 @@ impl Shell {
         code: &str,
         output: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<Option<String>> {
+        self.tell(code, ANSWER_BYTES, output)
+    }
+
+    fn tell(
+        &mut self,
+        code: &str,
+        most: usize,
+        output: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<Option<String>> {
         let line = format!("{{ {code}; }} </dev/null >&9\ncommand printf '\\0' >&9\n");
-        self.ask(&line, output)
+        self.ask(&line, most, output)
     }
 
     /// A text as the shell expands it, in a here-document, so that quotes in it, also those within `$(…)`, are what they
@@ -217,7 +228,7 @@ impl Shell {
     /// Everything that another shell needs to go on: the directory and the exported variables, as shell code.
     pub fn state(&mut self, output: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<Option<String>> {
         let directory = self.print("command pwd", output)?;
-        let exports = self.print("export -p", output)?;
+        let exports = self.tell("export -p", STATE_BYTES, output)?;
         Ok(directory.zip(exports).map(|(directory, exports)| {
             format!("cd {}\n{exports}", quoted(directory.trim_end_matches('\n')))
         }))
@@ -226,6 +237,7 @@ impl Shell {
     fn ask(
         &mut self,
         line: &str,
+        most: usize,
         output: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<Option<String>> {
         let sent = self.commands.write_all(line.as_bytes());
@@ -239,7 +251,7 @@ impl Shell {
             reap(self.pid, &mut self.ended)?;
             drain(&mut self.status, usize::MAX, &mut |bytes| {
                 self.partial.extend_from_slice(bytes);
-                match self.partial.len() > ANSWER_BYTES {
+                match self.partial.len() > most {
                     true => Err(io::Error::other("the shell's answer is too long")),
                     false => Ok(()),
                 }

@@ -85,6 +85,7 @@ impl Yard {
         stop: &mut Stop,
     ) -> Result<Bare, Error> {
         let mut looks = Looks::default();
+        let until = tokio::time::Instant::now() + self.0.queued;
         loop {
             let (oven, base, login) = (self.0.oven.clone(), base.clone(), login.clone());
             let tenant = order.place.tenant.clone();
@@ -103,7 +104,7 @@ impl Yard {
             let waited = tokio::select! {
                 waited = place.lend(Some(ticket), room) => waited,
                 reason = stop.asked() => return Err(Error::Stopped(reason)),
-                () = tokio::time::sleep(self.0.queued) => return Err(Error::Queued(self.0.queued)),
+                () = tokio::time::sleep_until(until) => return Err(Error::Queued(self.0.queued)),
             };
             waited.map_err(|error| Error::Image(error.into()))?;
         }

@@ -93,7 +93,7 @@ pub async fn run(command: &Logs, global: &Global) -> Result<(), Failure> {
         logs if logs.is_empty() => beside(newest, &page.items),
         logs => logs,
     };
-    if command.follow && logs.len() > 1 && !output.json {
+    if command.follow && logs.len() > 1 && !output.json && !command.times {
         return tail::follow(&logs, command.first(), &client, &output).await;
     }
     for log in logs {
@@ -105,8 +105,8 @@ pub async fn run(command: &Logs, global: &Global) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The logs of the same kind of all hosts that serve where a newest one is from: the newest host may be one that is kept. None
-/// of what is not a host's.
+/// The logs of the same kind of all hosts where a newest one is from, but for those that are kept or go: the newest may be one
+/// of these. None of what is not a host's.
 async fn serving<'a>(
     newest: &LogEntry,
     entries: &'a [LogEntry],
@@ -126,10 +126,12 @@ async fn serving<'a>(
 }
 
 fn of_serving<'a>(hosts: &[Host], kind: &str, entries: &'a [LogEntry]) -> Vec<&'a str> {
+    // One that is kept for the way back is quiet; one that is to serve, or could not, is what somebody looks for.
+    let says = |host: &&Host| !matches!(host.wanted.as_str(), "kept" | "stopping" | "stopped");
     let serves = |entry: &&LogEntry| {
         let own = entry.log.split('/').nth(1);
-        let mut serving = hosts.iter().filter(|host| host.wanted == "serving");
-        entry.kind == kind && serving.any(|host| own == Some(host.id.as_str()))
+        let mut saying = hosts.iter().filter(says);
+        entry.kind == kind && saying.any(|host| own == Some(host.id.as_str()))
     };
     entries
         .iter()

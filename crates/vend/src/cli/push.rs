@@ -48,7 +48,8 @@ pub async fn run(command: &Push, global: &Global) -> Outcome {
     };
     let commit = ask_git(&["rev-parse", "HEAD"])?;
     let known = find(&target, &branch, &commit, &client).await?;
-    if !ask_git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty() && !output.json {
+    let changed = ask_git(&["status", "--porcelain", "--untracked-files=no"]);
+    if !output.json && changed.is_ok_and(|changed| !changed.is_empty()) {
         output.line("note: changes that are not committed stay here");
     }
     push(&app.git_url, &branch, command.force, global)?;

@@ -176,25 +176,28 @@ fn of_environment(
         );
         why.next = Some(format!("vend move {place} --abort, or the same move again"));
     }
-    if let Some(reason) = refused(db, &place, &environment.branch, push.id)? {
+    if let Some(reason) = refused(db, &place, &environment.branch, &push)? {
         why.sentence = format!("{reason}; before it: {}", why.sentence);
-        why.next = Some("vend check, and push again".into());
+        why.next
+            .get_or_insert_with(|| "vend check, and push again".into());
         why.up_to_date = false;
     }
     why.push = Some(releases::push(push));
     Ok(why)
 }
 
-/// Why the newest push to the environment's branch came to none, as when its files are wrong. `last`: the last that did.
+/// Why the newest push to the environment's branch came to none, as when its files are wrong. `last`: the last that came to this
+/// one. The same commit may be refused to another environment, which is no matter of this one.
 fn refused(
     db: &Db<'_>,
     place: &model::Place,
     branch: &str,
-    last: u64,
+    last: &store::Push,
 ) -> Result<Option<String>, store::Error> {
     let pushes = db.pushes(&place.tenant, &place.app, None, None, RECENT)?;
     let newest = pushes.into_iter().find(|push| push.branch == branch);
-    let refused = newest.filter(|push| push.environment.is_none() && push.id > last);
+    let refused = newest
+        .filter(|push| push.environment.is_none() && push.id > last.id && push.commit.id != last.commit.id);
     Ok(refused.and_then(|push| {
         let id = push.commit.id.get(..8).unwrap_or(&push.commit.id);
         Some(format!("the push of {id} is refused: {}", push.reason?))

@@ -211,4 +211,5 @@ host:
     let group = &groups[&format!("{app}/production/v1")];
     assert_eq!(group["protocol"], "http2", "{group:#}");
     assert_eq!(group["algorithm"], "least-outstanding", "{group:#}");
+    platform.vend(&["tenants", "delete", &tenant, "--yes"]);
 }

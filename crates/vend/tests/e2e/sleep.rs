@@ -139,6 +139,17 @@ fn an_environment_sleeps_and_wakes_without_losing_a_request() {
         "nobody said that it may sleep"
     );
 
+    // The newest requests are shown: those of the load below would be all of them.
+    let requests = platform.vend(&["logs", &dev, "--access"]);
+    assert!(
+        requests.contains(" 200 4 ") && requests.contains(&format!(" {app}/dev/v")),
+        "{requests}"
+    );
+    assert!(
+        requests.contains(" 503 "),
+        "what the balancer answered itself is there too: {requests}"
+    );
+
     // Visitors who come while a release of a sleeper is under way are answered by one release or the other, every one.
     falls_asleep(&platform, &app);
     copy.says("four");
@@ -154,15 +165,6 @@ fn an_environment_sleeps_and_wakes_without_losing_a_request() {
     let (good, bad) = load.end();
     assert_eq!((good > 3, bad.first()), (true, None), "{good} answers");
 
-    let requests = platform.vend(&["logs", &dev, "--access"]);
-    assert!(
-        requests.contains(" 200 4 ") && requests.contains(&format!(" {app}/dev/v")),
-        "{requests}"
-    );
-    assert!(
-        requests.contains(" 503 "),
-        "what the balancer answered itself is there too: {requests}"
-    );
     // Another tenant has nothing of it, and a tenant of the same name later will have nothing either.
     let (other, _) = platform.tenant_with_app("stranger");
     let token = platform.token("eve", "developer", &other);

@@ -3,7 +3,7 @@
 
 use model::{
     route::HealthProtocol,
-    spec::{self, Certificate, Refresh, Strategy, Variable},
+    spec::{self, Certificate, MinimumHealthy, Refresh, Strategy, Variable},
 };
 
 use super::Scope;
@@ -55,6 +55,17 @@ pub(super) fn refuse(scope: &Scope<'_>) -> Result<(), Error> {
             rule.minimum(hosts)
         );
         return said("deploy.minimum_healthy", &why);
+    }
+    if let Some(zones) = &deploy.zones
+        && !scope.is_container()
+    {
+        let one = |rule| matches!(rule, MinimumHealthy::OneAtATime);
+        let scales = scope.spec.scaling.max > scope.spec.scaling.min;
+        if one(rule) && scales || one(zones.minimum_healthy) {
+            let why = "with zones CodeDeploy takes a percentage or a count, and neither is one host at a time of a fleet that scales, \
+                       or of a zone: say `half-at-a-time`, a percentage or a count";
+            return said("deploy.zones", why);
+        }
     }
     if let Some((name, secret)) = mistaken(scope) {
         let why = format!(

@@ -236,7 +236,10 @@ impl<'t> Walk<'t> {
             }
             '-' | '?' => {
                 self.roll(column);
-                (self.key, self.may_begin) = (None, is_block);
+                if is_block {
+                    self.key = None;
+                }
+                self.may_begin = is_block;
             }
             ':' if is_block => {
                 let key = self.key.take().filter(|(line, _)| *line == self.line);

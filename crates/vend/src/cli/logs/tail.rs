@@ -2,7 +2,7 @@
 
 use model::wire::LogText;
 
-use super::{BEFORE, last, path, say};
+use super::{BEFORE, LITTLE, last, path, say};
 use crate::{
     cli::{Client, Failure, executions::POLL},
     output::Output,
@@ -16,7 +16,7 @@ struct Tail<'a> {
     open: String,
 }
 
-/// The last lines of each, and then what is added to any of them.
+/// The last lines of each, and then what is added to any of them, until all have come to their end.
 pub(super) async fn follow(
     logs: &[&str],
     first: Option<usize>,
@@ -29,26 +29,37 @@ pub(super) async fn follow(
         loop {
             let chunk: LogText = client.get(&path(log, offset)).await?;
             text.push_str(&chunk.text);
-            if chunk.next == offset {
+            text = last(&text, first.unwrap_or(BEFORE)).to_owned();
+            let read = chunk.next.saturating_sub(offset);
+            offset = chunk.next;
+            // One that is written to all the time has no end.
+            if read < LITTLE {
                 break;
             }
-            offset = chunk.next;
         }
         let mut tail = Tail {
             log,
             offset,
             open: String::new(),
         };
-        say(&tail.lines(last(&text, first.unwrap_or(BEFORE))), output);
+        say(&tail.lines(&text), output);
         tails.push(tail);
     }
     loop {
-        let mut moved = false;
+        let (mut moved, mut goes_on) = (false, false);
         for tail in &mut tails {
             let chunk: LogText = client.get(&path(tail.log, tail.offset)).await?;
-            moved |= chunk.next != tail.offset;
+            let is_new = chunk.next != tail.offset;
+            moved |= is_new;
+            goes_on |= is_new || !chunk.ended;
             tail.offset = chunk.next;
             say(&tail.lines(&chunk.text), output);
+        }
+        if !goes_on {
+            for tail in tails.iter_mut().filter(|tail| !tail.open.is_empty()) {
+                say(&tail.lines("\n"), output);
+            }
+            return Ok(());
         }
         if !moved {
             tokio::time::sleep(POLL).await;

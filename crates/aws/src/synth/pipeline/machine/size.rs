@@ -78,7 +78,8 @@ fn hosts(target: &mut Target, next: &str) {
         }),
         good: "$up >= $wanted",
         bad: None,
-        minutes: 30,
+        // CodeDeploy puts the revision on each before it counts.
+        minutes: 90,
         error: "Vend.Hosts",
         cause: "{% 'only ' & $string($up) & ' of ' & $string($wanted) & ' hosts came up, which the old half has' %}",
     };

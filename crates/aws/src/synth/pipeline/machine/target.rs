@@ -300,15 +300,15 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
 /// An image of another account becomes one of the target's own, under its key.
 fn copy(target: &mut Target, whole: &Whole<'_>, next: &str) {
     target.choice("Copied", &[("$target.copied".to_owned(), "Copy")], next);
-    // Those of a bake, as far as they are known here. AWS copies no tags of another account's image, and by its tags it is
+    // Those of a bake, as far as they are known here: who begins a flow by hand may say the commit alone. AWS copies no tags of another account's image, and by its tags it is
     // found when all else is gone.
     let tags = json!([
         { "Key": "vend:platform", "Value": whole.scope.platform() },
         { "Key": "vend:app", "Value": whole.scope.app.app.as_str() },
         { "Key": "vend:environment", "Value": whole.environment.name.as_str() },
         { "Key": "vend:commit", "Value": "{% $push.commit %}" },
-        { "Key": "vend:author", "Value": "{% $substring($push.author, 0, 256) %}" },
-        { "Key": "vend:message", "Value": "{% $substring($replace($push.message, /[^A-Za-z0-9 _.:=+@-]/, ' '), 0, 256) %}" },
+        { "Key": "vend:author", "Value": "{% $exists($push.author) ? $substring($push.author, 0, 256) : '' %}" },
+        { "Key": "vend:message", "Value": "{% $exists($push.message) ? $substring($replace($push.message, /[^A-Za-z0-9 _.:=+@-]/, ' '), 0, 256) : '' %}" },
     ]);
     let arguments = json!({
         "SourceImageId": "{% $image %}",
@@ -398,13 +398,21 @@ fn deploy(target: &mut Target, whole: &Whole<'_>) {
         error: "Vend.Deployment",
         cause: "{% 'deployment ' & $deployment & ' is ' & $state & ': ' & $why %}",
     };
-    target.until("Deploying", look, next(whole, Stage::Deploy));
+    let after = next(whole, Stage::Deploy);
+    match whole.deploy.strategy {
+        // From here on hosts that start get the new revision, so the image that it was made with stays, too.
+        Strategy::InPlace => {
+            target.until("Deploying", look, "Deployed");
+            target.pass("Deployed", json!({ "kept": "{% $image %}" }), after);
+        }
+        _ => target.until("Deploying", look, after),
+    }
 }
 
-/// How many there have to be, in JSONata.
+/// How many there have to be, in JSONata. Hosts were counted when they came up, and scaling may take some back since.
 fn least(whole: &Whole<'_>) -> String {
-    match whole.deploy.strategy {
-        Strategy::InPlace => whole.environment.scaling.min.to_string(),
+    match (whole.deploy.strategy, whole.runtime()) {
+        (Strategy::InPlace, _) | (_, Runtime::Host) => whole.environment.scaling.min.to_string(),
         _ => "$wanted".to_owned(),
     }
 }
