@@ -205,8 +205,10 @@ async fn update(
     if !lost.is_empty() {
         change::forget(&site.client, &wanted.name, &ticket).await?;
         let said = |change: &&Change| {
-            let first = change.loss.and_then(|loss| loss.first(&change.id));
-            let first = first.map(|first| format!(": {first}")).unwrap_or_default();
+            let first = change
+                .first()
+                .map(|first| format!(": {first}"))
+                .unwrap_or_default();
             format!("{} ({}){first}", change.id, change.kind)
         };
         let lost: Vec<String> = lost.iter().map(said).collect();

@@ -45,14 +45,6 @@ pub enum Loss {
     Traffic,
 }
 
-impl Loss {
-    /// What to do first, where that keeps it from being one.
-    pub fn first(self, id: &str) -> Option<&'static str> {
-        let is_green = id.starts_with("Green");
-        (self == Self::Traffic && is_green).then_some("make a release first, so that blue serves")
-    }
-}
-
 /// Types that hold what nobody can make again.
 const DATA: [&str; 15] = [
     "AWS::RDS::DBInstance",
@@ -73,6 +65,12 @@ const DATA: [&str; 15] = [
 ];
 
 impl Change {
+    /// What to do first, where that keeps its loss from being one.
+    pub fn first(&self) -> Option<&'static str> {
+        let is_green = self.id.starts_with("Green");
+        (self.loss == Some(Loss::Traffic) && is_green).then_some("make a release first, so that blue serves")
+    }
+
     /// A resource of a stack that is not there yet.
     pub fn add(id: &str, kind: &str) -> Self {
         Self {

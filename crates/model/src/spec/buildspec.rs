@@ -30,6 +30,8 @@ pub struct Buildspec {
 impl Buildspec {
     /// What CodeBuild begins with where one is missing or not valid.
     pub const FILE_ERROR: &str = "YAML_FILE_ERROR: ";
+    /// The same where one is missing, before what we say of it.
+    pub const FILE_MISSING: &str = "YAML_FILE_ERROR: YAML file does not exist: ";
     /// Why one that [has only a batch](Self::is_batch_only) is not run as one build.
     pub const BATCH_ONLY: &str = "it has a `batch` and no `phases`: as one build it has nothing to run";
     /// What to do about it in an app.

@@ -40,9 +40,6 @@ use crate::{
     output::{Output, Tone, clean},
 };
 
-/// Said in front of what is missing where there is no buildspec.
-const MISSING: &str = "YAML_FILE_ERROR: YAML file does not exist: ";
-
 /// Where images and caches of local builds stay. It is none of a platform's.
 const HOME: &str = "/var/cache/vend/builds";
 
@@ -256,8 +253,11 @@ fn buildspec(arguments: &BuildArgs, tree: &Utf8Path) -> Result<Utf8PathBuf, Fail
     let names = ["buildspec.yml", "buildspec.yaml"].map(Utf8PathBuf::from);
     let found = names.into_iter().find(|name| tree.join(name).is_file());
     found.ok_or_else(|| {
-        Failure::usage(format!("{MISSING}there is no buildspec.yml in {tree}"))
-            .next(format!("{} --buildspec FILE", again(arguments)))
+        Failure::usage(format!(
+            "{}there is no buildspec.yml in {tree}",
+            Buildspec::FILE_MISSING
+        ))
+        .next(format!("{} --buildspec FILE", again(arguments)))
     })
 }
 
@@ -268,7 +268,7 @@ fn read(tree: &Utf8Path, path: &Utf8Path, output: &Output) -> Result<Buildspec, 
         let mut failure = Failure::file(file.as_std_path(), &error)
             .next("--buildspec FILE names a file of the tree, relative to it");
         if error.kind() == std::io::ErrorKind::NotFound {
-            failure.what.insert_str(0, MISSING);
+            failure.what.insert_str(0, Buildspec::FILE_MISSING);
         }
         failure
     })?;

@@ -45,7 +45,7 @@ pub struct Logs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
-    /// What the app writes on the hosts that serve.
+    /// What the app writes, on all hosts but those that are kept for the way back.
     Service,
     /// What the host writes.
     Console,
@@ -89,7 +89,7 @@ pub async fn run(command: &Logs, global: &Global) -> Result<(), Failure> {
             output.tone(Tone::Strong, &format!("deployment {deployment}"))
         );
     }
-    let logs = match serving(newest, &page.items, &client).await? {
+    let logs = match of_hosts(newest, &page.items, &client).await? {
         logs if logs.is_empty() => beside(newest, &page.items),
         logs => logs,
     };
@@ -105,9 +105,9 @@ pub async fn run(command: &Logs, global: &Global) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The logs of the same kind of all hosts where a newest one is from, but for those that are kept or go: the newest may be one
+/// The logs of the same kind of all hosts where a newest one is from, but for those that are kept: the newest may be one
 /// of these. None of what is not a host's.
-async fn serving<'a>(
+async fn of_hosts<'a>(
     newest: &LogEntry,
     entries: &'a [LogEntry],
     client: &Client,
@@ -122,20 +122,19 @@ async fn serving<'a>(
     } = place;
     let path = format!("/v1/hosts?tenant={tenant}&app={app}&environment={environment}");
     let hosts = client.list::<Host>(&path, ALL).await?.items;
-    Ok(of_serving(&hosts, &newest.kind, entries))
+    Ok(beside_kept(&hosts, &newest.kind, entries))
 }
 
-fn of_serving<'a>(hosts: &[Host], kind: &str, entries: &'a [LogEntry]) -> Vec<&'a str> {
+fn beside_kept<'a>(hosts: &[Host], kind: &str, entries: &'a [LogEntry]) -> Vec<&'a str> {
     // One that is kept for the way back is quiet; one that is to serve, or could not, is what somebody looks for.
-    let says = |host: &&Host| !matches!(host.wanted.as_str(), "kept" | "stopping" | "stopped");
-    let serves = |entry: &&LogEntry| {
+    let is_meant = |entry: &&LogEntry| {
         let own = entry.log.split('/').nth(1);
-        let mut saying = hosts.iter().filter(says);
-        entry.kind == kind && saying.any(|host| own == Some(host.id.as_str()))
+        let mut hosts = hosts.iter().filter(|host| host.wanted != "kept");
+        entry.kind == kind && hosts.any(|host| own == Some(host.id.as_str()))
     };
     entries
         .iter()
-        .filter(serves)
+        .filter(is_meant)
         .map(|entry| entry.log.as_str())
         .collect()
 }
@@ -365,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_that_serve_are_shown_whatever_is_newest() {
+    fn hosts_that_are_not_kept_are_shown_whatever_is_newest() {
         let host = |id: &str, wanted: &str| -> Host {
             serde_json::from_value(serde_json::json!({
                 "id": id, "wanted": wanted, "role": "app", "address": "10.0.0.1",
@@ -390,10 +389,10 @@ mod tests {
             entry("host/h-3/service", "service"),
         ];
         assert_eq!(
-            of_serving(&hosts, "service", &there),
+            beside_kept(&hosts, "service", &there),
             ["host/h-1/service", "host/h-3/service"]
         );
-        assert!(of_serving(&hosts[1..2], "service", &there).is_empty());
+        assert!(beside_kept(&hosts[1..2], "service", &there).is_empty());
     }
 
     #[test]

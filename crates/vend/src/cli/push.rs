@@ -57,14 +57,15 @@ pub async fn run(command: &Push, global: &Global) -> Outcome {
         output.line("the platform has the commit; nothing new is to be released");
         return Ok(ExitCode::SUCCESS);
     };
-    if let Some(place) = failed_before(known.as_ref(), &push) {
+    let is_new = known.is_none_or(|known| known.number != push.number);
+    let failed = !is_new && push.state == PushState::Failed;
+    if let Some(place) = push.environment.as_ref().filter(|_| failed) {
         if !output.json {
             output.line("this commit was pushed before and failed: it is released again");
         }
         let path = format!("{}/environments/{place}/retry", target.app_path());
         push = client.post(&path, &()).await?;
     }
-    let is_new = known.is_none_or(|known| known.number != push.number);
     if !is_new && matches!(push.state, PushState::Done | PushState::Superseded) && !output.json {
         return say_again(&target, &push, &client, &output).await;
     }
@@ -75,15 +76,6 @@ pub async fn run(command: &Push, global: &Global) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     follow(&target, push, &client, &output).await
-}
-
-/// The environment of a push that git did not take anew, and that failed.
-fn failed_before(known: Option<&wire::Push>, push: &wire::Push) -> Option<String> {
-    let again = push.state == PushState::Failed && known.is_some_and(|known| known.number == push.number);
-    push.environment
-        .as_ref()
-        .filter(|_| again)
-        .map(ToString::to_string)
 }
 
 fn ask_git(arguments: &[&str]) -> Result<String, Failure> {

@@ -296,8 +296,8 @@ fn unread(path: &str, error: &crate::git::Error) -> Fault {
     let is_missing =
         matches!(error, crate::git::Error::Failed { stderr, .. } if stderr.contains("does not exist"));
     let before = match is_missing {
-        true => format!("{FILE_ERROR}YAML file does not exist: "),
-        false => String::new(),
+        true => spec::Buildspec::FILE_MISSING,
+        false => "",
     };
     Fault::order(format!("{before}cannot read {path}: {}", chain(error)))
 }

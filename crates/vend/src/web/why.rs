@@ -50,11 +50,12 @@ fn without_log(why: &mut WhyEnvironment) {
 
 fn why(db: &Db<'_>, names: &Names, tenant: TenantName, app: AppName) -> Result<Why, store::Error> {
     db.app(&tenant, &app)?;
+    let pushes = db.pushes(&tenant, &app, None, None, RECENT)?;
     let mut environments = Vec::new();
     for environment in db.environments(Some((&tenant, Some(&app))))? {
-        environments.push(of_environment(db, names, environment)?);
+        environments.push(of_environment(db, names, environment, &pushes)?);
     }
-    let notes = notes(db, &tenant, &app)?;
+    let notes = notes(db, &tenant, &app, &pushes)?;
     let nothing = environments.is_empty() && notes.is_empty();
     let next = match nothing {
         true => Some(format!("vend push {tenant}/{app}")),
@@ -72,7 +73,12 @@ fn why(db: &Db<'_>, names: &Names, tenant: TenantName, app: AppName) -> Result<W
 }
 
 /// The newest pushes that no environment took, and the newest delivery if it was refused.
-fn notes(db: &Db<'_>, tenant: &TenantName, app: &AppName) -> Result<Vec<String>, store::Error> {
+fn notes(
+    db: &Db<'_>,
+    tenant: &TenantName,
+    app: &AppName,
+    pushes: &[store::Push],
+) -> Result<Vec<String>, store::Error> {
     let mut notes = Vec::new();
     let newest = db.deliveries(Some(tenant), Some(app), None, 1)?.pop();
     if let Some(delivery) = newest.filter(|delivery| delivery.verdict == store::DeliveryVerdict::Refused) {
@@ -82,12 +88,9 @@ fn notes(db: &Db<'_>, tenant: &TenantName, app: &AppName) -> Result<Vec<String>,
             delivery.id
         ));
     }
-    let pushes = db.pushes(tenant, app, None, None, RECENT)?;
-    for push in pushes.into_iter().take_while(|push| push.environment.is_none()) {
-        let id = push.commit.id.get(..8).unwrap_or(&push.commit.id).to_owned();
-        let reason = push
-            .reason
-            .unwrap_or_else(|| "its vend.yaml is being read".into());
+    for push in pushes.iter().take_while(|push| push.environment.is_none()) {
+        let id = short(push);
+        let reason = push.reason.as_deref().unwrap_or("its vend.yaml is being read");
         notes.push(format!("push of {id} to {}: {reason}", push.branch));
     }
     Ok(notes)
@@ -97,6 +100,7 @@ fn of_environment(
     db: &Db<'_>,
     names: &Names,
     environment: store::Environment,
+    pushes: &[store::Push],
 ) -> Result<WhyEnvironment, store::Error> {
     let asked = names(db, &environment)?;
     let place = environment.place;
@@ -176,7 +180,7 @@ fn of_environment(
         );
         why.next = Some(format!("vend move {place} --abort, or the same move again"));
     }
-    if let Some(reason) = refused(db, &place, &environment.branch, &push)? {
+    if let Some(reason) = refused(pushes, &environment.branch, &push) {
         why.sentence = format!("{reason}; before it: {}", why.sentence);
         why.next
             .get_or_insert_with(|| "vend check, and push again".into());
@@ -188,20 +192,17 @@ fn of_environment(
 
 /// Why the newest push to the environment's branch came to none, as when its files are wrong. `last`: the last that came to this
 /// one. The same commit may be refused to another environment, which is no matter of this one.
-fn refused(
-    db: &Db<'_>,
-    place: &model::Place,
-    branch: &str,
-    last: &store::Push,
-) -> Result<Option<String>, store::Error> {
-    let pushes = db.pushes(&place.tenant, &place.app, None, None, RECENT)?;
-    let newest = pushes.into_iter().find(|push| push.branch == branch);
-    let refused = newest
-        .filter(|push| push.environment.is_none() && push.id > last.id && push.commit.id != last.commit.id);
-    Ok(refused.and_then(|push| {
-        let id = push.commit.id.get(..8).unwrap_or(&push.commit.id);
-        Some(format!("the push of {id} is refused: {}", push.reason?))
-    }))
+fn refused(pushes: &[store::Push], branch: &str, last: &store::Push) -> Option<String> {
+    let newest = pushes.iter().find(|push| push.branch == branch);
+    let push = newest
+        .filter(|push| push.environment.is_none() && push.id > last.id && push.commit.id != last.commit.id)?;
+    let reason = push.reason.as_ref()?;
+    Some(format!("the push of {} is refused: {reason}", short(push)))
+}
+
+/// Its commit, as people say it.
+fn short(push: &store::Push) -> &str {
+    push.commit.id.get(..8).unwrap_or(&push.commit.id)
 }
 
 /// Why a rollback that names no release would be refused, for the sake of the data.

@@ -153,7 +153,7 @@ fn refuse(own: &Apply, plans: &[Planned]) -> Result<(), Failure> {
         (_, true) => "data would be lost and hosts would go that serve, and nothing was changed",
         _ => "data would be lost, and nothing was changed",
     };
-    let said = |change: &&Change| match change.loss.and_then(|loss| loss.first(&change.id)) {
+    let said = |change: &&Change| match change.first() {
         Some(first) => format!("{}: {first}", change.id),
         None => change.id.clone(),
     };

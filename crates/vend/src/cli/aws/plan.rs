@@ -162,10 +162,7 @@ fn line(change: &Change, output: &Output) -> String {
         Some(Loss::Traffic) => "IT SERVES, AND NOBODY WOULD INSTEAD",
         None => "",
     };
-    let first = change
-        .loss
-        .and_then(|loss| loss.first(&change.id))
-        .unwrap_or_default();
+    let first = change.first().unwrap_or_default();
     let mut parts = vec![format!(
         "  {sign} {} ({})",
         clean(&change.id),
