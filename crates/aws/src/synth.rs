@@ -40,7 +40,7 @@ pub(crate) use template::logical;
 pub use template::{
     MAX_BYTES, MAX_INLINE_BYTES, MAX_OUTPUTS, MAX_PARAMETERS, MAX_RESOURCES, Resource, Template,
 };
-pub use whole::{Asking, File, Output, all, all_with, has_new_rule, most_with};
+pub use whole::{Asking, File, Output, Refused, all, all_with, has_new_rule, most_with};
 pub use word::{Account, Arn, ChatId, Domain, Label, Mail, NotA, Prefix, Region, Zone};
 
 /// Why there is no template. Display says where the cause stands in the operator's file or in `vend.yaml`.

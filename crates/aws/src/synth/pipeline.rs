@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 pub(super) use branch::run_by;
 pub use flow::flow;
+pub(super) use flow::flow_name;
 pub(super) use machine::REACH_S;
 pub use machine::machine;
 

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use model::{EnvironmentName, spec};
 
 use super::{
-    Config, Error, Kind, Label, Priorities, Resource, Runtime, Stack, environment, flow, foundation, machine,
-    packer, pipeline,
+    Config, Error, Kind, Label, Priorities, Resource, Runtime, Stack, environment,
+    environment::stack_name,
+    flow, foundation, machine, packer, pipeline,
+    pipeline::{flow_name, home},
 };
 
 /// A file beside the templates: its path, from the directory of the output, and its text.
@@ -21,13 +23,30 @@ pub struct File {
 pub struct Output {
     pub stacks: Vec<Stack>,
     pub files: Vec<File>,
-    /// Environments of which nothing can be made, and why.
-    pub refused: Vec<(EnvironmentName, Error)>,
+    /// Environments of which nothing can be made.
+    pub refused: Vec<Refused>,
     /// Names of the stacks of a branch's own environment.
     branch: Vec<String>,
 }
 
+/// An environment of which nothing can be made: its stacks may stand all the same.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refused {
+    pub environment: EnvironmentName,
+    pub why: Error,
+    /// What its stacks are called, each with its foundation; on all foundations where it is not clear on which it would stand.
+    stacks: Vec<(Kind, String, Label)>,
+}
+
 impl Output {
+    /// What all stacks of the files are called, each with its foundation: also those of environments that are refused.
+    pub fn names(&self) -> impl Iterator<Item = (Kind, &str, &Label)> {
+        let made = self.stacks.iter();
+        let made = made.map(|own| (own.kind, own.name.as_str(), &own.foundation));
+        let refused = self.refused.iter().flat_map(|own| &own.stacks);
+        made.chain(refused.map(|(kind, name, label)| (*kind, name.as_str(), label)))
+    }
+
     /// The stacks of a branch's own environment.
     pub fn of_branch(&self) -> impl Iterator<Item = &Stack> {
         self.stacks
@@ -197,7 +216,7 @@ pub fn all_with(
     let mut output = most_with(config, app, branch, priorities)?;
     match output.refused.is_empty() {
         true => Ok(output),
-        false => Err(output.refused.remove(0).1),
+        false => Err(output.refused.remove(0).why),
     }
 }
 
@@ -228,11 +247,36 @@ pub fn most_with(
     let mut taken = BTreeMap::new();
     for own in app.environments.iter().chain(&branch) {
         if let Err(why) = add(&mut output, &mut taken, (config, app, own), priorities) {
-            output.refused.push((own.name.clone(), why));
+            output.refused.push(Refused {
+                environment: own.name.clone(),
+                why,
+                stacks: named(config, app, own)?,
+            });
         }
     }
     output.stacks = output.stacks.into_iter().map(|own| own.tagged(config)).collect();
     Ok(output)
+}
+
+/// What the stacks of an environment are called of which nothing can be made.
+fn named(
+    config: &Config,
+    app: &spec::App,
+    own: &spec::Environment,
+) -> Result<Vec<(Kind, String, Label)>, Error> {
+    let targets = targets(config, app, own).unwrap_or_else(|_| config.foundations.keys().cloned().collect());
+    let home = home(config, &app.app)?;
+    let flow = flow_name(config, home, &app.app, &own.name);
+    let name = |label: Label| {
+        (
+            Kind::Environment,
+            stack_name(config, &label, &app.app, own),
+            label,
+        )
+    };
+    let mut all: Vec<_> = targets.into_iter().map(name).collect();
+    all.push((Kind::Flow, flow, home.clone()));
+    Ok(all)
 }
 
 /// The stacks and files of one environment: all of them, or none.

@@ -156,7 +156,9 @@ fn codedeploys_agent_starts_after_the_variables_are_there_and_not_without_them()
             "vend-environment",
             &format!("echo variables >> {at}/calls; ! {missing}"),
         );
-        let text = own.replace("/usr/local/sbin", &bin.display().to_string());
+        let text = own
+            .replace("/usr/local/sbin", &bin.display().to_string())
+            .replace("/var/lib/vend", &at);
         let path = format!("{}:/usr/bin:/bin", bin.display());
         let text = format!("set -euo pipefail\n{text}");
         Command::new("bash")
@@ -169,4 +171,52 @@ fn codedeploys_agent_starts_after_the_variables_are_there_and_not_without_them()
     let all = "variables\nenable codedeploy-agent.service\nrestart codedeploy-agent.service\n";
     assert_eq!(calls("agent-starts", false), all);
     assert_eq!(calls("agent-stays-off", true), "variables\n");
+}
+
+/// Auto Scaling stops a host of a warm pool as soon as it runs, and cloud-init runs user data once: what was broken off goes on at
+/// the next start, and what has ended is not begun again.
+/// Source: "Warm pools for Amazon EC2 Auto Scaling" of the Auto Scaling guide, lifecycle hooks; cloud-init's `scripts_user`.
+#[test]
+fn a_first_start_that_is_broken_off_goes_on_at_the_next() {
+    let root = directory("broken-off");
+    let (bin, at) = (root.join("bin"), root.display().to_string());
+    fs::create_dir_all(&bin).unwrap();
+    fs::create_dir_all(root.join("units")).unwrap();
+    program(&bin, "systemctl", &format!("echo \"$*\" >> {at}/calls"));
+    program(&bin, "vend-environment", &format!("[ -e {at}/secret ]"));
+    let text = first_script();
+    let own = text
+        .find("\nsystemctl enable vend-environment.service\n")
+        .unwrap();
+    let middle = text.find("cat > /etc/vend/plain").unwrap();
+    // The files between are not what this is about.
+    let text = format!("{}{}", &text[..middle], &text[own..])
+        .replace("/usr/local/sbin", &bin.display().to_string())
+        .replace("/etc/systemd/system", &format!("{at}/units"))
+        .replace("/var/lib/vend", &format!("{at}/state"))
+        .replace("/etc/vend", &format!("{at}/vend"));
+    program(&root, "part-001", &text);
+    let run = |path: &Path| {
+        let search = format!("{}:/usr/bin:/bin", bin.display());
+        Command::new(path).env("PATH", search).status().unwrap().success()
+    };
+    assert!(!run(&root.join("part-001")));
+    let unit = fs::read_to_string(root.join("units/vend-start.service")).unwrap();
+    let line = |key: &str| {
+        let value = unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        Path::new(value).to_owned()
+    };
+    let calls = || fs::read_to_string(root.join("calls")).unwrap();
+    assert!(calls().contains("enable vend-start.service\n") && !calls().contains("codedeploy"));
+    let ended = line("ConditionPathExists=!");
+    assert!(!ended.exists());
+    fs::write(root.join("secret"), "").unwrap();
+    assert!(run(&line("ExecStart=")));
+    assert!(ended.exists());
+    let all = calls();
+    assert!(
+        all.ends_with("enable codedeploy-agent.service\nrestart codedeploy-agent.service\n"),
+        "{all}"
+    );
+    assert_eq!(all.matches("vend-start").count(), 1, "{all}");
 }

@@ -31,10 +31,28 @@ fn an_environment_that_is_refused_keeps_nobody_from_what_stands() {
     let said = world.good(&["destroy", "--gone", "--yes"]);
     assert!(said.contains("0 stacks destroyed"), "{said}");
     world.good(&["unprotect"]);
-    let said = world.good(&["destroy", "--yes"]);
+    let (_, said) = world.bad(&["destroy", "--yes", "--only", "vend-production-shop-prodution"]);
+    assert!(
+        said.contains("there is no stack") && said.contains(STACKS[2]),
+        "{said}"
+    );
+    let said = world.good(&["destroy", "--yes", "--keep-data"]);
     for name in STACKS {
         assert!(said.contains(&format!("goes: {name}\n")), "{said}");
     }
+    // What its stack left and nobody takes away is told.
+    world.python(
+        "rds = client('rds')\n\
+         rds.create_db_instance(DBInstanceIdentifier='d', DBInstanceClass='db.t4g.micro', Engine='mysql', MasterUsername='u', \
+         MasterUserPassword='password', AllocatedStorage=20)\n\
+         rds.create_db_snapshot(DBInstanceIdentifier='d', \
+         DBSnapshotIdentifier='vend-production-shop-production-snapshot-database-1k3jx0q2mz7a')",
+    );
+    let said = world.good(&["destroy", "--yes"]);
+    assert!(
+        said.contains("stays: snapshot vend-production-shop-production-snapshot-database-1k3jx0q2mz7a"),
+        "{said}"
+    );
 }
 
 #[test]

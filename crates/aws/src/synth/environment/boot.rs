@@ -107,7 +107,25 @@ fn database(scope: &Scope<'_>) -> String {
 const TEXT: &str = r#"#!/bin/bash
 # The app's environment, for every service of this host. Written at the first start and fetched anew at each.
 set -euo pipefail
+# A host of a warm pool may be stopped in the middle of this, and cloud-init does not begin it a second time.
+if [ "$0" != /usr/local/sbin/vend-start ]; then
+  install -m 0700 "$0" /usr/local/sbin/vend-start
+  cat > /etc/systemd/system/vend-start.service <<'END_OF_UNIT'
+[Unit]
+Description=A first start that was broken off
+ConditionPathExists=!/var/lib/vend/started
+Wants=network-online.target
+After=network-online.target
+[Service]
+Type=oneshot
+ExecStart=/usr/local/sbin/vend-start
+[Install]
+WantedBy=multi-user.target
+END_OF_UNIT
+  systemctl enable vend-start.service
+fi
 install -d -m 0755 /etc/vend /etc/systemd/system/service.d
+install -d -m 0700 /var/lib/vend
 cat > /etc/vend/plain <<'END_OF_PLAIN'
 @PLAIN@END_OF_PLAIN
 cat > /usr/local/sbin/vend-environment <<'END_OF_SCRIPT'
@@ -146,7 +164,6 @@ END_OF_UNIT
 if [ -d /opt/aws/amazon-cloudwatch-agent ]; then
   # CloudWatch's agent reads files only. What services say stays in the journal, and is copied where the agent reads.
   install -d -m 0750 /var/log/vend
-  install -d -m 0700 /var/lib/vend
   cat > /usr/local/sbin/vend-log <<'END_OF_SCRIPT'
 #!/bin/bash
 # Each call goes on where the last one ended. What is full makes room, and is kept once more beside it.
@@ -184,5 +201,6 @@ systemctl enable vend-environment.service
 # Nothing is deployed before the variables are there: without a secret it ends here, and the agent stays off.
 /usr/local/sbin/vend-environment
 @UNIT@systemctl enable codedeploy-agent.service
+touch /var/lib/vend/started
 systemctl restart codedeploy-agent.service
 "#;

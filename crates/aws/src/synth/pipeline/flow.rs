@@ -1,9 +1,9 @@
 //! One environment's flow: the state machine that moves a release, and its role. The receiver starts it.
 
-use model::spec;
+use model::{AppName, EnvironmentName, spec};
 use serde_json::json;
 
-use super::{Scope, branch, home, log_group, machine::machine, scope};
+use super::{Scope, branch, log_group, machine::machine, scope};
 use crate::synth::{
     Error, Kind, Stack,
     config::{self, Config},
@@ -15,6 +15,16 @@ use crate::synth::{
 /// The projects that flows start. That of branches is none of them.
 const PROJECTS: [&str; 4] = ["build", "bake", "pack", "tests"];
 
+/// `vend-flow-production-shop-production`
+pub(in crate::synth) fn flow_name(
+    config: &Config,
+    home: &Label,
+    app: &AppName,
+    environment: &EnvironmentName,
+) -> String {
+    format!("{}-flow-{home}-{app}-{environment}", config.platform)
+}
+
 /// The stack of one environment's flow. `targets`: the foundations into which a release goes, in order.
 pub fn flow(
     config: &Config,
@@ -24,13 +34,7 @@ pub fn flow(
 ) -> Result<Stack, Error> {
     let default = config::App::default();
     let scope = scope(config, app, &default)?;
-    let name = format!(
-        "{}-flow-{}-{}-{}",
-        scope.platform(),
-        home(config, &app.app)?,
-        app.app,
-        environment.name
-    );
+    let name = flow_name(config, scope.label, &app.app, &environment.name);
     if name.len() > 80 {
         let why = format!("the flow's name `{name}` is longer than the 80 characters of a state machine's");
         return Err(Error::config(format!("apps.{}", app.app), why));

@@ -105,7 +105,7 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
 
 /// The stacks that go, in their order, each with its foundation.
 async fn victims(own: &Destroy, loaded: &Loaded) -> Result<Vec<(String, Found)>, Failure> {
-    let is_known = |name: &str| loaded.made.stacks.iter().any(|own| own.name == name);
+    let is_known = |name: &str| loaded.made.names().any(|(_, own, _)| own == name);
     let mut all = loaded.found().await?;
     loaded.refuse_others(&all)?;
     let is_meant = |found: &Found| {
@@ -128,8 +128,9 @@ async fn victims(own: &Destroy, loaded: &Loaded) -> Result<Vec<(String, Found)>,
     let kind = |found: &Found| match &found.mark {
         Some(mark) => mark.kind,
         None => {
-            let made = loaded.made.stacks.iter().find(|own| own.name == found.stack.name);
-            made.map_or(Kind::Environment, |own| own.kind)
+            let mut names = loaded.made.names();
+            let own = names.find(|(_, name, _)| *name == found.stack.name);
+            own.map_or(Kind::Environment, |(kind, ..)| kind)
         }
     };
     let foundations: std::collections::BTreeMap<String, String> = all
@@ -197,19 +198,19 @@ async fn earlier(own: &Destroy, loaded: &Loaded) -> Result<Vec<(String, Left)>, 
         return Ok(all);
     }
     for (label, site) in loaded.sites() {
-        let ours = loaded
-            .made
-            .stacks
-            .iter()
-            .filter(|own| own.foundation.as_str() == label);
-        let names: Vec<&str> = ours
-            .map(|own| own.name.as_str())
-            .filter(|name| loaded.is_asked(name))
-            .collect();
+        let names = names(loaded, label).map(|(_, name)| name);
+        let names: Vec<&str> = names.filter(|name| loaded.is_asked(name)).collect();
         let left = destroy::left(site, &names).await.map_err(broken)?;
         all.extend(left.into_iter().map(|(_, left)| (label.to_owned(), left)));
     }
     Ok(all)
+}
+
+/// What the stacks of the files are called that stand on a foundation, or are it.
+fn names<'l>(loaded: &'l Loaded, label: &str) -> impl Iterator<Item = (Kind, &'l str)> {
+    let all = loaded.made.names();
+    all.filter(move |(_, _, foundation)| foundation.as_str() == label)
+        .map(|(kind, name, _)| (kind, name))
 }
 
 async fn sweep(
@@ -243,13 +244,8 @@ async fn sweep(
 /// Tells what stays at each place. Who may not ask hears that, and the destruction was none the less.
 async fn stays(loaded: &Loaded, report: &mut Report, output: &Output) {
     for (label, site) in loaded.sites() {
-        let here = loaded
-            .made
-            .stacks
-            .iter()
-            .filter(|own| own.foundation.as_str() == label);
-        let environments = here.filter(|own| own.kind == Kind::Environment);
-        let stacks: Vec<&str> = environments.map(|own| own.name.as_str()).collect();
+        let environments = names(loaded, label).filter(|(kind, _)| *kind == Kind::Environment);
+        let stacks: Vec<&str> = environments.map(|(_, name)| name).collect();
         let owner = Owner {
             platform: loaded.platform(),
             foundation: label,

@@ -16,7 +16,7 @@ use ::aws::{
     price::List,
     site::{self, Found, Site},
     stack::Status,
-    synth::{self, Access, Asking, Config, File, Kind, Priorities, has_new_rule},
+    synth::{self, Access, Asking, Config, File, Kind, Priorities, Refused, has_new_rule},
 };
 use clap::Args;
 use model::{
@@ -122,7 +122,12 @@ impl Project {
     pub fn load_most(&self, output: &Output) -> Result<Loaded, Failure> {
         // A branch's stacks are known by what is made of it only.
         let loaded = self.read(self.branch.is_none())?;
-        for (name, why) in &loaded.made.refused {
+        for Refused {
+            environment: name,
+            why,
+            ..
+        } in &loaded.made.refused
+        {
             let why = clean(&why.to_string());
             let said = format!("the files of `{name}` are refused, and what stands of it counts: {why}");
             match output.json {
@@ -160,9 +165,9 @@ impl Project {
         receiver.stand_in(&mut made, &applied::digest(&own));
         if let Some(unknown) = only
             .iter()
-            .find(|own| made.stacks.iter().all(|stack| stack.name != **own) && made.refused.is_empty())
+            .find(|own| made.names().all(|(_, name, _)| name != own.as_str()))
         {
-            let names: Vec<&str> = made.stacks.iter().map(|stack| stack.name.as_str()).collect();
+            let names: Vec<&str> = made.names().map(|(_, name, _)| name).collect();
             return Err(Failure::usage(format!("there is no stack `{unknown}`"))
                 .cause(format!("these are there: {}", names.join(", "))));
         }
@@ -366,8 +371,8 @@ impl Loaded {
         let own = mark.and_then(|mark| mark.environment.as_deref());
         let mut refused = self.made.refused.iter();
         refused
-            .find(|(name, _)| own.is_none_or(|own| own == name.as_str()))
-            .map(|(_, why)| why.to_string())
+            .find(|refused| own.is_none_or(|own| own == refused.environment.as_str()))
+            .map(|refused| refused.why.to_string())
     }
 
     pub fn app(&self) -> &str {
@@ -423,8 +428,9 @@ impl Loaded {
             let is_ours = mark.platform == self.platform() && self.sites.contains_key(&mark.foundation);
             return is_ours.then(|| mark.foundation.clone());
         }
-        let own = self.made.stacks.iter().find(|own| own.name == found.stack.name);
-        own.map(|own| own.foundation.to_string())
+        let mut names = self.made.names();
+        let own = names.find(|(_, name, _)| *name == found.stack.name);
+        own.map(|(_, _, foundation)| foundation.to_string())
     }
 }
 
