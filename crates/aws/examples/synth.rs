@@ -8,6 +8,10 @@ use std::time::Instant;
 use aws::synth::{Config, Priorities, environment};
 use model::spec;
 
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const CONFIG: &str = "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'apps.example.com'\n";
 
 fn main() {

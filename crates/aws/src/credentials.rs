@@ -1,4 +1,4 @@
-//! Who calls: credentials from the environment, profiles, roles, a container's or an instance's metadata, in the order in
+//! Who calls: credentials from the environment, profiles, roles, a sign-in in a browser, a container's or an instance's metadata, in the order in
 //! which every tool of AWS looks. They are kept in memory only, and looked for again five minutes before they expire.
 //!
 //! <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>
@@ -6,6 +6,7 @@
 mod chain;
 mod profile;
 mod remote;
+mod sso;
 
 use std::sync::Arc;
 

@@ -102,15 +102,29 @@ impl List {
                 Some(month("acl")? + rules * month("acl_rule")?)
             }
             "AWS::EC2::NatGateway" => hour(|region| region.nat),
-            "AWS::ElasticLoadBalancingV2::LoadBalancer" => hour(|region| region.balancer),
-            "AWS::EC2::VPCEndpoint" if own["VpcEndpointType"] == "Interface" => {
-                let zones = own["SubnetIds"].as_array().map_or(2, Vec::len) as f64;
-                hour(|region| region.endpoint).map(|price| price * zones)
+            "AWS::ElasticLoadBalancingV2::LoadBalancer" => {
+                // It has a public address in each zone.
+                let addresses = match own["Scheme"] == "internet-facing" {
+                    true => zones(&own["Subnets"]) * month("address")? * HOURS,
+                    false => 0.0,
+                };
+                hour(|region| region.balancer).map(|price| price + addresses)
             }
-            "AWS::EC2::Instance" => here.and_then(|here| host(here, launch(resource, template)?)),
+            "AWS::EC2::VPCEndpoint" if own["VpcEndpointType"] == "Interface" => {
+                hour(|region| region.endpoint).map(|price| price * zones(&own["SubnetIds"]))
+            }
+            "AWS::EC2::Instance" => here.and_then(|here| self.host(here, launch(resource, template)?)),
             "AWS::AutoScaling::AutoScalingGroup" => return self.group(resource, template, here),
             "AWS::ECS::Service" => return service(resource, template, here),
-            "AWS::RDS::DBInstance" => here.and_then(|here| database(here, own)),
+            "AWS::RDS::DBInstance" => here.and_then(|here| {
+                // RDS keeps the password that it makes as a secret, which is in no template.
+                let secret = match own["ManageMasterUserPassword"] == true {
+                    true => month("secret")?,
+                    false => 0.0,
+                };
+                Some(database(here, own)? + secret)
+            }),
+            "AWS::RDS::DBCluster" if own["ManageMasterUserPassword"] == true => month("secret"),
             _ => return None,
         })
     }
@@ -123,8 +137,19 @@ impl List {
         let own = &resource.properties;
         let count = number(&own["MinSize"])?;
         let here = here.filter(|_| is_in_region(own));
-        let price = here.and_then(|here| host(here, launch(resource, template)?));
+        let price = here.and_then(|here| self.host(here, launch(resource, template)?));
         Some(price.map(|price| price * count))
+    }
+
+    /// A host, its disk, and its metrics of each minute.
+    fn host(&self, here: &Region, data: &Value) -> Option<f64> {
+        let disk = data["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"].as_f64();
+        let hour = here.instance.get(data["InstanceType"].as_str()?)?;
+        let metrics = match data["Monitoring"]["Enabled"] == true {
+            true => *self.everywhere.get("monitoring")?,
+            false => 0.0,
+        };
+        Some(hour * HOURS + disk.unwrap_or(8.0) * here.gp3 + metrics)
     }
 }
 
@@ -151,11 +176,9 @@ fn is_in_region(group: &Value) -> bool {
     subnets.is_none_or(|own| own.rsplit('-').next() == Some("PrivateSubnets"))
 }
 
-/// A host and its disk.
-fn host(here: &Region, data: &Value) -> Option<f64> {
-    let disk = data["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"].as_f64();
-    let hour = here.instance.get(data["InstanceType"].as_str()?)?;
-    Some(hour * HOURS + disk.unwrap_or(8.0) * here.gp3)
+/// In how many zones something is: in two, where the list of its subnets is another stack's.
+fn zones(subnets: &Value) -> f64 {
+    subnets.as_array().map_or(2, Vec::len) as f64
 }
 
 fn service(resource: &Resource, template: &Template, here: Option<&Region>) -> Option<Option<f64>> {
@@ -328,6 +351,23 @@ mod tests {
         // Two hosts at 12.264 and their disks at 1.60; the other half has none.
         let halves = vec![group("BlueGroup"), group("GreenGroup"), launch];
         assert_eq!(price(halves, "us-east-1").cents, 2773);
+        let balancer = |scheme: &str| {
+            let own =
+                json!({ "Scheme": scheme, "Subnets": [{ "Ref": "A" }, { "Ref": "B" }, { "Ref": "C" }] });
+            let own = Resource::new("Balancer", "AWS::ElasticLoadBalancingV2::LoadBalancer", "", own);
+            price(vec![own], "us-east-1").cents
+        };
+        // 16.425, and three public addresses at 3.65.
+        assert_eq!([balancer("internal"), balancer("internet-facing")], [1643, 2738]);
+        let watched = |is: bool| {
+            let data = json!({ "InstanceType": "t4g.nano", "Monitoring": { "Enabled": is } });
+            let launch = json!({ "LaunchTemplateData": data });
+            let launch = Resource::new("NatLaunch", "AWS::EC2::LaunchTemplate", "", launch);
+            let own = json!({ "LaunchTemplate": { "LaunchTemplateId": { "Ref": "NatLaunch" } } });
+            let own = Resource::new("Nat", "AWS::EC2::Instance", "", own);
+            price(vec![launch, own], "us-east-1").cents
+        };
+        assert_eq!(watched(true) - watched(false), 210);
         let elsewhere = price(vec![key, nat()], "sa-east-1");
         assert_eq!((elsewhere.cents, elsewhere.unknown), (100, 1));
         let vpc = Resource::new("Vpc", "AWS::EC2::VPC", "", json!({}));

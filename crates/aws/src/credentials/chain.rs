@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use model::Secret;
 
-use super::{Error, Keys, Machine, Profiles, Role, profile::Way, remote};
+use super::{Error, Keys, Machine, Profiles, Role, profile::Way, remote, sso};
 use crate::client::Client;
 
 /// The first keys that there are.
@@ -95,6 +95,7 @@ async fn walk(machine: &Machine, way: Way, client: &Client) -> Result<Keys, Erro
         Way::Environment => environment(machine).ok_or_else(none),
         Way::Container => remote::container(machine).await,
         Way::Instance => remote::instance(machine).await,
+        Way::SignIn(own) => sso::keys(machine, &own).await,
         Way::Process(program) => process(&program).await,
         Way::Identity { role, file } => {
             let token = read(Some(Path::new(&file)))?;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use model::Secret;
 
-use super::{Error, Keys};
+use super::{Error, Keys, sso::SignIn};
 
 /// Profiles that name each other, in a row.
 const CHAIN: usize = 8;
@@ -28,6 +28,8 @@ pub enum Way {
     Keys(Keys),
     /// A program that prints them.
     Process(String),
+    /// A sign-in in a browser.
+    SignIn(SignIn),
     /// A token that somebody else signed, in a file.
     Identity {
         role: Role,
@@ -42,56 +44,44 @@ pub enum Way {
     Instance,
 }
 
-/// What `~/.aws/config` and `~/.aws/credentials` say.
+/// What `~/.aws/config` and `~/.aws/credentials` say: by profile, and by session of who signs in in a browser.
 #[derive(Default)]
-pub struct Profiles(BTreeMap<String, BTreeMap<String, String>>);
+pub struct Profiles {
+    all: Sections,
+    sessions: Sections,
+}
+
+type Sections = BTreeMap<String, BTreeMap<String, String>>;
 
 impl Profiles {
     /// `credentials` wins over `config` where both say something.
     pub fn parse(config: &str, credentials: &str) -> Self {
         let mut all = Self::default();
-        all.add(config, |section| match section.split_once(char::is_whitespace) {
-            Some(("profile", name)) => Some(name.trim()),
-            None if section == "default" => Some(section),
-            _ => None,
+        add(&mut all.all, config, |section| {
+            match section.split_once(char::is_whitespace) {
+                Some(("profile", name)) => Some(name.trim()),
+                None if section == "default" => Some(section),
+                _ => None,
+            }
         });
-        all.add(credentials, |section| Some(section));
+        add(&mut all.all, credentials, |section| Some(section));
+        add(&mut all.sessions, config, |section| {
+            match section.split_once(char::is_whitespace) {
+                Some(("sso-session", name)) => Some(name.trim()),
+                _ => None,
+            }
+        });
         all
-    }
-
-    fn add(&mut self, text: &str, name: impl Fn(&str) -> Option<&str>) {
-        let mut section: Option<String> = None;
-        for line in text.lines() {
-            // What is indented belongs to a key with parts, of which none is for credentials.
-            if line.starts_with([' ', '\t', '#', ';']) {
-                continue;
-            }
-            let line = line.trim();
-            if let Some(rest) = line.strip_prefix('[') {
-                let inside = rest.split(']').next().unwrap_or_default().trim();
-                section = name(inside).map(|name| name.trim_matches(['"', '\'']).to_owned());
-                if let Some(section) = &section {
-                    self.0.entry(section.clone()).or_default();
-                }
-                continue;
-            }
-            let (Some(section), Some((key, value))) = (&section, line.split_once('=')) else {
-                continue;
-            };
-            let value = value.split(" #").next().unwrap_or_default().trim();
-            let own = self.0.entry(section.clone()).or_default();
-            own.insert(key.trim().to_ascii_lowercase(), value.to_owned());
-        }
     }
 
     /// What a profile says about a key.
     pub fn get(&self, profile: &str, key: &str) -> Option<&str> {
-        let value = self.0.get(profile)?.get(key)?;
+        let value = self.all.get(profile)?.get(key)?;
         Some(value.as_str()).filter(|value| !value.is_empty())
     }
 
     pub fn contains(&self, profile: &str) -> bool {
-        self.0.contains_key(profile)
+        self.all.contains_key(profile)
     }
 
     /// The way of a profile; None when it says nothing about credentials.
@@ -157,17 +147,56 @@ impl Profiles {
         if let Some(program) = get("credential_process") {
             return Ok(Some(Way::Process(program.to_owned())));
         }
-        if get("sso_session").or(get("sso_start_url")).is_some() {
-            let why = format!(
-                "signs in in a browser; add `credential_process = aws configure export-credentials --profile {profile}` \
-                 to a profile of its own and name that one"
-            );
-            return Err(Error::Profile {
+        self.sign_in(profile)
+    }
+
+    /// Of a session that profiles share, or, as it was before there were sessions, of the profile's own.
+    fn sign_in(&self, profile: &str) -> Result<Option<Way>, Error> {
+        let get = |key: &str| self.get(profile, key);
+        let session = get("sso_session");
+        let Some(name) = session.or(get("sso_start_url")) else {
+            return Ok(None);
+        };
+        let of_session = |key: &str| self.sessions.get(session?)?.get(key).map(String::as_str);
+        let need = |value: Option<&str>, key: &str| {
+            let value = value.filter(|value| !value.is_empty()).map(str::to_owned);
+            value.ok_or_else(|| Error::Profile {
                 profile: profile.to_owned(),
-                why,
-            });
+                why: format!("signs in in a browser, and {key} is said nowhere"),
+            })
+        };
+        Ok(Some(Way::SignIn(SignIn {
+            profile: profile.to_owned(),
+            name: name.to_owned(),
+            region: need(of_session("sso_region").or(get("sso_region")), "sso_region")?,
+            account: need(get("sso_account_id"), "sso_account_id")?,
+            role: need(get("sso_role_name"), "sso_role_name")?,
+        })))
+    }
+}
+
+fn add(all: &mut Sections, text: &str, name: impl Fn(&str) -> Option<&str>) {
+    let mut section: Option<String> = None;
+    for line in text.lines() {
+        // What is indented belongs to a key with parts, of which none is for credentials.
+        if line.starts_with([' ', '\t', '#', ';']) {
+            continue;
         }
-        Ok(None)
+        let line = line.trim();
+        if let Some(rest) = line.strip_prefix('[') {
+            let inside = rest.split(']').next().unwrap_or_default().trim();
+            section = name(inside).map(|name| name.trim_matches(['"', '\'']).to_owned());
+            if let Some(section) = &section {
+                all.entry(section.clone()).or_default();
+            }
+            continue;
+        }
+        let (Some(section), Some((key, value))) = (&section, line.split_once('=')) else {
+            continue;
+        };
+        let value = value.split(" #").next().unwrap_or_default().trim();
+        let own = all.entry(section.clone()).or_default();
+        own.insert(key.trim().to_ascii_lowercase(), value.to_owned());
     }
 }
 
@@ -178,7 +207,8 @@ mod tests {
     const CONFIG: &str = "# mine\n[default]\nregion = eu-west-1 # near\n[profile ops]\nrole_arn=arn:aws:iam::1:role/r\n\
         external_id = x y\nsource_profile = default\n[profile here]\nrole_arn = arn:r\ncredential_source = EcsContainer\n\
         s3 =\n  aws_access_key_id = not-mine\n[profile \"a\"]\nrole_arn = r\nsource_profile = b\n[profile b]\nrole_arn = r\n\
-        source_profile = a\n[profile sso]\nsso_session = s\n[profile run]\ncredential_process = /bin/x y\n[sso-session s]\nk = v\n";
+        source_profile = a\n[profile sso]\nsso_session = s\nsso_account_id = 1\nsso_role_name = r\n\
+        [profile old]\nsso_start_url = https://o\nsso_region = us-east-1\nsso_account_id = 2\nsso_role_name = q\n[profile half]\nsso_session = s\n[profile run]\ncredential_process = /bin/x y\n[sso-session s]\nsso_region = eu-west-1\n";
     const KEYS: &str = "[default]\naws_access_key_id = AK\naws_secret_access_key = sk=/+\n";
 
     fn way(profile: &str) -> Result<Option<Way>, Error> {
@@ -201,6 +231,12 @@ mod tests {
         };
         assert!(matches!(*from, Way::Container));
         assert!(matches!(way("run"), Ok(Some(Way::Process(program))) if program == "/bin/x y"));
+        let signs = |profile: &str| match way(profile) {
+            Ok(Some(Way::SignIn(own))) => [own.name, own.region, own.account, own.role],
+            _ => panic!("{profile} signs in"),
+        };
+        assert_eq!(signs("sso"), ["s", "eu-west-1", "1", "r"]);
+        assert_eq!(signs("old"), ["https://o", "us-east-1", "2", "q"]);
         assert_eq!(
             Profiles::parse(CONFIG, KEYS).get("default", "region"),
             Some("eu-west-1")
@@ -216,7 +252,7 @@ mod tests {
                 .unwrap_or_default()
         };
         assert!(said("a").contains("name each other"));
-        assert!(said("sso").contains("credential_process"));
+        assert!(said("half").contains("sso_account_id is said nowhere"));
         assert!(said("nobody").contains("in no file"));
     }
 }

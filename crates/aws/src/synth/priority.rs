@@ -21,9 +21,11 @@ impl Priorities {
     pub(super) fn of(&mut self, listener: &str, owner: &str, host: &str) -> Result<u32, Error> {
         let given = self.0.entry(listener.to_owned()).or_default();
         let rule = &format!("{owner}/{host}");
-        let other = given
-            .keys()
-            .find(|key| *key != rule && key.rsplit('/').next() == Some(host));
+        let is_for_host = |key: &str| {
+            let owner = key.strip_suffix(host);
+            owner.is_some_and(|owner| owner.is_empty() || owner.ends_with('/'))
+        };
+        let other = given.keys().find(|key| is_for_host(key) && *key != rule);
         if let Some(other) = other {
             let why = format!(
                 "`{host}` is asked for by {owner} and was given to {}",
@@ -40,15 +42,21 @@ impl Priorities {
                 )),
             };
         }
-        let taken: BTreeSet<u32> = given.values().copied().collect();
-        let free = (1..=MAX / 2).find(|priority| !taken.contains(priority));
+        // Among one number more than are given one is free.
+        let mut taken = vec![false; given.len() + 1];
+        for priority in given.values() {
+            if let Some(own) = taken.get_mut((*priority as usize).wrapping_sub(1)) {
+                *own = true;
+            }
+        }
+        let free = (1..=MAX / 2).zip(taken).find(|(_, is_taken)| !is_taken);
         let full = || {
             Error::config(
                 format!("priorities.{listener}"),
                 format!("all {} are given", MAX / 2),
             )
         };
-        let priority = free.ok_or_else(full)?;
+        let (priority, _) = free.ok_or_else(full)?;
         given.insert(rule.to_owned(), priority);
         Ok(priority)
     }

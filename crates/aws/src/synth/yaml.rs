@@ -235,7 +235,7 @@ fn is_plain(text: &str) -> bool {
     };
     (first.is_ascii_alphabetic() || first == b'/' || first == b'_')
         && text.bytes().all(&mut safe)
-        && !WORDS.iter().any(|word| text.eq_ignore_ascii_case(word))
+        && (text.len() > 5 || !WORDS.iter().any(|word| text.eq_ignore_ascii_case(word)))
 }
 
 /// Text of several lines that a block keeps byte by byte.

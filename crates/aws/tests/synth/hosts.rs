@@ -220,3 +220,48 @@ fn a_first_start_that_is_broken_off_goes_on_at_the_next() {
     );
     assert_eq!(all.matches("vend-start").count(), 1, "{all}");
 }
+
+/// What a shell fails to do among the words of a command is lost: a secret that cannot be read must not become an empty one.
+#[test]
+fn a_secret_that_cannot_be_read_ends_the_script_and_changes_nothing() {
+    let script = first_script();
+    let (_, own) = script
+        .split_once("/usr/local/sbin/vend-environment <<'END_OF_SCRIPT'\n")
+        .unwrap();
+    let own = own.split("END_OF_SCRIPT").next().unwrap();
+    let names: Vec<&str> = own.lines().filter(|line| line.contains("secret '")).collect();
+    assert!(
+        names.len() >= 2,
+        "a secret of the app's, and the database's: {own}"
+    );
+    let root = directory("secrets");
+    let (bin, at) = (root.join("bin"), root.display().to_string());
+    fs::create_dir_all(&bin).unwrap();
+    fs::write(root.join("plain"), "PORT=\"8080\"\n").unwrap();
+    let environment = root.join("environment");
+    let text = own.replace("/etc/vend", &at);
+    let run = || {
+        let path = format!("{}:/usr/bin:/bin", bin.display());
+        let done = Command::new("bash")
+            .args(["-c", &text])
+            .env("PATH", path)
+            .status();
+        done.unwrap().success()
+    };
+    program(&bin, "aws", "echo '{\"username\":\"u\",\"password\":\"p@s\"}'");
+    assert!(run());
+    let good = fs::read_to_string(&environment).unwrap();
+    assert!(good.contains("u:p%40s@") && !good.contains("=\"\""), "{good}");
+    for line in names {
+        let name = line.split('\'').nth(1).unwrap();
+        program(
+            &bin,
+            "aws",
+            &format!(
+                "[[ \"$*\" != *'{name}'* ]] || exit 255; echo '{{\"username\":\"u\",\"password\":\"q\"}}'"
+            ),
+        );
+        assert!(!run(), "{name}");
+        assert_eq!(fs::read_to_string(&environment).unwrap(), good, "{name}");
+    }
+}

@@ -55,6 +55,56 @@ fn an_environment_that_is_refused_keeps_nobody_from_what_stands() {
     );
 }
 
+/// What stands and is in no file any more is called by its name as well: one environment goes, and the others stay protected.
+#[test]
+fn what_the_files_do_not_have_any_more_goes_by_its_name() {
+    let Some(world) = World::new() else { return };
+    world.write(
+        "vend.yaml",
+        "app: shop\nhost: { port: 8080, size: small }\nenvironments:\n  production: { branch: main }\n  staging: { branch: next }\n",
+    );
+    let staging = "vend-production-shop-staging";
+    world.good(&["apply", "--yes"]);
+    world.write(
+        "vend.yaml",
+        "app: shop\nhost: { port: 8080, size: small }\nenvironments:\n  production: { branch: main }\n",
+    );
+    world.good(&["protect"]);
+    let (code, said) = world.bad(&["unprotect", "--only", "vend-production-shop-stagin"]);
+    assert!(code == 2 && said.contains(staging), "{said}");
+    world.good(&["unprotect", "--only", staging]);
+    let said = world.good(&["destroy", "--yes", "--only", staging]);
+    assert!(said.contains("1 stacks destroyed"), "{said}");
+    assert_eq!(world.status(STACKS[2])["is_protected"], true);
+    assert_eq!(world.status(STACKS[0])["is_protected"], true);
+}
+
+/// Whoever has the wrong profile set builds nothing there, and takes nothing away.
+#[test]
+fn credentials_of_another_account_do_nothing() {
+    let Some(world) = World::new() else { return };
+    let wrong = FOUNDATION.replace("domain", "account = \"999999999999\"\ndomain");
+    world.write("aws.toml", &wrong);
+    let refused = |command: &[&str]| {
+        let (code, said) = world.bad(command);
+        let told = said.contains("123456789012") && said.contains("999999999999");
+        assert!(code == 3 && told, "{command:?}: {code} {said}");
+    };
+    refused(&["plan"]);
+    refused(&["apply", "--yes"]);
+    world.write("aws.toml", &wrong.replace("999999999999", "123456789012"));
+    world.good(&["apply", "--yes"]);
+    world.good(&["unprotect"]);
+    world.write("aws.toml", &wrong);
+    refused(&["destroy", "--yes"]);
+    assert_eq!(
+        world
+            .python("print(len(client('cloudformation').describe_stacks()['Stacks']))")
+            .trim(),
+        "4"
+    );
+}
+
 #[test]
 fn a_name_that_is_given_no_more_locks_nobody_out_of_what_stands() {
     let Some(world) = World::new() else { return };

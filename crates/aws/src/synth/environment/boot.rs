@@ -26,7 +26,12 @@ pub(super) fn script(scope: &Scope<'_>, half: Half) -> Result<Value, Error> {
                 let _ = writeln!(plain, "{name}=\"{}\"", escaped(scope, name, text)?);
             }
             Variable::Secret(own) => {
-                let _ = writeln!(secret, "put {name} \"$(secret '{}/{own}')\"", scope.secrets());
+                // In two lines: a shell goes on after what fails among the words of a command.
+                let _ = writeln!(
+                    secret,
+                    "value=\"$(secret '{}/{own}')\"\nput {name} \"$value\"",
+                    scope.secrets()
+                );
             }
         }
     }
@@ -91,12 +96,13 @@ fn database(scope: &Scope<'_>) -> String {
         "login=\"$(secret '{}')\"\n\
          user=\"$(jq -r .username <<< \"$login\")\"\n\
          password=\"$(jq -r .password <<< \"$login\")\"\n\
+         quoted=\"$(jq -rn --arg x \"$user\" '$x|@uri'):$(jq -rn --arg x \"$password\" '$x|@uri')\"\n\
          put DATABASE_HOST '{}'\n\
          put DATABASE_PORT {port}\n\
          put DATABASE_NAME {name}\n\
          put DATABASE_USER \"$user\"\n\
          put DATABASE_PASSWORD \"$password\"\n\
-         put DATABASE_URL \"{scheme}://$(jq -rn --arg x \"$user\" '$x|@uri'):$(jq -rn --arg x \"$password\" '$x|@uri')@{}:{port}/{name}\"\n",
+         put DATABASE_URL \"{scheme}://$quoted@{}:{port}/{name}\"\n",
         database::SECRET.replace("{}", database::id(engine)),
         database::address(engine),
         database::address(engine),

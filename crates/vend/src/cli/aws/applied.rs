@@ -6,7 +6,7 @@ use std::path::Path;
 use ::aws::synth::File;
 use model::Digest;
 
-use super::{Failure, project::config_path};
+use super::{Failure, tree::config_path};
 
 /// The files as a build finds them.
 pub fn files(dir: &Path, config: Option<&Path>) -> Result<Vec<File>, Failure> {

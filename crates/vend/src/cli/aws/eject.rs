@@ -7,8 +7,9 @@ use clap::Args;
 
 use super::{
     Failure,
-    project::{Loaded, Project, write},
+    project::{Loaded, Project},
     synth,
+    tree::write,
 };
 use crate::output::Output;
 

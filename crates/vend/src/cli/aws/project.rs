@@ -2,9 +2,9 @@
 //! reached.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -19,16 +19,15 @@ use ::aws::{
     synth::{self, Access, Asking, Config, File, Kind, Priorities, Refused, has_new_rule},
 };
 use clap::Args;
-use model::{
-    Digest, Problem,
-    spec::{self, Files as _},
-};
+use model::{Digest, spec};
 
-use super::{Exit, Failure, applied, broken, home::Home, receiver::Program};
-use crate::{
-    cli::check,
-    output::{Output, clean},
+use super::{
+    Exit, Failure, applied, broken,
+    home::Home,
+    receiver::Program,
+    tree::{app, app_of, config, keep, made, of_branch, priorities, unmade},
 };
+use crate::output::{Output, clean};
 
 // What every command takes. (A doc comment would become the help of every command that has it.)
 #[derive(Debug, Clone, Args)]
@@ -163,13 +162,8 @@ impl Project {
             false => Vec::new(),
         };
         receiver.stand_in(&mut made, &applied::digest(&own));
-        if let Some(unknown) = only
-            .iter()
-            .find(|own| made.names().all(|(_, name, _)| name != own.as_str()))
-        {
-            let names: Vec<&str> = made.names().map(|(_, name, _)| name).collect();
-            return Err(Failure::usage(format!("there is no stack `{unknown}`"))
-                .cause(format!("these are there: {}", names.join(", "))));
+        if !most {
+            unknown(&only, made.names().map(|(_, name, _)| name))?;
         }
         let mut loaded = Loaded {
             sites: sites(&config, files.profile.as_deref()),
@@ -413,13 +407,61 @@ impl Loaded {
                 continue;
             }
             asked.push(place);
-            for found in site::found(self.site(label.as_str())).await.map_err(broken)? {
+            let there = site::found(self.site(label.as_str())).await.map_err(broken)?;
+            self.refuse_account(label, &foundation.access, &there).await?;
+            for found in there {
                 if let Some(label) = self.owner(&found) {
                     all.push((label, found));
                 }
             }
         }
+        let there = all.iter().map(|(_, found)| found.stack.name.as_str());
+        unknown(
+            &self.only,
+            self.made.names().map(|(_, name, _)| name).chain(there),
+        )?;
         Ok(all)
+    }
+
+    /// Refuses credentials of another account than the one that the file gives to this foundation, or to one that is reached
+    /// alike. Stacks that are there say whose they are; where there is none, STS is asked.
+    async fn refuse_account(
+        &self,
+        label: &synth::Label,
+        access: &Access,
+        there: &[Found],
+    ) -> Result<(), Failure> {
+        let alike = self
+            .config
+            .foundations
+            .iter()
+            .filter(|(_, own)| own.access == *access);
+        let wanted: Vec<_> = alike
+            .filter_map(|(label, own)| Some((label, own.account.as_ref()?)))
+            .collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let told = there.iter().find_map(|found| found.stack.id.split(':').nth(4));
+        let account = match told {
+            Some(account) => account.to_owned(),
+            None => self
+                .site(label.as_str())
+                .caller()
+                .await
+                .map_err(broken)?
+                .account
+                .clone(),
+        };
+        let Some((label, wanted)) = wanted.iter().find(|(_, own)| own.as_str() != account) else {
+            return Ok(());
+        };
+        let what = format!("these are credentials of the account {account}, and nothing was done");
+        Err(Failure::new(Exit::Refused, what)
+            .cause(format!(
+                "aws.toml gives the foundation `{label}` to the account {wanted}"
+            ))
+            .next("another --profile or AWS_PROFILE, or `access` of the foundation: vend aws doctor"))
     }
 
     /// The foundation of a stack that is ours: by what the stack says, or, where its creation failed, by its name.
@@ -432,6 +474,17 @@ impl Loaded {
         let own = names.find(|(_, name, _)| *name == found.stack.name);
         own.map(|(_, _, foundation)| foundation.to_string())
     }
+}
+
+/// Refuses a name that is none of these.
+fn unknown<'n>(asked: &[String], names: impl Iterator<Item = &'n str>) -> Result<(), Failure> {
+    let names: BTreeSet<&str> = names.collect();
+    let Some(unknown) = asked.iter().find(|own| !names.contains(own.as_str())) else {
+        return Ok(());
+    };
+    let names: Vec<&str> = names.into_iter().collect();
+    Err(Failure::usage(format!("there is no stack `{unknown}`"))
+        .cause(format!("these are there: {}", names.join(", "))))
 }
 
 /// The files that bakes fetch: those of one environment, or of all that the files name.
@@ -488,112 +541,4 @@ fn machine() -> Machine {
         now: crate::clock::now,
         bits: crate::clock::bits,
     }
-}
-
-/// What there is to make. The priorities may have grown.
-pub fn read(
-    dir: &Path,
-    file: Option<&Path>,
-    given: &Path,
-) -> Result<(Config, synth::Output, Priorities), Failure> {
-    let config = config(dir, file)?;
-    let app = app(dir)?;
-    let mut priorities = priorities(given)?;
-    let made = made(&config, &app, None, &mut priorities)?;
-    Ok((config, made, priorities))
-}
-
-fn made(
-    config: &Config,
-    app: &spec::App,
-    own: Option<&spec::Environment>,
-    priorities: &mut Priorities,
-) -> Result<synth::Output, Failure> {
-    synth::all_with(config, app, own, priorities).map_err(unmade)
-}
-
-fn unmade(error: synth::Error) -> Failure {
-    Failure::refused("the templates cannot be made")
-        .cause(error.to_string())
-        .next("vend aws synth --help")
-}
-
-/// The environment that a branch has to itself.
-fn of_branch(app: &spec::App, branch: &str) -> Result<spec::Environment, Failure> {
-    let none = |cause: String| Failure::usage(format!("{branch} has no environment of its own")).cause(cause);
-    let following = app.following(branch).map_err(|clash| none(clash.to_string()))?;
-    let own = following.into_iter().find(|own| own.preview.is_some());
-    own.ok_or_else(|| {
-        none("it fits no `branches` of vend.yaml, or an environment follows it by name".to_owned())
-    })
-}
-
-fn config(dir: &Path, file: Option<&Path>) -> Result<Config, Failure> {
-    let path = config_path(dir, file);
-    let bytes = check::read(&path).map_err(|error| {
-        Failure::file(&path, &error).next("vend aws synth --config FILE, see docs/aws.md")
-    })?;
-    let bad = |cause: String| Failure::usage(format!("{} cannot be read", path.display())).cause(cause);
-    if bytes.len() > spec::MAX_BYTES {
-        return Err(bad(format!("it has more than {} bytes", spec::MAX_BYTES)));
-    }
-    let text = String::from_utf8(bytes).map_err(|error| bad(error.to_string()))?;
-    toml::from_str(&text).map_err(|error| bad(error.to_string()))
-}
-
-pub fn config_path(dir: &Path, file: Option<&Path>) -> PathBuf {
-    file.map_or_else(|| dir.join("aws.toml"), Path::to_path_buf)
-}
-
-fn app(dir: &Path) -> Result<spec::App, Failure> {
-    app_of(dir, false)
-}
-
-/// `is_alone`: the files that vend.yaml names are not beside it.
-fn app_of(dir: &Path, is_alone: bool) -> Result<spec::App, Failure> {
-    let tree = check::Tree(dir);
-    let missing = || {
-        Failure::failed(format!("{} holds no vend.yaml", dir.display())).next("vend aws synth DIR --out OUT")
-    };
-    let bytes = tree.read("vend.yaml".into()).ok_or_else(missing)?;
-    let exists = |path: &camino::Utf8Path| is_alone || tree.exists(path);
-    let bad = |problems: Vec<Problem>| {
-        let first = problems
-            .iter()
-            .find(|problem| problem.is_error())
-            .map(ToString::to_string);
-        let next = format!("vend check {}", dir.display());
-        Failure::refused("vend.yaml is not right")
-            .cause(first.unwrap_or_default())
-            .next(next)
-    };
-    let text = spec::decode("vend.yaml", &bytes).map_err(|problem| bad(vec![problem]))?;
-    spec::App::parse(text, "vend.yaml", &exists)
-        .map(|(app, _)| app)
-        .map_err(bad)
-}
-
-fn priorities(path: &Path) -> Result<Priorities, Failure> {
-    if !path.exists() {
-        return Ok(Priorities::default());
-    }
-    let text = fs::read_to_string(path).map_err(|error| Failure::file(path, &error))?;
-    serde_json::from_str(&text).map_err(|error| {
-        Failure::failed(format!("{} is not what was written there", path.display())).cause(error.to_string())
-    })
-}
-
-/// Writes the priorities down.
-pub fn keep(path: &Path, priorities: &Priorities) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(priorities).expect("priorities are plain data");
-    write(path, format!("{text}\n"))
-}
-
-/// Writes a file, with the directories on the way to it.
-pub fn write(path: &Path, text: impl AsRef<[u8]>) -> Result<(), Failure> {
-    let failed = |error| Failure::file(path, &error);
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(failed)?;
-    }
-    fs::write(path, text).map_err(failed)
 }

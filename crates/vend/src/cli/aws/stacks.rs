@@ -51,7 +51,7 @@ pub struct Continue {
     stack: String,
     #[command(flatten)]
     project: Project,
-    /// Leave this resource as it is; it is then not as its template says. [default: those whose rollback failed]
+    /// Leave this resource as it is; it is then not as its template says. [default: none, all are tried again]
     #[arg(long, value_name = "RESOURCE")]
     skip: Vec<String>,
 }

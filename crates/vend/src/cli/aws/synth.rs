@@ -6,7 +6,10 @@ use ::aws::synth;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Failure, project, project::write};
+use super::{
+    Failure,
+    tree::{self, write},
+};
 use crate::output::{Output, Table, Tone, cell, clean};
 
 #[derive(Debug, Args)]
@@ -42,9 +45,9 @@ pub struct Written {
 
 pub fn run(own: &Synth, output: &Output) -> Result<(), Failure> {
     let given = own.out.join("priorities.json");
-    let (_, made, priorities) = project::read(&own.dir, own.config.as_deref(), &given)?;
+    let (_, made, priorities) = tree::read(&own.dir, own.config.as_deref(), &given)?;
     let written = files(&made, &own.out, own.split)?;
-    project::keep(&given, &priorities)?;
+    tree::keep(&given, &priorities)?;
     output.show(&written, |written| people(written, output));
     Ok(())
 }

@@ -1,0 +1,123 @@
+//! The files of a working tree: what `vend aws` reads there, what is made of it, and what it writes beside them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use ::aws::synth::{self, Config, Priorities};
+use model::{
+    Problem,
+    spec::{self, Files as _},
+};
+
+use super::Failure;
+use crate::cli::check;
+
+/// What there is to make. The priorities may have grown.
+pub fn read(
+    dir: &Path,
+    file: Option<&Path>,
+    given: &Path,
+) -> Result<(Config, synth::Output, Priorities), Failure> {
+    let config = config(dir, file)?;
+    let app = app(dir)?;
+    let mut priorities = priorities(given)?;
+    let made = made(&config, &app, None, &mut priorities)?;
+    Ok((config, made, priorities))
+}
+
+pub fn made(
+    config: &Config,
+    app: &spec::App,
+    own: Option<&spec::Environment>,
+    priorities: &mut Priorities,
+) -> Result<synth::Output, Failure> {
+    synth::all_with(config, app, own, priorities).map_err(unmade)
+}
+
+pub fn unmade(error: synth::Error) -> Failure {
+    Failure::refused("the templates cannot be made")
+        .cause(error.to_string())
+        .next("vend aws synth --help")
+}
+
+/// The environment that a branch has to itself.
+pub fn of_branch(app: &spec::App, branch: &str) -> Result<spec::Environment, Failure> {
+    let none = |cause: String| Failure::usage(format!("{branch} has no environment of its own")).cause(cause);
+    let following = app.following(branch).map_err(|clash| none(clash.to_string()))?;
+    let own = following.into_iter().find(|own| own.preview.is_some());
+    own.ok_or_else(|| {
+        none("it fits no `branches` of vend.yaml, or an environment follows it by name".to_owned())
+    })
+}
+
+pub fn config(dir: &Path, file: Option<&Path>) -> Result<Config, Failure> {
+    let path = config_path(dir, file);
+    let bytes = check::read(&path).map_err(|error| {
+        Failure::file(&path, &error).next("vend aws synth --config FILE, see docs/aws.md")
+    })?;
+    let bad = |cause: String| Failure::usage(format!("{} cannot be read", path.display())).cause(cause);
+    if bytes.len() > spec::MAX_BYTES {
+        return Err(bad(format!("it has more than {} bytes", spec::MAX_BYTES)));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| bad(error.to_string()))?;
+    toml::from_str(&text).map_err(|error| bad(error.to_string()))
+}
+
+pub fn config_path(dir: &Path, file: Option<&Path>) -> PathBuf {
+    file.map_or_else(|| dir.join("aws.toml"), Path::to_path_buf)
+}
+
+pub fn app(dir: &Path) -> Result<spec::App, Failure> {
+    app_of(dir, false)
+}
+
+/// `is_alone`: the files that vend.yaml names are not beside it.
+pub fn app_of(dir: &Path, is_alone: bool) -> Result<spec::App, Failure> {
+    let tree = check::Tree(dir);
+    let missing = || {
+        Failure::failed(format!("{} holds no vend.yaml", dir.display())).next("vend aws synth DIR --out OUT")
+    };
+    let bytes = tree.read("vend.yaml".into()).ok_or_else(missing)?;
+    let exists = |path: &camino::Utf8Path| is_alone || tree.exists(path);
+    let bad = |problems: Vec<Problem>| {
+        let first = problems
+            .iter()
+            .find(|problem| problem.is_error())
+            .map(ToString::to_string);
+        let next = format!("vend check {}", dir.display());
+        Failure::refused("vend.yaml is not right")
+            .cause(first.unwrap_or_default())
+            .next(next)
+    };
+    let text = spec::decode("vend.yaml", &bytes).map_err(|problem| bad(vec![problem]))?;
+    spec::App::parse(text, "vend.yaml", &exists)
+        .map(|(app, _)| app)
+        .map_err(bad)
+}
+
+pub fn priorities(path: &Path) -> Result<Priorities, Failure> {
+    if !path.exists() {
+        return Ok(Priorities::default());
+    }
+    let text = fs::read_to_string(path).map_err(|error| Failure::file(path, &error))?;
+    serde_json::from_str(&text).map_err(|error| {
+        Failure::failed(format!("{} is not what was written there", path.display())).cause(error.to_string())
+    })
+}
+
+/// Writes the priorities down.
+pub fn keep(path: &Path, priorities: &Priorities) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(priorities).expect("priorities are plain data");
+    write(path, format!("{text}\n"))
+}
+
+/// Writes a file, with the directories on the way to it.
+pub fn write(path: &Path, text: impl AsRef<[u8]>) -> Result<(), Failure> {
+    let failed = |error| Failure::file(path, &error);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(failed)?;
+    }
+    fs::write(path, text).map_err(failed)
+}
