@@ -21,6 +21,7 @@ mod secrets;
 mod slot;
 mod stacks;
 mod synth;
+mod whose;
 
 use std::{error::Error as StdError, process::ExitCode};
 
