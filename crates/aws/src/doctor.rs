@@ -93,7 +93,9 @@ pub async fn doctor(
     }
     checks.extend(room::processors(site, &templates).await);
     checks.extend(room::outposts(site, &templates).await);
-    checks.push(permission::permissions(site, caller, &templates).await);
+    let made = stacks.iter().filter(|stack| stack.kind != Kind::Environment);
+    let made: Vec<&Template> = made.map(|stack| &stack.template).collect();
+    checks.push(permission::permissions(site, caller, &made).await);
     checks
 }
 

@@ -66,7 +66,7 @@ impl Wanted {
 #[serde(rename_all = "kebab-case", tag = "doing")]
 pub enum Doing {
     Create,
-    /// What a failed creation left goes first.
+    /// What a failed creation left goes first; or what a change set named, and nobody made.
     CreateAgain,
     Change,
     Nothing,
@@ -126,9 +126,10 @@ fn by_state(wanted: &Wanted, found: Option<&Found>) -> Doing {
     };
     let status = stack.status.clone();
     match mark {
-        _ if status.is_gone() || status.is_review() => Doing::Create,
+        _ if status.is_gone() => Doing::Create,
         _ if status.is_moving() => Doing::Wait { status },
-        _ if status.is_stillborn() => Doing::CreateAgain,
+        // Neither can be created over.
+        _ if status.is_stillborn() || status.is_review() => Doing::CreateAgain,
         Some(mark) if status.is_usable() && *mark == wanted.mark => Doing::Nothing,
         _ if status.is_usable() => Doing::Change,
         _ => Doing::Stuck { status },
@@ -266,18 +267,7 @@ mod tests {
 
     fn found(status: &str, mark: Option<Mark>) -> Found {
         Found {
-            stack: Stack {
-                name: "vend-production".into(),
-                id: "arn".into(),
-                status: Status(status.into()),
-                why: None,
-                outputs: Vec::new(),
-                parameters: Vec::new(),
-                tags: Vec::new(),
-                is_protected: false,
-                at: "t".into(),
-                drift: String::new(),
-            },
+            stack: Stack::fixture(status),
             mark,
         }
     }
@@ -299,7 +289,7 @@ mod tests {
         assert_eq!(doing("UPDATE_COMPLETE", other()), Doing::Change);
         assert_eq!(doing("UPDATE_COMPLETE", None), Doing::Change);
         assert_eq!(doing("ROLLBACK_COMPLETE", None), Doing::CreateAgain);
-        assert_eq!(doing("REVIEW_IN_PROGRESS", None), Doing::Create);
+        assert_eq!(doing("REVIEW_IN_PROGRESS", None), Doing::CreateAgain);
         assert!(matches!(doing("UPDATE_IN_PROGRESS", own()), Doing::Wait { .. }));
         assert!(matches!(
             doing("UPDATE_ROLLBACK_FAILED", own()),

@@ -33,11 +33,26 @@ pub async fn protect(site: &Site, stack: &Stack, on: bool) -> Result<Vec<String>
     Ok(switched)
 }
 
-async fn switch(client: &Client, held: &Held, on: bool) -> Result<bool, Error> {
+/// Types of which AWS deletes none that is protected.
+#[cfg(test)]
+const GUARDED: [&str; 3] = [
+    "AWS::ElasticLoadBalancingV2::LoadBalancer",
+    "AWS::RDS::DBInstance",
+    "AWS::RDS::DBCluster",
+];
+/// What AWS says of such a resource that is not there: a stack tells for a while of what it held before.
+const NONE_THERE: [&str; 3] = [
+    "LoadBalancerNotFound",
+    "DBInstanceNotFound",
+    "DBClusterNotFoundFault",
+];
+
+/// Switches one resource's protection. False: it has none, or is not there any more.
+pub(crate) async fn switch(client: &Client, held: &Held, on: bool) -> Result<bool, Error> {
     let word = if on { "true" } else { "false" };
     let mut form = Form::default();
     let call = match held.kind.as_str() {
-        _ if held.physical.is_empty() => return Ok(false),
+        _ if held.physical.is_empty() || held.status.is_out() => return Ok(false),
         "AWS::ElasticLoadBalancingV2::LoadBalancer" => {
             form.add("LoadBalancerArn", &held.physical);
             form.add("Attributes.member.1.Key", "deletion_protection.enabled");
@@ -62,6 +77,7 @@ async fn switch(client: &Client, held: &Held, on: bool) -> Result<bool, Error> {
         Ok(_) => Ok(true),
         // An Aurora instance is protected by its cluster.
         Err(error) if error.code() == "InvalidParameterCombination" => Ok(false),
+        Err(error) if NONE_THERE.contains(&error.code()) => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -179,6 +195,50 @@ mod tests {
             "<member><InstanceId>{id}</InstanceId><LifecycleState>InService</LifecycleState>\
              <ProtectedFromScaleIn>true</ProtectedFromScaleIn></member>"
         )
+    }
+
+    /// A creation that was rolled back, and a database that somebody deleted by hand.
+    #[tokio::test]
+    async fn what_is_gone_hinders_no_switch() {
+        let answer = |asked: &str, _: &[String]| {
+            let held = |kind: &str, physical: &str, status: &str| {
+                format!(
+                    "<member><LogicalResourceId>{physical}</LogicalResourceId><PhysicalResourceId>{physical}</PhysicalResourceId>\
+                     <ResourceType>{kind}</ResourceType><ResourceStatus>{status}</ResourceStatus></member>"
+                )
+            };
+            match asked {
+                "ListStackResources" => {
+                    let [balancer, instance, cluster] = GUARDED;
+                    let all = [
+                        held(balancer, "rolled-back", "DELETE_COMPLETE"),
+                        held(balancer, "retained", "DELETE_SKIPPED"),
+                        held(balancer, "lost", "CREATE_COMPLETE"),
+                        held(instance, "lost", "CREATE_COMPLETE"),
+                        held(cluster, "stays", "UPDATE_COMPLETE"),
+                    ];
+                    format!(
+                        "<StackResourceSummaries>{}</StackResourceSummaries>",
+                        all.concat()
+                    )
+                }
+                "ModifyLoadBalancerAttributes" => refused("LoadBalancerNotFound"),
+                "ModifyDBInstance" => refused("DBInstanceNotFound"),
+                _ => String::new(),
+            }
+        };
+        let (address, forms) = fixtures::service(answer);
+        let site = Site::new(Client::at(address));
+        let stack = Stack::fixture("UPDATE_COMPLETE");
+        assert_eq!(protect(&site, &stack, true).await.unwrap(), ["stays"]);
+        let forms = forms.lock().unwrap().clone();
+        assert!(
+            forms
+                .iter()
+                .all(|own| !own.contains("rolled-back") && !own.contains("retained")),
+            "{forms:?}"
+        );
+        assert_eq!(action(forms.last().unwrap()), "UpdateTerminationProtection");
     }
 
     #[tokio::test]

@@ -30,6 +30,23 @@ pub struct Stack {
 }
 
 impl Stack {
+    /// One of tests that holds nothing.
+    #[cfg(test)]
+    pub(crate) fn fixture(status: &str) -> Self {
+        Self {
+            name: "vend-production".into(),
+            id: "arn".into(),
+            status: Status(status.into()),
+            why: None,
+            outputs: Vec::new(),
+            parameters: Vec::new(),
+            tags: Vec::new(),
+            is_protected: false,
+            at: "t".into(),
+            drift: String::new(),
+        }
+    }
+
     /// Says it of itself, by tags, that it is a branch's? One that was made before stacks had tags does not, and the role of the
     /// build that makes stacks of branches asks for it.
     pub fn is_tagged(&self) -> bool {
@@ -83,6 +100,11 @@ impl Status {
 
     pub fn is_gone(&self) -> bool {
         self.0 == "DELETE_COMPLETE"
+    }
+
+    /// Of a resource: its stack does not hold it any more.
+    pub fn is_out(&self) -> bool {
+        ["DELETE_COMPLETE", "DELETE_SKIPPED"].contains(&self.0.as_str())
     }
 
     pub fn is_failure(&self) -> bool {

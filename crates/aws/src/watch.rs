@@ -12,7 +12,7 @@ use crate::{
 
 const FIRST: Duration = Duration::from_millis(200);
 const MOST: Duration = Duration::from_secs(5);
-/// CloudFormation answers before it has begun: so long the first event may take.
+/// CloudFormation answers before it has begun: so long the first event may take, and a status to be as the events say.
 const BEGIN: Duration = Duration::from_secs(60);
 /// CloudFormation gives up a resource after three hours at the latest.
 const PATIENCE: Duration = Duration::from_secs(4 * 3600);
@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(4 * 3600);
 pub(crate) struct Pace {
     next: Duration,
     rested: Duration,
+    /// Since something new was heard.
+    quiet: Duration,
 }
 
 impl Pace {
@@ -28,18 +30,24 @@ impl Pace {
         Self {
             next: FIRST,
             rested: Duration::ZERO,
+            quiet: Duration::ZERO,
         }
     }
 
     pub async fn rest(&mut self) {
         tokio::time::sleep(self.next).await;
         self.rested += self.next;
+        self.quiet += self.next;
         self.next = (self.next * 3 / 2).min(MOST);
     }
 
-    /// Has it been waited for longer than CloudFormation takes to begin?
+    fn is_news(&mut self) {
+        self.quiet = Duration::ZERO;
+    }
+
+    /// Has nothing been heard for longer than CloudFormation takes to begin, and to tell?
     fn is_late(&self) -> bool {
-        self.rested > BEGIN
+        self.quiet > BEGIN
     }
 
     /// Has it been waited for longer than anything takes?
@@ -66,17 +74,32 @@ pub async fn wait(
             Err(error) if stack::is_missing(&error) => Vec::new(),
             other => other?,
         };
+        if !new.is_empty() {
+            pace.is_news();
+        }
         for event in new {
             tell(&event);
             mark = Some(event.id.clone());
             seen.push(event);
         }
         match now {
-            _ if seen.is_empty() && !pace.is_late() => pace.rest().await,
+            Some(stack) if stack.status.is_gone() => return Ok((Some(stack), seen)),
             Some(stack) if stack.status.is_moving() && !pace.is_over() => pace.rest().await,
+            Some(stack) if !is_told(&stack, &seen) && !pace.is_late() => pace.rest().await,
+            None if seen.is_empty() && !pace.is_late() => pace.rest().await,
             other => return Ok((other, seen)),
         }
     }
+}
+
+/// Do the events end with this status? Statuses and events are answered from different places: right after something was begun
+/// the status may still be that of before, and the events may end with a failure that the status does not have yet.
+fn is_told(stack: &Stack, seen: &[Event]) -> bool {
+    let is_own = |event: &&Event| event.physical == stack.id || event.resource == stack.name;
+    seen.iter()
+        .rev()
+        .find(is_own)
+        .is_some_and(|event| event.status == stack.status)
 }
 
 /// The newest event, after which something is done.
@@ -190,6 +213,7 @@ pub fn stuck(stack: &str, events: &[Event]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::{self, action};
 
     fn event(resource: &str, status: &str, why: &str) -> Event {
         Event {
@@ -232,6 +256,52 @@ mod tests {
                 .contains("failed to create: [B]")
         );
         assert_eq!(super::cause("s", &events[..1]), None);
+    }
+
+    /// The status is that of before, and the events are of now.
+    #[tokio::test]
+    async fn an_old_status_is_not_the_end() {
+        fn answer(asked: &str, before: &[String]) -> String {
+            let rounds = before
+                .iter()
+                .filter(|own| action(own) == "DescribeStackEvents")
+                .count();
+            let event = |status: &str| {
+                format!(
+                    "<member><EventId>{status}</EventId><LogicalResourceId>s</LogicalResourceId><PhysicalResourceId>arn\
+                     </PhysicalResourceId><ResourceStatus>{status}</ResourceStatus></member>"
+                )
+            };
+            let (status, events) = match rounds {
+                0 => ("UPDATE_COMPLETE", vec![]),
+                1 => ("UPDATE_COMPLETE", vec!["UPDATE_IN_PROGRESS"]),
+                2 => (
+                    "UPDATE_COMPLETE",
+                    vec!["UPDATE_ROLLBACK_COMPLETE", "UPDATE_IN_PROGRESS"],
+                ),
+                _ => (
+                    "UPDATE_ROLLBACK_COMPLETE",
+                    vec!["UPDATE_ROLLBACK_COMPLETE", "UPDATE_IN_PROGRESS"],
+                ),
+            };
+            match asked {
+                "DescribeStacks" => format!(
+                    "<Stacks><member><StackName>s</StackName><StackId>arn</StackId><StackStatus>{status}</StackStatus></member></Stacks>"
+                ),
+                _ => {
+                    let events: String = events.into_iter().map(event).collect();
+                    format!("<StackEvents>{events}{}</StackEvents>", event("CREATE_COMPLETE"))
+                }
+            }
+        }
+        let (address, _) = fixtures::service(answer);
+        let mark = Some("CREATE_COMPLETE".to_owned());
+        let mut told = Vec::new();
+        let mut tell = |event: &Event| told.push(event.status.0.clone());
+        let (now, events) = wait(&Client::at(address), "arn", mark, &mut tell).await.unwrap();
+        assert_eq!(now.unwrap().status.0, "UPDATE_ROLLBACK_COMPLETE");
+        assert_eq!(events.len(), 2);
+        assert_eq!(told, ["UPDATE_IN_PROGRESS", "UPDATE_ROLLBACK_COMPLETE"]);
     }
 
     #[test]

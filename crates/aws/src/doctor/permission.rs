@@ -27,23 +27,35 @@ pub(super) async fn permissions(site: &Site, caller: &Caller, templates: &[&Temp
         None => (principal, String::new()),
     };
     let actions: Vec<String> = permit::actions(templates.iter().copied()).into_iter().collect();
-    let mut denied = Vec::new();
+    let (mut denied, mut open) = (Vec::new(), Vec::new());
     for some in actions.chunks(BATCH) {
         let mut form = Form::default();
         form.add("PolicySourceArn", &principal);
         form.list("ActionNames.member", some.iter().map(String::as_str));
         match site.client.query(&call::SIMULATE, form).await {
-            Ok(answer) => denied.extend(refused(&answer)),
+            Ok(answer) => {
+                let (own, rest) = refused(&answer);
+                denied.extend(own);
+                open.extend(rest);
+            }
             Err(error) => return Check::new(WHAT, Verdict::Unknown, format!("{error}{doubt}")),
         }
     }
-    match denied.as_slice() {
-        [] => Check::new(
+    match (denied.as_slice(), open.as_slice()) {
+        ([], []) => Check::new(
             WHAT,
             Verdict::Good,
             format!("all {} actions are allowed", actions.len()),
         ),
-        denied => Check::new(
+        ([], open) => Check::new(
+            WHAT,
+            Verdict::Unknown,
+            format!(
+                "{principal} may not do these with all that there is, and whether with what is the platform's was not asked: {}",
+                open.join(", ")
+            ),
+        ),
+        (denied, _) => Check::new(
             WHAT,
             Verdict::Bad,
             format!("{principal} may not {}", denied.join(", ")),
@@ -51,12 +63,22 @@ pub(super) async fn permissions(site: &Site, caller: &Caller, templates: &[&Temp
     }
 }
 
-fn refused(answer: &Node) -> Vec<String> {
+/// What is refused, and what is not allowed with everything. The simulation is asked for all resources: who is allowed an action with
+/// some, such as roles below the platform's path, is not told apart from who is not allowed it at all.
+fn refused(answer: &Node) -> (Vec<String>, Vec<String>) {
     let all = answer.list("EvaluationResults");
-    let denied = all.filter(|result| result.text("EvalDecision") != "allowed");
-    denied
-        .map(|result| result.text("EvalActionName").to_owned())
-        .collect()
+    let refused = all.filter(|result| result.text("EvalDecision") != "allowed");
+    let is_open = |result: &&Node| {
+        result.text("EvalDecision") == "implicitDeny" && permit::is_scoped(result.text("EvalActionName"))
+    };
+    let (open, denied): (Vec<&Node>, Vec<&Node>) = refused.partition(is_open);
+    let names = |all: Vec<&Node>| -> Vec<String> {
+        let names = all
+            .into_iter()
+            .map(|result| result.text("EvalActionName").to_owned());
+        names.collect()
+    };
+    (names(denied), names(open))
 }
 
 /// Whose policies are simulated: a session's are its role's. None for the root user.
@@ -181,10 +203,15 @@ mod tests {
     #[test]
     fn what_is_denied_is_named() {
         let answer = Node::parse(
-            b"<R><EvaluationResults><member><EvalActionName>ec2:CreateVpc</EvalActionName><EvalDecision>implicitDeny\
+            b"<R><EvaluationResults><member><EvalActionName>ec2:CreateVpc</EvalActionName><EvalDecision>explicitDeny\
               </EvalDecision></member><member><EvalActionName>kms:CreateKey</EvalActionName><EvalDecision>allowed</EvalDecision>\
-              </member></EvaluationResults></R>",
+              </member><member><EvalActionName>iam:CreateRole</EvalActionName><EvalDecision>implicitDeny</EvalDecision></member>\
+              <member><EvalActionName>ec2:DescribeVpcs</EvalActionName><EvalDecision>implicitDeny</EvalDecision></member>\
+              </EvaluationResults></R>",
         );
-        assert_eq!(refused(&answer.unwrap()), ["ec2:CreateVpc"]);
+        // A policy may allow making roles below a path; what is asked for all there are it allows or not.
+        let (denied, open) = refused(&answer.unwrap());
+        assert_eq!(denied, ["ec2:CreateVpc", "ec2:DescribeVpcs"]);
+        assert_eq!(open, ["iam:CreateRole"]);
     }
 }

@@ -24,6 +24,7 @@ mod migrations;
 mod notices;
 mod order;
 mod password;
+mod permits;
 mod ports;
 mod schemas;
 mod sign_in;

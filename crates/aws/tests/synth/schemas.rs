@@ -248,7 +248,7 @@ const LEFT_OUT: [(&str, &str, &str); 47] = [
 ];
 
 /// Where cfn-lint keeps the registry's schemas.
-fn schemas() -> Option<PathBuf> {
+pub fn schemas() -> Option<PathBuf> {
     let bin = program("clients/bin/cfn-lint")?;
     let lib = bin.parent()?.parent()?.join("lib");
     let mut pythons = fs::read_dir(lib).ok()?.filter_map(Result::ok);
@@ -258,7 +258,7 @@ fn schemas() -> Option<PathBuf> {
     })
 }
 
-fn read(path: &Path) -> Value {
+pub fn read(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
@@ -273,7 +273,7 @@ fn called(schema: &Value) -> BTreeSet<String> {
         .collect()
 }
 
-fn is_left_out(entry: &(&str, &str, &str), kind: &str, action: &str) -> bool {
+pub fn is_left_out(entry: &(&str, &str, &str), kind: &str, action: &str) -> bool {
     let of_type = entry.0 == "*" || entry.0 == kind;
     of_type
         && entry

@@ -22,6 +22,7 @@ mod slot;
 mod stacks;
 mod synth;
 mod tree;
+mod whose;
 
 use std::{error::Error as StdError, process::ExitCode};
 

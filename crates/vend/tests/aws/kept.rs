@@ -1,6 +1,6 @@
 //! What a destruction kept is neither forgotten nor doubled by the next apply.
 
-use super::{FOUNDATION, World};
+use super::{FOUNDATION, STACKS, World};
 
 #[test]
 fn what_was_kept_is_said_before_a_second_is_made() {
@@ -140,4 +140,18 @@ fn ports_have_their_load_balancer() {
         outputs.contains("udp-5514.shop-production.apps.example.com:5514"),
         "{outputs}"
     );
+}
+
+/// Somebody asked for a change set of type CREATE, and went.
+#[test]
+fn a_stack_that_was_only_named_is_made() {
+    let Some(world) = World::new() else { return };
+    world.python(
+        "client('cloudformation').create_change_set(StackName='vend-production', ChangeSetName='c', ChangeSetType='CREATE', \
+         TemplateBody='{\"Resources\": {\"T\": {\"Type\": \"AWS::SNS::Topic\"}}}')",
+    );
+    let line = world.status(STACKS[0]);
+    assert_eq!(line["status"], "REVIEW_IN_PROGRESS", "{line}");
+    world.good(&["apply", "--yes", "--only", STACKS[0]]);
+    assert_eq!(world.status(STACKS[0])["doing"]["doing"], "nothing");
 }

@@ -27,6 +27,7 @@ from moto.ec2.models.route_tables import RouteTable
 from moto.elbv2.models import FakeListenerRule, elbv2_backends
 from moto.kms.models import Key
 from moto.rds.models import DBInstance
+from moto.route53 import models as zones
 from moto.route53.models import FakeZone
 from moto.s3.models import s3_backends
 from moto.secretsmanager.exceptions import InvalidRequestException
@@ -394,6 +395,11 @@ def delete_route_table(cls, resource_name, cloudformation_json, account_id, regi
     backend.delete_route_table(resource_name)
 
 
+def zone_id(make):
+    """The id of a zone begins with any letter."""
+    return lambda *args, **kwargs: "Z" + make(*args, **kwargs)[1:]
+
+
 def name_servers(self, attribute_name):
     """AWS::Route53::HostedZone has no attributes."""
     return {"NameServers": ",".join(self.delegation_set.name_servers), "Id": self.id}[attribute_name]
@@ -485,6 +491,7 @@ def certificate(path):
 def main(port, *path):
     Key.create_from_cloudformation_json = with_text(Key.create_from_cloudformation_json)
     FakeZone.get_cfn_attribute = name_servers
+    zones.create_route53_zone_id = zone_id(zones.create_route53_zone_id)
     DBInstance.get_cfn_attribute = with_secret(DBInstance.get_cfn_attribute)
     DBInstance.create_from_cloudformation_json = named(DBInstance.create_from_cloudformation_json)
     known = DBInstance.has_cfn_attr

@@ -87,3 +87,84 @@ fn apps_that_do_not_know_each_other_get_different_priorities() {
     world.good(&["apply", "blog", "--yes"]);
     assert!(world.priorities("blog").contains("apps.example.com\":2"));
 }
+
+impl World {
+    /// Is a stack protected, as an app's tree sees it?
+    fn is_protected(&self, app: &str, stack: &str) -> bool {
+        let all = self.json(&["status", app]);
+        let mut all = all.as_array().unwrap().iter();
+        let line = all.find(|line| line["name"] == stack);
+        line.unwrap_or_else(|| panic!("no {stack}"))["is_protected"] == true
+    }
+}
+
+/// moto does not delete the policies of a stack.
+const NO_POLICIES: &str = "i = client('iam')\n\
+    for own in i.list_policies(Scope='Local')['Policies']: i.delete_policy(PolicyArn=own['Arn'])";
+
+#[test]
+fn an_app_leaves_what_others_have_and_stand_on() {
+    let Some(world) = World::new() else { return };
+    let port = |port: u16| format!("listeners:\n  - {{ protocol: tcp, port: {port} }}\n");
+    world.tree("shop", &port(5514), "");
+    world.tree("blog", &port(5515), "");
+    // The foundation is not the first of its name.
+    world.good(&["apply", "shop", "--yes", "--only", "vend-production"]);
+    world.good(&["unprotect", "shop"]);
+    world.good(&["destroy", "shop", "--yes"]);
+    world.python(NO_POLICIES);
+    for app in ["shop", "blog"] {
+        world.good(&["apply", app, "--yes"]);
+    }
+    let bucket = "b = 'vend-production-artifacts-123456789012-eu-central-1'\ns = client('s3')\n";
+    world.python(&format!("{bucket}s.put_object(Bucket=b, Key='blog', Body=b'x')"));
+    let said = world.good(&["unprotect", "shop"]);
+    assert!(
+        said.contains("vend-production stays as it is: other apps stand on it"),
+        "{said}"
+    );
+    let is_protected = |app: &str, stack: &str| world.is_protected(app, stack);
+    assert!(!is_protected("shop", "vend-production-shop-production"));
+    assert!(is_protected("blog", "vend-production-blog-production"));
+    assert!(is_protected("blog", "vend-production"));
+    // What others have is neither told nor compared.
+    for command in ["outputs", "drift"] {
+        let done = world.vend(&[command, "shop", "--json"]);
+        let said = String::from_utf8(done.stdout).unwrap();
+        assert!(said.contains("vend-production-shop-production"), "{said}");
+        assert!(!said.contains("\"vend-production-blog-production\""), "{said}");
+    }
+    let said = world.good(&["destroy", "shop", "--yes"]);
+    assert!(!said.contains("S3::Bucket"), "{said}");
+    let there = world.python(&format!(
+        "{bucket}print(s.list_objects_v2(Bucket=b)['KeyCount'], len(s.list_buckets()['Buckets']))"
+    ));
+    assert_eq!(there, "1 3");
+    assert!(is_protected("blog", "vend-production"));
+    // Who names it means it.
+    world.good(&["unprotect", "blog", "--only", "vend-production"]);
+    assert!(!is_protected("blog", "vend-production"));
+    assert!(is_protected("blog", "vend-production-blog-production"));
+}
+
+/// A first foundation made the zone; `zone` lends it to the second.
+#[test]
+fn a_zone_that_is_lent_stays() {
+    let Some(world) = World::new() else { return };
+    world.good(&["apply", "--yes", "--only", "vend-production"]);
+    world.good(&["unprotect"]);
+    world.good(&["destroy", "--yes", "--keep-data"]);
+    let zones = "z = client('route53').list_hosted_zones()['HostedZones']\n";
+    let zone = world.python(&format!("{zones}print(z[0]['Id'].split('/')[-1])"));
+    world.write("aws.toml", &format!("{FOUNDATION}zone = \"{zone}\"\n"));
+    let said = world.good(&["destroy", "--yes"]);
+    let kept = format!("kept: {zone} (AWS::Route53::HostedZone): `zone` of aws.toml lends it");
+    assert!(said.replace("/hostedzone/", "").contains(&kept), "{said}");
+    let left = world.python(&format!(
+        "{zones}print(len(z), len(client('s3').list_buckets()['Buckets']))"
+    ));
+    assert_eq!(left, "1 0");
+    world.write("aws.toml", FOUNDATION);
+    world.good(&["destroy", "--yes"]);
+    assert_eq!(world.python(&format!("{zones}print(len(z))")), "0");
+}

@@ -17,6 +17,7 @@ use super::{
     broken,
     project::{Loaded, Project},
     refused, slot,
+    whose::{Shared, Spared},
 };
 use crate::output::{Output, clean};
 
@@ -89,13 +90,17 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
         left.extend(own_left.into_iter().map(|left| (foundation.clone(), left)));
     }
     slot::end(&loaded).await?;
+    let there = match own.keep_data {
+        true => Vec::new(),
+        false => loaded.found().await?,
+    };
     // What an earlier destruction left, when it broke off.
-    for (foundation, earlier) in earlier(own, &loaded).await? {
+    for (foundation, earlier) in earlier(own, &loaded, &there).await? {
         if !left.iter().any(|(_, own)| own.physical == earlier.physical) {
             left.push((foundation, earlier));
         }
     }
-    sweep(own, &loaded, left, &mut report, output).await?;
+    sweep(own, &loaded, (left, &there), &mut report, output).await?;
     if !own.gone && loaded.is_whole() {
         stays(&loaded, &mut report, output).await;
     }
@@ -115,16 +120,8 @@ async fn victims(own: &Destroy, loaded: &Loaded) -> Result<Vec<(String, Found)>,
         loaded.is_own(found) && loaded.is_asked(name) && (!own.gone || is_gone)
     };
     // What others stand on stays.
-    let others: Vec<String> = all
-        .iter()
-        .filter(|(_, found)| !loaded.is_own(found))
-        .map(|(foundation, _)| foundation.clone())
-        .collect();
-    let stays = |foundation: &String, found: &Found| {
-        let kind = found.mark.as_ref().map(|mark| mark.kind);
-        kind == Some(Kind::Foundation) && others.contains(foundation)
-    };
-    all.retain(|(foundation, found)| is_meant(found) && !stays(foundation, found));
+    let shared = Shared::of(loaded, &all);
+    all.retain(|(foundation, found)| is_meant(found) && !shared.has(foundation, found));
     let kind = |found: &Found| match &found.mark {
         Some(mark) => mark.kind,
         None => {
@@ -191,15 +188,29 @@ async fn one(
     }
 }
 
-/// What stacks of these files left that were destroyed before.
-async fn earlier(own: &Destroy, loaded: &Loaded) -> Result<Vec<(String, Left)>, Failure> {
+/// What stacks of these files left that were destroyed before. What one that is there now has the name of is its own again:
+/// buckets have the same names then.
+async fn earlier(
+    own: &Destroy,
+    loaded: &Loaded,
+    there: &[(String, Found)],
+) -> Result<Vec<(String, Left)>, Failure> {
     let mut all = Vec::new();
     if own.gone || own.keep_data {
         return Ok(all);
     }
     for (label, site) in loaded.sites() {
         let names = names(loaded, label).map(|(_, name)| name);
-        let names: Vec<&str> = names.filter(|name| loaded.is_asked(name)).collect();
+        let is_there = |name: &str| {
+            let mut stacks = there.iter().map(|(_, found)| &found.stack);
+            stacks.any(|stack| stack.name == name && !stack.status.is_gone())
+        };
+        let names: Vec<&str> = names
+            .filter(|name| loaded.is_asked(name) && !is_there(name))
+            .collect();
+        if names.is_empty() {
+            continue;
+        }
         let left = destroy::left(site, &names).await.map_err(broken)?;
         all.extend(left.into_iter().map(|(_, left)| (label.to_owned(), left)));
     }
@@ -216,16 +227,22 @@ fn names<'l>(loaded: &'l Loaded, label: &str) -> impl Iterator<Item = (Kind, &'l
 async fn sweep(
     own: &Destroy,
     loaded: &Loaded,
-    left: Vec<(String, Left)>,
+    (left, there): (Vec<(String, Left)>, &[(String, Found)]),
     report: &mut Report,
     output: &Output,
 ) -> Result<(), Failure> {
+    if left.is_empty() {
+        return Ok(());
+    }
+    let spared = Spared::of(loaded, there).await?;
     for (foundation, what) in left {
-        let fate = match own.keep_data {
-            true => Fate::Kept {
-                why: "--keep-data".to_owned(),
-            },
-            false => {
+        let why = match own.keep_data {
+            true => Some("--keep-data".to_owned()),
+            false => spared.why(loaded, &foundation, &what),
+        };
+        let fate = match why {
+            Some(why) => Fate::Kept { why },
+            None => {
                 let done = destroy::sweep(loaded.site(&foundation), &what, own.forget).await;
                 done.map_err(|error| match error {
                     Error::Client(error) => broken(error).next("vend aws destroy: it goes on where it was"),

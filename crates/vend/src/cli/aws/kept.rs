@@ -18,7 +18,7 @@ pub async fn all(loaded: &Loaded, plans: &[Planned]) -> Result<Vec<Kept>, Failur
     }
     let is_new = |name: &str| {
         let mut plans = plans.iter();
-        plans.any(|plan| plan.stack == name && plan.doing == Doing::Create)
+        plans.any(|plan| plan.stack == name && matches!(plan.doing, Doing::Create | Doing::CreateAgain))
     };
     let mut new: BTreeMap<&str, Vec<_>> = BTreeMap::new();
     for wanted in loaded.wanted.iter().filter(|wanted| is_new(&wanted.name)) {

@@ -122,7 +122,10 @@ fn headline(plan: &Planned, output: &Output) -> String {
         Doing::Create => (Tone::Good, format!("new, {} resources", plan.changes.len())),
         Doing::CreateAgain => (
             Tone::Wait,
-            format!("again: its creation failed; {} resources", plan.changes.len()),
+            format!(
+                "again: its creation failed, or was never begun; {} resources",
+                plan.changes.len()
+            ),
         ),
         Doing::Change => (Tone::Wait, format!("{} to change", plan.changes.len())),
         Doing::Nothing => (Tone::Faint, "unchanged".to_owned()),

@@ -18,6 +18,7 @@ use super::{
     apply::Progress,
     broken,
     project::{Loaded, Project},
+    whose::Shared,
 };
 use crate::output::{Output, Table, Tone, cell, clean, maybe};
 
@@ -189,7 +190,7 @@ pub async fn outputs(own: &Outputs, output: &Output) -> Result<(), Failure> {
     let found = loaded.found().await?;
     let asked = found
         .into_iter()
-        .filter(|(_, found)| loaded.is_asked(&found.stack.name));
+        .filter(|(_, found)| loaded.is_own(found) && loaded.is_asked(&found.stack.name));
     let all: Vec<Says> = asked
         .map(|(_, found)| Says {
             stack: found.stack.name,
@@ -225,7 +226,8 @@ pub async fn drift(own: &Drift, output: &Output) -> Result<ExitCode, Failure> {
     let loaded = own.project.load_most(output)?;
     let mut all = Vec::new();
     for (foundation, found) in loaded.found().await? {
-        if loaded.is_asked(&found.stack.name) && found.stack.status.is_usable() {
+        let is_asked = loaded.is_own(&found) && loaded.is_asked(&found.stack.name);
+        if is_asked && found.stack.status.is_usable() {
             all.push(compared(&loaded, &foundation, &found).await?);
         }
     }
@@ -296,9 +298,20 @@ fn differences(all: &[Compared], output: &Output) -> String {
 
 pub async fn protect(own: &Protect, on: bool, output: &Output) -> Result<(), Failure> {
     let loaded = own.project.load_most(output)?;
-    for (foundation, found) in loaded.found().await? {
+    let all = loaded.found().await?;
+    let shared = Shared::of(&loaded, &all);
+    for (foundation, found) in all {
         let status = &found.stack.status;
-        if !loaded.is_asked(&found.stack.name) || status.is_moving() || status.is_review() {
+        let is_asked = loaded.is_own(&found) && loaded.is_asked(&found.stack.name);
+        if !is_asked || status.is_moving() || status.is_review() {
+            continue;
+        }
+        // Others count on it: only who names it takes its protection away.
+        if !on && loaded.is_whole() && shared.has(&foundation, &found) {
+            let name = &found.stack.name;
+            output.line(&format!(
+                "{name} stays as it is: other apps stand on it (--only {name})"
+            ));
             continue;
         }
         let held = protect::protect(loaded.site(&foundation), &found.stack, on)
