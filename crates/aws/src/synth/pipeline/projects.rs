@@ -194,7 +194,7 @@ fn role(template: &mut Template, scope: &Scope<'_>, project: &Project) {
     if project.id == "Bake" {
         resource = resource.skip(
             "CKV_AWS_111",
-            "Packer's hosts, keys and images have names only when they are there; what exists is changed by the platform's tag only.",
+            "Packer's hosts, keys and images have names only when they are there; what exists is changed by the platform's tag only, or shared with accounts that are named.",
         );
     }
     template.add(resource);
@@ -208,7 +208,7 @@ fn baking(scope: &Scope<'_>) -> Vec<Grant> {
         scope.platform(),
         scope.label
     );
-    vec![
+    let mut grants = vec![
         grant("ReadTemplate", "Packer's template and the scripts of hosts", "s3:GetObject", [
             sub(format!("{bucket}/packer/{}/*", scope.app.app)),
         ]),
@@ -233,8 +233,7 @@ fn baking(scope: &Scope<'_>) -> Vec<Grant> {
             "UseHost",
             "Only what carries the platform's tag is changed or taken away",
             "ec2:AuthorizeSecurityGroupIngress ec2:DeleteKeyPair ec2:DeleteSecurityGroup ec2:DeleteSnapshot ec2:DeregisterImage \
-             ec2:ModifyImageAttribute ec2:ModifyInstanceAttribute ec2:ModifySnapshotAttribute ec2:StopInstances \
-             ec2:TerminateInstances",
+             ec2:ModifyImageAttribute ec2:ModifyInstanceAttribute ec2:StopInstances ec2:TerminateInstances",
             [json!("*")],
         )
         .when(tagged()),
@@ -260,7 +259,28 @@ fn baking(scope: &Scope<'_>) -> Vec<Grant> {
             "kms:GenerateDataKeyWithoutPlaintext",
             [scope.shared("KeyArn")],
         ),
-    ]
+    ];
+    grants.extend(sharing(scope));
+    grants
+}
+
+/// Packer shares a snapshot before it gives it a tag, and EC2 hands on no tag to a copy's snapshot: the accounts are the bound.
+/// They are several values of one request, so an addition without any of them would do, which is why groups are forbidden too.
+/// Source: `step_modify_ami_attributes.go` and `step_create_tags.go` of Packer's Amazon plugin; the service authorization
+/// reference of EC2, `ec2:Add/userId` and `ec2:Add/group`.
+fn sharing(scope: &Scope<'_>) -> Option<Grant> {
+    let accounts: Vec<&str> = others(scope).map(|account| account.as_str()).collect();
+    let share = grant(
+        "ShareDisk",
+        "Accounts that deploy what is built here start hosts from its disk; nobody else does, and it is never public",
+        "ec2:ModifySnapshotAttribute",
+        [sub("arn:${AWS::Partition}:ec2:${AWS::Region}::snapshot/*")],
+    );
+    let only = json!({
+        "ForAllValues:StringEquals": { "ec2:Add/userId": accounts },
+        "Null": { "ec2:Add/group": "true" },
+    });
+    (!accounts.is_empty()).then(|| share.when(only))
 }
 
 fn packing() -> Vec<Grant> {
