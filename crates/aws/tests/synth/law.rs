@@ -167,6 +167,27 @@ fn the_isolated_tier_has_no_way_out() {
         }
     });
 }
+/// ECS starts containers anew at any time, from an image that may be older than any number of others.
+#[test]
+fn no_image_that_a_commit_names_is_taken_away() {
+    let mut seen = 0;
+    every(|_, template| {
+        for (id, repository) in each(template, "AWS::ECR::Repository") {
+            let text = repository["LifecyclePolicy"]["LifecyclePolicyText"]
+                .as_str()
+                .unwrap();
+            let policy: Value = serde_json::from_str(text).unwrap();
+            for rule in policy["rules"].as_array().unwrap() {
+                assert_eq!(rule["selection"]["tagStatus"], "untagged", "{id}");
+            }
+        }
+    });
+    for stack in crate::matrix::matrix() {
+        seen += stack.template.of("AWS::ECR::Repository").count();
+    }
+    assert!(seen > 0);
+}
+
 
 fn statements(document: &Value) -> &Vec<Value> {
     document["Statement"].as_array().unwrap()

@@ -479,12 +479,13 @@ fn builder(template: &mut Template, scope: &Scope<'_>) {
     ));
 }
 
-/// Images of containers: tags never move, and what is old goes.
+/// Images of containers: tags never move, and what has one stays. Which of them run nobody here knows: ECS starts a container
+/// anew at any time, and a release goes back to an earlier one. What has no tag is what a push that was broken off has left.
 fn repository(template: &mut Template, scope: &Scope<'_>) {
     let lifecycle = json!({ "rules": [{
         "rulePriority": 1,
-        "description": "The last hundred stay",
-        "selection": { "tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 100 },
+        "description": "What no commit names goes",
+        "selection": { "tagStatus": "untagged", "countType": "sinceImagePushed", "countUnit": "days", "countNumber": 14 },
         "action": { "type": "expire" },
     }] });
     let mut properties = json!({
