@@ -95,7 +95,12 @@ impl Scope<'_> {
             // What the building reaches stands beside what it serves: one subnet leads to the local gateway.
             (.., Some(own)) if tier != "Isolated" => format!("{}Private", own.id()),
             (.., Some(own)) => format!("{}{tier}", own.id()),
-            _ => tier.to_owned(),
+            _ => {
+                let letters = self.foundation.network.zones.letters().iter();
+                return letters
+                    .map(|letter| self.shared(&format!("{tier}Subnet{letter}")))
+                    .collect();
+            }
         };
         json!({ "Fn::Split": [",", self.shared(&format!("{tier}Subnets"))] })
     }

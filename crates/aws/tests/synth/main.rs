@@ -27,6 +27,7 @@ mod password;
 mod ports;
 mod schemas;
 mod sign_in;
+mod standing;
 mod tools;
 mod traffic;
 mod wants;

@@ -421,10 +421,7 @@ fn bake_variables(scope: &Scope<'_>) -> Value {
     let accounts: Vec<String> = others(scope).map(|account| format!("\"{account}\"")).collect();
     let variable = |name: &str, value: Value| json!({ "Name": name, "Type": "PLAINTEXT", "Value": value });
     json!([
-        variable(
-            "VEND_SUBNET",
-            json!({ "Fn::Select": [0, { "Fn::Split": [",", scope.shared("PrivateSubnets")] }] })
-        ),
+        variable("VEND_SUBNET", scope.shared("PrivateSubnetA")),
         variable("VEND_PROFILE", re("BuilderProfile")),
         variable("VEND_KEY", scope.shared("KeyArn")),
         variable("VEND_TEMPLATES", scope.shared("TemplatesBucket")),

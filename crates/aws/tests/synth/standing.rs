@@ -1,0 +1,139 @@
+//! What can be changed of stacks that stand: what a change leaves as it is, and what CloudFormation or a service would refuse.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws::synth::{Config, Priorities, Template, all, environment, foundation};
+use model::spec;
+use serde_json::{Value, json};
+
+use crate::{matrix::matrix, wants::live};
+
+/// What a change of the options leaves as it is.
+fn kept(before: &Template, after: &Template, but: &[&str]) {
+    for resource in &before.resources {
+        if but.iter().any(|prefix| resource.id.starts_with(prefix)) {
+            continue;
+        }
+        assert_eq!(
+            Some(resource),
+            after.resource(&resource.id),
+            "{} changed",
+            resource.id
+        );
+    }
+    // An export that another stack imports can neither change nor go.
+    for (id, output) in before.outputs.iter().filter(|(_, own)| !own["Export"].is_null()) {
+        if but.contains(&id.as_str()) {
+            continue;
+        }
+        let now = after.outputs.iter().find(|(own, _)| own == id);
+        assert_eq!(
+            Some(&output["Value"]),
+            now.map(|(_, own)| &own["Value"]),
+            "{id} changed"
+        );
+    }
+}
+
+/// What lists the subnets of all zones, and changes with a third.
+const JOINED: [&str; 3] = ["PublicSubnets", "PrivateSubnets", "IsolatedSubnets"];
+
+/// Else a foundation could never get a third zone, and an environment that stands would not come to it.
+#[test]
+fn each_zone_is_imported_by_itself() {
+    let mut imported = 0;
+    for stack in matrix() {
+        let text = stack.template.json();
+        for tier in JOINED {
+            let mut imports = text.lines().filter(|line| line.contains("Fn::ImportValue"));
+            assert!(
+                !imports.any(|line| line.contains(&format!("-{tier}\""))),
+                "{} {tier}",
+                stack.name
+            );
+        }
+        let Some(group) = stack.template.resource("BlueGroup") else {
+            continue;
+        };
+        let zones = group.properties["VPCZoneIdentifier"].as_array();
+        imported += zones.map_or(0, |zones| {
+            assert!(
+                zones.iter().all(|own| own["Fn::ImportValue"].is_string()),
+                "{zones:?}"
+            );
+            zones.len()
+        });
+    }
+    assert!(imported > 20, "{imported}");
+}
+
+fn one(options: &str) -> Template {
+    let text =
+        format!("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n{options}\n");
+    foundation(&toml::from_str(&text).unwrap(), &"production".parse().unwrap())
+        .unwrap()
+        .template
+}
+
+#[test]
+fn a_change_of_one_option_leaves_the_rest_of_a_foundation() {
+    let plain = one("mail = { operations = ['m@x.example'] }");
+    kept(
+        &plain,
+        &one("mail = { operations = ['a@x.example', 'm@x.example', 'z@x.example'] }"),
+        &[],
+    );
+    kept(
+        &plain,
+        &one("mail = { operations = ['m@x.example'] }\nfirewall = true"),
+        &[],
+    );
+    kept(
+        &plain,
+        &one("mail = { operations = ['m@x.example'] }\nnetwork = { endpoints = ['ssm'] }"),
+        &[],
+    );
+    // What lists all zones changes with a third; no subnet moves.
+    let third = one("mail = { operations = ['m@x.example'] }\nnetwork = { zones = '3' }");
+    let but = ["Balancer", "S3Endpoint", "DynamodbEndpoint"];
+    kept(&plain, &third, &[&but[..], &JOINED].concat());
+}
+
+#[test]
+fn a_change_of_one_option_leaves_the_rest_of_an_environment() {
+    let made = |options: &str, priorities: &mut Priorities| {
+        let config = crate::config(options);
+        let app = crate::app("{ min: 1, max: 2 }");
+        environment(
+            &config,
+            &app.app,
+            &app.environments[0],
+            &"production".parse().unwrap(),
+            priorities,
+        )
+        .unwrap()
+        .template
+    };
+    let mut priorities = Priorities::default();
+    let plain = made(
+        "domains = [{ host = 'm.example.org', zone = 'Z0DEF' }]",
+        &mut priorities,
+    );
+    let more =
+        "domains = [{ host = 'a.example.org', zone = 'Z0DEF' }, { host = 'm.example.org', zone = 'Z0DEF' }]";
+    kept(&plain, &made(more, &mut priorities), &[]);
+    kept(
+        &plain,
+        &made(
+            "domains = [{ host = 'm.example.org', zone = 'Z0DEF' }]\nplain_http = true",
+            &mut priorities,
+        ),
+        &[],
+    );
+    let scaling = "domains = [{ host = 'm.example.org', zone = 'Z0DEF' }]\nscaling = { requests = 10 }";
+    kept(
+        &plain,
+        &made(scaling, &mut priorities),
+        &["BlueByCpu", "GreenByCpu"],
+    );
+}
