@@ -179,6 +179,15 @@ impl Scope<'_> {
     }
 
     fn security_group(&self) -> Value {
+    /// What its target groups are called after their half. One load balancer at most has a target group, and the rule that is
+    /// replaced stands until all else is done: an environment that gets a load balancer of its own, or gives it back, has others.
+    fn targets(&self) -> &'static str {
+        match self.options.dedicated_balancer {
+            true => "OwnTargets",
+            false => "Targets",
+        }
+    }
+
         match self.options.dedicated_balancer {
             true => att("BalancerGroup.GroupId"),
             false => self.shared("BalancerGroup"),

@@ -137,3 +137,62 @@ fn a_change_of_one_option_leaves_the_rest_of_an_environment() {
         &["BlueByCpu", "GreenByCpu"],
     );
 }
+
+/// A target group is behind one load balancer at most, and the rule that is replaced stands until all else is done.
+#[test]
+fn an_environment_that_gets_a_load_balancer_of_its_own_has_other_target_groups() {
+    for (options, port) in [
+        ("", ""),
+        (
+            "runtime = 'fargate'",
+            "listeners: [{ protocol: udp, port: 5000 }]",
+        ),
+        ("strategy = 'in-place'", ""),
+    ] {
+        let shared = live(options, port);
+        let own = live(&format!("{options}\ndedicated_balancer = true"), port);
+        let groups = |template: &Template| -> BTreeSet<String> {
+            let rules = template.of("AWS::ElasticLoadBalancingV2::ListenerRule");
+            let led = rules.flat_map(|rule| {
+                let all = rule.properties["Actions"][0]["ForwardConfig"]["TargetGroups"].clone();
+                all.as_array().unwrap().clone()
+            });
+            led.map(|one| one["TargetGroupArn"]["Ref"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        let (before, after) = (groups(&shared), groups(&own));
+        assert!(
+            !before.is_empty() && before.is_disjoint(&after),
+            "{before:?} {after:?}"
+        );
+        // All that names one names that of its own template, and flows find it by the same output.
+        for (template, names) in [(&shared, &before), (&own, &after)] {
+            template.check("live").unwrap();
+            let text = template.json();
+            for absent in [&before, &after]
+                .into_iter()
+                .filter(|all| *all != names)
+                .flatten()
+            {
+                assert!(!text.contains(&format!("\"{absent}\"")) && !text.contains(&format!("\"{absent}.")));
+            }
+            let (_, output) = template
+                .outputs
+                .iter()
+                .find(|(id, _)| id == "BlueTargetsArn")
+                .unwrap();
+            assert!(names.contains(output["Value"]["Ref"].as_str().unwrap()));
+        }
+        // Who was served by the other goes on until hosts are behind this one.
+        let (hosts, led) = match options.contains("fargate") {
+            true => ("BlueService", "Rule"),
+            false => ("BlueGroup", "BlueGroup"),
+        };
+        for (late, early) in [("Record", led), (hosts, "Rule"), ("HostGroup", "Rule")] {
+            assert!(
+                own.part(&[late]).resource(early).is_some(),
+                "{late} is not after {early}"
+            );
+        }
+    }
+}

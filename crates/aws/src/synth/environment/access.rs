@@ -64,12 +64,12 @@ fn hosts(template: &mut Template, scope: &Scope<'_>) {
         "SecurityGroupEgress": egress,
         "Tags": tags("hosts"),
     });
-    template.add(Resource::new(
-        "HostGroup",
-        "AWS::EC2::SecurityGroup",
-        about,
-        properties,
-    ));
+    let group = Resource::new("HostGroup", "AWS::EC2::SecurityGroup", about, properties);
+    template.add(match scope.options.dedicated_balancer {
+        // Who had another load balancer is served by that one for as long as this one, and its certificate, are made.
+        true => group.after("Rule"),
+        false => group,
+    });
 }
 
 fn data(template: &mut Template, scope: &Scope<'_>, port: u16) {

@@ -214,7 +214,7 @@ fn variables(scope: &Scope<'_>) -> (Vec<Value>, Vec<Value>) {
 
 fn service(scope: &Scope<'_>, half: Half) -> Resource {
     let http = json!({
-        "ContainerName": "app", "ContainerPort": scope.spec.host.port, "TargetGroupArn": re(half.id("Targets")),
+        "ContainerName": "app", "ContainerPort": scope.spec.host.port, "TargetGroupArn": re(half.id(scope.targets())),
     });
     let targets: Vec<Value> = [http]
         .into_iter()

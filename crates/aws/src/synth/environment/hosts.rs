@@ -118,7 +118,9 @@ fn group(scope: &Scope<'_>, half: Half, types: &[String]) -> Resource {
         "Tags": [{ "Key": "Name", "Value": sub(format!("${{AWS::StackName}}-{}", half.word().to_lowercase())), "PropagateAtLaunch": true }],
     });
     if scope.wave().is_none() {
-        let own = [half.id("Targets")].into_iter().chain(ports::groups(scope, half));
+        let own = [half.id(scope.targets())]
+            .into_iter()
+            .chain(ports::groups(scope, half));
         properties["TargetGroupARNs"] = own.map(re).collect();
     }
     match options.warm.is_some() || scope.outpost().is_some() {
