@@ -306,6 +306,12 @@ fn check(scope: &Scope<'_>) -> Result<(), Error> {
     if options.runtime == Runtime::Ec2 && options.scaling.spot.is_some() {
         return Err(Error::config(
             scope.at("scaling.spot"),
+    if scope.halves().len() == 1 && options.scaling.warm.is_some() {
+        let why = "a warm host has the image of its time, and in place nothing replaces it when a release brings another: say another \
+                   strategy"
+            .to_owned();
+        return Err(Error::config(scope.at("scaling.warm"), why));
+    }
             "the hosts below containers are not bought on the Spot market: say `runtime = \"fargate\"`"
                 .to_owned(),
         ));

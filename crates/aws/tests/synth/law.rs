@@ -367,6 +367,10 @@ fn what_contradicts_itself_is_refused() {
     for (more, why) in [
         ("scaling = { spot = 1, warm = 1 }", "Spot market"),
         (
+            "strategy = 'in-place'\nscaling = { warm = 1 }",
+            "in place nothing replaces it",
+        ),
+        (
             "runtime = 'fargate'\nstrategy = 'in-place'",
             "never changed in place",
         ),
