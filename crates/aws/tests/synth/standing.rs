@@ -196,3 +196,41 @@ fn an_environment_that_gets_a_load_balancer_of_its_own_has_other_target_groups()
         }
     }
 }
+
+/// CloudFormation replaces a service that goes from a launch type to shares of capacity or back, and its name is taken.
+#[test]
+fn containers_come_to_the_spot_market_and_leave_it() {
+    let mut seen = 0;
+    for service in matrix()
+        .iter()
+        .flat_map(|own| own.template.of("AWS::ECS::Service"))
+    {
+        let own = &service.properties;
+        assert!(own["LaunchType"].is_null(), "{}", service.id);
+        assert!(!own["CapacityProviderStrategy"].as_array().unwrap().is_empty());
+        seen += 1;
+    }
+    assert!(seen > 10);
+    let shares = |options: &str| {
+        let template = live(options, "");
+        let own = template.resource("BlueService").unwrap().properties.clone();
+        let known = &template.resource("Providers").unwrap().properties["CapacityProviders"];
+        assert_eq!(*known, json!(["FARGATE", "FARGATE_SPOT"]));
+        (
+            own["CapacityProviderStrategy"].clone(),
+            own["ForceNewDeployment"].clone(),
+        )
+    };
+    let (usual, spot) = (
+        shares("runtime = 'fargate'"),
+        shares("runtime = 'fargate'\nscaling = { spot = 1 }"),
+    );
+    assert_eq!(usual.0, json!([{ "CapacityProvider": "FARGATE", "Weight": 1 }]));
+    assert!(spot.0.to_string().contains("FARGATE_SPOT"));
+    // ECS refuses other shares without new containers.
+    assert_eq!(usual.1["EnableForceNewDeployment"], true);
+    assert_ne!(
+        usual.1["ForceNewDeploymentNonce"],
+        spot.1["ForceNewDeploymentNonce"]
+    );
+}
