@@ -30,6 +30,7 @@ pub(super) use ports::doors;
 use super::{
     Error, Kind, Priorities, Stack,
     config::{self, Config, Engine, Foundation, Runtime},
+    pipeline,
     place::{self, Outpost},
     size,
     template::{Resource, Template, att, import, logical, re},
@@ -178,7 +179,6 @@ impl Scope<'_> {
         account.filter(|account| Some(*account) != self.foundation.account.as_ref())
     }
 
-    fn security_group(&self) -> Value {
     /// What its target groups are called after their half. One load balancer at most has a target group, and the rule that is
     /// replaced stands until all else is done: an environment that gets a load balancer of its own, or gives it back, has others.
     fn targets(&self) -> &'static str {
@@ -188,6 +188,7 @@ impl Scope<'_> {
         }
     }
 
+    fn security_group(&self) -> Value {
         match self.options.dedicated_balancer {
             true => att("BalancerGroup.GroupId"),
             false => self.shared("BalancerGroup"),
@@ -261,10 +262,18 @@ pub fn environment(
     }
     let name = scope.name.clone();
     let mut stack = Stack::new(Kind::Environment, name, (label, foundation), template, notes)?;
-    stack.refused = (spec.entry().as_str() == BUILD).then(|| {
-        "the app's builds read what lies below this name: call the environment otherwise".to_owned()
-    });
+    stack.refused = refusal(config, app, spec, label).map(str::to_owned);
     Ok(stack.of(app, Some(spec)))
+}
+
+/// Why a new environment may not be called so there.
+fn refusal(config: &Config, app: &AppName, spec: &spec::Environment, label: &Label) -> Option<&'static str> {
+    if spec.entry().as_str() == BUILD {
+        return Some("the app's builds read what lies below this name: call the environment otherwise");
+    }
+    let is_home = pipeline::home(config, app).is_ok_and(|home| home == label);
+    (is_home && pipeline::LOGS.contains(&spec.name.as_str()))
+        .then_some("the app's pipeline has a log group of this name there: call the environment otherwise")
 }
 
 /// `vend-production-shop-production`
@@ -297,6 +306,12 @@ fn check(scope: &Scope<'_>) -> Result<(), Error> {
         let why = "a warm pool holds hosts of one kind; the Spot market wants several".to_owned();
         return Err(Error::config(scope.at("scaling.warm"), why));
     }
+    if scope.halves().len() == 1 && options.scaling.warm.is_some() {
+        let why = "a warm host has the image of its time, and in place nothing replaces it when a release brings another: say another \
+                   strategy"
+            .to_owned();
+        return Err(Error::config(scope.at("scaling.warm"), why));
+    }
     if scope.is_container() && options.scaling.warm.is_some() {
         return Err(Error::config(
             scope.at("scaling.warm"),
@@ -306,12 +321,6 @@ fn check(scope: &Scope<'_>) -> Result<(), Error> {
     if options.runtime == Runtime::Ec2 && options.scaling.spot.is_some() {
         return Err(Error::config(
             scope.at("scaling.spot"),
-    if scope.halves().len() == 1 && options.scaling.warm.is_some() {
-        let why = "a warm host has the image of its time, and in place nothing replaces it when a release brings another: say another \
-                   strategy"
-            .to_owned();
-        return Err(Error::config(scope.at("scaling.warm"), why));
-    }
             "the hosts below containers are not bought on the Spot market: say `runtime = \"fargate\"`"
                 .to_owned(),
         ));

@@ -27,6 +27,9 @@ use super::{
     word::Label,
 };
 
+/// What log groups of a pipeline are called, beside those of its app's environments.
+pub(super) const LOGS: [&str; 6] = ["api", "bake", "branches", "build", "pack", "tests"];
+
 /// What every part of a pipeline needs to know.
 struct Scope<'c> {
     config: &'c Config,

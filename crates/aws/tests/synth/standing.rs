@@ -234,3 +234,49 @@ fn containers_come_to_the_spot_market_and_leave_it() {
         spot.1["ForceNewDeploymentNonce"]
     );
 }
+
+/// Two stacks cannot have the same log group: the second is not made.
+#[test]
+fn no_two_stacks_of_a_platform_have_one_log_group() {
+    let names = [
+        "api", "bake", "branches", "build", "pack", "tests", "live", "apis",
+    ];
+    let text = "[foundations.one]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\nnetwork = { cidr = '10.6.0.0/16' }\n\
+        [foundations.two]\nregion = 'eu-central-1'\ndomain = 'b.example.com'\nnetwork = { cidr = '10.7.0.0/16' }\n\
+        [apps.shop]\npipeline = 'one'\ntests = [{ name = 'smoke', buildspec = 's.yml' }]\n";
+    let options = |label: &str| -> String {
+        let own = |name: &&str| {
+            let runtime = if *name == "live" { "fargate" } else { "host" };
+            format!("[apps.shop.environments.{name}]\nfoundation = '{label}'\nruntime = '{runtime}'\n")
+        };
+        names.iter().map(own).collect()
+    };
+    let environments: String = names.iter().map(|name| format!("  {name}: {{}}\n")).collect();
+    let yaml = format!("app: shop\nenvironments:\n{environments}  preview: {{ branches: 'x/*' }}\n");
+    let (app, _) = spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap();
+    let refused = |label: &str| -> Vec<String> {
+        let more = format!("[apps.shop.environments.preview]\nfoundation = '{label}'\n");
+        let config: Config = toml::from_str(&format!("{text}{}{more}", options(label))).unwrap();
+        let made = all(&config, &app, &mut Priorities::default()).unwrap();
+        let mut groups: BTreeMap<String, String> = BTreeMap::new();
+        let mut refused = Vec::new();
+        for stack in made.stacks {
+            if stack.refused.is_some() {
+                refused.push(stack.name.rsplit('-').next().unwrap().to_owned());
+                continue;
+            }
+            for group in stack.template.of("AWS::Logs::LogGroup") {
+                let name = group.properties["LogGroupName"].to_string();
+                let other = groups.insert(name.clone(), stack.name.clone());
+                assert_eq!(other, None, "{name} of {}", stack.name);
+            }
+        }
+        refused
+    };
+    assert_eq!(
+        refused("one"),
+        ["api", "bake", "branches", "build", "pack", "tests"]
+    );
+    // Beside no pipeline such a name is free, but for what builds read.
+    assert_eq!(refused("two"), ["build"]);
+}
