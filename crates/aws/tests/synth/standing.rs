@@ -235,6 +235,46 @@ fn containers_come_to_the_spot_market_and_leave_it() {
     );
 }
 
+#[test]
+fn a_database_may_get_its_next_major_version() {
+    let mut seen = 0;
+    for stack in matrix() {
+        if let Some(database) = stack.template.resource("Database") {
+            assert_eq!(
+                database.properties["AllowMajorVersionUpgrade"], true,
+                "{}",
+                stack.name
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 5);
+}
+
+/// What is on a table of the database is not sent to CloudWatch.
+#[test]
+fn slow_queries_arrive() {
+    let mut seen = 0;
+    for stack in matrix() {
+        let (Some(database), Some(group)) = (
+            stack.template.resource("Database"),
+            stack.template.resource("DatabaseParameters"),
+        ) else {
+            continue;
+        };
+        let logs = database.properties["EnableCloudwatchLogsExports"].to_string();
+        if logs.contains("slowquery") {
+            assert_eq!(
+                group.properties["Parameters"]["log_output"], "FILE",
+                "{}",
+                stack.name
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 3);
+}
+
 /// Two stacks cannot have the same log group: the second is not made.
 #[test]
 fn no_two_stacks_of_a_platform_have_one_log_group() {
@@ -279,4 +319,59 @@ fn no_two_stacks_of_a_platform_have_one_log_group() {
     );
     // Beside no pipeline such a name is free, but for what builds read.
     assert_eq!(refused("two"), ["build"]);
+}
+
+#[test]
+fn who_has_a_database_is_told_that_it_wants_tls() {
+    let notes = |engine: &str| -> Vec<String> {
+        let text = format!(
+            "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n\
+             [apps.shop.environments.live]\ndatabase = {{ engine = '{engine}' }}\n"
+        );
+        let yaml = "app: shop\ndatabase: { engine: mariadb }\nenvironments: { live: {} }\n";
+        let (app, _) = spec::App::parse(yaml, "vend.yaml", &|_| true).unwrap();
+        let config: Config = toml::from_str(&text).unwrap();
+        let made = all(&config, &app, &mut Priorities::default()).unwrap();
+        let notes = made.stacks.into_iter().flat_map(|stack| stack.notes);
+        notes.filter(|note| note.contains("TLS")).collect()
+    };
+    for (engine, driver) in [
+        ("mariadb", "mysql2"),
+        ("mysql", "PyMySQL"),
+        ("aurora-mysql", "PDO"),
+        ("postgres", "node-postgres"),
+        ("aurora-postgres", "sslmode=require"),
+    ] {
+        let notes = notes(engine);
+        assert!(
+            notes.len() == 1 && notes[0].contains(driver),
+            "{engine}: {notes:?}"
+        );
+        assert!(notes[0].contains("truststore.pki.rds.amazonaws.com"));
+    }
+    assert!(
+        crate::keys::made("")
+            .unwrap()
+            .1
+            .iter()
+            .all(|note| !note.contains("TLS"))
+    );
+}
+
+/// What is a branch's goes with it, and nothing else loses its backups.
+#[test]
+fn backups_of_a_branch_go_with_its_database() {
+    let mut seen = (0, 0);
+    for stack in matrix() {
+        if let Some(database) = stack.template.resource("Database") {
+            let goes = stack.preview.is_some();
+            assert_eq!(
+                database.properties["DeleteAutomatedBackups"], goes,
+                "{}",
+                stack.name
+            );
+            *(if goes { &mut seen.0 } else { &mut seen.1 }) += 1;
+        }
+    }
+    assert!(seen.0 > 0 && seen.1 > 5, "{seen:?}");
 }
