@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+pub use room::SHARED;
+
 use crate::{
     call,
     client::{Error, Form, Node},
@@ -46,10 +48,12 @@ impl Check {
     }
 }
 
-/// Looks at a foundation and what stands on it. `account`: the one that it should be; `is_there`: is this stack made already?
+/// Looks at a foundation and what stands on it. `account`: the one that it should be; `listener`: of the load balancer that
+/// environments share, by its ARN, if there is one; `is_there`: is this stack made already?
 pub async fn doctor(
     site: &Site,
     account: Option<&str>,
+    listener: Option<&str>,
     stacks: &[&Stack],
     is_there: &dyn Fn(&str) -> bool,
 ) -> Vec<Check> {
@@ -93,6 +97,7 @@ pub async fn doctor(
     }
     checks.extend(room::processors(site, &templates).await);
     checks.extend(room::outposts(site, &templates).await);
+    checks.extend(room::targets(site, listener, stacks, is_there).await);
     let made = stacks.iter().filter(|stack| stack.kind != Kind::Environment);
     let made: Vec<&Template> = made.map(|stack| &stack.template).collect();
     checks.push(permission::permissions(site, caller, &made).await);

@@ -10,9 +10,10 @@ use crate::{
     call,
     client::{Error, Form, Node, Rest},
     destroy::rest,
+    live::rule,
     price::{launch, number},
     site::Site,
-    synth::{Resource, Template},
+    synth::{Resource, Stack, Template},
 };
 
 /// The quota of "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances", in processors.
@@ -25,6 +26,13 @@ const BATCH: usize = 100;
 
 const PROCESSORS: &str = "processors";
 const OUTPOSTS: &str = "outposts";
+
+/// What the foundation's output is called that has the listener of the load balancer that environments share.
+pub const SHARED: &str = "HttpsListener";
+/// Target groups behind an Application Load Balancer; nobody raises it.
+/// Source: "Quotas for your Application Load Balancers"; 2026-11-23.
+const MOST_TARGETS: usize = 100;
+const TARGETS: &str = "target groups";
 
 /// Instances by their types, of those that the quota counts.
 type Asked = BTreeMap<String, u64>;
@@ -227,6 +235,58 @@ fn slots(id: &str, wanted: &BTreeSet<String>, offered: &BTreeSet<String>) -> Che
     }
 }
 
+/// Is there room behind the shared load balancer for the environments that are not there yet? None: none of them shares it.
+pub(super) async fn targets(
+    site: &Site,
+    listener: Option<&str>,
+    stacks: &[&Stack],
+    is_there: &dyn Fn(&str) -> bool,
+) -> Option<Check> {
+    let sharing = stacks.iter().filter(|stack| shared(&stack.template) > 0);
+    if sharing.clone().next().is_none() {
+        return None;
+    }
+    let new = sharing.filter(|stack| !is_there(&stack.name));
+    let more: usize = new.map(|stack| shared(&stack.template)).sum();
+    let there = match listener {
+        None => Ok(0),
+        Some(listener) => rule::groups(&site.client, listener).await.map(|all| all.len()),
+    };
+    Some(match there {
+        Ok(there) => behind(there, more),
+        Err(error) => Check::unknown(TARGETS, &error),
+    })
+}
+
+/// Target groups of a template behind a load balancer that others have too: what its rules there lead to.
+fn shared(template: &Template) -> usize {
+    let rules = template.of("AWS::ElasticLoadBalancingV2::ListenerRule");
+    let rules = rules.filter(|rule| !rule.properties["ListenerArn"]["Fn::ImportValue"].is_null());
+    let actions = rules.flat_map(|rule| rule.properties["Actions"].as_array().into_iter().flatten());
+    let groups = actions.flat_map(|action| {
+        let all = action["ForwardConfig"]["TargetGroups"].as_array();
+        all.into_iter().flatten()
+    });
+    let ids: BTreeSet<&str> = groups
+        .filter_map(|group| group["TargetGroupArn"]["Ref"].as_str())
+        .collect();
+    ids.len()
+}
+
+fn behind(there: usize, more: usize) -> Check {
+    let said = format!(
+        "{there} of {MOST_TARGETS} stand behind the load balancer that environments share, and {more} more are needed"
+    );
+    match there + more > MOST_TARGETS {
+        false => Check::new(TARGETS, Verdict::Good, said),
+        true => Check::new(
+            TARGETS,
+            Verdict::Bad,
+            format!("{said}: nobody raises that; give an environment `dedicated_balancer = true`"),
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -304,6 +364,36 @@ mod tests {
             room(&asked, &BTreeMap::new(), Some(1.0)).verdict,
             Verdict::Unknown
         );
+    }
+
+    #[test]
+    fn the_fifty_first_environment_needs_a_load_balancer_of_its_own() {
+        let rule = |listener: serde_json::Value| {
+            let group = |half: &str| json!({ "TargetGroupArn": { "Ref": format!("{half}Targets") } });
+            let forward = json!({ "Type": "forward", "ForwardConfig": { "TargetGroups": [group("Blue"), group("Green")] } });
+            let own = json!({ "ListenerArn": listener, "Actions": [forward] });
+            let mut template = Template::new("");
+            for id in ["Rule", "PlainRule"] {
+                template.add(Resource::new(
+                    id,
+                    "AWS::ElasticLoadBalancingV2::ListenerRule",
+                    "",
+                    own.clone(),
+                ));
+            }
+            template
+        };
+        assert_eq!(
+            shared(&rule(
+                json!({ "Fn::ImportValue": "vend-production-HttpsListener" })
+            )),
+            2
+        );
+        assert_eq!(shared(&rule(json!({ "Ref": "HttpsListener" }))), 0);
+        assert_eq!(behind(98, 2).verdict, Verdict::Good);
+        let full = behind(100, 2);
+        assert_eq!(full.verdict, Verdict::Bad);
+        assert!(full.said.contains("dedicated_balancer"), "{}", full.said);
     }
 
     /// The shape of GetOutpostInstanceTypes' answer: moto has no Outposts.

@@ -30,6 +30,7 @@ pub(super) use ports::doors;
 use super::{
     Error, Kind, Priorities, Stack,
     config::{self, Config, Engine, Foundation, Runtime},
+    pipeline,
     place::{self, Outpost},
     size,
     template::{Resource, Template, att, import, logical, re},
@@ -95,7 +96,12 @@ impl Scope<'_> {
             // What the building reaches stands beside what it serves: one subnet leads to the local gateway.
             (.., Some(own)) if tier != "Isolated" => format!("{}Private", own.id()),
             (.., Some(own)) => format!("{}{tier}", own.id()),
-            _ => tier.to_owned(),
+            _ => {
+                let letters = self.foundation.network.zones.letters().iter();
+                return letters
+                    .map(|letter| self.shared(&format!("{tier}Subnet{letter}")))
+                    .collect();
+            }
         };
         json!({ "Fn::Split": [",", self.shared(&format!("{tier}Subnets"))] })
     }
@@ -173,6 +179,15 @@ impl Scope<'_> {
         account.filter(|account| Some(*account) != self.foundation.account.as_ref())
     }
 
+    /// What its target groups are called after their half. One load balancer at most has a target group, and the rule that is
+    /// replaced stands until all else is done: an environment that gets a load balancer of its own, or gives it back, has others.
+    fn targets(&self) -> &'static str {
+        match self.options.dedicated_balancer {
+            true => "OwnTargets",
+            false => "Targets",
+        }
+    }
+
     fn security_group(&self) -> Value {
         match self.options.dedicated_balancer {
             true => att("BalancerGroup.GroupId"),
@@ -247,10 +262,18 @@ pub fn environment(
     }
     let name = scope.name.clone();
     let mut stack = Stack::new(Kind::Environment, name, (label, foundation), template, notes)?;
-    stack.refused = (spec.entry().as_str() == BUILD).then(|| {
-        "the app's builds read what lies below this name: call the environment otherwise".to_owned()
-    });
+    stack.refused = refusal(config, app, spec, label).map(str::to_owned);
     Ok(stack.of(app, Some(spec)))
+}
+
+/// Why a new environment may not be called so there.
+fn refusal(config: &Config, app: &AppName, spec: &spec::Environment, label: &Label) -> Option<&'static str> {
+    if spec.entry().as_str() == BUILD {
+        return Some("the app's builds read what lies below this name: call the environment otherwise");
+    }
+    let is_home = pipeline::home(config, app).is_ok_and(|home| home == label);
+    (is_home && pipeline::LOGS.contains(&spec.name.as_str()))
+        .then_some("the app's pipeline has a log group of this name there: call the environment otherwise")
 }
 
 /// `vend-production-shop-production`
@@ -281,6 +304,12 @@ fn check(scope: &Scope<'_>) -> Result<(), Error> {
         .check(at.trim_end_matches('.'), &wanted, &scope.foundation.network)?;
     if options.scaling.spot.is_some() && options.scaling.warm.is_some() {
         let why = "a warm pool holds hosts of one kind; the Spot market wants several".to_owned();
+        return Err(Error::config(scope.at("scaling.warm"), why));
+    }
+    if scope.halves().len() == 1 && options.scaling.warm.is_some() {
+        let why = "a warm host has the image of its time, and in place nothing replaces it when a release brings another: say another \
+                   strategy"
+            .to_owned();
         return Err(Error::config(scope.at("scaling.warm"), why));
     }
     if scope.is_container() && options.scaling.warm.is_some() {

@@ -21,9 +21,12 @@ use super::{
 /// first two in its directory `vend`.
 pub type Files = Vec<(&'static str, String)>;
 
-/// What reaches a host that has no open port: Session Manager's agent, on a base that has none.
+/// What reaches a host that has no open port: Session Manager's agent, on a base that has none. First the host's own end, which
+/// comes after that of every bake: a build that is stopped takes Packer with it, and nobody else knows of the host.
 const AGENTS: &str = r#"#!/bin/bash
 # Runs once, when the host that becomes an image starts.
+# It goes by itself if nobody takes it away. No image has this: it is known to the running system only.
+systemd-run --on-active=75min systemctl poweroff
 set -eu
 architecture=$(dpkg --print-architecture)
 curl -fsSL --retry 5 -o /tmp/ssm.deb "https://s3.amazonaws.com/ec2-downloads-linux/SSMAgent/latest/debian_$architecture/amazon-ssm-agent.deb"
@@ -228,7 +231,7 @@ fn source(
          locals {{\n  name = \"{name}-${{formatdate(\"YYYYMMDD-hhmmss\", timestamp())}}\"\n  \
            tags = {{\n    \"vend:platform\"    = {platform}\n    \"vend:app\"         = \"{}\"\n    \
              \"vend:environment\" = \"{}\"\n    \"vend:commit\"      = var.commit\n    \"vend:author\"      = substr(var.author, 0, 256)\n    \
-             \"vend:message\"     = substr(replace(var.message, \"/[^A-Za-z0-9 _.:=+@-]/\", \" \"), 0, 256)\n    \"vend:inputs\"      = var.inputs\n  }}\n}}\n\n",
+             \"vend:message\"     = substr(replace(var.message, \"/[^A-Za-z0-9 _.:=+@-]/\", \" \"), 0, 256)\n  }}\n}}\n\n",
         app.app, environment.name
     );
     let _ = write!(
@@ -249,10 +252,12 @@ fn source(
            ena_support                 = true\n  \
            encrypt_boot                = true\n  \
            kms_key_id                  = var.key\n  \
-           tags                        = local.tags\n  \
-           snapshot_tags               = local.tags\n  \
-           run_tags                    = local.tags\n  \
-           run_volume_tags             = local.tags\n\n  \
+           shutdown_behavior           = \"terminate\"\n\n  \
+           # What it is copied from has the tags of the host: none is found by its inputs but the image that is finished.\n  \
+           tags            = merge(local.tags, {{ \"vend:inputs\" = var.inputs }})\n  \
+           snapshot_tags   = local.tags\n  \
+           run_tags        = local.tags\n  \
+           run_volume_tags = local.tags\n\n  \
            # No port is open: the script puts Session Manager's agent on the base, which answers by the profile.\n  \
            user_data_file                        = \"vend/agents.sh\"\n  \
            temporary_security_group_source_cidrs = [\"127.0.0.1/32\"]\n\n  \

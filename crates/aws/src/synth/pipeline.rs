@@ -22,10 +22,13 @@ pub use machine::machine;
 
 use super::{
     Error, Kind, Stack,
-    config::{self, Config, Foundation, Runtime},
+    config::{self, Config, Foundation, Nat, Runtime},
     template::{Template, import, sub},
     word::Label,
 };
+
+/// What log groups of a pipeline are called, beside those of its app's environments.
+pub(super) const LOGS: [&str; 6] = ["api", "bake", "branches", "build", "pack", "tests"];
 
 /// What every part of a pipeline needs to know.
 struct Scope<'c> {
@@ -87,9 +90,17 @@ impl Scope<'_> {
     }
 
     fn has_containers(&self) -> bool {
+        self.runtimes().any(|own| own != Runtime::Host)
+    }
+
+    fn has_hosts(&self) -> bool {
+        self.runtimes().any(|own| own == Runtime::Host)
+    }
+
+    fn runtimes(&self) -> impl Iterator<Item = Runtime> {
         let patterns = self.app.patterns.iter().map(|pattern| &pattern.environment);
-        let mut all = self.app.environments.iter().chain(patterns);
-        all.any(|environment| self.runtime(environment) != Runtime::Host)
+        let all = self.app.environments.iter().chain(patterns);
+        all.map(|environment| self.runtime(environment))
     }
 }
 
@@ -141,7 +152,13 @@ pub fn pipeline(config: &Config, app: &spec::App) -> Result<Stack, Error> {
         );
         return Err(Error::config(format!("apps.{}", app.app), why));
     }
-    Ok(scope.stack(Kind::Pipeline, name, template)?.of(&app.app, None))
+    let mut stack = scope.stack(Kind::Pipeline, name, template)?;
+    stack.refused = (scope.foundation.network.nat == Nat::None && scope.has_hosts()).then(|| {
+        "images of hosts are baked on a host here, which fetches packages from the internet, and there is no NAT: say `pipeline` with \
+         a foundation that has one"
+            .to_owned()
+    });
+    Ok(stack.of(&app.app, None))
 }
 
 /// The log group of something of a pipeline.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws::synth::Resource;
 
 use crate::{
-    iam::{Actions, allowed, words},
+    iam::{Actions, Keys, Request, Verdict, allowed, judge, words},
     matrix::matrix,
 };
 
@@ -37,9 +37,11 @@ const PACKER: &str = "ec2:AuthorizeSecurityGroupIngress ec2:CopyImage ec2:Create
     ec2:CreateSnapshot ec2:CreateTags ec2:DeleteKeyPair ec2:DeleteSecurityGroup ec2:DeleteSnapshot ec2:DeregisterImage \
     ec2:DescribeImageAttribute ec2:DescribeImages ec2:DescribeInstanceStatus ec2:DescribeInstances ec2:DescribeRegions \
     ec2:DescribeSecurityGroups ec2:DescribeSnapshots ec2:DescribeSubnets ec2:DescribeTags ec2:DescribeVolumes ec2:DescribeVpcs \
-    ec2:ModifyImageAttribute ec2:ModifyInstanceAttribute ec2:ModifySnapshotAttribute ec2:RegisterImage ec2:RunInstances \
-    ec2:StopInstances ec2:TerminateInstances iam:GetInstanceProfile iam:PassRole kms:CreateGrant \
+    ec2:ModifyImageAttribute ec2:ModifyInstanceAttribute ec2:RegisterImage ec2:RunInstances ec2:StopInstances \
+    ec2:TerminateInstances iam:GetInstanceProfile iam:PassRole kms:CreateGrant \
     kms:GenerateDataKeyWithoutPlaintext ssm:ResumeSession ssm:StartSession ssm:TerminateSession";
+/// The same, where other accounts start hosts from its images.
+const SHARE: &str = "ec2:ModifySnapshotAttribute";
 /// Source: "Pushing a Docker image" of the ECR guide, required permissions.
 const PUSH: &str = "ecr:BatchCheckLayerAvailability ecr:BatchGetImage ecr:CompleteLayerUpload ecr:GetDownloadUrlForLayer \
     ecr:InitiateLayerUpload ecr:PutImage ecr:UploadLayerPart";
@@ -145,7 +147,7 @@ fn script(template: &aws::synth::Template, role: &str) -> String {
 fn wanted(role: &str, is_container: bool) -> Option<(Vec<&'static str>, Vec<&'static str>)> {
     let (must, may) = match role {
         "BuildRole" | "TestsRole" => (vec![BUILDS, NAMED], vec![CONNECTION]),
-        "BakeRole" => (vec![BUILDS, PACKER], vec![CONNECTION]),
+        "BakeRole" => (vec![BUILDS, PACKER], vec![CONNECTION, SHARE]),
         "PackRole" => (vec![BUILDS, PUSH], vec![CONNECTION]),
         "BuilderRole" => (vec![CHANNELS, "ssm:UpdateInstanceInformation"], vec![]),
         "HostRole" if is_container => (vec![CHANNELS, EXEC], vec![]),
@@ -267,5 +269,75 @@ fn a_bake_gives_every_variable_of_its_template() {
                 VEND_COMMIT_REPOSITORY";
     for name in words(bake) {
         assert!(image.contains(&format!("\"{name}=")), "{name}");
+    }
+}
+
+/// Packer's copy of an image has a snapshot without tags when it is shared, and what is tagged with the digest of its inputs is
+/// taken for finished by the next bake.
+#[test]
+fn a_bake_shares_a_snapshot_that_has_no_tags_yet_with_those_accounts_only() {
+    let snapshot = "arn:aws:ec2:eu-central-1::snapshot/snap-1";
+    let may = |role: &Resource, keys: Keys<'_>| {
+        let (action, resource) = ("ec2:ModifySnapshotAttribute", snapshot);
+        let request = Request {
+            action,
+            resource,
+            keys,
+        };
+        judge(&role.properties["Policies"][0]["PolicyDocument"], &request) == Verdict::Allowed
+    };
+    let mut seen = (0, 0);
+    for stack in matrix() {
+        let Some(role) = stack.template.resource("BakeRole") else {
+            continue;
+        };
+        let all = stack.template.resource("Bake").unwrap().properties["Environment"].to_string();
+        if !all.contains("222222222222") {
+            assert!(!may(role, &[]), "{}", stack.name);
+            seen.0 += 1;
+            continue;
+        }
+        assert!(may(role, &[("ec2:Add/userId", "222222222222")]), "{}", stack.name);
+        assert!(!may(role, &[("ec2:Add/userId", "333333333333")]));
+        assert!(!may(role, &[("ec2:Add/group", "all")]), "never public");
+        seen.1 += 1;
+    }
+    assert!(seen.0 > 0 && seen.1 > 0, "{seen:?}");
+}
+
+#[test]
+fn only_a_finished_image_is_found_by_its_inputs_and_a_host_that_nobody_takes_away_goes() {
+    let files = crate::golden::files("guestbook");
+    let image = &files["packer/guestbook/production/image.pkr.hcl"];
+    let line = |key: &str| {
+        let mut lines = image.lines().map(str::trim);
+        lines
+            .find(|line| line.split_whitespace().next() == Some(key))
+            .unwrap()
+    };
+    let (_, common) = image.split_once("  tags = {").unwrap();
+    assert!(!common.split('}').next().unwrap().contains("vend:inputs"));
+    assert_eq!(image.matches("vend:inputs").count(), 1);
+    assert!(image.contains(" tags            = merge(local.tags, { \"vend:inputs\" = var.inputs })"));
+    for key in ["run_tags", "run_volume_tags", "snapshot_tags"] {
+        assert!(line(key).ends_with("= local.tags"), "{}", line(key));
+    }
+    assert!(line("shutdown_behavior").ends_with("= \"terminate\""));
+    // Its end is the first thing that it knows, and comes after that of the build.
+    let agents = &files["packer/guestbook/production/agents.sh"];
+    let first = agents.lines().find(|line| !line.starts_with('#')).unwrap();
+    let end = first.strip_prefix("systemd-run --on-active=").unwrap();
+    let (minutes, rest) = end.split_once("min ").unwrap();
+    assert_eq!(rest, "systemctl poweroff");
+    let projects = matrix().iter().filter_map(|own| own.template.resource("Bake"));
+    for bake in projects {
+        let longest = bake.properties["TimeoutInMinutes"].as_u64().unwrap();
+        assert!(minutes.parse::<u64>().unwrap() > longest);
+        let spec = bake.properties["Source"]["BuildSpec"].as_str().unwrap();
+        assert!(
+            spec.lines()
+                .filter(|line| line.contains("packer build") || line.contains("packer init"))
+                .all(|line| line.trim().starts_with("/usr/bin/packer "))
+        );
     }
 }

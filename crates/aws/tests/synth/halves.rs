@@ -48,10 +48,14 @@ fn groups() -> impl Iterator<Item = (&'static str, &'static str, &'static Templa
     })
 }
 
+/// In place CloudFormation replaces hosts; where there are two halves nothing replaces those that serve.
 #[test]
 fn cloudformation_takes_the_policy_of_a_half_that_runs_and_of_one_that_does_not() {
     assert!(groups().count() > 50);
-    for (name, half, _, group) in groups() {
+    let mut alone = 0;
+    for (name, half, template, group) in groups() {
+        let is_alone = template.resource("GreenGroup").is_none();
+        alone += usize::from(is_alone);
         for runs in [true, false] {
             let holds: Vec<String> = runs.then(|| format!("{half}IsRunning")).into_iter().collect();
             let group = settled(&group, &holds).unwrap();
@@ -62,8 +66,9 @@ fn cloudformation_takes_the_policy_of_a_half_that_runs_and_of_one_that_does_not(
             let (min, max) = (number(&own["MinSize"]), number(&own["MaxSize"]));
             assert!(min <= max, "{name} {half} {runs}");
             // It refuses an update of a group whose least in service is not below its most.
-            let is_taken =
-                rolling.is_null() != runs && (!runs || number(&rolling["MinInstancesInService"]) < max);
+            let is_there = runs && is_alone;
+            let is_taken = rolling.is_null() != is_there
+                && (!is_there || number(&rolling["MinInstancesInService"]) < max);
             assert!(is_taken, "{name} {half} {runs}: {rolling} of {max}");
             assert_eq!(
                 max == 0,
@@ -72,6 +77,29 @@ fn cloudformation_takes_the_policy_of_a_half_that_runs_and_of_one_that_does_not(
             );
         }
     }
+    assert!(alone > 5, "{alone}");
+}
+
+/// Else a pool would hold all that scaling may ever add.
+#[test]
+fn a_warm_pool_holds_what_was_asked_for() {
+    let mut seen = 0;
+    for stack in matrix() {
+        for pool in stack.template.of("AWS::AutoScaling::WarmPool") {
+            let half = pool.id.trim_end_matches("WarmPool");
+            let group = stack.template.resource(&format!("{half}Group")).unwrap();
+            for runs in [true, false] {
+                let holds: Vec<String> = runs.then(|| format!("{half}IsRunning")).into_iter().collect();
+                let own = settled(&pool.properties, &holds).unwrap();
+                let least = number(&settled(&group.properties["MinSize"], &holds).unwrap());
+                let warm = number(&own["MinSize"]);
+                assert_eq!(number(&own["MaxGroupPreparedCapacity"]), least + warm);
+                assert_eq!(warm > 0, runs);
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 1, "{seen}");
 }
 
 #[test]

@@ -265,3 +265,111 @@ fn a_secret_that_cannot_be_read_ends_the_script_and_changes_nothing() {
         assert_eq!(fs::read_to_string(&environment).unwrap(), good, "{name}");
     }
 }
+
+/// At the endpoint of a network CodeDeploy knows its agents by their role, and at the public one by the instance: an agent that is
+/// not told asks where there is no way.
+#[test]
+fn the_agent_asks_at_the_endpoint_where_its_role_may() {
+    let mut seen = (0, 0);
+    for stack in crate::matrix::matrix() {
+        let Some(launch) = stack.template.resource("BlueLaunch") else {
+            continue;
+        };
+        let role = stack.template.resource("HostRole").unwrap();
+        let may = role
+            .properties
+            .to_string()
+            .contains("codedeploy-commands-secure:PollHostCommand");
+        let script = launch.properties["LaunchTemplateData"]["UserData"].to_string();
+        assert_eq!(
+            script.contains(":enable_auth_policy: true"),
+            may,
+            "{}",
+            stack.name
+        );
+        *(if may { &mut seen.0 } else { &mut seen.1 }) += 1;
+    }
+    assert!(seen.1 > 10, "{seen:?}");
+    let template = alone(
+        "nat = 'none', endpoints = ['codedeploy', 'codedeploy-commands-secure', 'ec2messages', 'logs', \
+                          'secretsmanager', 'ssm', 'ssmmessages']",
+        "",
+    )
+    .unwrap();
+    let role = template.resource("HostRole").unwrap().properties.to_string();
+    assert!(role.contains("codedeploy-commands-secure:PollHostCommand"));
+    let launch = template.resource("BlueLaunch").unwrap();
+    let text = &launch.properties["LaunchTemplateData"]["UserData"]["Fn::Base64"]["Fn::Sub"];
+    let text = text.as_str().unwrap().replace("${!", "${");
+    let at = text.find("agent=/etc/codedeploy-agent").unwrap();
+    let end = text.find("systemctl enable codedeploy-agent.service").unwrap();
+    let root = directory("auth-policy");
+    let file = root.join("codedeployagent.yml");
+    // As the package installs it; the second run finds what the first one left.
+    fs::write(&file, "---\n:verbose: false\n:max_revisions: 5").unwrap();
+    let own = text[at..end].replace("/etc/codedeploy-agent/conf", &root.display().to_string());
+    for _ in 0..2 {
+        assert!(
+            Command::new("bash")
+                .args(["-euc", &own])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let said = fs::read_to_string(&file).unwrap();
+        let said = said.trim_end();
+        assert_eq!(
+            said,
+            "---\n:verbose: false\n:max_revisions: 5\n:enable_auth_policy: true"
+        );
+    }
+}
+
+/// An environment, `live`, on a foundation with this network.
+fn alone(network: &str, options: &str) -> Result<aws::synth::Template, String> {
+    let text = format!(
+        "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\nnetwork = {{ {network} }}\n\
+         [apps.shop.environments.live]\n{options}\n"
+    );
+    let config: Config = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let (app, _) =
+        spec::App::parse("app: shop\nenvironments: { live: {} }\n", "vend.yaml", &|_| true).unwrap();
+    let label = "production".parse().unwrap();
+    let own = &app.environments[0];
+    let made = aws::synth::environment(&config, &app.app, own, &label, &mut Priorities::default());
+    made.map(|stack| stack.template)
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn containers_without_a_way_to_their_image_are_refused() {
+    let hosts = "'codedeploy', 'codedeploy-commands-secure', 'ec2messages', 'logs', 'secretsmanager', 'ssm', 'ssmmessages'";
+    let none = |more: &str| format!("nat = 'none', endpoints = [{hosts}{more}]");
+    let why = alone(&none(", 'ecr-api'"), "runtime = 'fargate'").unwrap_err();
+    assert!(why.contains("need the endpoint `ecr-dkr`"), "{why}");
+    let why = alone(&none(", 'ecr-api', 'ecr-dkr'"), "runtime = 'ec2'").unwrap_err();
+    assert!(why.contains("no way to ECS"), "{why}");
+    alone(&none(", 'ecr-api', 'ecr-dkr'"), "runtime = 'fargate'").unwrap();
+    alone("nat = 'one'", "runtime = 'ec2'").unwrap();
+}
+
+/// Whose image is made where packages cannot be fetched is never released: what is new is not made there.
+#[test]
+fn images_of_hosts_are_not_baked_without_a_way_out() {
+    let refused = |nat: &str, runtime: &str| {
+        let text = format!(
+            "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\nnetwork = {{ nat = '{nat}', endpoints = \
+             ['codedeploy', 'codedeploy-commands-secure', 'ec2messages', 'ecr-api', 'ecr-dkr', 'logs', 'secretsmanager', 'ssm', \
+             'ssmmessages'] }}\n[apps.shop.environments.live]\nruntime = '{runtime}'\n"
+        );
+        let config: Config = toml::from_str(&text).unwrap();
+        let (app, _) =
+            spec::App::parse("app: shop\nenvironments: { live: {} }\n", "vend.yaml", &|_| true).unwrap();
+        let made = all(&config, &app, &mut Priorities::default()).unwrap();
+        let refused = made.stacks.into_iter().filter_map(|own| own.refused);
+        refused.collect::<Vec<String>>()
+    };
+    let why = refused("none", "host");
+    assert!(why.len() == 1 && why[0].contains("there is no NAT"), "{why:?}");
+    assert!(refused("none", "fargate").is_empty() && refused("instance", "host").is_empty());
+}

@@ -2,7 +2,6 @@
 
 use aws::synth::{
     Config, MAX_BYTES, MAX_OUTPUTS, MAX_PARAMETERS, MAX_RESOURCES, Priorities, Resource, Template, all,
-    environment, foundation,
 };
 use model::spec;
 use serde_json::Value;
@@ -163,9 +162,30 @@ fn the_isolated_tier_has_no_way_out() {
             assert!(!endpoint.to_string().contains("Isolated"), "{name} {id}");
         }
         for (id, subnets) in each(template, "AWS::RDS::DBSubnetGroup") {
-            assert!(subnets.to_string().contains("IsolatedSubnets"), "{name} {id}");
+            assert!(subnets.to_string().contains("IsolatedSubnet"), "{name} {id}");
         }
     });
+}
+
+/// ECS starts containers anew at any time, from an image that may be older than any number of others.
+#[test]
+fn no_image_that_a_commit_names_is_taken_away() {
+    let mut seen = 0;
+    every(|_, template| {
+        for (id, repository) in each(template, "AWS::ECR::Repository") {
+            let text = repository["LifecyclePolicy"]["LifecyclePolicyText"]
+                .as_str()
+                .unwrap();
+            let policy: Value = serde_json::from_str(text).unwrap();
+            for rule in policy["rules"].as_array().unwrap() {
+                assert_eq!(rule["selection"]["tagStatus"], "untagged", "{id}");
+            }
+        }
+    });
+    for stack in crate::matrix::matrix() {
+        seen += stack.template.of("AWS::ECR::Repository").count();
+    }
+    assert!(seen > 0);
 }
 
 fn statements(document: &Value) -> &Vec<Value> {
@@ -317,91 +337,6 @@ fn templates_fit_and_their_ids_are_ids() {
     });
 }
 
-/// What a change of the options leaves as it is.
-fn kept(before: &Template, after: &Template, but: &[&str]) {
-    for resource in &before.resources {
-        if but.iter().any(|prefix| resource.id.starts_with(prefix)) {
-            continue;
-        }
-        assert_eq!(
-            Some(resource),
-            after.resource(&resource.id),
-            "{} changed",
-            resource.id
-        );
-    }
-}
-
-fn one(options: &str) -> Template {
-    let text =
-        format!("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n{options}\n");
-    foundation(&toml::from_str(&text).unwrap(), &"production".parse().unwrap())
-        .unwrap()
-        .template
-}
-
-#[test]
-fn a_change_of_one_option_leaves_the_rest_of_a_foundation() {
-    let plain = one("mail = { operations = ['m@x.example'] }");
-    kept(
-        &plain,
-        &one("mail = { operations = ['a@x.example', 'm@x.example', 'z@x.example'] }"),
-        &[],
-    );
-    kept(
-        &plain,
-        &one("mail = { operations = ['m@x.example'] }\nfirewall = true"),
-        &[],
-    );
-    kept(
-        &plain,
-        &one("mail = { operations = ['m@x.example'] }\nnetwork = { endpoints = ['ssm'] }"),
-        &[],
-    );
-    // What lists all zones changes with a third; no subnet moves.
-    let third = one("mail = { operations = ['m@x.example'] }\nnetwork = { zones = '3' }");
-    kept(&plain, &third, &["Balancer", "S3Endpoint", "DynamodbEndpoint"]);
-}
-
-#[test]
-fn a_change_of_one_option_leaves_the_rest_of_an_environment() {
-    let made = |options: &str, priorities: &mut Priorities| {
-        let config = crate::config(options);
-        let app = crate::app("{ min: 1, max: 2 }");
-        environment(
-            &config,
-            &app.app,
-            &app.environments[0],
-            &"production".parse().unwrap(),
-            priorities,
-        )
-        .unwrap()
-        .template
-    };
-    let mut priorities = Priorities::default();
-    let plain = made(
-        "domains = [{ host = 'm.example.org', zone = 'Z0DEF' }]",
-        &mut priorities,
-    );
-    let more =
-        "domains = [{ host = 'a.example.org', zone = 'Z0DEF' }, { host = 'm.example.org', zone = 'Z0DEF' }]";
-    kept(&plain, &made(more, &mut priorities), &[]);
-    kept(
-        &plain,
-        &made(
-            "domains = [{ host = 'm.example.org', zone = 'Z0DEF' }]\nplain_http = true",
-            &mut priorities,
-        ),
-        &[],
-    );
-    let scaling = "domains = [{ host = 'm.example.org', zone = 'Z0DEF' }]\nscaling = { requests = 10 }";
-    kept(
-        &plain,
-        &made(scaling, &mut priorities),
-        &["BlueByCpu", "GreenByCpu"],
-    );
-}
-
 #[test]
 fn what_contradicts_itself_is_refused() {
     let refused = |text: &str| {
@@ -431,6 +366,10 @@ fn what_contradicts_itself_is_refused() {
         |more: &str| format!("[foundations.production]\n{base}[apps.shop.environments.live]\n{more}\n");
     for (more, why) in [
         ("scaling = { spot = 1, warm = 1 }", "Spot market"),
+        (
+            "strategy = 'in-place'\nscaling = { warm = 1 }",
+            "in place nothing replaces it",
+        ),
         (
             "runtime = 'fargate'\nstrategy = 'in-place'",
             "never changed in place",

@@ -28,6 +28,7 @@ mod permits;
 mod ports;
 mod schemas;
 mod sign_in;
+mod standing;
 mod tools;
 mod traffic;
 mod wants;

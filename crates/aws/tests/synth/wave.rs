@@ -63,8 +63,8 @@ fn hosts_stand_there_and_their_database_in_the_region() {
         assert_eq!((&nobody["Name"], &nobody["Weight"]), (&json!(name), &json!(0)));
     }
     assert_eq!(
-        of(own, "DatabaseSubnets")["SubnetIds"]["Fn::Split"][1],
-        import("IsolatedSubnets")
+        of(own, "DatabaseSubnets")["SubnetIds"],
+        json!(["A", "B"].map(|zone| import(&format!("IsolatedSubnet{zone}"))))
     );
     for kind in [
         "AWS::ElasticLoadBalancingV2::TargetGroup",

@@ -64,12 +64,12 @@ fn hosts(template: &mut Template, scope: &Scope<'_>) {
         "SecurityGroupEgress": egress,
         "Tags": tags("hosts"),
     });
-    template.add(Resource::new(
-        "HostGroup",
-        "AWS::EC2::SecurityGroup",
-        about,
-        properties,
-    ));
+    let group = Resource::new("HostGroup", "AWS::EC2::SecurityGroup", about, properties);
+    template.add(match scope.options.dedicated_balancer {
+        // Who had another load balancer is served by that one for as long as this one, and its certificate, are made.
+        true => group.after("Rule"),
+        false => group,
+    });
 }
 
 fn data(template: &mut Template, scope: &Scope<'_>, port: u16) {
@@ -236,8 +236,7 @@ fn host(scope: &Scope<'_>) -> Vec<Grant> {
     if scope.wave().is_some() {
         grants.extend(carrier::grants(scope));
     }
-    let network = &scope.foundation.network;
-    if network.nat == Nat::None || network.endpoints.contains(&Endpoint::CodedeployCommandsSecure) {
+    if is_by_endpoint(scope) {
         grants.push(grant(
             "CommandsByEndpoint",
             "Through its endpoint, CodeDeploy's agent is known by its role",
@@ -247,6 +246,12 @@ fn host(scope: &Scope<'_>) -> Vec<Grant> {
         ));
     }
     grants
+}
+
+/// Does CodeDeploy's agent ask for its orders at an endpoint of the network, which only knows whom IAM lets in?
+pub(super) fn is_by_endpoint(scope: &Scope<'_>) -> bool {
+    let network = &scope.foundation.network;
+    network.nat == Nat::None || network.endpoints.contains(&Endpoint::CodedeployCommandsSecure)
 }
 
 /// Secrets of this environment, and its database's.

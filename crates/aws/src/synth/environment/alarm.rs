@@ -184,7 +184,7 @@ fn of_half(
         "MetricName": metric,
         "Dimensions": [
             { "Name": "LoadBalancer", "Value": scope.balancer() },
-            { "Name": "TargetGroup", "Value": att(half.id("Targets.TargetGroupFullName")) },
+            { "Name": "TargetGroup", "Value": att(format!("{}.TargetGroupFullName", half.id(scope.targets()))) },
         ],
         "Period": if counted { 300 } else { 60 },
         "EvaluationPeriods": if counted { 1 } else { 5 },

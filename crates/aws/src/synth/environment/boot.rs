@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use model::spec::Variable;
 use serde_json::{Value, json};
 
-use super::{Half, Scope, carrier, database};
+use super::{Half, Scope, access, carrier, database};
 use crate::synth::{Error, template::sub};
 
 /// EC2 takes 16 KiB of user data; pseudo-parameters get longer when they are filled in.
@@ -45,7 +45,9 @@ pub(super) fn script(scope: &Scope<'_>, half: Half) -> Result<Value, Error> {
         ),
         None => (String::new(), ""),
     };
+    let agent = if access::is_by_endpoint(scope) { AGENT } else { "" };
     let text = TEXT
+        .replace("@AGENT@", agent)
         .replace("@RECORD@", &record)
         .replace("@UNIT@", unit)
         .replace("@LOG_BYTES@", &LOG_BYTES.to_string())
@@ -108,6 +110,12 @@ fn database(scope: &Scope<'_>) -> String {
         database::address(engine),
     )
 }
+
+/// Has CodeDeploy's agent ask at the endpoint of the network. Without it the agent asks at the public one, by its certificate alone.
+/// Source: "Use CodeDeploy with Amazon Virtual Private Cloud" and "CodeDeploy agent configuration reference", `:enable_auth_policy:`.
+const AGENT: &str = "agent=/etc/codedeploy-agent/conf/codedeployagent.yml\n\
+    sed -i '/^:enable_auth_policy:/d' \"$agent\"\n\
+    sed -i '$a:enable_auth_policy: true' \"$agent\"\n";
 
 /// `${!` is `${` after CloudFormation.
 const TEXT: &str = r#"#!/bin/bash
@@ -206,7 +214,7 @@ fi
 systemctl enable vend-environment.service
 # Nothing is deployed before the variables are there: without a secret it ends here, and the agent stays off.
 /usr/local/sbin/vend-environment
-@UNIT@systemctl enable codedeploy-agent.service
+@UNIT@@AGENT@systemctl enable codedeploy-agent.service
 touch /var/lib/vend/started
 systemctl restart codedeploy-agent.service
 "#;

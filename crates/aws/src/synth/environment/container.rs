@@ -45,11 +45,7 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
     execution(template, scope);
     match scope.options.runtime {
         Runtime::Ec2 => capacity::add(template, scope, &types, architecture),
-        _ if has_providers(scope) => {
-            let spot = json!([{ "CapacityProvider": "FARGATE_SPOT", "Weight": 1 }]);
-            providers(template, json!(["FARGATE", "FARGATE_SPOT"]), spot);
-        }
-        _ => {}
+        _ => providers(template, json!(["FARGATE", "FARGATE_SPOT"]), shares(scope)),
     }
     for half in scope.halves() {
         template.add(definition(scope, *half, cpu, memory, architecture));
@@ -214,7 +210,7 @@ fn variables(scope: &Scope<'_>) -> (Vec<Value>, Vec<Value>) {
 
 fn service(scope: &Scope<'_>, half: Half) -> Resource {
     let http = json!({
-        "ContainerName": "app", "ContainerPort": scope.spec.host.port, "TargetGroupArn": re(half.id("Targets")),
+        "ContainerName": "app", "ContainerPort": scope.spec.host.port, "TargetGroupArn": re(half.id(scope.targets())),
     });
     let targets: Vec<Value> = [http]
         .into_iter()
@@ -245,22 +241,15 @@ fn service(scope: &Scope<'_>, half: Half) -> Resource {
     if !scales(scope) {
         properties["DesiredCount"] = json!(scope.spec.scaling.min);
     }
-    match (scope.options.runtime, scope.options.scaling.spot) {
-        (Runtime::Fargate, None) => {
-            properties["LaunchType"] = json!("FARGATE");
-            properties["PlatformVersion"] = json!("LATEST");
-        }
-        (Runtime::Fargate, Some(base)) => {
-            properties["CapacityProviderStrategy"] = json!([
-                { "CapacityProvider": "FARGATE", "Base": base, "Weight": 0 },
-                { "CapacityProvider": "FARGATE_SPOT", "Weight": 1 },
-            ]);
-        }
-        _ => {
-            properties["CapacityProviderStrategy"] =
-                json!([{ "CapacityProvider": re("Capacity"), "Weight": 1 }])
-        }
+    if scope.options.runtime == Runtime::Fargate {
+        properties["PlatformVersion"] = json!("LATEST");
+        // ECS takes other shares with new containers only.
+        let nonce = scope.options.scaling.spot;
+        let nonce = nonce.map_or_else(|| "on-demand".to_owned(), |base| format!("spot-{base}"));
+        properties["ForceNewDeployment"] =
+            json!({ "EnableForceNewDeployment": true, "ForceNewDeploymentNonce": nonce });
     }
+    properties["CapacityProviderStrategy"] = shares(scope);
     let about = format!(
         "The containers of the {} half. A release decides whether there are any.",
         half.word().to_lowercase()
@@ -271,11 +260,7 @@ fn service(scope: &Scope<'_>, half: Half) -> Resource {
     let service = doors
         .iter()
         .fold(service, |service, door| service.after(door.id("Listener")));
-    let service = match has_providers(scope) {
-        true => service.after("Providers"),
-        false => service,
-    };
-    service.when(half.id("IsRunning"))
+    service.after("Providers").when(half.id("IsRunning"))
 }
 
 /// May there be more than the least?
@@ -283,9 +268,18 @@ fn scales(scope: &Scope<'_>) -> bool {
     scope.spec.scaling.max > scope.spec.scaling.min || !scope.options.scaling.schedule.is_empty()
 }
 
-/// Does the cluster have to know where its containers find room?
-fn has_providers(scope: &Scope<'_>) -> bool {
-    scope.options.runtime == Runtime::Ec2 || scope.options.scaling.spot.is_some()
+/// Where containers find room, and in which shares. Also where there is one place only: a service that was begun with a launch
+/// type instead, or goes back to one, is another service, and CloudFormation makes none whose name is taken.
+/// Source: the registry's schema of `AWS::ECS::Service`, conditionalCreateOnlyProperties.
+fn shares(scope: &Scope<'_>) -> Value {
+    match (scope.options.runtime, scope.options.scaling.spot) {
+        (Runtime::Fargate, None) => json!([{ "CapacityProvider": "FARGATE", "Weight": 1 }]),
+        (Runtime::Fargate, Some(base)) => json!([
+            { "CapacityProvider": "FARGATE", "Base": base, "Weight": 0 },
+            { "CapacityProvider": "FARGATE_SPOT", "Weight": 1 },
+        ]),
+        _ => json!([{ "CapacityProvider": re("Capacity"), "Weight": 1 }]),
+    }
 }
 
 fn scale(template: &mut Template, scope: &Scope<'_>, half: Half) -> Result<(), Error> {

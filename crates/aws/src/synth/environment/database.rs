@@ -242,6 +242,8 @@ fn parameters(wanted: &Wanted<'_>, moves: bool) -> Value {
             let mut all = json!({
                 "require_secure_transport": "1", "slow_query_log": "1", "long_query_time": "1",
                 "log_bin_trust_function_creators": "1",
+                // A table, which is where they go else, is not sent to CloudWatch.
+                "log_output": "FILE",
             });
             if moves {
                 // Taken without a restart. It has no replicas, which are read-only by default.
@@ -299,6 +301,8 @@ fn single(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
     let mut properties = json!({
         "Engine": word(wanted.engine),
         "EngineVersion": wanted.version,
+        // RDS refuses the next major version to who does not say so; a version changes only where aws.toml changes it.
+        "AllowMajorVersionUpgrade": true,
         "DBInstanceClass": format!("db.{}", wanted.size),
         "DBName": name(scope),
         "AllocatedStorage": wanted.storage.to_string(),
@@ -316,7 +320,8 @@ fn single(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
         "VPCSecurityGroups": [att("DataGroup.GroupId")],
         "BackupRetentionPeriod": wanted.backup,
         "CopyTagsToSnapshot": true,
-        "DeleteAutomatedBackups": false,
+        // Those of a branch go with it, as all of it does.
+        "DeleteAutomatedBackups": scope.spec.preview.is_some(),
         "DeletionProtection": wanted.protected,
         "AutoMinorVersionUpgrade": true,
         "EnableCloudwatchLogsExports": logs(wanted.engine),

@@ -104,7 +104,9 @@ fn group(scope: &Scope<'_>, half: Half, configuration: &Value) -> Resource {
     if scope.halves().len() == 1 && scope.wave().is_none() {
         properties["DeploymentStyle"]["DeploymentOption"] = json!("WITH_TRAFFIC_CONTROL");
         // CodeDeploy takes ten, and there are nine at most.
-        let groups = [half.id("Targets")].into_iter().chain(ports::groups(scope, half));
+        let groups = [half.id(scope.targets())]
+            .into_iter()
+            .chain(ports::groups(scope, half));
         let groups: Vec<Value> = groups
             .map(|id| json!({ "Name": att(format!("{id}.TargetGroupName")) }))
             .collect();

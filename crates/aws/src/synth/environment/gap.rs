@@ -6,8 +6,11 @@ use model::{
     spec::{self, Certificate, MinimumHealthy, Refresh, Strategy, Variable},
 };
 
-use super::Scope;
-use crate::synth::Error;
+use super::{Scope, database};
+use crate::synth::{
+    Error,
+    config::{Endpoint, Nat, Runtime},
+};
 
 /// A load balancer takes no other codes for well.
 /// Source: "Health check settings" of the Application Load Balancer guide, matcher.
@@ -67,6 +70,9 @@ pub(super) fn refuse(scope: &Scope<'_>) -> Result<(), Error> {
             return said("deploy.zones", why);
         }
     }
+    if let Some(why) = cut_off(scope) {
+        return Err(Error::config(scope.at("runtime"), why));
+    }
     if let Some((name, secret)) = mistaken(scope) {
         let why = format!(
             "containers could not be given `{name}`: `{secret}` ends in a dash and six letters or digits, which Secrets Manager takes for \
@@ -101,6 +107,25 @@ pub(super) fn refuse(scope: &Scope<'_>) -> Result<(), Error> {
         return Err(Error::config(scope.at("plain_http"), why.to_owned()));
     }
     way(scope)
+}
+
+/// Why containers would never start in a network without a way out.
+/// Source: "Amazon ECR interface VPC endpoints" of the ECR guide, considerations; "Amazon ECS interface VPC endpoints" of ECS's.
+fn cut_off(scope: &Scope<'_>) -> Option<String> {
+    let network = &scope.foundation.network;
+    if !scope.is_container() || network.nat != Nat::None {
+        return None;
+    }
+    if scope.options.runtime == Runtime::Ec2 {
+        let why = "ECS's agent on hosts of its own has no way to ECS without NAT, and `endpoints` knows none: say `runtime = \"fargate\"`";
+        return Some(why.to_owned());
+    }
+    let needed = [Endpoint::EcrApi, Endpoint::EcrDkr, Endpoint::Logs];
+    let missing = needed.iter().find(|own| !network.endpoints.contains(own))?;
+    Some(format!(
+        "without NAT, containers need the endpoint `{}`, which is not in `endpoints` of the foundation",
+        missing.service().replace('.', "-")
+    ))
 }
 
 /// The variable of a container, and its secret, that would not be found: ECS wants an ARN, and one without the six characters at
@@ -187,6 +212,12 @@ pub(super) fn notes(scope: &Scope<'_>) -> Vec<String> {
          variable of its own, and not into a text",
     );
     note(
+        !scope.is_container() && scope.halves().len() == 1,
+        "`deploy.strategy: in-place`: an `apply` that changes how hosts start (variables, size, disk) replaces those that serve, as many \
+         at a time as `minimum_healthy` lets go; the only one is away for minutes",
+    );
+    tls(scope, &mut note);
+    note(
         scope.is_container() && scope.drain() > 120,
         "`scaling.drain`: a container gets 120 s at most to finish; the load balancer waits as long as was said",
     );
@@ -194,6 +225,25 @@ pub(super) fn notes(scope: &Scope<'_>) -> Vec<String> {
     domains(scope, &mut notes);
     notes.extend(super::ports::notes(scope));
     notes
+}
+
+/// Some drivers do without TLS until they are told, and are refused.
+fn tls(scope: &Scope<'_>, note: &mut impl FnMut(bool, &str)) {
+    let postgres = scope
+        .engine
+        .map(|engine| database::scheme(engine) == "postgresql");
+    note(
+        postgres == Some(false),
+        "`database`: it refuses connections without TLS, and drivers of MySQL and MariaDB do without until they are told: `ssl: {}` for \
+         mysql2 of Node, `tls=true` for Go, `ssl` for PyMySQL, `MYSQL_ATTR_SSL_CA` for PDO of PHP, `sslMode=trust` or `verify-full` for Java. \
+         Who also wants to know that it is the database finds RDS's certificates at https://truststore.pki.rds.amazonaws.com",
+    );
+    note(
+        postgres == Some(true),
+        "`database`: it refuses connections without TLS, which libpq and what is made with it do by themselves; others must be told: `ssl` \
+         for node-postgres and asyncpg, `sslmode=require` for Go and Java. Who also wants to know that it is the database finds RDS's \
+         certificates at https://truststore.pki.rds.amazonaws.com",
+    );
 }
 
 fn approval(scope: &Scope<'_>, notes: &mut Vec<String>) {

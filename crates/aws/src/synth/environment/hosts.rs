@@ -32,7 +32,7 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
         );
         template.add(hook(scope, *half));
         if let Some(warm) = scope.options.scaling.warm {
-            template.add(warm_pool(*half, warm));
+            template.add(warm_pool(*half, scope.spec.scaling.min, warm));
         }
         scaling::add(template, scope, *half)?;
     }
@@ -118,7 +118,9 @@ fn group(scope: &Scope<'_>, half: Half, types: &[String]) -> Resource {
         "Tags": [{ "Key": "Name", "Value": sub(format!("${{AWS::StackName}}-{}", half.word().to_lowercase())), "PropagateAtLaunch": true }],
     });
     if scope.wave().is_none() {
-        let own = [half.id("Targets")].into_iter().chain(ports::groups(scope, half));
+        let own = [half.id(scope.targets())]
+            .into_iter()
+            .chain(ports::groups(scope, half));
         properties["TargetGroupARNs"] = own.map(re).collect();
     }
     match options.warm.is_some() || scope.outpost().is_some() {
@@ -175,10 +177,16 @@ fn mixed(launch: Value, types: &[String], spot: Option<u32>) -> Value {
     })
 }
 
-/// A new image replaces hosts a few at a time; sizes that scaling has changed stay. A half that does not run has nothing to
-/// replace, and may have no such policy: CloudFormation takes none whose least is not below the group's most, which is 0.
+/// Sizes that scaling has changed stay. In place a new image replaces hosts a few at a time. A half that does not run has nothing
+/// to replace, and may have no such policy: CloudFormation takes none whose least is not below the group's most, which is 0.
+/// Where there are two halves nothing replaces hosts that serve: the next release starts those of the other half as hosts start
+/// by then.
 /// Source: "UpdatePolicy attribute" of the CloudFormation guide, MinInstancesInService; "Condition functions", Fn::If.
 fn update(scope: &Scope<'_>, half: Half) -> Value {
+    let sizes = json!({ "IgnoreUnmodifiedGroupSizeProperties": true });
+    if scope.halves().len() > 1 {
+        return json!({ "AutoScalingScheduledAction": sizes });
+    }
     let (min, max) = (scope.spec.scaling.min, scope.spec.scaling.max);
     // At least one host must be replaceable, and a group that runs keeps what deployments keep.
     let kept = match scope.spec.deploy.minimum_healthy {
@@ -196,7 +204,7 @@ fn update(scope: &Scope<'_>, half: Half) -> Value {
     });
     json!({
         "AutoScalingRollingUpdate": { "Fn::If": [half.id("IsRunning"), rolling, re("AWS::NoValue")] },
-        "AutoScalingScheduledAction": { "IgnoreUnmodifiedGroupSizeProperties": true },
+        "AutoScalingScheduledAction": sizes,
     })
 }
 
@@ -217,10 +225,13 @@ fn hook(scope: &Scope<'_>, half: Half) -> Resource {
     )
 }
 
-fn warm_pool(half: Half, warm: u32) -> Resource {
+/// Without a bound of its own a pool holds all that the group may still become.
+fn warm_pool(half: Half, min: u32, warm: u32) -> Resource {
+    let running = |number: u32| json!({ "Fn::If": [half.id("IsRunning"), number, 0] });
     let properties = json!({
         "AutoScalingGroupName": re(half.id("Group")),
-        "MinSize": { "Fn::If": [half.id("IsRunning"), warm, 0] },
+        "MinSize": running(warm),
+        "MaxGroupPreparedCapacity": running(min.saturating_add(warm)),
         "PoolState": "Stopped",
         "InstanceReusePolicy": { "ReuseOnScaleIn": false },
     });

@@ -106,7 +106,7 @@ fn rules(
 /// What happens to a request: who asks is known first, if the environment wants it, and then a half answers.
 /// Source: "Authenticate users using an Application Load Balancer".
 fn actions(scope: &Scope<'_>) -> Value {
-    let forward = forward(scope, "Targets");
+    let forward = forward(scope, scope.targets());
     let Some(login) = &scope.spec.authenticate else {
         return json!([forward]);
     };
@@ -169,12 +169,21 @@ fn records(template: &mut Template, scope: &Scope<'_>, own: &[String]) {
 
 fn record(scope: &Scope<'_>, id: &str, name: &str, zone: Value) -> Resource {
     let properties = json!({ "HostedZoneId": zone, "Name": name, "Type": "A", "AliasTarget": alias(scope) });
-    Resource::new(
+    let record = Resource::new(
         id,
         "AWS::Route53::RecordSet",
         format!("{name} is the load balancer."),
         properties,
-    )
+    );
+    // Visitors come to a load balancer of its own when hosts are behind it. Services are not always there to wait for.
+    match (scope.options.dedicated_balancer, scope.is_container()) {
+        (false, _) => record,
+        (true, true) => record.after("Rule"),
+        (true, false) => {
+            let halves = scope.halves().iter();
+            halves.fold(record, |record, half| record.after(half.id("Group")))
+        }
+    }
 }
 
 fn certificate(template: &mut Template, scope: &Scope<'_>, own: &[String]) {

@@ -61,7 +61,8 @@ fn percent(scope: &Scope<'_>, key: &str, value: u32) -> Result<(), Error> {
 
 /// The pair of load balancer and target group, as a metric names it.
 pub(super) fn label(scope: &Scope<'_>, half: Half) -> Value {
-    json!({ "Fn::Join": ["/", [scope.balancer(), att(half.id("Targets.TargetGroupFullName"))]] })
+    let targets = att(format!("{}.TargetGroupFullName", half.id(scope.targets())));
+    json!({ "Fn::Join": ["/", [scope.balancer(), targets]] })
 }
 
 fn tracking(half: Half, what: &str, about: &str, metric: Value, target: u32) -> Resource {

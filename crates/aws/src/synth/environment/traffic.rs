@@ -19,7 +19,7 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>, notes: &mut Vec<St
         template.output(
             &half.id("TargetsArn"),
             "The target group, for flows",
-            re(half.id("Targets")),
+            re(half.id(scope.targets())),
         );
     }
     health_notes(scope, notes);
@@ -210,7 +210,7 @@ fn targets(scope: &Scope<'_>, half: Half) -> Resource {
         "The hosts of the {} half, and how the load balancer asks whether they are well.",
         half.word().to_lowercase()
     );
-    Resource::new(half.id("Targets"), "AWS::ElasticLoadBalancingV2::TargetGroup", about, properties)
+    Resource::new(half.id(scope.targets()), "AWS::ElasticLoadBalancingV2::TargetGroup", about, properties)
         .skip("CKV_AWS_378", "TLS ends at the load balancer; from there to the hosts the way is inside the network, between two groups.")
 }
 

@@ -51,6 +51,12 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
             let part = part.expect("tiers lie inside the network");
             template.add(subnet(tier, zone, letter, part));
         }
+        // One value for each zone: CloudFormation changes none that is imported, and a further zone changes none of these.
+        for letter in letters {
+            let id = format!("{}Subnet{letter}", tier.word);
+            template.export(&id, &format!("The subnet of one zone. {}", tier.about), re(&id));
+        }
+        // Stacks of an earlier version import all of them as one text, and none of today's does.
         let ids: Vec<_> = letters
             .iter()
             .map(|letter| re(format!("{}Subnet{letter}", tier.word)))
@@ -58,7 +64,10 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
         let all = json!({ "Fn::Join": [",", ids] });
         template.export(
             &format!("{}Subnets", tier.word),
-            &format!("Subnets, with commas. {}", tier.about),
+            &format!(
+                "For stacks of earlier versions: subnets, with commas. {}",
+                tier.about
+            ),
             all,
         );
     }

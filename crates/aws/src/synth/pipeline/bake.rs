@@ -43,8 +43,9 @@ phases:
                     "Name=tag:vend:inputs,Values=$inputs" "Name=state,Values=available")
         if [ "$IMAGE" = None ]; then
           cp vend/*.pkr.hcl .
-          packer init .
-          packer build -color=false -var "region=$AWS_REGION" -var "subnet=$VEND_SUBNET" -var "profile=$VEND_PROFILE" \
+          # Not the one of cracklib, which is found first.
+          /usr/bin/packer init .
+          /usr/bin/packer build -color=false -var "region=$AWS_REGION" -var "subnet=$VEND_SUBNET" -var "profile=$VEND_PROFILE" \
             -var "key=$VEND_KEY" -var "accounts=$VEND_ACCOUNTS" -var "commit=$VEND_COMMIT" -var "inputs=$inputs" \
             -var "author=$VEND_AUTHOR" -var "message=$VEND_MESSAGE" -var "branch=$VEND_BRANCH" .
           IMAGE=$(jq -r '.builds[-1].artifact_id | split(":")[1]' manifest.json)

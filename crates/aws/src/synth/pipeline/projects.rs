@@ -194,7 +194,7 @@ fn role(template: &mut Template, scope: &Scope<'_>, project: &Project) {
     if project.id == "Bake" {
         resource = resource.skip(
             "CKV_AWS_111",
-            "Packer's hosts, keys and images have names only when they are there; what exists is changed by the platform's tag only.",
+            "Packer's hosts, keys and images have names only when they are there; what exists is changed by the platform's tag only, or shared with accounts that are named.",
         );
     }
     template.add(resource);
@@ -208,7 +208,7 @@ fn baking(scope: &Scope<'_>) -> Vec<Grant> {
         scope.platform(),
         scope.label
     );
-    vec![
+    let mut grants = vec![
         grant("ReadTemplate", "Packer's template and the scripts of hosts", "s3:GetObject", [
             sub(format!("{bucket}/packer/{}/*", scope.app.app)),
         ]),
@@ -233,8 +233,7 @@ fn baking(scope: &Scope<'_>) -> Vec<Grant> {
             "UseHost",
             "Only what carries the platform's tag is changed or taken away",
             "ec2:AuthorizeSecurityGroupIngress ec2:DeleteKeyPair ec2:DeleteSecurityGroup ec2:DeleteSnapshot ec2:DeregisterImage \
-             ec2:ModifyImageAttribute ec2:ModifyInstanceAttribute ec2:ModifySnapshotAttribute ec2:StopInstances \
-             ec2:TerminateInstances",
+             ec2:ModifyImageAttribute ec2:ModifyInstanceAttribute ec2:StopInstances ec2:TerminateInstances",
             [json!("*")],
         )
         .when(tagged()),
@@ -260,7 +259,28 @@ fn baking(scope: &Scope<'_>) -> Vec<Grant> {
             "kms:GenerateDataKeyWithoutPlaintext",
             [scope.shared("KeyArn")],
         ),
-    ]
+    ];
+    grants.extend(sharing(scope));
+    grants
+}
+
+/// Packer shares a snapshot before it gives it a tag, and EC2 hands on no tag to a copy's snapshot: the accounts are the bound.
+/// They are several values of one request, so an addition without any of them would do, which is why groups are forbidden too.
+/// Source: `step_modify_ami_attributes.go` and `step_create_tags.go` of Packer's Amazon plugin; the service authorization
+/// reference of EC2, `ec2:Add/userId` and `ec2:Add/group`.
+fn sharing(scope: &Scope<'_>) -> Option<Grant> {
+    let accounts: Vec<&str> = others(scope).map(|account| account.as_str()).collect();
+    let share = grant(
+        "ShareDisk",
+        "Accounts that deploy what is built here start hosts from its disk; nobody else does, and it is never public",
+        "ec2:ModifySnapshotAttribute",
+        [sub("arn:${AWS::Partition}:ec2:${AWS::Region}::snapshot/*")],
+    );
+    let only = json!({
+        "ForAllValues:StringEquals": { "ec2:Add/userId": accounts },
+        "Null": { "ec2:Add/group": "true" },
+    });
+    (!accounts.is_empty()).then(|| share.when(only))
 }
 
 fn packing() -> Vec<Grant> {
@@ -401,10 +421,7 @@ fn bake_variables(scope: &Scope<'_>) -> Value {
     let accounts: Vec<String> = others(scope).map(|account| format!("\"{account}\"")).collect();
     let variable = |name: &str, value: Value| json!({ "Name": name, "Type": "PLAINTEXT", "Value": value });
     json!([
-        variable(
-            "VEND_SUBNET",
-            json!({ "Fn::Select": [0, { "Fn::Split": [",", scope.shared("PrivateSubnets")] }] })
-        ),
+        variable("VEND_SUBNET", scope.shared("PrivateSubnetA")),
         variable("VEND_PROFILE", re("BuilderProfile")),
         variable("VEND_KEY", scope.shared("KeyArn")),
         variable("VEND_TEMPLATES", scope.shared("TemplatesBucket")),
@@ -459,12 +476,13 @@ fn builder(template: &mut Template, scope: &Scope<'_>) {
     ));
 }
 
-/// Images of containers: tags never move, and what is old goes.
+/// Images of containers: tags never move, and what has one stays. Which of them run nobody here knows: ECS starts a container
+/// anew at any time, and a release goes back to an earlier one. What has no tag is what a push that was broken off has left.
 fn repository(template: &mut Template, scope: &Scope<'_>) {
     let lifecycle = json!({ "rules": [{
         "rulePriority": 1,
-        "description": "The last hundred stay",
-        "selection": { "tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 100 },
+        "description": "What no commit names goes",
+        "selection": { "tagStatus": "untagged", "countType": "sinceImagePushed", "countUnit": "days", "countNumber": 14 },
         "action": { "type": "expire" },
     }] });
     let mut properties = json!({

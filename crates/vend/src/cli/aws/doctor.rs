@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-use ::aws::doctor::{self, Check, Verdict};
+use ::aws::{
+    doctor::{self, Check, SHARED, Verdict},
+    synth::Kind,
+};
 use clap::Args;
 use serde::Serialize;
 
@@ -44,7 +47,13 @@ pub async fn run(own: &Doctor, output: &Output) -> Result<ExitCode, Failure> {
                 .iter()
                 .any(|(_, found)| found.stack.name == name && found.mark.is_some())
         };
-        let checks = doctor::doctor(site, account.map(|own| own.as_str()), &stacks, &is_there).await;
+        let foundations = found.iter().filter(|(own, found)| {
+            own == label && found.mark.as_ref().map(|mark| mark.kind) == Some(Kind::Foundation)
+        });
+        let mut outputs = foundations.flat_map(|(_, found)| &found.stack.outputs);
+        let listener = outputs.find(|own| own.id == SHARED).map(|own| own.value.as_str());
+        let account = account.map(|own| own.as_str());
+        let checks = doctor::doctor(site, account, listener, &stacks, &is_there).await;
         reports.push(Report {
             foundation: label.to_owned(),
             region: site.client.region().to_owned(),

@@ -63,7 +63,6 @@ locals {
     "vend:commit"      = var.commit
     "vend:author"      = substr(var.author, 0, 256)
     "vend:message"     = substr(replace(var.message, "/[^A-Za-z0-9 _.:=+@-]/", " "), 0, 256)
-    "vend:inputs"      = var.inputs
   }
 }
 
@@ -83,10 +82,13 @@ source "amazon-ebs" "image" {
   ena_support                 = true
   encrypt_boot                = true
   kms_key_id                  = var.key
-  tags                        = local.tags
-  snapshot_tags               = local.tags
-  run_tags                    = local.tags
-  run_volume_tags             = local.tags
+  shutdown_behavior           = "terminate"
+
+  # What it is copied from has the tags of the host: none is found by its inputs but the image that is finished.
+  tags            = merge(local.tags, { "vend:inputs" = var.inputs })
+  snapshot_tags   = local.tags
+  run_tags        = local.tags
+  run_volume_tags = local.tags
 
   # No port is open: the script puts Session Manager's agent on the base, which answers by the profile.
   user_data_file                        = "vend/agents.sh"
