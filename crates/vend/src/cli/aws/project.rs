@@ -24,7 +24,7 @@ use model::{
     spec::{self, Files as _},
 };
 
-use super::{Exit, Failure, applied, broken, home::Home, receiver::Program};
+use super::{Exit, Failure, applied, broken, home::Home, receiver::Program, unread};
 use crate::{
     cli::check,
     output::{Output, clean},
@@ -530,9 +530,7 @@ fn of_branch(app: &spec::App, branch: &str) -> Result<spec::Environment, Failure
 
 fn config(dir: &Path, file: Option<&Path>) -> Result<Config, Failure> {
     let path = config_path(dir, file);
-    let bytes = check::read(&path).map_err(|error| {
-        Failure::file(&path, &error).next("vend aws synth --config FILE, see docs/aws.md")
-    })?;
+    let bytes = check::read(&path).map_err(|error| unread(&path, &error))?;
     let bad = |cause: String| Failure::usage(format!("{} cannot be read", path.display())).cause(cause);
     if bytes.len() > spec::MAX_BYTES {
         return Err(bad(format!("it has more than {} bytes", spec::MAX_BYTES)));
