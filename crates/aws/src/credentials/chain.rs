@@ -10,7 +10,7 @@ use crate::client::Client;
 /// The first keys that there are.
 pub(super) async fn find(machine: &Machine, profile: Option<&str>, client: &Client) -> Result<Keys, Error> {
     if profile.is_none()
-        && let Some(keys) = environment(machine)
+        && let Some(keys) = environment(machine)?
     {
         return Ok(keys);
     }
@@ -68,13 +68,20 @@ fn read(path: Option<&Path>) -> Result<String, Error> {
     }
 }
 
-fn environment(machine: &Machine) -> Option<Keys> {
-    Some(Keys {
-        id: machine.get("AWS_ACCESS_KEY_ID")?,
-        secret: Secret::new(machine.get("AWS_SECRET_ACCESS_KEY")?),
+/// The keys in the environment. Half of them is an error: who set it does not mean other credentials.
+fn environment(machine: &Machine) -> Result<Option<Keys>, Error> {
+    let Some(id) = machine.get("AWS_ACCESS_KEY_ID") else {
+        return Ok(None);
+    };
+    let secret = machine.get("AWS_SECRET_ACCESS_KEY").ok_or_else(|| {
+        Error::None("the environment has AWS_ACCESS_KEY_ID and no AWS_SECRET_ACCESS_KEY".into())
+    })?;
+    Ok(Some(Keys {
+        id,
+        secret: Secret::new(secret),
         token: machine.get("AWS_SESSION_TOKEN").map(Secret::new),
         expires: None,
-    })
+    }))
 }
 
 /// A token that an issuer outside AWS signed, as Kubernetes and GitLab give it to jobs.
@@ -92,7 +99,7 @@ async fn walk(machine: &Machine, way: Way, client: &Client) -> Result<Keys, Erro
     let none = || Error::None("the environment has no AWS_ACCESS_KEY_ID".into());
     match way {
         Way::Keys(keys) => Ok(keys),
-        Way::Environment => environment(machine).ok_or_else(none),
+        Way::Environment => environment(machine)?.ok_or_else(none),
         Way::Container => remote::container(machine).await,
         Way::Instance => remote::instance(machine).await,
         Way::SignIn(own) => sso::keys(machine, &own).await,
@@ -132,4 +139,29 @@ async fn process(program: &str) -> Result<Keys, Error> {
         ["AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"],
     )
     .map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn half_of_the_keys_in_the_environment_says_which_half_is_missing() {
+        let machine = |set: &'static [&'static str]| Machine {
+            variable: Arc::new(move |name| set.contains(&name).then(|| "x".to_owned())),
+            now: || jiff::Timestamp::UNIX_EPOCH,
+            bits: || 0,
+        };
+        let error = environment(&machine(&["AWS_ACCESS_KEY_ID"])).err();
+        let said = error.map(|error| error.to_string()).unwrap_or_default();
+        assert!(
+            said.ends_with("AWS_ACCESS_KEY_ID and no AWS_SECRET_ACCESS_KEY"),
+            "{said}"
+        );
+        let whole = environment(&machine(&["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]));
+        assert!(whole.is_ok_and(|keys| keys.is_some()));
+        assert!(environment(&machine(&["AWS_PROFILE"])).is_ok_and(|keys| keys.is_none()));
+    }
 }

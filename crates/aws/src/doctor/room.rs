@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn the_fifty_first_environment_needs_a_load_balancer_of_its_own() {
-        let rule = |listener: serde_json::Value| {
+        let rule = |listener: Value| {
             let group = |half: &str| json!({ "TargetGroupArn": { "Ref": format!("{half}Targets") } });
             let forward = json!({ "Type": "forward", "ForwardConfig": { "TargetGroups": [group("Blue"), group("Green")] } });
             let own = json!({ "ListenerArn": listener, "Actions": [forward] });

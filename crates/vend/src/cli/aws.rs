@@ -24,7 +24,7 @@ mod synth;
 mod tree;
 mod whose;
 
-use std::{error::Error as StdError, process::ExitCode};
+use std::{error::Error as StdError, path::Path, process::ExitCode};
 
 use ::aws::{client, stack::Stack};
 use clap::Subcommand;
@@ -112,6 +112,24 @@ pub async fn run(aws: &Aws, global: &Global) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The least that an operator's file says.
+const LEAST: &str = "[foundations.production]
+region = \"eu-central-1\"
+domain = \"apps.example.com\"    # yours: hosts get names below it
+mail = { operations = [\"ops@example.com\"] }";
+
+/// An operator's file that cannot be read: most often nobody has written it yet.
+fn unread(path: &Path, error: &std::io::Error) -> Failure {
+    if error.kind() != std::io::ErrorKind::NotFound {
+        return Failure::file(path, error);
+    }
+    Failure::failed(format!("there is no {}", path.display()))
+        .cause(format!(
+            "it says where on AWS an app goes, and four lines are enough:\n{LEAST}"
+        ))
+        .next("write it, or say where it is: --config FILE (docs/aws.md, \"Options\", has all of its keys)")
+}
+
 /// What a call that failed is to a person.
 fn broken(error: client::Error) -> Failure {
     let (exit, what, next) = match &error {
@@ -179,6 +197,21 @@ mod tests {
     use ::aws::stack::Status;
 
     use super::*;
+
+    /// Whatever the command is: what to write, and where the rest is said.
+    #[test]
+    fn who_has_no_aws_toml_reads_what_to_write() {
+        let error = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let failure = unread(Path::new("./aws.toml"), &error);
+        assert_eq!(failure.what, "there is no ./aws.toml");
+        let cause = failure.cause.unwrap_or_default();
+        let (_, written) = cause.split_once('\n').unwrap();
+        let config: ::aws::synth::Config = toml::from_str(written).unwrap();
+        assert!(
+            written.lines().count() == 4 && config.check().is_ok(),
+            "{written}"
+        );
+    }
 
     /// What its build is told of a stack of a branch that it may not change.
     #[test]

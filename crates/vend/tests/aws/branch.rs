@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::World;
+use super::{World, said};
 
 #[test]
 fn a_branch_has_stacks_that_come_and_go_alone() {
@@ -331,4 +331,63 @@ fn a_push_by_hand_starts_what_makes_the_stacks_once() {
             &commit.as_str().into()
         )
     );
+}
+
+/// What is said of one branch's environment: by the branch, or by the name that its stacks have.
+#[test]
+fn a_branchs_environment_is_worked_with() {
+    let Some(world) = World::new() else { return };
+    world.write(
+        "vend.yaml",
+        &PREVIEW.replace(
+            "size: small",
+            "size: small, env: { API_KEY: \"{{secret:api-key}}\" }",
+        ),
+    );
+    world.good(&["apply", "--yes"]);
+    // Its secrets are those of its entry, before there is a branch.
+    let done = world.hearing(&["secrets", "set", "preview", "api-key"], "hush");
+    assert!(
+        said(&done).contains("set vend/production/shop/preview/api-key"),
+        "{}",
+        said(&done)
+    );
+    let name = "feature-login-df7c7a-b-7d3c484c6392";
+    let (code, refused) = world.bad(&["logs", name]);
+    assert!(
+        code == 4 && refused.contains("no stack of shop is of"),
+        "{refused}"
+    );
+    let (code, refused) = world.bad(&["logs", "preview"]);
+    assert!(
+        code == 4 && refused.contains("one environment for each branch (feature/*)"),
+        "{refused}"
+    );
+    world.good(&["apply", "--yes", "--branch", "feature/login"]);
+    world.python(&format!(
+        "import time\nl = client('logs')\ng = '/vend/production/shop/{name}'\n\
+         l.create_log_stream(logGroupName=g, logStreamName='i-1')\n\
+         l.put_log_events(logGroupName=g, logStreamName='i-1', logEvents=[{{'timestamp': int(time.time() * 1000) - 60000, 'message': 'hello'}}])\n\
+         client('stepfunctions').start_execution(stateMachineArn='arn:aws:states:eu-central-1:123456789012:stateMachine:vend-flow-production-shop-{name}', \
+         name='aaaaaaaaaaaa-1', input='{{}}')"
+    ));
+    for asked in [name, "feature/login"] {
+        let list = world.json(&["secrets", "list", asked]);
+        assert_eq!(
+            (&list[0]["name"], &list[0]["is_set"]),
+            (&"api-key".into(), &true.into())
+        );
+        assert!(world.good(&["logs", asked]).contains("hello"));
+        let releases = world.json(&["releases", "-e", asked]);
+        assert_eq!(
+            (&releases[0]["environment"], &releases[0]["name"]),
+            (&name.into(), &"aaaaaaaaaaaa-1".into())
+        );
+        assert!(
+            world.good(&["hosts", "-e", asked]).contains("nothing"),
+            "no half of it runs"
+        );
+    }
+    world.good(&["secrets", "unset", "preview", "api-key"]);
+    assert_eq!(world.json(&["secrets", "list", "preview"])[0]["is_set"], false);
 }

@@ -31,6 +31,94 @@ fn what_is_ejected_is_what_was_applied() {
     }
 }
 
+/// What its page has people type names what the templates have, and nothing else.
+#[test]
+fn the_pages_commands_name_what_the_templates_have() {
+    let Some(world) = World::new() else { return };
+    world.write(
+        "vend.yaml",
+        "app: shop\nhost: { port: 8080, size: small }\nenvironments:\n  production: { branch: main, approval: { required: 1 }, database: { engine: mariadb } }\n",
+    );
+    world.good(&["eject", "--out", "out"]);
+    let out = world.path().join("out");
+    let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+    let page = read("README.md");
+    let shell: String = page
+        .split("```sh\n")
+        .skip(1)
+        .map(|part| part.split("```").next().unwrap())
+        .collect();
+    world.write("out/page.sh", &shell);
+    assert!(
+        Command::new("sh")
+            .arg("-n")
+            .arg(out.join("page.sh"))
+            .status()
+            .unwrap()
+            .success()
+    );
+    let all: String = STACKS.iter().map(|name| read(&format!("{name}.yaml"))).collect();
+    let line = |word: &str| {
+        let mut lines = shell.lines().filter(|line| line.contains(word));
+        lines
+            .next()
+            .unwrap_or_else(|| panic!("{word}: {page}"))
+            .to_owned()
+    };
+    assert!(line("--state-machine-arn").contains(":stateMachine:vend-flow-production-shop-production"));
+    assert!(all.contains("StateMachineName: vend-flow-production-shop-production"));
+    for (command, name) in [
+        ("s3://", "vend-production-artifacts-"),
+        ("aws logs tail", "/vend/production/shop/production"),
+        ("--kms-key-id", "alias/vend-production"),
+        ("create-secret", "vend/production/shop/production/"),
+        ("--role-arn", "vend-production-stacks"),
+    ] {
+        assert!(line(command).contains(name), "{command}: {}", line(command));
+        assert!(all.contains(name), "{name} is in no template");
+    }
+    for command in [
+        "send-task-success --region eu-central-1",
+        "send-task-failure --region eu-central-1",
+    ] {
+        line(command);
+    }
+    // Every parameter is said, or CloudFormation would take its default.
+    let stack = read(&format!("{}.yaml", STACKS[2]));
+    let head = stack.split("\nResources:").next().unwrap();
+    for id in head.split("\nParameters:").nth(1).unwrap().lines() {
+        if let Some(id) = id
+            .strip_prefix("  ")
+            .filter(|id| !id.starts_with(' ') && id.ends_with(':'))
+        {
+            assert!(
+                shell.contains(&format!("ParameterKey={},", id.trim_end_matches(':'))),
+                "{id}"
+            );
+        }
+    }
+    // The way back to nothing takes each stack, the last first, and says what stays.
+    let gone: Vec<&str> = shell
+        .lines()
+        .filter(|line| line.contains("delete-stack "))
+        .collect();
+    let wanted: Vec<&str> = STACKS.iter().rev().copied().collect();
+    assert!(
+        gone.len() == 4 && gone.iter().zip(&wanted).all(|(line, name)| line.ends_with(name)),
+        "{gone:?}"
+    );
+    for id in ["Key", "ArtifactsBucket", "Zone", "Table", "Database"] {
+        assert!(
+            page.contains(&format!("- `{id}` of `")) && all.contains(&format!("\n  {id}:\n")),
+            "{id}: {page}"
+        );
+    }
+    assert!(
+        shell.contains("--logical-resource-id Balancer") && shell.contains("modify-db-instance"),
+        "{shell}"
+    );
+}
+
 /// Where nothing is there yet, the script makes everything, and `apply` finds nothing left to do.
 #[test]
 fn the_script_makes_the_stacks_as_apply_would() {

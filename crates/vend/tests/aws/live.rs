@@ -117,7 +117,7 @@ impl World {
 fn a_commit_is_pushed_once() {
     let Some(world) = World::applied() else { return };
     let commit = world.git(&["rev-parse", "HEAD"]);
-    let begun = world.json(&["push"]);
+    let begun = world.json(&["push", "--detach"]);
     assert_eq!(
         begun.as_array().unwrap().len(),
         1,
@@ -148,12 +148,12 @@ fn a_commit_is_pushed_once() {
         input["sender"].as_str().unwrap().starts_with("arn:aws:"),
         "{input}"
     );
-    assert_eq!(world.json(&["push"])[0]["doing"], "running");
+    assert_eq!(world.json(&["push", "--detach"])[0]["doing"], "running");
     // One that did not succeed is released again, under another name.
     world.python(&format!(
         "client('stepfunctions').stop_execution(executionArn='{release}')"
     ));
-    let second = world.json(&["push"]);
+    let second = world.json(&["push", "--detach"]);
     assert_eq!(second[0]["doing"], "started");
     assert_ne!(second[0]["release"], release);
     let all = world.json(&["releases", "--environment", "production"]);
@@ -172,11 +172,59 @@ fn a_commit_is_pushed_once() {
     );
     let (code, refused) = world.bad(&["push", "--commit", "0000000"]);
     assert!(code == 1 && refused.contains("no such commit"), "{refused}");
-    let asked = world.json(&["push", "--environment", "staging"]);
+    let asked = world.json(&["push", "--detach", "--environment", "staging"]);
     assert_eq!(
         (&asked[0]["environment"], &asked[0]["doing"]),
         (&"staging".into(), &"started".into())
     );
+}
+
+/// Who reads JSON learns how it ended too, in one document and by the exit code.
+#[test]
+fn a_push_is_followed_in_json_too() {
+    let Some(world) = World::applied() else { return };
+    world.asks();
+    let waits = world.json(&["push"]);
+    assert_eq!(
+        (&waits[0]["doing"], &waits[0]["end"]),
+        (&"started".into(), &"waits".into()),
+        "{waits}"
+    );
+    assert!(
+        waits[0]["question"]
+            .as_str()
+            .unwrap()
+            .starts_with("shop: commit "),
+        "{waits}"
+    );
+    world.good(&["approve", "production", "--yes"]);
+    assert_eq!(world.json(&["push"])[0]["end"], "live");
+    world.python(
+        "f = client('stepfunctions')\n\
+         m = 'arn:aws:states:eu-central-1:123456789012:stateMachine:vend-flow-production-shop-production'\n\
+         d = {'StartAt': 'Build', 'States': {'Build': {'Type': 'Fail', 'Error': 'Vend.Build', 'Cause': 'exit code 7'}}}\n\
+         f.update_state_machine(stateMachineArn=m, definition=json.dumps(d))",
+    );
+    world.commit("breaks");
+    let done = world.vend(&["push", "--json"]);
+    let failed: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|_| panic!("{}", said(&done)));
+    assert_eq!(done.status.code(), Some(1), "{failed}");
+    assert_eq!(
+        (&failed[0]["end"], &failed[0]["status"]),
+        (&"failed".into(), &"FAILED".into()),
+        "{failed}"
+    );
+    assert_eq!(failed[0]["cause"], "exit code 7");
+    // Nobody waited, so nobody knows.
+    let begun = world.json(&["push", "--detach"]);
+    assert!(
+        begun[0]["doing"] == "started" && begun[0]["end"].is_null(),
+        "{begun}"
+    );
+    // No branch is checked out.
+    world.git(&["checkout", "--quiet", "--detach"]);
+    let (code, refused) = world.bad(&["push"]);
+    assert!(code == 1 && refused.contains("--branch NAME"), "{refused}");
 }
 
 #[test]

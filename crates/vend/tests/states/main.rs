@@ -266,6 +266,28 @@ fn lint_names_places_and_fails() {
     );
 }
 
+/// As a template has it, and as the tools of CloudFormation fill it in.
+#[test]
+fn what_a_template_fills_in_is_no_error() {
+    let text = "{ \"StartAt\": \"A\", \"States\": {\n \"A\": {\"Type\": \"Task\", \"Next\": \"B\", \
+                \"Resource\": \"arn:${AWS::Partition}:states:::sns:publish\"},\n \
+                \"B\": {\"Type\": \"Task\", \"End\": true, \"Resource\": \"${Function.Arn}\"} } }";
+    let directory = files(&[]);
+    let wrong = text.replace(":::sns:publish", ":::sns:send");
+    for (name, text) in [("flow.asl.json", text), ("bad.asl.json", &wrong)] {
+        std::fs::write(directory.path().join(name), text).unwrap();
+    }
+    let (code, out, _) = vend(directory.path(), &["lint", "flow.asl.json"]);
+    assert!(code == 0 && out.starts_with("ok\n"), "{out}");
+    let (code, _, err) = vend(directory.path(), &["draw", "flow.asl.json"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let (code, out, _) = vend(directory.path(), &["lint", "bad.asl.json"]);
+    assert!(
+        code == 1 && out.starts_with("bad.asl.json:2:") && out.contains("1 error\n"),
+        "{out}"
+    );
+}
+
 #[test]
 fn a_state_is_tested_and_a_machine_is_drawn() {
     let directory = files(&[("order.json", order())]);

@@ -1,5 +1,7 @@
 //! `vend aws eject`: everything to go on without Vend, and a script that does with AWS's own command line what `apply` does.
 
+mod page;
+
 use std::path::PathBuf;
 
 use ::aws::synth::{Kind, MAX_INLINE_BYTES, Stack};
@@ -26,7 +28,7 @@ pub fn run(own: &Eject, output: &Output) -> Result<(), Failure> {
     let loaded = own.project.load()?;
     let written = synth::files(&loaded.made, &own.out, false)?;
     for wanted in &loaded.wanted {
-        // As it was applied, so that the first deployment by hand changes nothing.
+        // As `apply` makes it of these files, so that the first deployment by hand changes nothing after one.
         write(
             &own.out.join(format!("{}.yaml", wanted.name)),
             wanted.template.yaml(),
@@ -38,7 +40,7 @@ pub fn run(own: &Eject, output: &Output) -> Result<(), Failure> {
         }
     }
     write(&own.out.join("apply.sh"), script(&loaded))?;
-    write(&own.out.join("README.md"), page(&loaded))?;
+    write(&own.out.join("README.md"), page::page(&loaded))?;
     output.show(&written, |written| {
         let out = own.out.display();
         format!(
@@ -106,25 +108,6 @@ fn lines(platform: &str, stack: &Stack, is_guarded: bool) -> String {
         text.push_str(&format!(
             "[ -z \"$is_new\" ] || aws cloudformation update-termination-protection --enable-termination-protection \\\n  \
              --stack-name {name} \"$@\" >/dev/null\n"
-        ));
-    }
-    text
-}
-
-fn page(loaded: &Loaded) -> String {
-    let mut text = String::from(
-        "# Without Vend\n\nThese are the templates, state machines and Packer files as they were applied. `sh apply.sh` makes the stacks in\n\
-         their order with AWS's own command line; it changes nothing where they are there already. For a foundation that is not\n\
-         there yet, name any bucket of yours for its template: `BUCKET=my-bucket sh apply.sh`.\n\n\
-         A release is started by Step Functions and needs nothing of Vend: the flow is `flows/*.asl.json`, the buildspecs, appspecs and\n\
-         scripts are the app's own. The output `Vend` of each stack may be taken away.\n\n| stack | kind | region |\n|---|---|---|\n",
-    );
-    for stack in &loaded.made.stacks {
-        text.push_str(&format!(
-            "| `{}` | {} | {} |\n",
-            stack.name,
-            stack.kind.word(),
-            stack.region
         ));
     }
     text

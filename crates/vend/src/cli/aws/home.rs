@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use ::aws::{
     Client,
-    site::Site,
+    site::{self, Site},
     stack::{self, Stack},
-    synth::{self, Config, Engine, Kind, Runtime},
+    synth::{self, Config, Engine, Kind, Priorities, Runtime},
 };
 use model::spec;
 
@@ -18,6 +18,8 @@ pub struct Home {
     sites: BTreeMap<String, Site>,
     /// Kind, name and foundation of each stack.
     stacks: Vec<(Kind, String, String)>,
+    /// Environments of branches that were asked for, by the word that asked.
+    branches: Vec<(String, spec::Environment)>,
 }
 
 /// An environment of the app.
@@ -45,7 +47,84 @@ impl Home {
             config,
             app,
             sites,
+            branches: Vec::new(),
         }
+    }
+
+    /// Also with the environments of branches that are asked for: by the branch, or by the name that its stacks have.
+    pub async fn knowing(mut self, asked: &[String]) -> Result<Self, Failure> {
+        for word in asked {
+            if self.app.environments.iter().any(|own| own.name.as_str() == word) {
+                continue;
+            }
+            if spec::is_apart(word) {
+                self.stands(word).await?;
+            } else if let Some(own) = self.preview(word).ok().flatten() {
+                self.adopt(word, own)?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// Also with what all environments of branches have in common that are made from an entry of this name, or from that of
+    /// the environment that is asked for.
+    pub fn sharing(mut self, name: &str) -> Result<Self, Failure> {
+        let mut patterns = self.app.patterns.iter();
+        let Some(pattern) = patterns.find(|own| own.environment.name.as_str() == name) else {
+            return Ok(self);
+        };
+        // Any branch that fits will do.
+        let sample = pattern.branches.first().map(|own| own.replace('*', "x"));
+        let own = pattern.environment_of(&sample.unwrap_or_default());
+        self.adopt(name, own)?;
+        Ok(self)
+    }
+
+    /// Takes a branch's environment in, as the files make it.
+    fn adopt(&mut self, word: &str, own: spec::Environment) -> Result<(), Failure> {
+        let made = synth::all_with(&self.config, &self.app, Some(&own), &mut Priorities::default());
+        let made =
+            made.map_err(|error| Failure::refused("the templates cannot be made").cause(error.to_string()))?;
+        let stacks = made.of_branch();
+        self.stacks
+            .extend(stacks.map(|own| (own.kind, own.name.clone(), own.foundation.to_string())));
+        let name = spec::name_apart(&self.app.app, &own.branch);
+        self.branches
+            .push((word.to_owned(), spec::Environment { name, ..own }));
+        Ok(())
+    }
+
+    /// Takes a branch's environment in by its name, from which nobody sees the branch: its stacks say what it was made from.
+    async fn stands(&mut self, name: &str) -> Result<(), Failure> {
+        let mut own = None;
+        for site in self.sites.values() {
+            for found in site::found(site).await.map_err(broken)? {
+                let Some(mark) = found.mark.filter(|mark| {
+                    mark.platform == self.config.platform.as_str()
+                        && mark.app.as_deref() == Some(self.app.app.as_str())
+                        && mark.environment.as_deref() == Some(name)
+                }) else {
+                    continue;
+                };
+                let entry = |pattern: &&spec::Pattern| {
+                    Some(pattern.environment.name.as_str()) == mark.preview.as_deref()
+                };
+                own = own.or_else(|| self.app.patterns.iter().find(entry));
+                let stack = (mark.kind, found.stack.name, mark.foundation);
+                // Foundations may be in one region.
+                if !self.stacks.contains(&stack) {
+                    self.stacks.push(stack);
+                }
+            }
+        }
+        if let (Some(pattern), Ok(parsed)) = (own, name.parse()) {
+            let own = spec::Environment {
+                name: parsed,
+                ..pattern.environment.clone()
+            };
+            self.branches.push((name.to_owned(), own));
+        }
+        Ok(())
     }
 
     pub fn app(&self) -> &str {
@@ -72,14 +151,34 @@ impl Home {
         if let Some(spec) = all.find(|own| own.name.as_str() == name) {
             return Ok(Spot { home: self, spec });
         }
+        if let Some((_, spec)) = self.branches.iter().find(|(word, _)| word == name) {
+            return Ok(Spot { home: self, spec });
+        }
+        Err(self.no_environment(name))
+    }
+
+    fn no_environment(&self, name: &str) -> Failure {
+        let mut patterns = self.app.patterns.iter();
+        if let Some(pattern) = patterns.find(|own| own.environment.name.as_str() == name) {
+            let branches = pattern.branches.join(" ");
+            let what = format!("`{name}` is one environment for each branch ({branches})");
+            return Failure::new(Exit::NotFound, what)
+                .next("the same with the branch instead, such as feature/login; vend aws status shows which are there");
+        }
         let known: Vec<&str> = self
             .app
             .environments
             .iter()
             .map(|own| own.name.as_str())
             .collect();
-        let what = format!("{} has no environment `{name}`", self.app());
-        Err(Failure::new(Exit::NotFound, what).cause(format!("vend.yaml has {}", known.join(", "))))
+        let what = match spec::is_apart(name) {
+            true => format!(
+                "no stack of {} is of the branch's environment `{name}`",
+                self.app()
+            ),
+            false => format!("{} has no environment `{name}`", self.app()),
+        };
+        Failure::new(Exit::NotFound, what).cause(format!("vend.yaml has {}", known.join(", ")))
     }
 
     /// How each of its environments is built, those of branches among them.
@@ -197,7 +296,7 @@ impl<'h> Spot<'h> {
 
     pub fn runtime(&self) -> Runtime {
         let app = self.home.config.apps.get(&self.home.app.app);
-        let own = app.and_then(|app| app.environments.get(&self.spec.name));
+        let own = app.and_then(|app| app.environments.get(self.spec.entry()));
         own.map(|own| own.runtime).unwrap_or_default()
     }
 
@@ -215,16 +314,19 @@ impl<'h> Target<'h> {
         &self.spot.home.site(self.foundation).client
     }
 
-    /// `vend/production/shop/staging`: below it are its secrets, and its log group is called so.
+    /// `vend/production/shop/staging`: its log group is called so.
     pub fn path(&self) -> String {
+        self.below(self.spot.name())
+    }
+
+    /// The same for what lies below it; all environments of branches have the secrets of their entry.
+    pub fn shelf(&self) -> String {
+        self.below(self.spot.spec.entry().as_str())
+    }
+
+    fn below(&self, name: &str) -> String {
         let home = self.spot.home;
-        format!(
-            "{}/{}/{}/{}",
-            home.platform(),
-            self.foundation,
-            home.app(),
-            self.spot.name()
-        )
+        format!("{}/{}/{}/{name}", home.platform(), self.foundation, home.app())
     }
 
     /// The foundation's key.
@@ -237,7 +339,10 @@ impl<'h> Target<'h> {
         let found = stack::one(self.client(), self.stack).await.map_err(broken)?;
         let missing = || {
             let what = format!("there is no stack {}", self.stack);
-            Failure::new(Exit::NotFound, what).next(format!("vend aws apply --only {}", self.stack))
+            Failure::new(Exit::NotFound, what).next(match self.spot.spec.preview {
+                Some(_) => "vend aws push on its branch: it makes what a branch has".to_owned(),
+                None => format!("vend aws apply --only {}", self.stack),
+            })
         };
         found.ok_or_else(missing)
     }

@@ -19,7 +19,7 @@ use crate::output::{Output, Table, Tone, cell, clean, maybe};
 
 #[derive(Debug, Args)]
 pub struct Hosts {
-    /// Only this environment.
+    /// Only this environment, or that of this branch.
     #[arg(long, short, value_name = "NAME")]
     environment: Vec<String>,
     #[command(flatten)]
@@ -28,6 +28,7 @@ pub struct Hosts {
 
 #[derive(Debug, Args)]
 pub struct Scale {
+    /// An environment, or the branch of one that is a branch's.
     environment: String,
     /// How many; between `scaling.min` and `scaling.max` of vend.yaml.
     hosts: u32,
@@ -46,7 +47,7 @@ struct Line {
 }
 
 pub async fn run(own: &Hosts, output: &Output) -> Result<(), Failure> {
-    let home = own.files.home()?;
+    let home = own.files.home()?.knowing(&own.environment).await?;
     let mut all = Vec::new();
     for spot in home.spots(&own.environment)? {
         for target in spot.targets() {
@@ -113,7 +114,8 @@ struct Group<'h> {
 }
 
 pub async fn scale(own: &Scale, output: &Output) -> Result<(), Failure> {
-    let home = own.files.home()?;
+    let name = std::slice::from_ref(&own.environment);
+    let home = own.files.home()?.knowing(name).await?;
     let spot = home.spot(&own.environment)?;
     let groups = serving(&spot).await?;
     // All of them are looked at before the first is changed.

@@ -25,6 +25,7 @@ const POLL: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub struct Logs {
+    /// An environment, or the branch of one that is a branch's.
     environment: String,
     #[command(flatten)]
     files: Files,
@@ -81,7 +82,8 @@ fn groups<'h>(home: &'h Home, spot: &Spot<'h>, kind: Kind) -> Vec<(String, &'h C
 }
 
 pub async fn run(own: &Logs, output: &Output) -> Result<(), Failure> {
-    let home = own.files.home()?;
+    let name = std::slice::from_ref(&own.environment);
+    let home = own.files.home()?.knowing(name).await?;
     let spot = home.spot(&own.environment)?;
     let since = i64::try_from(own.since).ok().map(SignedDuration::from_secs);
     let from = since.and_then(|since| crate::clock::now().checked_sub(since).ok());

@@ -225,7 +225,7 @@ impl<'o> Trip<'o> {
         let ended = serde_json::json!({ "ended": self.target.to_string(), "share": found.share });
         self.output.show(&ended, |_| {
             format!(
-                "{} is served here; {} % of the requests went to {}\nwhat was made on AWS stays until: vend aws destroy\n",
+                "{} is served here; {} % of the requests went to {}\nwhat was made on AWS stays until: vend aws destroy --only STACK (vend aws status has their names)\n",
                 self.target, found.share, found.host
             )
         });

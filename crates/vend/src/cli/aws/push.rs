@@ -49,7 +49,7 @@ pub struct Push {
     /// Release it although it was released before.
     #[arg(long)]
     again: bool,
-    /// Do not wait for the releases.
+    /// Do not wait for the releases; with --json, too.
     #[arg(long)]
     detach: bool,
 }
@@ -84,6 +84,25 @@ struct Begun {
     commit: String,
     release: String,
     doing: Doing,
+    /// None: nobody waited for it.
+    #[serde(flatten)]
+    end: Option<End>,
+}
+
+/// Where a release was that was followed when there was nothing more to wait for.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "end")]
+enum End {
+    Live,
+    /// Somebody has to answer.
+    Waits {
+        question: String,
+    },
+    /// `status`: Step Functions' word.
+    Failed {
+        status: String,
+        cause: String,
+    },
 }
 
 /// What it holds meanwhile is on the heap: who calls it holds as much again.
@@ -95,7 +114,7 @@ async fn work(own: &Push, output: &Output) -> Result<ExitCode, Failure> {
     let home = own.files.home()?;
     let branch = match &own.branch {
         Some(branch) => branch.clone(),
-        None => git(&own.files.dir, &["symbolic-ref", "--short", "HEAD"])?,
+        None => checked_out(&own.files.dir)?,
     };
     let preview = if own.environment.is_empty() {
         home.preview(&branch)?
@@ -122,19 +141,32 @@ async fn work(own: &Push, output: &Output) -> Result<ExitCode, Failure> {
         all.push(begin(spot, &site.client, &commit, own.again).await?);
     }
     let shows = |all: &Vec<Begun>| all.iter().map(line).collect();
-    if own.detach || output.json {
+    if own.detach {
         output.show(&all, shows);
         return Ok(ExitCode::SUCCESS);
     }
-    output.say(&shows(&all));
-    let mut is_good = true;
-    for begun in all.iter().filter(|begun| begun.doing != Doing::Released) {
-        is_good &= follow(&site.client, begun, output).await?;
+    let tell = |text: &str| {
+        if !output.json {
+            output.say(text);
+        }
+    };
+    let told: String = shows(&all);
+    tell(&told);
+    for begun in all.iter_mut().filter(|begun| begun.doing != Doing::Released) {
+        let end = follow(&site.client, begun, &tell).await?;
+        tell(&ended(&begun.environment, &end, output));
+        begun.end = Some(end);
     }
-    Ok(if is_good {
-        ExitCode::SUCCESS
-    } else {
+    if output.json {
+        output.show(&all, |_| String::new());
+    }
+    let has_failed = all
+        .iter()
+        .any(|begun| matches!(begun.end, Some(End::Failed { .. })));
+    Ok(if has_failed {
         ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
     })
 }
 
@@ -197,6 +229,7 @@ async fn of_branch(
         commit: push.commit.clone(),
         release,
         doing,
+        end: None,
     }];
     output.show(&begun, |all| {
         let lines: String = all.iter().map(line).collect();
@@ -233,6 +266,18 @@ fn followers<'h>(home: &'h Home, branch: &str, asked: &[String]) -> Result<Vec<S
     Err(Failure::new(Exit::NotFound, what)
         .cause(known.join(", "))
         .next("vend aws push --environment NAME"))
+}
+
+/// The branch that is checked out.
+fn checked_out(dir: &Path) -> Result<String, Failure> {
+    // Is it a working tree of git at all?
+    git(dir, &["rev-parse", "--git-dir"])?;
+    git(dir, &["symbolic-ref", "--short", "HEAD"]).map_err(|_| {
+        Failure::failed(
+            "a commit is checked out, and no branch: which environments get it is said by a branch",
+        )
+        .next("the same with --branch NAME")
+    })
 }
 
 pub fn git(dir: &Path, arguments: &[&str]) -> Result<String, Failure> {
@@ -323,6 +368,7 @@ async fn begin(spot: &Spot<'_>, client: &Client, push: &Commit, again: bool) -> 
         commit: push.commit.clone(),
         release: release.to_owned(),
         doing,
+        end: None,
     };
     match own.first() {
         Some(release) if release.is_running() => return Ok(begun(&release.arn, Doing::Running)),
@@ -357,8 +403,11 @@ pub async fn start(
 pub fn no_flow(error: ::aws::client::Error, spot: &Spot<'_>) -> Failure {
     match error.code() {
         "StateMachineDoesNotExist" => {
-            Failure::new(Exit::NotFound, format!("{} has no flow on AWS yet", spot.name()))
-                .next("vend aws apply")
+            let next = match spot.spec.preview {
+                Some(_) => "vend aws push on its branch: it makes what a branch has",
+                None => "vend aws apply",
+            };
+            Failure::new(Exit::NotFound, format!("{} has no flow on AWS yet", spot.name())).next(next)
         }
         _ => broken(error),
     }
@@ -374,38 +423,47 @@ fn line(begun: &Begun) -> String {
     format!("{}: {commit} {what}\n", begun.environment)
 }
 
-/// Tells how a release goes, until it is live, has failed, or waits for people. False: it failed.
-async fn follow(client: &Client, begun: &Begun, output: &Output) -> Result<bool, Failure> {
+/// Tells how a release goes, until it is live, has failed, or waits for people.
+async fn follow(client: &Client, begun: &Begun, tell: &impl Fn(&str)) -> Result<End, Failure> {
     let mut told: BTreeMap<String, ()> = BTreeMap::new();
-    let name = &begun.environment;
     loop {
         let release = release::one(client, &begun.release).await.map_err(broken)?;
         let stand = release::stand(client, &begun.release).await.map_err(broken)?;
         if let Some(state) = &stand.state
             && told.insert(state.clone(), ()).is_none()
         {
-            output.line(&format!("{name}: {}", clean(state)));
+            tell(&format!("{}: {}\n", begun.environment, clean(state)));
         }
         if release.is_live(stand.state.as_deref()) {
-            output.line(&format!("{name}: {}", output.tone(Tone::Good, "live")));
-            output.line(&format!(
-                "next: vend aws logs {name} --follow\nundo: vend aws rollback {name}"
-            ));
-            return Ok(true);
+            return Ok(End::Live);
         }
-        if let Some(question) = &stand.question {
-            output.line(&format!("waits: {}", clean(&question.text)));
-            output.line(&format!("next: vend aws approve {name}"));
-            return Ok(true);
+        if let Some(question) = stand.question {
+            return Ok(End::Waits {
+                question: question.text,
+            });
         }
         if !release.is_running() {
             let about = release::about(client, &begun.release).await.map_err(broken)?;
-            let cause = about.cause.or(about.error).unwrap_or_default();
-            let status = output.tone(Tone::Bad, &release.status.to_lowercase());
-            output.line(&format!("{name}: {status}: {}", lines(&cause, "  ")));
-            output.line(&format!("next: vend aws logs {name} --kind build"));
-            return Ok(false);
+            return Ok(End::Failed {
+                status: release.status,
+                cause: about.cause.or(about.error).unwrap_or_default(),
+            });
         }
         tokio::time::sleep(POLL).await;
+    }
+}
+
+fn ended(name: &str, end: &End, output: &Output) -> String {
+    match end {
+        End::Live => format!(
+            "{name}: {}\nnext: vend aws logs {name} --follow\nundo: vend aws rollback {name}\n",
+            output.tone(Tone::Good, "live")
+        ),
+        End::Waits { question } => format!("waits: {}\nnext: vend aws approve {name}\n", clean(question)),
+        End::Failed { status, cause } => {
+            let status = output.tone(Tone::Bad, &status.to_lowercase());
+            let cause = lines(cause, "  ");
+            format!("{name}: {status}: {cause}\nnext: vend aws logs {name} --kind build\n")
+        }
     }
 }

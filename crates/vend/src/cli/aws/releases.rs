@@ -24,7 +24,7 @@ const LOOKED: usize = 200;
 
 #[derive(Debug, Args)]
 pub struct Releases {
-    /// Only this environment.
+    /// Only this environment, or that of this branch.
     #[arg(long, short, value_name = "NAME")]
     environment: Vec<String>,
     #[command(flatten)]
@@ -36,6 +36,7 @@ pub struct Releases {
 
 #[derive(Debug, Args)]
 pub struct Approve {
+    /// An environment, or the branch of one that is a branch's.
     environment: String,
     #[command(flatten)]
     files: Files,
@@ -49,6 +50,7 @@ pub struct Approve {
 
 #[derive(Debug, Args)]
 pub struct Reject {
+    /// An environment, or the branch of one that is a branch's.
     environment: String,
     #[command(flatten)]
     files: Files,
@@ -75,7 +77,7 @@ struct Line {
 }
 
 pub async fn run(own: &Releases, output: &Output) -> Result<(), Failure> {
-    let home = own.files.home()?;
+    let home = own.files.home()?.knowing(&own.environment).await?;
     let mut all = Vec::new();
     for spot in home.spots(&own.environment)? {
         match of(&home, &spot, usize::from(own.limit)).await {
@@ -185,7 +187,8 @@ async fn waiting(home: &Home, spot: &Spot<'_>, named: Option<&str>) -> Result<(R
 }
 
 pub async fn approve(own: &Approve, output: &Output) -> Result<(), Failure> {
-    let home = own.files.home()?;
+    let name = std::slice::from_ref(&own.environment);
+    let home = own.files.home()?.knowing(name).await?;
     let spot = home.spot(&own.environment)?;
     let (release, question) = waiting(&home, &spot, own.release.as_deref()).await?;
     if !output.json {
@@ -232,7 +235,8 @@ async fn may(
 }
 
 pub async fn reject(own: &Reject, output: &Output) -> Result<(), Failure> {
-    let home = own.files.home()?;
+    let name = std::slice::from_ref(&own.environment);
+    let home = own.files.home()?.knowing(name).await?;
     let spot = home.spot(&own.environment)?;
     let (_, question) = waiting(&home, &spot, own.release.as_deref()).await?;
     let (_, site) = home.pipeline();

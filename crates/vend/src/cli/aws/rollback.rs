@@ -29,6 +29,7 @@ const LOOKED: usize = 50;
 
 #[derive(Debug, Args)]
 pub struct Rollback {
+    /// An environment, or the branch of one that is a branch's.
     environment: String,
     #[command(flatten)]
     files: Files,
@@ -48,6 +49,7 @@ pub struct Rollback {
 
 #[derive(Debug, Args)]
 pub struct Retire {
+    /// An environment, or the branch of one that is a branch's.
     environment: String,
     #[command(flatten)]
     files: Files,
@@ -74,7 +76,8 @@ enum Done {
 }
 
 pub async fn run(own: &Rollback, output: &Output) -> Result<(), Failure> {
-    let home = own.files.home()?;
+    let name = std::slice::from_ref(&own.environment);
+    let home = own.files.home()?.knowing(name).await?;
     let spot = home.spot(&own.environment)?;
     if own.to.is_none()
         && let Some(moves) = moves(&targets(&spot, &own.only)?, back).await?
@@ -145,7 +148,8 @@ fn targets<'h>(spot: &Spot<'h>, only: &[String]) -> Result<Vec<Target<'h>>, Fail
 }
 
 pub async fn retire(own: &Retire, output: &Output) -> Result<(), Failure> {
-    let home = own.files.home()?;
+    let name = std::slice::from_ref(&own.environment);
+    let home = own.files.home()?.knowing(name).await?;
     let spot = home.spot(&own.environment)?;
     let name = spot.name();
     let mut stacks = Vec::new();

@@ -25,7 +25,7 @@ use crate::{
 pub enum Secrets {
     /// Set a secret. The value is read from standard input, never from the command line.
     Set {
-        /// An environment, or `build` for the builds of all of them.
+        /// An environment, an entry with `branches`, or `build` for the builds of all of them.
         environment: String,
         name: String,
         #[command(flatten)]
@@ -33,14 +33,14 @@ pub enum Secrets {
     },
     /// Show which secrets are set, and which vend.yaml wants.
     List {
-        /// An environment, or `build` for the builds of all of them.
+        /// An environment, an entry with `branches`, or `build` for the builds of all of them.
         environment: String,
         #[command(flatten)]
         files: Files,
     },
     /// Unset a secret. It can be set again at any time.
     Unset {
-        /// An environment, or `build` for the builds of all of them.
+        /// An environment, an entry with `branches`, or `build` for the builds of all of them.
         environment: String,
         name: String,
         #[command(flatten)]
@@ -65,16 +65,39 @@ pub async fn run(own: &Secrets, output: &Output) -> Result<(), Failure> {
             environment,
             name,
             files,
-        } => set(&Owner::named(&files.home()?, environment)?, name, output).await,
+        } => {
+            set(
+                &Owner::named(&home(files, environment).await?, environment)?,
+                name,
+                output,
+            )
+            .await
+        }
         Secrets::List { environment, files } => {
-            list(&Owner::named(&files.home()?, environment)?, output).await
+            list(
+                &Owner::named(&home(files, environment).await?, environment)?,
+                output,
+            )
+            .await
         }
         Secrets::Unset {
             environment,
             name,
             files,
-        } => unset(&Owner::named(&files.home()?, environment)?, name, output).await,
+        } => {
+            unset(
+                &Owner::named(&home(files, environment).await?, environment)?,
+                name,
+                output,
+            )
+            .await
+        }
     }
+}
+
+/// With the environments of branches: they have the secrets of the entry that they are made from.
+async fn home(files: &Files, name: &str) -> Result<Home, Failure> {
+    files.home()?.sharing(name)?.knowing(&[name.to_owned()]).await
 }
 
 /// The name under which the secrets of an app's builds are set: no environment is called so.
@@ -129,11 +152,11 @@ impl<'h> Owner<'h> {
         let held = |target: Target<'h>| Held {
             foundation: target.foundation,
             client: target.client(),
-            prefix: format!("{}/", target.path()),
+            prefix: format!("{}/", target.shelf()),
             key: target.key(),
         };
         Self {
-            name: spot.name(),
+            name: spot.spec.entry().as_str(),
             shelves: spot.targets().into_iter().map(held).collect(),
             wanted,
             readers: "hosts",

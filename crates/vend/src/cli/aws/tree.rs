@@ -11,7 +11,7 @@ use model::{
     spec::{self, Files as _},
 };
 
-use super::Failure;
+use super::{Failure, unread};
 use crate::cli::check;
 
 /// What there is to make. The priorities may have grown.
@@ -54,9 +54,7 @@ pub fn of_branch(app: &spec::App, branch: &str) -> Result<spec::Environment, Fai
 
 pub fn config(dir: &Path, file: Option<&Path>) -> Result<Config, Failure> {
     let path = config_path(dir, file);
-    let bytes = check::read(&path).map_err(|error| {
-        Failure::file(&path, &error).next("vend aws synth --config FILE, see docs/aws.md")
-    })?;
+    let bytes = check::read(&path).map_err(|error| unread(&path, &error))?;
     let bad = |cause: String| Failure::usage(format!("{} cannot be read", path.display())).cause(cause);
     if bytes.len() > spec::MAX_BYTES {
         return Err(bad(format!("it has more than {} bytes", spec::MAX_BYTES)));

@@ -65,7 +65,7 @@ pub async fn run(draw: &Draw, global: &Global) -> Outcome {
 /// Says on standard error what is wrong with a definition: what it draws as is perhaps not what was meant.
 fn checked(file: &Path, text: &str, global: &Global) -> bool {
     let found = asl::validate(
-        text,
+        &source::filled(text),
         asl::Flavour::Standard,
         asl::Severity::Error,
         asl::limit::DIAGNOSTICS,

@@ -17,7 +17,7 @@ use crate::output::{Output, Tone, clean};
   0  the definition can be run
   1  it cannot: there are errors
   2  the command line is not valid
-The file may be - for standard input.")]
+The file may be - for standard input. ${Name} and ${AWS::Region}, which CloudFormation fills in, stand for something.")]
 pub struct Lint {
     /// The definition, in Amazon States Language.
     file: PathBuf,
@@ -45,7 +45,8 @@ struct Answer {
 }
 
 pub fn run(lint: &Lint, global: &Global) -> Outcome {
-    let text = source::text(&lint.file)?;
+    let given = source::text(&lint.file)?;
+    let text = source::filled(&given);
     let find = |severity| asl::validate(&text, lint.kind.into(), severity, asl::limit::DIAGNOSTICS);
     let all = find(Severity::Warning);
     let doubts = all.diagnostics.iter();
@@ -57,7 +58,7 @@ pub fn run(lint: &Lint, global: &Global) -> Outcome {
         false => (find(Severity::Error), doubts),
     };
     let good = validation.result == Verdict::Ok;
-    let definition = asl::json::read(&text).ok().filter(|_| good);
+    let definition = asl::json::read(&given).ok().filter(|_| good);
     let answer = Answer {
         validation,
         variable_references: definition.map(|definition| serde_json::json!(asl::references(&definition))),

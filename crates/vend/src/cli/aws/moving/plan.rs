@@ -12,6 +12,13 @@ use crate::{
     output::clean,
 };
 
+/// What is done to a stack that is not there.
+pub const NEW: &str = "new";
+/// What is done to one that is there and not as the files say.
+pub const CHANGED: &str = "changed";
+/// There is nothing to undo.
+const NOTHING: &str = "-";
+
 /// What is found before anything is done.
 pub struct View<'v> {
     pub target: &'v Target,
@@ -83,8 +90,12 @@ fn steps(view: &View<'_>) -> Vec<Step> {
     let stacks: Vec<String> = view
         .stacks
         .iter()
-        .map(|(name, doing)| format!("{name} ({doing})"))
+        .map(|(name, doing)| match *doing {
+            CHANGED => format!("{name} ({doing}: vend aws plan --only {name} says how)"),
+            _ => format!("{name} ({doing})"),
+        })
         .collect();
+    let unmade = unmade(&view.stacks);
     let secrets = match &view.missing {
         None => "what vend.yaml wants must be set there: values never leave the vault here".to_owned(),
         Some(missing) if missing.is_empty() => "all that vend.yaml wants are set there".to_owned(),
@@ -130,7 +141,7 @@ fn steps(view: &View<'_>) -> Vec<Step> {
     };
     let steps = [
         step("hold", held, &abort),
-        step("stacks", stacks.join(", "), "vend aws destroy"),
+        step("stacks", stacks.join(", "), &unmade),
         step("secrets", secrets, "vend aws secrets unset"),
         step(
             "release",
@@ -138,7 +149,7 @@ fn steps(view: &View<'_>) -> Vec<Step> {
                 "v{} of here, {commit}, is built and released there",
                 view.release.number
             ),
-            "vend aws destroy",
+            &unreleased(&view.stacks, view.target.app.as_str(), view.spec.name.as_str()),
         ),
         step(
             "health",
@@ -159,6 +170,27 @@ fn steps(view: &View<'_>) -> Vec<Step> {
         .chain(carried)
         .chain(after.iter().cloned())
         .collect()
+}
+
+/// The command that takes away the stacks that the move makes, and no other: those that are there are other environments'
+/// too, or were this one's before.
+fn unmade(stacks: &[(String, &'static str)]) -> String {
+    let new = stacks.iter().filter(|(_, doing)| *doing == NEW);
+    let only: String = new.map(|(name, _)| format!(" --only {name}")).collect();
+    match only.is_empty() {
+        true => NOTHING.to_owned(),
+        false => format!("vend aws destroy{only}"),
+    }
+}
+
+/// What takes the release back there: it goes with a stack that is new, and one that is there may have had another.
+fn unreleased(stacks: &[(String, &'static str)], app: &str, environment: &str) -> String {
+    let ends = format!("-{app}-{environment}");
+    let mut own = stacks.iter().filter(|(name, _)| name.ends_with(&ends));
+    match own.any(|(_, doing)| *doing != NEW) {
+        true => format!("vend aws rollback {environment} (where it had a release before)"),
+        false => unmade(stacks),
+    }
 }
 
 /// What does not go along.
@@ -197,7 +229,7 @@ pub fn text(plan: &Plan) -> String {
     );
     for (number, step) in (1..).zip(&plan.steps) {
         text.push_str(&format!("  {number}  {:<8} {}\n", step.name, clean(&step.does)));
-        if step.undo != "-" {
+        if step.undo != NOTHING {
             text.push_str(&format!("              undo: {}\n", step.undo));
         }
     }
@@ -238,7 +270,36 @@ pub fn back(target: &Target, found: &Move, shares: &[u32]) -> String {
         shares => format!("{} to {}, then none", shares.join(", "), found.host),
     };
     format!(
-        "{target} back from {}\n  1  hosts    {hosts}\n  2  data     {data}\n  3  traffic  {traffic}\nwhat is on AWS stays until: vend aws destroy\n",
+        "{target} back from {}\n  1  hosts    {hosts}\n  2  data     {data}\n  3  traffic  {traffic}\nwhat is on AWS stays until: vend aws destroy --only STACK (vend aws status has their names)\n",
         found.host
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_undone_is_what_the_move_makes() {
+        let stacks = |doing: [&'static str; 3]| {
+            let names = [
+                "vend-production",
+                "vend-production-shop-production",
+                "vend-flow-production-shop-production",
+            ];
+            let names = names.into_iter().map(str::to_owned);
+            names.zip(doing).collect::<Vec<_>>()
+        };
+        let said = |doing| {
+            let stacks = stacks(doing);
+            (unmade(&stacks), unreleased(&stacks, "shop", "production"))
+        };
+        let only = "vend aws destroy --only vend-production-shop-production --only vend-flow-production-shop-production";
+        assert_eq!(said([CHANGED, NEW, NEW]), (only.to_owned(), only.to_owned()));
+        let back = "vend aws rollback production (where it had a release before)";
+        assert_eq!(
+            said([CHANGED, "as it is", CHANGED]),
+            ("-".to_owned(), back.to_owned())
+        );
+    }
 }

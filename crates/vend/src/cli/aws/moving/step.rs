@@ -237,8 +237,8 @@ async fn look(
 
 fn word(doing: &Doing) -> &'static str {
     match doing {
-        Doing::Create | Doing::CreateAgain => "new",
-        Doing::Change => "changed",
+        Doing::Create | Doing::CreateAgain => plan::NEW,
+        Doing::Change => plan::CHANGED,
         Doing::Nothing => "as it is",
         Doing::Later { .. } => "later",
         Doing::Wait { .. } => "being changed",
