@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     app,
-    flow::{FIRST, LIVE, World, failure, release_of, run},
+    world::{FIRST, LIVE, World, failure, release_of, run},
 };
 
 /// What a half remembers would be put on its next hosts before the release has migrated anything.

@@ -2,7 +2,7 @@
 
 use asl::Status;
 
-use crate::flow::{FIRST, World, run};
+use crate::world::{FIRST, World, run};
 
 /// The stacks that a release looks at, each once for as long as it is not another's turn.
 fn turns(options: &str) -> Vec<String> {

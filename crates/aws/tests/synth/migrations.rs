@@ -1,6 +1,6 @@
 //! The migration of a release, as a flow has it run.
 
-use crate::flow::{LIVE, World, failure, release};
+use crate::world::{LIVE, World, failure, release};
 
 const MIGRATING: &str = r#"{ migrate: { script: "db/it's new.sh", timeout: 5m } }"#;
 

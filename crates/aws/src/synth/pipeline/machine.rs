@@ -11,6 +11,7 @@ mod ask;
 mod migrate;
 mod size;
 mod target;
+mod turn;
 
 pub use migrate::REACH_S;
 
@@ -30,6 +31,9 @@ use crate::synth::{
 
 /// Seconds for which a release may hold an environment; after it the next one takes its turn.
 pub(super) const TURN_S: u32 = 24 * 3_600;
+
+/// Days for which it is known which execution about something was the last: longer than one lives.
+pub(super) const KNOWN_DAYS: u32 = 400;
 
 /// Seconds for which a flow waits until the source of its commit is there.
 const SOURCE_S: u32 = 1_800;
@@ -58,7 +62,8 @@ pub fn machine(
     let mut states = States::new();
     whole.make(&mut states);
     whole.approve(&mut states);
-    whole.turn(&mut states, "Turn", "Release");
+    whole.turn(&mut states, "Turn", "Newest");
+    whole.newest(&mut states);
     whole.release(&mut states);
     whole.tests(&mut states);
     whole.end(&mut states);
@@ -317,61 +322,6 @@ impl Whole<'_> {
         states.insert("NoSource".to_owned(), none);
     }
 
-    /// Takes the environment, or waits until it is free.
-    fn turn(&self, states: &mut States, name: &str, next: &str) {
-        let state = json!({
-            "Type": "Task",
-            "Comment": "Two releases never move one environment at the same time.",
-            "Resource": call("dynamodb:putItem"),
-            "Arguments": {
-                "TableName": self.scope.name(),
-                "Item": {
-                    "key": { "S": self.lock() },
-                    "owner": { "S": "{% $states.context.Execution.Id %}" },
-                    "expires": { "N": format!("{{% $string($floor($millis() / 1000) + {TURN_S}) %}}") },
-                },
-                "ConditionExpression": "attribute_not_exists(#key) OR #expires < :now OR #owner = :owner",
-                "ExpressionAttributeNames": { "#key": "key", "#expires": "expires", "#owner": "owner" },
-                "ExpressionAttributeValues": {
-                    ":now": { "N": "{% $string($floor($millis() / 1000)) %}" },
-                    ":owner": { "S": "{% $states.context.Execution.Id %}" },
-                },
-            },
-            "TimeoutSeconds": 60,
-            "Retry": [{
-                "ErrorEquals": ["DynamoDB.ConditionalCheckFailedException"],
-                "IntervalSeconds": 30, "BackoffRate": 1, "MaxAttempts": TURN_S / 30,
-            }],
-            "Catch": catch("TellFailure"),
-            "Next": next,
-        });
-        states.insert(name.to_owned(), state);
-    }
-
-    fn lock(&self) -> String {
-        format!("turn/{}", self.environment.name)
-    }
-
-    /// Lets the next one in. What is not held any more is not let go.
-    fn leave(&self, states: &mut States, name: &str, next: &str) {
-        let state = json!({
-            "Type": "Task",
-            "Resource": call("dynamodb:deleteItem"),
-            "Arguments": {
-                "TableName": self.scope.name(),
-                "Key": { "key": { "S": self.lock() } },
-                "ConditionExpression": "#owner = :owner",
-                "ExpressionAttributeNames": { "#owner": "owner" },
-                "ExpressionAttributeValues": { ":owner": { "S": "{% $states.context.Execution.Id %}" } },
-            },
-            "TimeoutSeconds": 60,
-            "Retry": [{ "ErrorEquals": ["States.TaskFailed"], "IntervalSeconds": 5, "BackoffRate": 2, "MaxAttempts": 3 }],
-            "Catch": [{ "ErrorEquals": ["States.ALL"], "Next": next }],
-            "Next": next,
-        });
-        states.insert(name.to_owned(), state);
-    }
-
     fn release(&self, states: &mut States) {
         let tested = !self.scope.options.tests.is_empty();
         let next = if tested { "Tests" } else { "Leave" };
@@ -426,26 +376,40 @@ impl Whole<'_> {
         states.insert("GoBack".to_owned(), map);
     }
 
+    fn subject(&self) -> String {
+        format!("{}, {}", self.scope.app.app, self.environment.name)
+    }
+
+    /// Tells people `text`, an expression of JSONata, and goes on to `next` whether they hear it or not.
+    fn told(&self, topic: &str, text: &str, steps: &[&str], next: &str) -> Value {
+        let subject = &self.subject();
+        let notice = Notice {
+            topic,
+            subject,
+            text,
+            chat: None,
+            steps,
+        };
+        json!({
+            "Type": "Task",
+            "Resource": call("sns:publish"),
+            "Arguments": notice.arguments(),
+            "TimeoutSeconds": 60,
+            "Retry": retry(),
+            "Catch": [{ "ErrorEquals": ["States.ALL"], "Next": next }],
+            "Next": next,
+        })
+    }
+
     fn end(&self, states: &mut States) {
         self.leave(states, "Leave", "TellSuccess");
-        let subject = format!("{}, {}", self.scope.app.app, self.environment.name);
-        let told = |topic: &str, text: &str, next: &str| {
-            json!({
-                "Type": "Task",
-                "Resource": call("sns:publish"),
-                "Arguments": Notice { topic, subject: &subject, text, chat: None, steps: &[] }.arguments(),
-                "TimeoutSeconds": 60,
-                "Retry": retry(),
-                "Catch": [{ "ErrorEquals": ["States.ALL"], "Next": next }],
-                "Next": next,
-            })
-        };
+        let subject = self.subject();
         let live = format!("'{subject}: live at commit ' & $push.commit");
         // What is changed in place leaves nothing behind.
         let retire = self.deploy.strategy != Strategy::InPlace;
         states.insert(
             "TellSuccess".to_owned(),
-            told("${Builds}", &live, if retire { "Keep" } else { "Live" }),
+            self.told("${Builds}", &live, &[], if retire { "Keep" } else { "Live" }),
         );
         if retire {
             self.retire(states);
@@ -453,7 +417,10 @@ impl Whole<'_> {
         states.insert("Live".to_owned(), json!({ "Type": "Succeed" }));
         self.leave(states, "LeaveAfterFailure", "TellFailure");
         let failed = format!("'{subject}: not released, ' & $failure.Error & ': ' & $failure.Cause");
-        states.insert("TellFailure".to_owned(), told("${Operations}", &failed, "Failed"));
+        states.insert(
+            "TellFailure".to_owned(),
+            self.told("${Operations}", &failed, &[], "Failed"),
+        );
         let fail =
             json!({ "Type": "Fail", "Error": "{% $failure.Error %}", "Cause": "{% $failure.Cause %}" });
         states.insert("Failed".to_owned(), fail);

@@ -326,7 +326,7 @@ async fn begin(spot: &Spot<'_>, client: &Client, push: &Commit, again: bool) -> 
     };
     match own.first() {
         Some(release) if release.is_running() => return Ok(begun(&release.arn, Doing::Running)),
-        Some(release) if release.status == "SUCCEEDED" && !again => {
+        Some(release) if !again && release::was_live(client, release).await.map_err(broken)? => {
             return Ok(begun(&release.arn, Doing::Released));
         }
         _ => {}
@@ -390,6 +390,14 @@ async fn follow(client: &Client, begun: &Begun, output: &Output) -> Result<bool,
             output.line(&format!("{name}: {}", output.tone(Tone::Good, "live")));
             output.line(&format!(
                 "next: vend aws logs {name} --follow\nundo: vend aws rollback {name}"
+            ));
+            return Ok(true);
+        }
+        if release.is_superseded(stand.state.as_deref()) {
+            let what = "not released: a release that began later had its turn before it";
+            output.line(&format!(
+                "{name}: {}: {what}",
+                output.tone(Tone::Faint, "superseded")
             ));
             return Ok(true);
         }

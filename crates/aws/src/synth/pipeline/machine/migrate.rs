@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    Whole, call, catch,
+    Whole, call,
     target::{Look, Target},
 };
 
@@ -55,7 +55,7 @@ pub(super) fn add(target: &mut Target, whole: &Whole<'_>, next: &str) {
         "Assign": { "command": "{% $states.result.Command.CommandId %}" },
         "Next": "MigratingBegins",
     });
-    send["Catch"] = catch(target.on_failure());
+    send["Catch"] = target.catch();
     target.add("Migrate", send);
     // The command is not known everywhere in the first moment.
     target.add(
