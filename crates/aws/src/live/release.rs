@@ -18,7 +18,20 @@ const CAUSE: usize = 1_000;
 const TOKEN: usize = 2_048;
 
 /// Where a flow is once its release is live: the half before is kept, and then stops.
-const LIVE: [&str; 1] = ["Keep"];
+const LIVE: [&str; 9] = [
+    "Keep",
+    "TurnToRetire",
+    "NewestToRetire",
+    "Retire",
+    "IsRetired",
+    "LeaveForGood",
+    "LeaveKept",
+    "TellKept",
+    "Live",
+];
+
+/// How the states begin that stop a half.
+const STOP: &str = "Stop";
 
 /// Where a flow ends whose release a later one went before.
 const SUPERSEDED: &str = "Superseded";
@@ -56,7 +69,7 @@ impl Release {
     /// Is it live, or was it once? `state`: where it is, or was when it ended.
     pub fn is_live(&self, state: Option<&str>) -> bool {
         match state {
-            Some(state) if LIVE.contains(&state) => true,
+            Some(state) if LIVE.contains(&state) || state.starts_with(STOP) => true,
             _ => self.status == "SUCCEEDED" && !self.is_superseded(state),
         }
     }
@@ -424,6 +437,9 @@ mod tests {
             ("RUNNING", Some("Release"), false),
             ("RUNNING", Some("TellSuperseded"), false),
             ("RUNNING", Some("Keep"), true),
+            ("RUNNING", Some("TurnToRetire"), true),
+            ("RUNNING", Some("StopWait"), true),
+            ("TIMED_OUT", Some("TellKept"), true),
             // Somebody stopped it while the half before was kept.
             ("ABORTED", Some("Keep"), true),
             ("ABORTED", Some("Release"), false),

@@ -161,3 +161,15 @@ fn in_place_changes_the_only_half() {
     assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
     world.is("BlueImage", "ami-new");
 }
+
+/// The half that this release left is the way back of one that came meanwhile.
+#[test]
+fn what_a_later_release_goes_back_to_is_not_retired() {
+    let mut world = World::new(&LIVE);
+    world.overtaken = true;
+    let status = run("", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    world.is("BlueWeight", "0");
+    world.is("BlueRuns", "yes");
+    assert!(!world.table.contains_key("turn/production"), "the turn is left");
+}

@@ -128,3 +128,22 @@ fn a_push_that_began_before_one_that_had_its_turn_is_not_released() {
     world.is("GreenWeight", "100");
     assert_eq!(world.table["newest/production"]["began"]["N"], "1767225600000");
 }
+
+#[test]
+fn a_half_that_does_not_stop_is_told_and_the_release_is_live() {
+    let mut world = World::new(&LIVE);
+    world.refused = Some(("BlueRuns", "no"));
+    let status = run("", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    world.is("GreenWeight", "100");
+    let said: Vec<String> = world.told.iter().map(crate::notices::mail).collect();
+    let last = said.last().unwrap();
+    assert!(
+        last.contains("live at commit abc123, and the half before did not stop")
+            && last.contains("not now")
+            && last.contains("vend aws retire production"),
+        "{last}"
+    );
+    assert!(!said.iter().any(|text| text.contains("not released")), "{said:?}");
+    assert!(!world.table.contains_key("turn/production"), "the turn is left");
+}

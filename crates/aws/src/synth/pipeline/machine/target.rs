@@ -244,7 +244,10 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
     let moves = strategy != Strategy::InPlace;
     let copied = host && items(whole).iter().any(|item| item["copied"] == true);
     let after = if host && moves { "Free" } else { "Start" };
+    // Nothing is changed yet, and nobody knows which half is which.
+    target.on_failure = "NotReleased".into();
     target.look("Look", "Choose");
+    target.on_failure = "Unwind".into();
     let halves = match strategy {
         Strategy::InPlace => {
             json!({ "old": "Blue", "new": "Blue", "kept": "{% $lookup($before, 'BlueImage') %}" })
@@ -294,9 +297,17 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
     target.pass("Unwind", json!({ "reason": "{% $fault %}" }), "Back");
     target.update("Back", unwound, "Unwound");
     target.pass("Unwound", json!({ "fault": "{% $reason %}" }), "NotReleased");
-    let fail = json!({ "Type": "Fail", "Error": "{% $fault.Error %}", "Cause": "{% $fault.Cause %}" });
+    let fail = match whole.has_several() {
+        true => failed(),
+        false => json!({ "Type": "Fail", "Error": "{% $fault.Error %}", "Cause": "{% $fault.Cause %}" }),
+    };
     target.add("NotReleased", fail);
     target.processor("Enter")
+}
+
+/// A failure that ends this target and leaves the others alone: who goes through them sees it.
+fn failed() -> Value {
+    json!({ "Type": "Succeed", "Output": { "stack": "{% $target.stack %}", "failed": "{% $fault %}" } })
 }
 
 /// An image of another account becomes one of the target's own, under its key.
@@ -537,9 +548,9 @@ fn only(name: &str, changes: &str) -> Value {
     });
     target.pass(&id("Enter"), assign, name);
     target.update(name, changes, &id("Done"));
-    target.add(id("Done"), json!({ "Type": "Succeed" }));
-    let fail = json!({ "Type": "Fail", "Error": "{% $fault.Error %}", "Cause": "{% $fault.Cause %}" });
-    target.add(id("Failed"), fail);
+    let done = json!({ "Type": "Succeed", "Output": { "stack": "{% $target.stack %}" } });
+    target.add(id("Done"), done);
+    target.add(id("Failed"), failed());
     target.processor(&id("Enter"))
 }
 

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::{KNOWN_DAYS, States, TURN_S, Whole, call, catch, retry};
 
 impl Whole<'_> {
-    /// Takes the environment, or waits until it is free.
-    pub(super) fn turn(&self, states: &mut States, name: &str, next: &str) {
+    /// Takes the environment, or waits until it is free; goes to `failed` when it never is.
+    pub(super) fn turn(&self, states: &mut States, name: &str, next: &str, failed: &str) {
         let state = json!({
             "Type": "Task",
             "Comment": "Two releases never move one environment at the same time.",
@@ -31,7 +31,7 @@ impl Whole<'_> {
                 "ErrorEquals": ["DynamoDB.ConditionalCheckFailedException"],
                 "IntervalSeconds": 30, "BackoffRate": 1, "MaxAttempts": TURN_S / 30,
             }],
-            "Catch": catch("TellFailure"),
+            "Catch": catch(failed),
             "Next": next,
         });
         states.insert(name.to_owned(), state);
@@ -43,7 +43,7 @@ impl Whole<'_> {
         let mut state = self.is_newest("LeaveSuperseded", "LeaveAfterFailure");
         state["Comment"] =
             json!("What began before a release that had its turn already does not go over it.");
-        state["Next"] = json!("Release");
+        state["Next"] = json!(if self.has_several() { "Targets" } else { "Release" });
         states.insert("Newest".to_owned(), state);
         self.leave(states, "LeaveSuperseded", "TellSuperseded");
         let text = format!(
