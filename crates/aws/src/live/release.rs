@@ -17,8 +17,24 @@ const CAUSE: usize = 1_000;
 /// Characters of a token: AWS gives at most 2,048.
 const TOKEN: usize = 2_048;
 
-/// Where a flow is when its release is live, and the half before is kept.
-const KEEP: &str = "Keep";
+/// Where a flow is once its release is live: the half before is kept, and then stops.
+const LIVE: [&str; 9] = [
+    "Keep",
+    "TurnToRetire",
+    "NewestToRetire",
+    "Retire",
+    "IsRetired",
+    "LeaveForGood",
+    "LeaveKept",
+    "TellKept",
+    "Live",
+];
+
+/// How the states begin that stop a half.
+const STOP: &str = "Stop";
+
+/// Where a flow ends whose release a later one went before.
+const SUPERSEDED: &str = "Superseded";
 
 /// What a flow is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,9 +66,17 @@ impl Release {
         self.status == "RUNNING"
     }
 
-    /// Is it live, or was it once? `state`: where it is.
+    /// Is it live, or was it once? `state`: where it is, or was when it ended.
     pub fn is_live(&self, state: Option<&str>) -> bool {
-        self.status == "SUCCEEDED" || (self.is_running() && state == Some(KEEP))
+        match state {
+            Some(state) if LIVE.contains(&state) || state.starts_with(STOP) => true,
+            _ => self.status == "SUCCEEDED" && !self.is_superseded(state),
+        }
+    }
+
+    /// Did a release that began later have its turn before it? `state` as for [`Self::is_live`].
+    pub fn is_superseded(&self, state: Option<&str>) -> bool {
+        self.status == "SUCCEEDED" && state == Some(SUPERSEDED)
     }
 
     /// Is it of this commit? Executions that were started by hand may be called anything.
@@ -179,7 +203,16 @@ pub async fn one(client: &Client, release: &str) -> Result<Release, Error> {
     Ok(read(&found))
 }
 
-/// Where a release is. The newest events say it: a page of them is enough.
+/// Is a release live, or was it once? Of one that has failed nobody has to be asked.
+pub async fn was_live(client: &Client, release: &Release) -> Result<bool, Error> {
+    if release.status == "FAILED" {
+        return Ok(false);
+    }
+    let state = stand(client, &release.arn).await?.state;
+    Ok(release.is_live(state.as_deref()))
+}
+
+/// Where a release is, or was when it ended. The newest events say it: a page of them is enough.
 pub async fn stand(client: &Client, release: &str) -> Result<Stand, Error> {
     let ask = json!({
         "executionArn": release, "reverseOrder": true, "includeExecutionData": true, "maxResults": 100,
@@ -388,6 +421,41 @@ mod tests {
         assert_eq!(asked(&events), None);
         assert_eq!(asked(&[]), None);
         assert_eq!(entered(&[json!({ "type": 7 })]), None);
+    }
+
+    #[test]
+    fn what_a_later_release_went_before_was_never_live() {
+        let of = |status: &str| Release {
+            arn: "arn".into(),
+            name: "0123456789ab-1".into(),
+            status: status.into(),
+            began: None,
+            ended: None,
+        };
+        for (status, state, is_live) in [
+            ("RUNNING", None, false),
+            ("RUNNING", Some("Release"), false),
+            ("RUNNING", Some("TellSuperseded"), false),
+            ("RUNNING", Some("Keep"), true),
+            ("RUNNING", Some("TurnToRetire"), true),
+            ("RUNNING", Some("StopWait"), true),
+            ("TIMED_OUT", Some("TellKept"), true),
+            // Somebody stopped it while the half before was kept.
+            ("ABORTED", Some("Keep"), true),
+            ("ABORTED", Some("Release"), false),
+            ("FAILED", Some("Failed"), false),
+            ("SUCCEEDED", Some("Live"), true),
+            ("SUCCEEDED", None, true),
+            ("SUCCEEDED", Some("Superseded"), false),
+        ] {
+            let own = of(status);
+            assert_eq!(own.is_live(state), is_live, "{status} {state:?}");
+            assert_eq!(
+                own.is_superseded(state),
+                state == Some("Superseded"),
+                "{status} {state:?}"
+            );
+        }
     }
 
     #[test]

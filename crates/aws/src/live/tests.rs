@@ -1,6 +1,7 @@
 //! Calls whose answers moto does not give as AWS does, against answers in the documented shape.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -279,4 +280,64 @@ fn flows_ask_and_keep_as_it_is_looked_for() {
         asks.contains("$push.commit") && asks.contains("$push.author"),
         "{asks}"
     );
+}
+
+/// The states inside of these, with those around them.
+fn named(states: &serde_json::Map<String, Value>, all: &mut BTreeSet<String>) {
+    for (name, state) in states {
+        all.insert(name.clone());
+        let branches = state["Branches"].as_array().into_iter().flatten();
+        for inner in branches.chain([&state["ItemProcessor"]]) {
+            inner["States"]
+                .as_object()
+                .into_iter()
+                .for_each(|own| named(own, all));
+        }
+    }
+}
+
+/// Where a release is live is where its flow is once the traffic has moved for good, and nowhere else.
+#[test]
+fn a_release_is_live_from_there_on_where_the_half_before_is_kept() {
+    let config: crate::synth::Config = toml::from_str(
+        "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n\
+         [foundations.other]\nregion = 'eu-central-1'\ndomain = 'b.example.com'\ndeploys_from = 'production'\n\
+         network = { cidr = '10.7.0.0/16' }\n\
+         [apps.shop]\npipeline = 'production'\n[apps.shop.environments.production]\nfoundation = 'production'\nalso = ['other']\n",
+    )
+    .unwrap();
+    let text = "app: shop\ndeploy: { strategy: linear, migrate: { script: m.sh } }\n\
+                environments:\n  production: { branch: main, approval: { required: 2 } }\n";
+    let app = model::spec::App::parse(text, "vend.yaml", &|_| true).unwrap().0;
+    let labels = ["production", "other"].map(|label| label.parse().unwrap());
+    let machine = crate::synth::machine(&config, &app, &app.environments[0], &labels).unwrap();
+    let states = machine["States"].as_object().unwrap();
+    let mut reached = serde_json::Map::new();
+    let mut next = vec!["Keep".to_owned()];
+    while let Some(name) = next.pop() {
+        let state = &states[&name];
+        let lists = ["Catch", "Choices"].map(|field| state[field].as_array().into_iter().flatten());
+        let ways = lists.into_iter().flatten().map(|own| &own["Next"]);
+        let ways = ways.chain([&state["Next"], &state["Default"]]);
+        let ways = ways
+            .filter_map(Value::as_str)
+            .filter(|name| !reached.contains_key(*name));
+        next.extend(ways.map(str::to_owned).collect::<Vec<_>>());
+        reached.insert(name, state.clone());
+    }
+    let (mut all, mut live) = (BTreeSet::new(), BTreeSet::new());
+    named(states, &mut all);
+    named(&reached, &mut live);
+    assert!(live.contains("StopWait") && !live.contains("Failed"), "{live:?}");
+    let release = |status: &str| release::Release {
+        arn: "arn".into(),
+        name: "0123456789ab-1".into(),
+        status: status.into(),
+        began: None,
+        ended: None,
+    };
+    for name in all {
+        let is_live = release("RUNNING").is_live(Some(&name));
+        assert_eq!(is_live, live.contains(&name), "{name}");
+    }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     app,
-    flow::{FIRST, LIVE, World, failure, release_of, run},
+    world::{FIRST, LIVE, World, failure, release_of, run},
 };
 
 /// What a half remembers would be put on its next hosts before the release has migrated anything.
@@ -160,4 +160,16 @@ fn in_place_changes_the_only_half() {
     let status = run("strategy = 'in-place'", &mut world);
     assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
     world.is("BlueImage", "ami-new");
+}
+
+/// The half that this release left is the way back of one that came meanwhile.
+#[test]
+fn what_a_later_release_goes_back_to_is_not_retired() {
+    let mut world = World::new(&LIVE);
+    world.overtaken = true;
+    let status = run("", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    world.is("BlueWeight", "0");
+    world.is("BlueRuns", "yes");
+    assert!(!world.table.contains_key("turn/production"), "the turn is left");
 }

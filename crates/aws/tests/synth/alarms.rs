@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use crate::{
     config, deployed,
-    flow::{LIVE, World, failure, release_of},
     keys::made,
+    world::{LIVE, World, failure, release_of},
 };
 
 #[test]

@@ -3,7 +3,7 @@
 use model::spec;
 use serde_json::json;
 
-use crate::flow::{FIRST, World, failure, release_of, run};
+use crate::world::{FIRST, World, failure, release_of, run};
 
 /// A webhook is there before whoever pushed has put the source where builds find it.
 #[test]

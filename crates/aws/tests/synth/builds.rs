@@ -5,9 +5,8 @@ use model::spec;
 use serde_json::{Value, json};
 
 use crate::{
-    config,
-    flow::{FIRST, World, release_of},
-    of,
+    config, of,
+    world::{FIRST, World, release_of},
 };
 
 const APP: &str = "app: shop

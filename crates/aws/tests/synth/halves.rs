@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::{
     config, deployed,
-    flow::{LIVE, World, failure, release_of},
     matrix::matrix,
+    world::{LIVE, World, failure, release_of},
 };
 
 /// The value when these conditions hold and no others.

@@ -185,7 +185,7 @@ fn a_flow_may_do_what_its_states_do_and_no_more() {
 }
 
 /// The matrix, and flows that have what its flows have not.
-fn stacks() -> impl Iterator<Item = &'static Stack> {
+pub fn stacks() -> impl Iterator<Item = &'static Stack> {
     static MORE: std::sync::LazyLock<Vec<Stack>> = std::sync::LazyLock::new(|| {
         let config = crate::config("also = ['other']");
         let app = crate::deployed(

@@ -19,6 +19,7 @@ mod hosts;
 mod iam;
 mod keys;
 mod law;
+mod machines;
 mod matrix;
 mod migrations;
 mod notices;
@@ -33,6 +34,7 @@ mod tools;
 mod traffic;
 mod wants;
 mod wave;
+mod world;
 mod zones;
 
 use aws::synth::{Config, Template};

@@ -1,6 +1,15 @@
 //! The migration of a release, as a flow has it run.
 
-use crate::flow::{LIVE, World, failure, release};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    thread,
+    time::Duration,
+};
+
+use crate::world::{LIVE, World, failure, release};
 
 const MIGRATING: &str = r#"{ migrate: { script: "db/it's new.sh", timeout: 5m } }"#;
 
@@ -46,40 +55,77 @@ fn a_migration_that_fails_or_is_not_heard_of_is_not_tried_again() {
     }
 }
 
-/// The command is run by a shell here, with an `aws` and an `unzip` that stand for the real ones.
+/// A host is in service before its agent is heard of: a command that was refused was not taken.
 #[test]
-fn the_migrations_command_runs_the_script_of_the_revision_and_leaves_nothing() {
-    use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+fn a_host_that_nobody_knows_yet_is_waited_for() {
     let mut world = World::new(&LIVE);
-    release(MIGRATING, "", &mut world);
-    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("migrate");
-    let _ = fs::remove_dir_all(&root);
-    fs::create_dir_all(root.join("bin")).unwrap();
-    let program = |name: &str, text: &str| {
-        let path = root.join("bin").join(name);
+    world.unknown = 2;
+    let status = release(MIGRATING, "", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    assert_eq!((tries(&world), world.unknown), (3, 0));
+    let mut world = World::new(&LIVE);
+    world.unknown = 1_000;
+    let status = release(MIGRATING, "", &mut world);
+    assert!(failure(&status).contains("InvalidInstanceId"), "{status:?}");
+    world.is("GreenRuns", "no");
+}
+
+/// A place where the command is run by a shell, with an `aws` and an `unzip` that stand for the real ones, and `script` as that of
+/// the revision.
+struct Host(PathBuf);
+
+impl Host {
+    fn new(name: &str, script: &str) -> Self {
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = fs::remove_dir_all(&root);
+        fs::create_dir_all(root.join("bin")).unwrap();
+        let own = Self(root);
+        own.program("aws", "echo \"$4\" > \"$5\"");
+        let unzip = "mkdir -p \"$4/db\"; cp \"$2\" \"$4/from\"; printf '#!/bin/sh\\nSCRIPT\\n' > \"$4/db/it's new.sh\"";
+        own.program("unzip", &unzip.replace("SCRIPT", script));
+        own
+    }
+
+    fn program(&self, name: &str, text: &str) {
+        let path = self.0.join("bin").join(name);
         fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    };
-    program("aws", "echo \"$4\" > \"$5\"");
-    program(
-        "unzip",
-        "mkdir -p \"$4/db\"; cp \"$2\" \"$4/from\"; printf '#!/bin/sh\\ncat from; pwd; exit 3\\n' > \"$4/db/it's new.sh\"",
-    );
-    let script = world.commands.join("\n");
-    let path = format!("{}:/usr/bin:/bin", root.join("bin").display());
-    let done = Command::new("sh")
-        .args(["-c", &script])
-        .env("PATH", path)
-        .output()
-        .unwrap();
-    let said = String::from_utf8(done.stdout).unwrap();
-    assert_eq!(
-        done.status.code(),
-        Some(3),
-        "{}",
-        String::from_utf8_lossy(&done.stderr)
-    );
-    let (from, place) = said.trim().split_once('\n').unwrap();
+    }
+
+    /// Its first start is over: the variables are there.
+    fn started(&self) {
+        fs::write(self.0.join("environment"), "GREETING=\"hello\"\n").unwrap();
+        fs::write(self.0.join("started"), "").unwrap();
+    }
+
+    /// Runs the command of the migration.
+    fn run(&self, deploy: &str) -> Output {
+        let mut world = World::new(&LIVE);
+        release(deploy, "", &mut world);
+        let at = |name: &str| self.0.join(name).display().to_string();
+        let script = world
+            .commands
+            .join("\n")
+            .replace("/var/lib/vend/started", &at("started"))
+            .replace("/etc/vend/environment", &at("environment"));
+        let path = format!("{}:/usr/bin:/bin", at("bin"));
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).env("PATH", path).output().unwrap()
+    }
+}
+
+fn said(of: &[u8]) -> String {
+    String::from_utf8(of.to_vec()).unwrap()
+}
+
+#[test]
+fn the_migrations_command_runs_the_script_of_the_revision_and_leaves_nothing() {
+    let host = Host::new("migrate", "cat from; pwd; exit 3");
+    host.started();
+    let done = host.run(MIGRATING);
+    assert_eq!(done.status.code(), Some(3), "{}", said(&done.stderr));
+    let out = said(&done.stdout);
+    let (from, place) = out.trim().split_once('\n').unwrap();
     assert_eq!(
         from,
         "s3://vend-production-artifacts-111111111111-eu-central-1/revision/shop/abc123-production.zip"
@@ -87,5 +133,36 @@ fn the_migrations_command_runs_the_script_of_the_revision_and_leaves_nothing() {
     assert!(
         place.ends_with("/revision") && !Path::new(place).exists(),
         "{place}"
+    );
+}
+
+#[test]
+fn the_migrations_command_waits_for_the_variables_of_its_host() {
+    let host = Host::new("migrate-early", "echo \"$GREETING\"");
+    let done = thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_secs(2));
+            host.started();
+        });
+        host.run(MIGRATING)
+    });
+    assert_eq!(
+        (done.status.code(), said(&done.stdout).as_str()),
+        (Some(0), "hello\n"),
+        "{}",
+        said(&done.stderr)
+    );
+}
+
+#[test]
+fn a_script_that_takes_too_long_is_ended_and_says_so() {
+    let host = Host::new("migrate-late", "sleep 20");
+    host.started();
+    let done = host.run(&MIGRATING.replace("5m", "1s"));
+    assert_eq!(done.status.code(), Some(124));
+    assert!(
+        said(&done.stderr).contains("it took longer than 1 s"),
+        "{}",
+        said(&done.stderr)
     );
 }

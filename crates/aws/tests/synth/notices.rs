@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::{
     deployed,
-    flow::{LIVE, World, release_of},
     matrix::matrix,
+    world::{LIVE, World, release_of},
 };
 
 /// The message of each protocol. SNS takes no JSON without a text for everybody else.

@@ -27,20 +27,12 @@ impl World {
     fn answer(&mut self, resource: &str, input: &Value) -> Result<Value, (String, String)> {
         let what = resource.rsplit(":::").next().unwrap();
         match what {
-            "dynamodb:putItem" => self.put(input),
+            "dynamodb:putItem" => put(&mut self.table, input),
             "dynamodb:getItem" => {
                 let found = self.table.get(input["Key"]["key"]["S"].as_str().unwrap());
                 Ok(found.map_or_else(|| json!({}), |item| json!({ "Item": item })))
             }
-            "dynamodb:deleteItem" => {
-                let key = input["Key"]["key"]["S"].as_str().unwrap();
-                let owner = &input["ExpressionAttributeValues"][":owner"];
-                match self.table.get(key).is_some_and(|item| item["owner"] == *owner) {
-                    true => drop(self.table.remove(key)),
-                    false => return Err(("DynamoDB.ConditionalCheckFailedException".into(), key.to_owned())),
-                }
-                Ok(json!({}))
-            }
+            "dynamodb:deleteItem" => delete(&mut self.table, input),
             "codebuild:startBuild.sync" => {
                 assert_eq!(input["ProjectName"], "vend-pipeline-production-shop-branches");
                 let variables = &input["EnvironmentVariablesOverride"];
@@ -81,36 +73,44 @@ impl World {
             other => panic!("the world has no {other}"),
         }
     }
+}
 
-    /// The conditions that the machine has.
-    fn put(&mut self, input: &Value) -> Result<Value, (String, String)> {
-        let item = &input["Item"];
-        let key = item["key"]["S"].as_str().unwrap().to_owned();
-        let number = |value: &Value| value["N"].as_str().unwrap().parse::<i64>().unwrap();
-        let given = &input["ExpressionAttributeValues"];
-        let holds = match (
-            input["ConditionExpression"].as_str().unwrap(),
-            self.table.get(&key),
-        ) {
-            (_, None) => true,
-            ("attribute_not_exists(#key) OR #began <= :began", Some(old)) => {
-                number(&old["began"]) <= number(&given[":began"])
-            }
-            ("attribute_not_exists(#key) OR #expires < :now OR #owner = :owner", Some(old)) => {
-                number(&old["expires"]) < number(&given[":now"]) || old["owner"] == given[":owner"]
-            }
-            ("attribute_not_exists(#key) OR (#began <= :began AND #commit = :commit)", Some(old)) => {
-                number(&old["began"]) <= number(&given[":began"]) && old["commit"] == given[":commit"]
-            }
-            ("attribute_not_exists(#key) OR #owner = :owner", Some(old)) => old["owner"] == given[":owner"],
-            (other, _) => panic!("nobody knows {other}"),
-        };
-        if !holds {
-            return Err(("DynamoDB.ConditionalCheckFailedException".into(), key));
+/// The conditions that machines have.
+pub fn put(table: &mut BTreeMap<String, Value>, input: &Value) -> Result<Value, (String, String)> {
+    let item = &input["Item"];
+    let key = item["key"]["S"].as_str().unwrap().to_owned();
+    let number = |value: &Value| value["N"].as_str().unwrap().parse::<i64>().unwrap();
+    let given = &input["ExpressionAttributeValues"];
+    let holds = match (input["ConditionExpression"].as_str().unwrap(), table.get(&key)) {
+        (_, None) => true,
+        ("attribute_not_exists(#key) OR #began <= :began", Some(old)) => {
+            number(&old["began"]) <= number(&given[":began"])
         }
-        self.table.insert(key, item.clone());
-        Ok(json!({}))
+        ("attribute_not_exists(#key) OR #expires < :now OR #owner = :owner", Some(old)) => {
+            number(&old["expires"]) < number(&given[":now"]) || old["owner"] == given[":owner"]
+        }
+        ("attribute_not_exists(#key) OR (#began <= :began AND #commit = :commit)", Some(old)) => {
+            number(&old["began"]) <= number(&given[":began"]) && old["commit"] == given[":commit"]
+        }
+        ("attribute_not_exists(#key) OR #owner = :owner", Some(old)) => old["owner"] == given[":owner"],
+        (other, _) => panic!("nobody knows {other}"),
+    };
+    if !holds {
+        return Err(("DynamoDB.ConditionalCheckFailedException".into(), key));
     }
+    table.insert(key, item.clone());
+    Ok(json!({}))
+}
+
+/// Takes an item away that is whose it is said to be.
+pub fn delete(table: &mut BTreeMap<String, Value>, input: &Value) -> Result<Value, (String, String)> {
+    let key = input["Key"]["key"]["S"].as_str().unwrap();
+    let owner = &input["ExpressionAttributeValues"][":owner"];
+    match table.get(key).is_some_and(|item| item["owner"] == *owner) {
+        true => drop(table.remove(key)),
+        false => return Err(("DynamoDB.ConditionalCheckFailedException".into(), key.to_owned())),
+    }
+    Ok(json!({}))
 }
 
 /// One execution, which is driven as far as somebody wants.

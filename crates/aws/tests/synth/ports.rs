@@ -6,9 +6,9 @@ use model::spec;
 use serde_json::{Value, json};
 
 use crate::{
-    flow::{FIRST, World, failure, release_of},
     keys::made,
     of, template,
+    world::{FIRST, World, failure, release_of},
 };
 
 #[test]

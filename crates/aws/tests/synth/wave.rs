@@ -13,8 +13,8 @@ use model::spec;
 use serde_json::{Value, json};
 
 use crate::{
-    flow::{FIRST, World, failure, run},
     of, template,
+    world::{FIRST, World, failure, run},
 };
 
 const PLACED: &str = "placement = { wavelength = 'eu-central-1-wl1-muc-wlz-1' }";

@@ -11,6 +11,7 @@ mod ask;
 mod migrate;
 mod size;
 mod target;
+mod turn;
 
 pub use migrate::REACH_S;
 
@@ -30,6 +31,9 @@ use crate::synth::{
 
 /// Seconds for which a release may hold an environment; after it the next one takes its turn.
 pub(super) const TURN_S: u32 = 24 * 3_600;
+
+/// Days for which it is known which execution about something was the last: longer than one lives.
+pub(super) const KNOWN_DAYS: u32 = 400;
 
 /// Seconds for which a flow waits until the source of its commit is there.
 const SOURCE_S: u32 = 1_800;
@@ -58,7 +62,8 @@ pub fn machine(
     let mut states = States::new();
     whole.make(&mut states);
     whole.approve(&mut states);
-    whole.turn(&mut states, "Turn", "Release");
+    whole.turn(&mut states, "Turn", "Newest", "TellFailure");
+    whole.newest(&mut states);
     whole.release(&mut states);
     whole.tests(&mut states);
     whole.end(&mut states);
@@ -130,6 +135,22 @@ fn literal(text: &str) -> String {
         true => format!("{{% {} %}}", json!(text).to_string().replace("${", "$\" & \"{")),
         false => text.to_owned(),
     }
+}
+
+/// Has an item of a Map over targets failed? In JSONata, of the item.
+const HAS_FAILED: &str = "$exists(failed)";
+
+/// What went wrong in those of `items` that failed, in JSONata.
+fn causes(items: &str) -> String {
+    format!("$join({items}[{HAS_FAILED}].(stack & ': ' & failed.Cause), '; ')")
+}
+
+/// The failure of all of them, in JSONata: the first one's name, and what went wrong in each.
+fn failed(items: &str) -> String {
+    format!(
+        "{{ 'Error': {items}[{HAS_FAILED}][0].failed.Error, 'Cause': {} }}",
+        causes(items)
+    )
 }
 
 impl Whole<'_> {
@@ -317,79 +338,74 @@ impl Whole<'_> {
         states.insert("NoSource".to_owned(), none);
     }
 
-    /// Takes the environment, or waits until it is free.
-    fn turn(&self, states: &mut States, name: &str, next: &str) {
-        let state = json!({
-            "Type": "Task",
-            "Comment": "Two releases never move one environment at the same time.",
-            "Resource": call("dynamodb:putItem"),
-            "Arguments": {
-                "TableName": self.scope.name(),
-                "Item": {
-                    "key": { "S": self.lock() },
-                    "owner": { "S": "{% $states.context.Execution.Id %}" },
-                    "expires": { "N": format!("{{% $string($floor($millis() / 1000) + {TURN_S}) %}}") },
-                },
-                "ConditionExpression": "attribute_not_exists(#key) OR #expires < :now OR #owner = :owner",
-                "ExpressionAttributeNames": { "#key": "key", "#expires": "expires", "#owner": "owner" },
-                "ExpressionAttributeValues": {
-                    ":now": { "N": "{% $string($floor($millis() / 1000)) %}" },
-                    ":owner": { "S": "{% $states.context.Execution.Id %}" },
-                },
-            },
-            "TimeoutSeconds": 60,
-            "Retry": [{
-                "ErrorEquals": ["DynamoDB.ConditionalCheckFailedException"],
-                "IntervalSeconds": 30, "BackoffRate": 1, "MaxAttempts": TURN_S / 30,
-            }],
-            "Catch": catch("TellFailure"),
-            "Next": next,
-        });
-        states.insert(name.to_owned(), state);
+    /// Do releases go into several targets? Then what happens in one is said by its item, so that the others can be brought back.
+    fn has_several(&self) -> bool {
+        self.targets.len() > 1
     }
 
-    fn lock(&self) -> String {
-        format!("turn/{}", self.environment.name)
-    }
-
-    /// Lets the next one in. What is not held any more is not let go.
-    fn leave(&self, states: &mut States, name: &str, next: &str) {
-        let state = json!({
-            "Type": "Task",
-            "Resource": call("dynamodb:deleteItem"),
-            "Arguments": {
-                "TableName": self.scope.name(),
-                "Key": { "key": { "S": self.lock() } },
-                "ConditionExpression": "#owner = :owner",
-                "ExpressionAttributeNames": { "#owner": "owner" },
-                "ExpressionAttributeValues": { ":owner": { "S": "{% $states.context.Execution.Id %}" } },
-            },
-            "TimeoutSeconds": 60,
-            "Retry": [{ "ErrorEquals": ["States.TaskFailed"], "IntervalSeconds": 5, "BackoffRate": 2, "MaxAttempts": 3 }],
-            "Catch": [{ "ErrorEquals": ["States.ALL"], "Next": next }],
-            "Next": next,
-        });
-        states.insert(name.to_owned(), state);
+    fn is_parallel(&self) -> bool {
+        self.options().is_some_and(|options| options.parallel)
     }
 
     fn release(&self, states: &mut States) {
         let tested = !self.scope.options.tests.is_empty();
         let next = if tested { "Tests" } else { "Leave" };
         let mut map = self.each(target::release(self));
-        map["Comment"] = json!("Each target, one after the other or all at once.");
-        map["Items"] = json!(target::items(self));
-        map["Assign"] = json!({ "released": "{% $states.result %}" });
         map["Catch"] = catch("LeaveAfterFailure");
-        map["Next"] = json!(next);
-        states.insert("Release".to_owned(), map);
+        if self.has_several() {
+            self.release_all(states, map, next);
+        } else {
+            map["Comment"] = json!("The only target.");
+            map["Items"] = json!(target::items(self));
+            map["Assign"] = json!({ "released": "{% $states.result %}" });
+            map["Next"] = json!(next);
+            states.insert("Release".to_owned(), map);
+        }
+        if tested || self.has_several() {
+            self.go_back(states);
+        }
+    }
+
+    /// All targets at once, or one after the other until one of them fails. Where one fails, all go back.
+    fn release_all(&self, states: &mut States, mut map: Value, next: &str) {
+        let mut add = |name: &str, state: Value| drop(states.insert(name.to_owned(), state));
+        let begin = json!({ "targets": target::items(self), "released": [] });
+        add(
+            "Targets",
+            json!({ "Type": "Pass", "Assign": begin, "Next": "Release" }),
+        );
+        let (comment, items) = match self.is_parallel() {
+            true => ("All targets at once.", "{% $targets %}"),
+            false => ("The next target.", "{% [$targets[$count($released)]] %}"),
+        };
+        map["Comment"] = json!(comment);
+        map["Items"] = json!(items);
+        map["Assign"] = json!({ "released": "{% $append($released, $states.result) %}" });
+        map["Next"] = json!("HasAll");
+        add("Release", map);
+        let choices = json!([
+            { "Condition": format!("{{% $count($released[{HAS_FAILED}]) > 0 %}}"), "Next": "HasNotAll" },
+            { "Condition": "{% $count($released) < $count($targets) %}", "Next": "Release" },
+        ]);
+        add(
+            "HasAll",
+            json!({ "Type": "Choice", "Choices": choices, "Default": next }),
+        );
+        let assign = json!({
+            "failure": format!("{{% {} %}}", failed("$released")),
+            "released": format!("{{% [$released[$not({HAS_FAILED})]] %}}"),
+        });
+        add(
+            "HasNotAll",
+            json!({ "Type": "Pass", "Assign": assign, "Next": "GoBack" }),
+        );
     }
 
     /// A Map over targets, whose items are to be given.
     fn each(&self, processor: Value) -> Value {
-        let parallel = self.options().is_some_and(|options| options.parallel);
         json!({
             "Type": "Map",
-            "MaxConcurrency": if parallel { self.targets.len() } else { 1 },
+            "MaxConcurrency": if self.is_parallel() { self.targets.len() } else { 1 },
             "ItemProcessor": processor,
         })
     }
@@ -418,34 +434,58 @@ impl Whole<'_> {
             "Catch": catch("GoBack"),
             "Next": "Leave",
         }));
+    }
+
+    /// Where one of several cannot go back the others do, and it is told beside what went wrong before.
+    fn go_back(&self, states: &mut States) {
+        let also = format!(
+            "{{% ($bad := [$states.result[{HAS_FAILED}]]; $count($bad) = 0 ? $failure \
+             : {{ 'Error': $failure.Error, 'Cause': $failure.Cause & '; and not brought back: ' & {} }}) %}}",
+            causes("$bad")
+        );
         let mut map = self.each(target::back(self));
         map["Comment"] = json!("The old half takes the traffic again.");
         map["Items"] = json!("{% $released %}");
+        map["Assign"] = json!({ "failure": also });
         map["Catch"] = json!([{ "ErrorEquals": ["States.ALL"], "Next": "LeaveAfterFailure" }]);
         map["Next"] = json!("LeaveAfterFailure");
         states.insert("GoBack".to_owned(), map);
     }
 
+    fn subject(&self) -> String {
+        format!("{}, {}", self.scope.app.app, self.environment.name)
+    }
+
+    /// Tells people `text`, an expression of JSONata, and goes on to `next` whether they hear it or not.
+    fn told(&self, topic: &str, text: &str, steps: &[&str], next: &str) -> Value {
+        let subject = &self.subject();
+        let notice = Notice {
+            topic,
+            subject,
+            text,
+            chat: None,
+            steps,
+        };
+        json!({
+            "Type": "Task",
+            "Resource": call("sns:publish"),
+            "Arguments": notice.arguments(),
+            "TimeoutSeconds": 60,
+            "Retry": retry(),
+            "Catch": [{ "ErrorEquals": ["States.ALL"], "Next": next }],
+            "Next": next,
+        })
+    }
+
     fn end(&self, states: &mut States) {
         self.leave(states, "Leave", "TellSuccess");
-        let subject = format!("{}, {}", self.scope.app.app, self.environment.name);
-        let told = |topic: &str, text: &str, next: &str| {
-            json!({
-                "Type": "Task",
-                "Resource": call("sns:publish"),
-                "Arguments": Notice { topic, subject: &subject, text, chat: None, steps: &[] }.arguments(),
-                "TimeoutSeconds": 60,
-                "Retry": retry(),
-                "Catch": [{ "ErrorEquals": ["States.ALL"], "Next": next }],
-                "Next": next,
-            })
-        };
+        let subject = self.subject();
         let live = format!("'{subject}: live at commit ' & $push.commit");
         // What is changed in place leaves nothing behind.
         let retire = self.deploy.strategy != Strategy::InPlace;
         states.insert(
             "TellSuccess".to_owned(),
-            told("${Builds}", &live, if retire { "Keep" } else { "Live" }),
+            self.told("${Builds}", &live, &[], if retire { "Keep" } else { "Live" }),
         );
         if retire {
             self.retire(states);
@@ -453,26 +493,52 @@ impl Whole<'_> {
         states.insert("Live".to_owned(), json!({ "Type": "Succeed" }));
         self.leave(states, "LeaveAfterFailure", "TellFailure");
         let failed = format!("'{subject}: not released, ' & $failure.Error & ': ' & $failure.Cause");
-        states.insert("TellFailure".to_owned(), told("${Operations}", &failed, "Failed"));
+        states.insert(
+            "TellFailure".to_owned(),
+            self.told("${Operations}", &failed, &[], "Failed"),
+        );
         let fail =
             json!({ "Type": "Fail", "Error": "{% $failure.Error %}", "Cause": "{% $failure.Cause %}" });
         states.insert("Failed".to_owned(), fail);
     }
 
-    /// The old half goes when nobody will want it back. A release that came meanwhile is not disturbed: it is waited for,
-    /// and a half with traffic stays.
+    /// The old half goes when nobody will want it back. A release that came meanwhile is not disturbed: it is waited for, a
+    /// half with traffic stays, and so does the way back of a release that began later. Whatever fails here, the release is live.
     fn retire(&self, states: &mut States) {
         let seconds = self.deploy.keep_old.as_secs().max(1);
         let keep = json!({
             "Type": "Wait", "Comment": "Until then, going back is a matter of weights.", "Seconds": seconds, "Next": "TurnToRetire",
         });
         states.insert("Keep".to_owned(), keep);
-        self.turn(states, "TurnToRetire", "Retire");
+        self.turn(states, "TurnToRetire", "NewestToRetire", "TellKept");
+        let mut newest = self.is_newest("LeaveForGood", "LeaveKept");
+        newest["Comment"] = json!("What a later release left behind is its own.");
+        newest["Next"] = json!("Retire");
+        states.insert("NewestToRetire".to_owned(), newest);
         let mut map = self.each(target::retire());
         map["Items"] = json!("{% $released %}");
-        map["Catch"] = catch("LeaveAfterFailure");
-        map["Next"] = json!("LeaveForGood");
+        let failure = format!(
+            "{{% $count($states.result[{HAS_FAILED}]) > 0 ? {} : {{}} %}}",
+            failed("$states.result")
+        );
+        map["Assign"] = json!({ "failure": failure });
+        map["Catch"] = catch("LeaveKept");
+        map["Next"] = json!("IsRetired");
         states.insert("Retire".to_owned(), map);
+        let choice = json!({ "Condition": "{% $exists($failure.Error) %}", "Next": "LeaveKept" });
+        states.insert(
+            "IsRetired".to_owned(),
+            json!({ "Type": "Choice", "Choices": [choice], "Default": "LeaveForGood" }),
+        );
         self.leave(states, "LeaveForGood", "Live");
+        self.leave(states, "LeaveKept", "TellKept");
+        let stop = format!("vend aws retire {}", self.environment.name);
+        let kept = format!(
+            "'{}: live at commit ' & $push.commit & ', and the half before did not stop, ' & $failure.Error & ': ' & $failure.Cause & '. \
+             It does with {stop}, or before the next release'",
+            self.subject()
+        );
+        let told = self.told("${Operations}", &kept, &[&stop], "Live");
+        states.insert("TellKept".to_owned(), told);
     }
 }

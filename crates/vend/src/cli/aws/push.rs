@@ -94,6 +94,8 @@ struct Begun {
 #[serde(rename_all = "kebab-case", tag = "end")]
 enum End {
     Live,
+    /// A release that began later had its turn before it.
+    Superseded,
     /// Somebody has to answer.
     Waits {
         question: String,
@@ -372,7 +374,7 @@ async fn begin(spot: &Spot<'_>, client: &Client, push: &Commit, again: bool) -> 
     };
     match own.first() {
         Some(release) if release.is_running() => return Ok(begun(&release.arn, Doing::Running)),
-        Some(release) if release.status == "SUCCEEDED" && !again => {
+        Some(release) if !again && release::was_live(client, release).await.map_err(broken)? => {
             return Ok(begun(&release.arn, Doing::Released));
         }
         _ => {}
@@ -437,6 +439,9 @@ async fn follow(client: &Client, begun: &Begun, tell: &impl Fn(&str)) -> Result<
         if release.is_live(stand.state.as_deref()) {
             return Ok(End::Live);
         }
+        if release.is_superseded(stand.state.as_deref()) {
+            return Ok(End::Superseded);
+        }
         if let Some(question) = stand.question {
             return Ok(End::Waits {
                 question: question.text,
@@ -458,6 +463,10 @@ fn ended(name: &str, end: &End, output: &Output) -> String {
         End::Live => format!(
             "{name}: {}\nnext: vend aws logs {name} --follow\nundo: vend aws rollback {name}\n",
             output.tone(Tone::Good, "live")
+        ),
+        End::Superseded => format!(
+            "{name}: {}: not released, because a release that began later had its turn before it\n",
+            output.tone(Tone::Faint, "superseded")
         ),
         End::Waits { question } => format!("waits: {}\nnext: vend aws approve {name}\n", clean(question)),
         End::Failed { status, cause } => {

@@ -74,6 +74,8 @@ struct Line {
     state: Option<String>,
     waits_for_people: bool,
     is_live: bool,
+    /// A release that began later had its turn before it.
+    is_superseded: bool,
 }
 
 pub async fn run(own: &Releases, output: &Output) -> Result<(), Failure> {
@@ -96,16 +98,14 @@ async fn of(home: &Home, spot: &Spot<'_>, most: usize) -> Result<Vec<Line>, Fail
     let mut all = Vec::new();
     for release in found.map_err(|error| no_flow(error, spot))? {
         let about = release::about(client, &release.arn).await.map_err(broken)?;
-        let stand = match release.is_running() {
-            true => Some(release::stand(client, &release.arn).await.map_err(broken)?),
-            false => None,
-        };
-        let state = stand.as_ref().and_then(|stand| stand.state.clone());
+        let stand = release::stand(client, &release.arn).await.map_err(broken)?;
+        let state = stand.state.as_deref();
         all.push(Line {
             environment: spot.name().to_owned(),
-            waits_for_people: stand.is_some_and(|stand| stand.question.is_some()),
-            is_live: release.is_live(state.as_deref()),
-            state,
+            waits_for_people: release.is_running() && stand.question.is_some(),
+            is_live: release.is_live(state),
+            is_superseded: release.is_superseded(state),
+            state: stand.state.filter(|_| release.is_running()),
             release,
             about,
         });
@@ -127,6 +127,7 @@ fn table(all: &[Line], output: &Output) -> String {
         let state = match (&line.state, line.release.status.as_str()) {
             _ if line.waits_for_people => ("waits for people".to_owned(), Tone::Wait),
             _ if line.is_live => ("released".to_owned(), Tone::Good),
+            _ if line.is_superseded => ("superseded".to_owned(), Tone::Faint),
             (Some(state), "RUNNING") => (state.clone(), Tone::Wait),
             (_, status) => (status.to_lowercase().replace('_', " "), Tone::Bad),
         };

@@ -400,11 +400,7 @@ async fn earlier(home: &Home, spot: &Spot<'_>, to: Option<&str>) -> Result<(Push
     let found = found.map_err(|error| no_flow(error, spot))?;
     let mut live: Option<String> = None;
     for own in &found {
-        let state = match own.is_running() {
-            true => release::stand(client, &own.arn).await.map_err(broken)?.state,
-            false => None,
-        };
-        if !own.is_live(state.as_deref()) {
+        if !release::was_live(client, own).await.map_err(broken)? {
             continue;
         }
         let Some(push) = release::about(client, &own.arn).await.map_err(broken)?.push else {

@@ -13,15 +13,13 @@ use super::{Scope, flow, flow_arn, machine_name};
 use crate::synth::{
     pipeline::{
         log_group,
-        machine::{TURN_S, call, catch, retry},
+        machine::{KNOWN_DAYS, TURN_S, call, catch, retry},
         notice::Notice,
     },
     policy::{Role, arn, grant},
     template::{Resource, Template, att},
 };
 
-/// Days for which it is known which execution about a branch was the last: longer than one lives.
-const KNOWN_DAYS: u32 = 400;
 /// Minutes that a build may wait, and take. All tries of a state together stay below a turn, or another execution would take it
 /// meanwhile.
 pub(super) const QUEUED_MINUTES: u32 = 60;

@@ -3,12 +3,15 @@
 use serde_json::json;
 
 use super::{
-    Whole, call, catch,
+    Whole, call,
     target::{Look, Target},
 };
 
 /// How long Systems Manager tries to reach the host.
 pub const REACH_S: i64 = 600;
+/// How long the first start of a host, which begins before Systems Manager knows it, is waited for: first by the flow, and
+/// then by the command, whose script needs the variables that the start writes.
+const START_S: i64 = 600;
 /// How much of what the script says about its failure is told.
 const SAID: usize = 400;
 
@@ -21,13 +24,21 @@ pub(super) fn add(target: &mut Target, whole: &Whole<'_>, next: &str) {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''")).replace("${", "${!");
     let (script, bucket) = (quoted(&format!("./{}", migrate.script)), whole.bucket());
     let as_user = match &migrate.runas {
-        Some(user) => format!("chown -R {user}: . && runuser -u {user} -- {script}"),
-        None => script.clone(),
+        Some(user) => format!("chown -R {user}: . && timeout {seconds} runuser -u {user} -- {script}"),
+        None => format!("timeout {seconds} {script}"),
     };
+    // Nothing is said by `timeout` itself, and nothing by AWS of what a shell ended.
+    let said = format!(
+        "{as_user} || {{ code=$?; [ $code -ne 124 ] || echo 'it took longer than {seconds} s' >&2; exit $code; }}"
+    );
     let commands = json!([
         "set -eu",
         "umask 022",
-        "set -a; if [ -f /etc/vend/environment ]; then . /etc/vend/environment; fi; set +a",
+        format!(
+            "n=0; until [ -e /var/lib/vend/started ]; do n=$((n + 1)); \
+             if [ $n -gt {START_S} ]; then echo 'the first start of the host is not over' >&2; exit 1; fi; sleep 1; done"
+        ),
+        "set -a; . /etc/vend/environment; set +a",
         "dir=$(mktemp -d /var/tmp/vend-migrate.XXXXXX)",
         "trap 'rm -rf \"$dir\"' EXIT",
         "chmod 0755 \"$dir\"",
@@ -37,11 +48,11 @@ pub(super) fn add(target: &mut Target, whole: &Whole<'_>, next: &str) {
         "unzip -q \"$dir\"/revision.zip -d \"$dir\"/revision",
         "cd \"$dir\"/revision",
         format!("chmod +x {script}"),
-        as_user,
+        said,
     ]);
     let mut send = json!({
         "Type": "Task",
-        "Comment": "Once: without an answer nobody knows how far it came, so it is not tried again.",
+        "Comment": "Once: without an answer nobody knows how far it came, so it is not tried again. What was refused was not taken.",
         "Resource": call("aws-sdk:ssm:sendCommand"),
         "Credentials": { "RoleArn": "{% $target.role %}" },
         "Arguments": {
@@ -49,13 +60,18 @@ pub(super) fn add(target: &mut Target, whole: &Whole<'_>, next: &str) {
             "InstanceIds": ["{% $host %}"],
             "Comment": "The migration of a release",
             "TimeoutSeconds": REACH_S,
-            "Parameters": { "commands": commands, "executionTimeout": [seconds.to_string()] },
+            "Parameters": { "commands": commands, "executionTimeout": [(START_S + seconds).to_string()] },
         },
         "TimeoutSeconds": 120,
+        // A host is in service as soon as it runs, and known to Systems Manager when its agent does.
+        "Retry": [{
+            "ErrorEquals": ["Ssm.InvalidInstanceIdException"],
+            "IntervalSeconds": 15, "BackoffRate": 1, "MaxAttempts": START_S / 15,
+        }],
         "Assign": { "command": "{% $states.result.Command.CommandId %}" },
         "Next": "MigratingBegins",
     });
-    send["Catch"] = catch(target.on_failure());
+    send["Catch"] = target.catch();
     target.add("Migrate", send);
     // The command is not known everywhere in the first moment.
     target.add(
@@ -73,7 +89,7 @@ pub(super) fn add(target: &mut Target, whole: &Whole<'_>, next: &str) {
         }),
         good: "$state = 'Success'",
         bad: Some("$state in ['Failed', 'TimedOut', 'Cancelled', 'Cancelling']"),
-        minutes: (seconds + REACH_S) / 60 + 2,
+        minutes: (REACH_S + START_S + seconds) / 60 + 2,
         error: "Vend.Migration",
         cause: &cause,
     };

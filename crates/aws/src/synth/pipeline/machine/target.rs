@@ -7,7 +7,7 @@ use model::{
 };
 use serde_json::{Value, json};
 
-use super::{States, Whole, call, catch, migrate, retry, size};
+use super::{States, Whole, call, migrate, retry, size};
 use crate::synth::{
     config::Runtime,
     environment::{doors, stack_name},
@@ -57,8 +57,10 @@ impl Target {
         }
     }
 
-    pub(super) fn on_failure(&self) -> &str {
-        &self.on_failure
+    /// Where a state goes that fails, with what went wrong in `$fault`: no scope may assign what one around it assigns.
+    /// Source: "Variable scope" of the Step Functions guide.
+    pub(super) fn catch(&self) -> Value {
+        json!([{ "ErrorEquals": ["States.ALL"], "Assign": { "fault": "{% $states.errorOutput %}" }, "Next": self.on_failure }])
     }
 
     fn processor(self, start: &str) -> Value {
@@ -79,7 +81,7 @@ impl Target {
             "TimeoutSeconds": 120,
             "Assign": assign,
             "Retry": retry(),
-            "Catch": catch(&self.on_failure),
+            "Catch": self.catch(),
             "Next": next,
         });
         if state["Assign"].as_object().is_some_and(serde_json::Map::is_empty) {
@@ -109,9 +111,9 @@ impl Target {
 
     /// Says why, and fails.
     fn refuse(&mut self, name: &str, error: &str, cause: &str) {
-        let failure = json!({ "failure": { "Error": error, "Cause": cause } });
+        let fault = json!({ "fault": { "Error": error, "Cause": cause } });
         let next = self.on_failure.clone();
-        self.pass(name, failure, &next);
+        self.pass(name, fault, &next);
     }
 
     /// Brings parameters of the stack to `changes`, an object in JSONata, and waits until CloudFormation is done.
@@ -236,13 +238,16 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
     let mut target = Target::new("Unwind");
     target.pass(
         "Enter",
-        json!({ "target": "{% $states.input %}", "image": "{% $image %}" }),
+        json!({ "target": "{% $states.input %}", "local": "{% $image %}" }),
         "Look",
     );
     let moves = strategy != Strategy::InPlace;
     let copied = host && items(whole).iter().any(|item| item["copied"] == true);
     let after = if host && moves { "Free" } else { "Start" };
+    // Nothing is changed yet, and nobody knows which half is which.
+    target.on_failure = "NotReleased".into();
     target.look("Look", "Choose");
+    target.on_failure = "Unwind".into();
     let halves = match strategy {
         Strategy::InPlace => {
             json!({ "old": "Blue", "new": "Blue", "kept": "{% $lookup($before, 'BlueImage') %}" })
@@ -258,12 +263,12 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
     }
     let (changes, unwound) = match strategy {
         Strategy::InPlace => (
-            "{ 'BlueImage': $image, 'BlueRuns': 'yes' }",
+            "{ 'BlueImage': $local, 'BlueRuns': 'yes' }",
             // Before the first release there was none to go back to.
             "{ 'BlueImage': $kept = '' ? $lookup($before, 'BlueImage') : $kept, 'BlueRuns': 'yes' }",
         ),
         _ => (
-            "{ ($new & 'Image'): $image, ($new & 'Runs'): 'yes', ($new & 'Weight'): '0', ($old & 'Weight'): '100' }",
+            "{ ($new & 'Image'): $local, ($new & 'Runs'): 'yes', ($new & 'Weight'): '0', ($old & 'Weight'): '100' }",
             "{ ($new & 'Runs'): 'no', ($new & 'Weight'): '0', ($old & 'Weight'): '100' }",
         ),
     };
@@ -289,12 +294,20 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
     );
     // The way back must not lead into itself.
     target.on_failure = "NotReleased".into();
-    target.pass("Unwind", json!({ "reason": "{% $failure %}" }), "Back");
+    target.pass("Unwind", json!({ "reason": "{% $fault %}" }), "Back");
     target.update("Back", unwound, "Unwound");
-    target.pass("Unwound", json!({ "failure": "{% $reason %}" }), "NotReleased");
-    let fail = json!({ "Type": "Fail", "Error": "{% $failure.Error %}", "Cause": "{% $failure.Cause %}" });
+    target.pass("Unwound", json!({ "fault": "{% $reason %}" }), "NotReleased");
+    let fail = match whole.has_several() {
+        true => failed(),
+        false => json!({ "Type": "Fail", "Error": "{% $fault.Error %}", "Cause": "{% $fault.Cause %}" }),
+    };
     target.add("NotReleased", fail);
     target.processor("Enter")
+}
+
+/// A failure that ends this target and leaves the others alone: who goes through them sees it.
+fn failed() -> Value {
+    json!({ "Type": "Succeed", "Output": { "stack": "{% $target.stack %}", "failed": "{% $fault %}" } })
 }
 
 /// An image of another account becomes one of the target's own, under its key.
@@ -328,12 +341,12 @@ fn copy(target: &mut Target, whole: &Whole<'_>, next: &str) {
         "Copy",
         "ec2:copyImage",
         arguments,
-        json!({ "image": "{% $states.result.ImageId %}" }),
+        json!({ "local": "{% $states.result.ImageId %}" }),
         "Copying",
     );
     let look = Look {
         what: "ec2:describeImages",
-        arguments: json!({ "ImageIds": ["{% $image %}"] }),
+        arguments: json!({ "ImageIds": ["{% $local %}"] }),
         assign: json!({ "state": "{% $states.result.Images[0].State %}" }),
         good: "$state = 'available'",
         bad: Some("$state in ['failed', 'error', 'invalid']"),
@@ -403,7 +416,7 @@ fn deploy(target: &mut Target, whole: &Whole<'_>) {
         // From here on hosts that start get the new revision, so the image that it was made with stays, too.
         Strategy::InPlace => {
             target.until("Deploying", look, "Deployed");
-            target.pass("Deployed", json!({ "kept": "{% $image %}" }), after);
+            target.pass("Deployed", json!({ "kept": "{% $local %}" }), after);
         }
         _ => target.until("Deploying", look, after),
     }
@@ -535,9 +548,9 @@ fn only(name: &str, changes: &str) -> Value {
     });
     target.pass(&id("Enter"), assign, name);
     target.update(name, changes, &id("Done"));
-    target.add(id("Done"), json!({ "Type": "Succeed" }));
-    let fail = json!({ "Type": "Fail", "Error": "{% $failure.Error %}", "Cause": "{% $failure.Cause %}" });
-    target.add(id("Failed"), fail);
+    let done = json!({ "Type": "Succeed", "Output": { "stack": "{% $target.stack %}" } });
+    target.add(id("Done"), done);
+    target.add(id("Failed"), failed());
     target.processor(&id("Enter"))
 }
 

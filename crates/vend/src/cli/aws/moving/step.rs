@@ -317,8 +317,7 @@ pub async fn is_live(spot: &Spot<'_>, commit: &str) -> Result<bool, Failure> {
         .map_err(|error| push::no_flow(error, spot))?;
     // The newest of any commit is what is live: another may have been released there since.
     for release in &all {
-        let stand = release::stand(client, &release.arn).await.map_err(broken)?;
-        if release.is_live(stand.state.as_deref()) {
+        if release::was_live(client, release).await.map_err(broken)? {
             return Ok(release.is_of(commit));
         }
     }

@@ -1,0 +1,524 @@
+//! A small world that answers as AWS's services do, for flows that our own interpreter runs.
+
+use std::collections::BTreeMap;
+
+use asl::{Command, Event, Execution, Machine, Status, step};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use model::spec;
+
+use aws::synth::{Priorities, environment};
+
+use crate::{config, deployed, order};
+
+/// One stack, as CloudFormation and the services behind it show it.
+#[derive(Default)]
+pub struct World {
+    pub parameters: BTreeMap<String, String>,
+    /// Answers of `describeStacks` until an update is done.
+    busy: u32,
+    status: String,
+    /// Weights of blue after each update.
+    pub weights: Vec<String>,
+    pub calls: Vec<String>,
+    /// What the next update ends in, if not well.
+    pub rolled_back: bool,
+    pub deployment: &'static str,
+    /// An alarm rings after so many calls about alarms.
+    pub alarm_after: Option<u32>,
+    pub alarms: u32,
+    /// Alarms that ring, by their names.
+    pub ringing: Vec<String>,
+    /// What was said, as SNS was asked to.
+    pub told: Vec<Value>,
+    pub tests_fail: bool,
+    /// Somebody else has the turn when it is asked for first.
+    pub taken: bool,
+    /// Rows by their keys.
+    pub table: BTreeMap<String, Value>,
+    /// CloudFormation refuses to bring this parameter to this value, unless it has it.
+    pub refused: Option<(&'static str, &'static str)>,
+    /// Worlds of their own that other foundations have, by their labels; the others have this one.
+    pub beside: BTreeMap<&'static str, World>,
+    /// A later release has its turn once this one is live.
+    pub overtaken: bool,
+    /// What a migration ends in; none: nobody hears of it.
+    pub migration: Option<&'static str>,
+    /// So many commands are refused, because nobody knows the host yet.
+    pub unknown: u32,
+    /// What a migration was to do.
+    pub commands: Vec<String>,
+    /// The source comes after so many looks.
+    pub source_after: u32,
+    /// And until then nobody may look.
+    pub denied: bool,
+    /// Who began the release; ada, if nobody says so.
+    pub sender: Option<String>,
+    /// Who says yes, one after the other.
+    pub people: Vec<Value>,
+    /// What each was asked.
+    pub questions: Vec<String>,
+    /// Hosts that keep a record, one more with each look, and how many at most.
+    pub records: (u32, u32),
+    /// The target group whose hosts nobody finds well, by the end of its name.
+    pub unwell: Option<&'static str>,
+    /// The stacks that were looked at.
+    pub stacks: Vec<String>,
+    /// The variables of each build, by its project.
+    pub given: Vec<(String, Value)>,
+    /// Hosts or containers of each half that runs; two, if nobody said otherwise.
+    pub sizes: BTreeMap<&'static str, u64>,
+    /// What was deployed last in the group of each half.
+    pub last: BTreeMap<&'static str, String>,
+    /// Does a half's deployment group go with its hosts?
+    forgets: bool,
+    /// The halves whose hosts were given something when they started, and not by the release.
+    pub early: Vec<&'static str>,
+    /// What the copies of images were asked to be.
+    pub copies: Vec<Value>,
+}
+
+/// The half that a name of ours is of.
+fn half(name: &Value) -> &'static str {
+    let name = name.as_str().unwrap().to_lowercase();
+    if name.contains("green") { "Green" } else { "Blue" }
+}
+
+impl World {
+    pub fn new(parameters: &[(&str, &str)]) -> Self {
+        let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        Self {
+            parameters: parameters.iter().map(own).collect(),
+            status: "CREATE_COMPLETE".into(),
+            deployment: "Succeeded",
+            migration: Some("Success"),
+            ..Self::default()
+        }
+    }
+
+    fn answer(&mut self, role: &str, resource: &str, input: &Value) -> Result<Value, (String, String)> {
+        let mut beside = self.beside.iter_mut();
+        let other = beside.find(|(label, _)| role.contains(&format!("-{label}-release")));
+        if let Some((_, other)) = other {
+            return other.answer("", resource, input);
+        }
+        let what = resource
+            .rsplit(":::")
+            .next()
+            .unwrap()
+            .trim_start_matches("aws-sdk:");
+        self.calls.push(what.to_owned());
+        Ok(match what {
+            "codebuild:startBuild.sync"
+                if input["ProjectName"].as_str().unwrap().ends_with("-tests") && self.tests_fail =>
+            {
+                return Err(("States.TaskFailed".into(), "tests failed".into()));
+            }
+            "codebuild:startBuild.sync" => {
+                let variables = input["EnvironmentVariablesOverride"].clone();
+                let project = input["ProjectName"].as_str().unwrap();
+                self.given.push((project.to_owned(), variables));
+                let given = input["EnvironmentVariablesOverride"].as_array().unwrap();
+                let given: Vec<&Value> = given.iter().map(|own| &own["Value"]).collect();
+                assert_eq!(given[..4], ["abc123", "a", "m of two lines", "main"]);
+                json!({ "Build": { "ExportedEnvironmentVariables": [{ "Name": "IMAGE", "Value": "ami-new" }] } })
+            }
+            "s3:headObject" => {
+                assert_eq!(input["Key"], "source/shop/abc123.zip");
+                if self.source_after > 0 {
+                    self.source_after -= 1;
+                    return Err(match self.denied {
+                        true => (
+                            "S3.S3Exception".into(),
+                            "Forbidden (Service: S3, Status Code: 403, Request ID: X)".into(),
+                        ),
+                        false => ("S3.NoSuchKeyException".into(), "not there".into()),
+                    });
+                }
+                json!({})
+            }
+            "sns:publish.waitForTaskToken" if !self.people.is_empty() => {
+                let question = &self.hear(input);
+                assert!(
+                    question.contains("vend aws approve production\n\nNo:\n"),
+                    "{question}"
+                );
+                let said = input["MessageAttributes"]["People"]["StringValue"]
+                    .as_str()
+                    .unwrap();
+                self.questions.push(said.to_owned());
+                self.people.remove(0)
+            }
+            "sns:publish.waitForTaskToken" => {
+                let question = &self.hear(input);
+                assert!(
+                    question.contains("commit abc123 by a, image ami-new.\n\nYes:\n"),
+                    "{question}"
+                );
+                let token = question.rsplit("--task-token ").next().unwrap();
+                assert!(
+                    token.len() > 1 && question.matches(token).count() == 2,
+                    "{question}"
+                );
+                json!({})
+            }
+            "dynamodb:putItem" => {
+                if std::mem::take(&mut self.taken) {
+                    return Err(("DynamoDB.ConditionalCheckFailedException".into(), "taken".into()));
+                }
+                order::put(&mut self.table, input)?
+            }
+            "sns:publish" => {
+                let is_live = self.hear(input).contains(": live at commit ");
+                if is_live && self.overtaken {
+                    self.began("2026-01-02T00:00:00Z");
+                }
+                json!({})
+            }
+            "dynamodb:deleteItem" => order::delete(&mut self.table, input)?,
+            "cloudformation:describeStacks" => {
+                self.stacks.push(input["StackName"].as_str().unwrap().to_owned());
+                self.describe()
+            }
+            "route53:listResourceRecordSets" => {
+                self.records.0 = (self.records.0 + 1).min(self.records.1);
+                crate::wave::records(input, self.records.0)
+            }
+            "cloudformation:updateStack" => {
+                let given = input["Parameters"].as_array().unwrap();
+                let is_refused = |(key, value): (&str, &str)| {
+                    let is_so = json!({ "ParameterKey": key, "ParameterValue": value });
+                    self.parameters[key] != value && given.contains(&is_so)
+                };
+                if self.refused.is_some_and(is_refused) {
+                    return Err(("CloudFormation.CloudFormationException".into(), "not now".into()));
+                }
+                self.update(input)
+            }
+            "autoscaling:describeAutoScalingGroups" => {
+                let up = json!({ "LifecycleState": "InService", "InstanceId": "i-1" });
+                let names = input["AutoScalingGroupNames"].as_array().unwrap();
+                let group = |name: &Value| {
+                    let size = self.size(half(name));
+                    let up = vec![&up; usize::try_from(size).unwrap()];
+                    json!({ "AutoScalingGroupName": name, "DesiredCapacity": size, "MaxSize": 4, "Instances": up })
+                };
+                json!({ "AutoScalingGroups": names.iter().map(group).collect::<Vec<_>>() })
+            }
+            "autoscaling:setDesiredCapacity" => {
+                let size = input["DesiredCapacity"].as_u64().unwrap();
+                assert!((2..=4).contains(&size), "AWS refuses {size}");
+                self.sizes.insert(half(&input["AutoScalingGroupName"]), size);
+                json!({})
+            }
+            "ecs:describeServices" => {
+                let names = input["Services"].as_array().unwrap();
+                let service = |name: &Value| {
+                    let size = self.size(half(name));
+                    let status = if size == 0 { "INACTIVE" } else { "ACTIVE" };
+                    json!({ "ServiceName": name, "Status": status, "DesiredCount": size })
+                };
+                json!({ "Services": names.iter().map(service).collect::<Vec<_>>() })
+            }
+            "ecs:updateService" => {
+                let size = input["DesiredCount"].as_u64().unwrap();
+                self.sizes.insert(half(&input["Service"]), size);
+                json!({})
+            }
+            "codedeploy:createDeployment" => {
+                let group = half(&input["DeploymentGroupName"]);
+                self.last.insert(group, "the release before".into());
+                assert_eq!(
+                    input["Revision"]["S3Location"]["Key"],
+                    "revision/shop/abc123-production.zip"
+                );
+                // The appspec says what becomes of files that are there, as on a platform.
+                assert_eq!(input.get("FileExistsBehavior"), None);
+                json!({ "DeploymentId": "d-1" })
+            }
+            "codedeploy:getDeployment" => json!({ "DeploymentInfo": { "Status": self.deployment } }),
+            "elasticloadbalancingv2:describeTargetHealth"
+                if self
+                    .unwell
+                    .is_some_and(|own| input["TargetGroupArn"].as_str().unwrap().ends_with(own)) =>
+            {
+                json!({ "TargetHealthDescriptions": [{ "TargetHealth": { "State": "unhealthy" } }] })
+            }
+            "elasticloadbalancingv2:describeTargetHealth" => {
+                let well = json!({ "TargetHealth": { "State": "healthy" } });
+                let size = self.size(half(&input["TargetGroupArn"]));
+                let well = vec![well; usize::try_from(size).unwrap()];
+                json!({ "TargetHealthDescriptions": well })
+            }
+            "cloudwatch:describeAlarms" => {
+                self.alarms += 1;
+                let prefix = input["AlarmNamePrefix"]
+                    .as_str()
+                    .unwrap_or("none is asked for so");
+                let rings = self.ringing.iter().filter(|name| name.starts_with(prefix));
+                let rings = rings.map(|name| json!({ "AlarmName": name }));
+                let late = self.alarm_after.is_some_and(|after| self.alarms > after);
+                let all = rings.chain(late.then(|| json!({ "AlarmName": "errors" })));
+                json!({ "MetricAlarms": all.collect::<Vec<_>>() })
+            }
+            "ssm:sendCommand" => {
+                assert_eq!(input["InstanceIds"], json!(["i-1"]));
+                if self.unknown > 0 {
+                    self.unknown -= 1;
+                    return Err((
+                        "Ssm.InvalidInstanceIdException".into(),
+                        "InvalidInstanceId".into(),
+                    ));
+                }
+                let commands = input["Parameters"]["commands"].as_array().unwrap();
+                self.commands = commands
+                    .iter()
+                    .map(|line| line.as_str().unwrap().to_owned())
+                    .collect();
+                if self.migration.is_none() {
+                    return Err(("States.TaskFailed".into(), "no answer came".into()));
+                }
+                json!({ "Command": { "CommandId": "c-1" } })
+            }
+            "ssm:getCommandInvocation" => {
+                json!({ "Status": self.migration.unwrap(), "StandardErrorContent": "column x is there" })
+            }
+            "ec2:copyImage" => {
+                self.copies.push(input.clone());
+                json!({ "ImageId": "ami-copy" })
+            }
+            "ec2:describeImages" => json!({ "Images": [{ "State": "available" }] }),
+            other => panic!("the world has no {other}"),
+        })
+    }
+
+    /// A release that began then has its turn, and leaves it.
+    pub fn began(&mut self, at: &str) {
+        let at: Timestamp = at.parse().unwrap();
+        let began = at.as_millisecond().to_string();
+        let row = json!({ "owner": { "S": "another" }, "began": { "N": began } });
+        self.table.insert("newest/production".into(), row);
+    }
+
+    /// What mails say.
+    fn hear(&mut self, input: &Value) -> String {
+        self.told.push(input.clone());
+        crate::notices::mail(input)
+    }
+
+    /// How many hosts or containers a half has.
+    pub fn size(&self, half: &'static str) -> u64 {
+        match self.parameters[&format!("{half}Runs")].as_str() {
+            "yes" => *self.sizes.get(half).unwrap_or(&2),
+            _ => 0,
+        }
+    }
+
+    /// What becomes of each half's hosts: CodeDeploy puts the last revision of the group on those that start.
+    fn turn(&mut self, before: &BTreeMap<String, String>) {
+        for half in ["Blue", "Green"] {
+            let of = |all: &BTreeMap<String, String>, what: &str| all.get(&format!("{half}{what}")).cloned();
+            let ran = of(before, "Runs").is_some_and(|own| own == "yes");
+            let runs = of(&self.parameters, "Runs").is_some_and(|own| own == "yes");
+            if !runs {
+                self.sizes.remove(half);
+                if self.forgets {
+                    self.last.remove(half);
+                }
+            }
+            let starts = runs && (!ran || of(before, "Image") != of(&self.parameters, "Image"));
+            if starts && self.last.contains_key(half) {
+                self.early.push(half);
+            }
+        }
+    }
+
+    fn describe(&mut self) -> Value {
+        if self.busy > 0 {
+            self.busy -= 1;
+            if self.busy == 1 && !self.rolled_back {
+                self.status = "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS".into();
+            }
+            if self.busy == 0 {
+                self.status = "UPDATE_COMPLETE".into();
+            }
+            if self.busy == 0 && std::mem::take(&mut self.rolled_back) {
+                self.status = "UPDATE_ROLLBACK_COMPLETE".into();
+                self.parameters.insert("GreenImage".into(), String::new());
+                self.parameters.insert("GreenRuns".into(), "no".into());
+            }
+        }
+        let parameters: Vec<Value> = self
+            .parameters
+            .iter()
+            .map(|(key, value)| json!({ "ParameterKey": key, "ParameterValue": value }))
+            .collect();
+        let outputs: Vec<Value> = [
+            "BlueGroupName",
+            "GreenGroupName",
+            "BlueTargetsArn",
+            "GreenTargetsArn",
+            "BlueRecords",
+            "GreenRecords",
+            "BluePort5514TargetsArn",
+            "GreenPort5514TargetsArn",
+        ]
+        .iter()
+        .map(|key| json!({ "OutputKey": key, "OutputValue": format!("ZoneId/{key}") }))
+        .collect();
+        json!({ "Stacks": [{ "Parameters": parameters, "Outputs": outputs, "StackStatus": self.status }] })
+    }
+
+    fn update(&mut self, input: &Value) -> Value {
+        assert_eq!(input["UsePreviousTemplate"], true);
+        assert!(!self.status.ends_with("_IN_PROGRESS"), "{}", self.status);
+        let before = self.parameters.clone();
+        let given = input["Parameters"].as_array().unwrap();
+        assert_eq!(
+            given.len(),
+            self.parameters.len(),
+            "every parameter is given or kept"
+        );
+        let mut changed = false;
+        for parameter in given {
+            let key = parameter["ParameterKey"].as_str().unwrap();
+            if let Some(value) = parameter["ParameterValue"].as_str() {
+                changed |= self.parameters[key] != value;
+                self.parameters.insert(key.to_owned(), value.to_owned());
+            } else {
+                assert_eq!(parameter["UsePreviousValue"], true);
+            }
+        }
+        assert!(changed, "CloudFormation refuses an update that changes nothing");
+        self.turn(&before);
+        self.weights.extend(self.parameters.get("BlueWeight").cloned());
+        self.status = "UPDATE_IN_PROGRESS".into();
+        self.busy = 3;
+        json!({})
+    }
+
+    pub fn is(&self, key: &str, value: &str) {
+        assert_eq!(self.parameters[key], value, "{key} of {:?}", self.parameters);
+    }
+}
+
+/// Runs the flow of the environment to its end.
+pub fn run(options: &str, world: &mut World) -> Status {
+    release("{}", options, world)
+}
+
+/// The same of an environment that is deployed as `vend.yaml` says.
+pub fn release(deploy: &str, options: &str, world: &mut World) -> Status {
+    release_of(&deployed(deploy, "{ min: 2, max: 4 }"), options, world)
+}
+
+pub fn release_of(app: &spec::App, options: &str, world: &mut World) -> Status {
+    let config = config(options);
+    let own = &app.environments[0];
+    let mut targets = vec!["production".parse().unwrap()];
+    targets.extend(config.apps[&app.app].environments[&own.name].also.iter().cloned());
+    let definition = aws::synth::machine(&config, app, own, &targets).unwrap();
+    let stack = environment(&config, &app.app, own, &targets[0], &mut Priorities::default());
+    let stack = stack.ok();
+    let group = stack
+        .as_ref()
+        .and_then(|own| own.template.resource("GreenDeployments"));
+    world.forgets = group.is_some_and(|own| own.body()["Condition"] == "GreenIsRunning");
+    let text = filled(&definition.to_string());
+    let machine = Machine::parse(&text).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let sender = world.sender.as_deref().unwrap_or("arn:aws:iam::1:user/ada");
+    let mut execution = Execution::new();
+    let mut at: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let mut events = vec![Event::Start {
+        id: "arn:aws:states:eu-central-1:111111111111:execution:f:1".into(),
+        name: "1".into(),
+        input: json!({ "app": "shop", "branch": "main", "commit": "abc123", "author": "a", "message": "m of\ntwo lines", "sender": sender }),
+        role: "arn:aws:iam::111111111111:role/f".into(),
+        machine_id: "arn:aws:states:eu-central-1:111111111111:stateMachine:f".into(),
+        machine_name: "f".into(),
+        seed: [1, 2],
+    }];
+    let mut timers: BTreeMap<u64, Timestamp> = BTreeMap::new();
+    for _ in 0..20_000 {
+        let Some(event) = events.pop() else {
+            // Nothing else to do: the next timer.
+            let Some((&timer, &when)) = timers.iter().min_by_key(|(_, when)| **when) else {
+                break;
+            };
+            timers.remove(&timer);
+            at = at.max(when);
+            events.push(Event::TimerFired { timer });
+            continue;
+        };
+        let outcome = step(&machine, execution, &event, at);
+        execution = outcome.execution;
+        at += SignedDuration::from_millis(1);
+        for command in outcome.commands {
+            match command {
+                Command::Schedule {
+                    task,
+                    resource,
+                    input,
+                    role,
+                    ..
+                } => {
+                    let is_own = !resource.contains("aws-sdk") || resource.contains("s3:headObject");
+                    let role = role.unwrap_or_default();
+                    assert!(is_own || role.contains("-release"), "{resource} has no role");
+                    events.push(match world.answer(&role, &resource, &input) {
+                        Ok(output) => Event::TaskSucceeded { task, output },
+                        Err((error, cause)) => Event::TaskFailed {
+                            task,
+                            error: Some(error),
+                            cause: Some(cause),
+                        },
+                    });
+                }
+                Command::StartTimer { timer, at } => drop(timers.insert(timer, at)),
+                Command::CancelTimer { timer } => drop(timers.remove(&timer)),
+                _ => {}
+            }
+        }
+    }
+    execution.status().clone()
+}
+
+/// What CloudFormation fills in.
+fn filled(text: &str) -> String {
+    text.replace("${AWS::Partition}", "aws")
+        .replace("${AWS::AccountId}", "111111111111")
+        .replace("${AWS::Region}", "eu-central-1")
+        .replace("${Builds}", "arn:aws:sns:eu-central-1:111111111111:builds")
+        .replace(
+            "${Operations}",
+            "arn:aws:sns:eu-central-1:111111111111:operations",
+        )
+}
+
+pub const FIRST: [(&str, &str); 7] = [
+    ("BaseImage", "/aws/service/debian"),
+    ("BlueImage", ""),
+    ("BlueRuns", "no"),
+    ("BlueWeight", "100"),
+    ("GreenImage", ""),
+    ("GreenRuns", "no"),
+    ("GreenWeight", "0"),
+];
+
+pub const LIVE: [(&str, &str); 7] = [
+    ("BaseImage", "/aws/service/debian"),
+    ("BlueImage", "ami-old"),
+    ("BlueRuns", "yes"),
+    ("BlueWeight", "100"),
+    ("GreenImage", ""),
+    ("GreenRuns", "no"),
+    ("GreenWeight", "0"),
+];
+
+pub fn failure(status: &Status) -> String {
+    match status {
+        Status::Failed { error, cause } => format!("{error:?} {cause:?}"),
+        other => panic!("{other:?}"),
+    }
+}
