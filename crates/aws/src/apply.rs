@@ -4,13 +4,13 @@
 use serde::Serialize;
 
 use crate::{
-    change::{self, Change, Deed, State},
-    client,
+    change::{self, Change, State},
+    client, guard,
     plan::{self, Doing, Wanted, asked, body, dangers, role, ticket},
     protect,
     site::{Found, Site},
     stack::{self, Event, Held, Stack, Status},
-    synth::{Kind, MAX_INLINE_BYTES, Template},
+    synth::{GUARD, Kind, MAX_INLINE_BYTES, Template},
     watch::{self, Cause},
 };
 
@@ -32,13 +32,23 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "outcome")]
 pub enum Outcome {
-    Done,
+    Done {
+        /// What could not be deleted with it, and is in no stack any more.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        left: Vec<Cause>,
+    },
     Unchanged,
     /// It was rolled back, or waits for somebody to roll it back.
     Failed {
         status: Status,
         cause: Option<Cause>,
     },
+}
+
+impl Outcome {
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Done { .. })
+    }
 }
 
 /// Makes the stack as it shall be. `agreed`: the data that may be lost, by the ids of resources; `start` names this attempt.
@@ -103,6 +113,7 @@ async fn clear(
     }
     let held = stack::resources(&site.client, &stack.id).await?;
     protect::release(&site.client, &held).await?;
+    guard::open(&site.client, wanted, &held).await?;
     let mark = watch::mark(&site.client, &stack.id).await?;
     stack::delete(
         &site.client,
@@ -138,12 +149,13 @@ async fn create(
 ) -> Result<Outcome, Error> {
     let is_large = wanted.template.yaml().len() > MAX_INLINE_BYTES;
     if !(is_large && wanted.mark.kind == Kind::Foundation) {
-        return begin(site, wanted, &wanted.template, start, tell).await;
+        let outcome = begin(site, wanted, &wanted.template, start, tell).await?;
+        return guarded(site, wanted, outcome, tell).await;
     }
     // The bucket that such a template must lie in is the foundation's own: it begins with that.
     let seed = seed(&wanted.template);
     match begin(site, wanted, &seed, start, tell).await? {
-        Outcome::Done => {}
+        Outcome::Done { .. } => {}
         other => return Ok(other),
     }
     match stack::one(&site.client, &wanted.name).await? {
@@ -172,7 +184,12 @@ async fn begin(
 ) -> Result<Outcome, Error> {
     let body = body(site, wanted, template).await?;
     let role = role(site, wanted).await?;
-    let guards = wanted.is_guarded();
+    // A creation that fails could not take back what is protected: that comes when all of it is made.
+    let guards: &[(&str, &str)] = match wanted.is_guarded() {
+        true => &[(GUARD, "no")],
+        false => &[],
+    };
+    let guards = (wanted.is_guarded(), guards);
     let token = token(&wanted.name, start);
     let what = (&body, wanted.tags.as_slice());
     stack::create(&site.client, &wanted.name, what, role.as_deref(), guards, &token).await?;
@@ -186,12 +203,17 @@ async fn update(
     agreed: &[String],
     tell: &mut dyn FnMut(&Event),
 ) -> Result<Outcome, Error> {
-    let ticket = ticket(wanted, &stack.at);
-    let changes = match asked(site, wanted, stack).await? {
+    let (state, guards) = changes(site, wanted, stack).await?;
+    let ticket = ticket(wanted, &stack.at, guards);
+    let changes = match state {
         State::Ready(changes) => changes,
         State::Empty | State::Making => {
             change::forget(&site.client, &wanted.name, &ticket).await?;
-            return unchanged(site, wanted).await;
+            let outcome = unchanged(site, wanted).await?;
+            return match guard::is_open(wanted, stack) {
+                true => guarded(site, wanted, Outcome::Done { left: Vec::new() }, tell).await,
+                false => Ok(outcome),
+            };
         }
         State::Failed(why) => {
             change::forget(&site.client, &wanted.name, &ticket).await?;
@@ -217,27 +239,103 @@ async fn update(
             lost: lost.join(", "),
         });
     }
-    let leaving = leaving(site, wanted, &changes).await?;
+    carry_out(site, wanted, stack, (&changes, guards), tell).await
+}
+
+/// Does what was asked, and protects what came of it.
+async fn carry_out(
+    site: &Site,
+    wanted: &Wanted,
+    stack: &Stack,
+    (changes, guards): (&[Change], Option<&str>),
+    tell: &mut dyn FnMut(&Event),
+) -> Result<Outcome, Error> {
+    let client = &site.client;
+    let leaving = leaving(site, wanted, changes).await?;
+    let mark = watch::mark(client, &wanted.name).await?;
     // First: who may not do that would change a stack that then waits for ever.
-    protect::release(&site.client, &leaving).await?;
-    let mark = watch::mark(&site.client, &wanted.name).await?;
-    change::execute(&site.client, &wanted.name, &ticket).await?;
-    let outcome = settle(site, wanted, mark, &leaving, tell).await?;
-    if outcome == Outcome::Done {
-        let_go(site, wanted).await?;
+    protect::release(client, &leaving).await?;
+    let opened = guard::open(client, wanted, &leaving).await?;
+    let ticket = ticket(wanted, &stack.at, guards);
+    if let Err(error) = change::execute(client, &wanted.name, &ticket).await {
+        guard::close(client, &opened, tell).await;
+        return Err(error.into());
+    }
+    // What cannot be seen to its end goes on there: what leaves must then be able to.
+    let mut outcome = settle(site, wanted, mark, &leaving, tell).await?;
+    if !outcome.is_done() {
+        guard::close(client, &opened, tell).await;
+        return Ok(outcome);
+    }
+    let_go(site, wanted).await?;
+    if guards.is_some() || guard::is_open(wanted, stack) {
+        outcome = guarded(site, wanted, outcome, tell).await?;
+    }
+    // Not at every change: who took the protection away had a reason.
+    if guard::surely_makes(wanted, changes) && !stack.is_protected {
+        stack::protect(client, &wanted.name, true).await?;
     }
     Ok(outcome)
 }
 
-/// What the stack holds, where its hosts of containers leave with these changes.
-async fn leaving(site: &Site, wanted: &Wanted, changes: &[Change]) -> Result<Vec<Held>, client::Error> {
-    let leaves = |change: &Change| {
-        change.id == protect::HOSTS && matches!(change.deed, Deed::Remove | Deed::Replace | Deed::MayReplace)
-    };
-    match changes.iter().any(leaves) {
-        true => stack::resources(&site.client, &wanted.name).await,
-        false => Ok(Vec::new()),
+/// What a change would do, and what becomes of the stack's protection with it: where something is made that has one, it comes after.
+async fn changes(
+    site: &Site,
+    wanted: &Wanted,
+    stack: &Stack,
+) -> Result<(State, Option<&'static str>), client::Error> {
+    const OPEN: Option<&str> = Some("no");
+    let state = asked(site, wanted, stack, None).await?;
+    match &state {
+        State::Ready(changes) if guard::makes(wanted, changes) && !guard::is_open(wanted, stack) => {
+            change::forget(&site.client, &wanted.name, &ticket(wanted, &stack.at, None)).await?;
+            Ok((asked(site, wanted, stack, OPEN).await?, OPEN))
+        }
+        _ => Ok((state, None)),
     }
+}
+
+/// Protects what was made, if all went well.
+async fn guarded(
+    site: &Site,
+    wanted: &Wanted,
+    outcome: Outcome,
+    tell: &mut dyn FnMut(&Event),
+) -> Result<Outcome, Error> {
+    let Outcome::Done { left } = outcome else {
+        return Ok(outcome);
+    };
+    let done = Outcome::Done { left };
+    if !wanted.is_guarded() {
+        return Ok(done);
+    }
+    let Some(stack) = stack::one(&site.client, &wanted.name).await? else {
+        return Ok(done);
+    };
+    let mark = watch::mark(&site.client, &wanted.name).await?;
+    let on = [(GUARD.to_owned(), "yes".to_owned())];
+    if !guard::is_open(wanted, &stack) || !stack::turn(&site.client, &stack, &on).await? {
+        return Ok(done);
+    }
+    match settle(site, wanted, mark, &[], tell).await? {
+        Outcome::Done { .. } => Ok(done),
+        other => Ok(other),
+    }
+}
+
+/// What leaves the stack with these changes, and refuses to: hosts of containers, and what is protected.
+async fn leaving(site: &Site, wanted: &Wanted, changes: &[Change]) -> Result<Vec<Held>, client::Error> {
+    let leaves: Vec<&str> = changes
+        .iter()
+        .filter(|change| guard::leaves(change))
+        .map(|change| change.id.as_str())
+        .collect();
+    if leaves.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut held = stack::resources(&site.client, &wanted.name).await?;
+    held.retain(|held| leaves.contains(&held.id.as_str()));
+    Ok(held)
 }
 
 /// Nothing was to be done but what the last change may have been kept from.
@@ -266,7 +364,8 @@ async fn settle(
     let (now, events) = protect::wait(&site.client, &wanted.name, mark, leaving, tell).await?;
     let status = now.map_or_else(|| Status("DELETE_COMPLETE".into()), |stack| stack.status);
     if status.is_good() {
-        return Ok(Outcome::Done);
+        let left = watch::left(&events);
+        return Ok(Outcome::Done { left });
     }
     let cause = match watch::cause(&wanted.name, &events) {
         Some(cause) => Some(watch::asked(&site.client, cause).await),
@@ -276,273 +375,4 @@ async fn settle(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        Client,
-        fixtures::{self, action},
-        mark::Mark,
-        price::List,
-        synth,
-    };
-
-    /// CloudFormation, of which a change set takes a table away: moto says `Add` for everything. In the shapes of the API's reference.
-    fn answer(asked: &str, before: &[String]) -> String {
-        let is_done = before.iter().any(|own| action(own) == "ExecuteChangeSet");
-        let event = |id: &str, status: &str| {
-            format!(
-                "<member><EventId>{id}</EventId><LogicalResourceId>s</LogicalResourceId><ResourceType>AWS::CloudFormation::Stack\
-                 </ResourceType><ResourceStatus>{status}</ResourceStatus></member>"
-            )
-        };
-        match asked {
-            "DescribeStacks" => "<Stacks><member><StackName>s</StackName><StackId>arn</StackId>\
-                 <StackStatus>UPDATE_COMPLETE</StackStatus><CreationTime>2026-01-01T00:00:00Z</CreationTime></member></Stacks>"
-                .to_owned(),
-            "DescribeStackEvents" => {
-                let new = if is_done { event("e2", "UPDATE_COMPLETE") } else { String::new() };
-                format!("<StackEvents>{new}{}</StackEvents>", event("e1", "CREATE_COMPLETE"))
-            }
-            "DescribeChangeSet" => "<Status>CREATE_COMPLETE</Status><Changes><member><Type>Resource</Type><ResourceChange>\
-                 <Action>Remove</Action><LogicalResourceId>Table</LogicalResourceId><ResourceType>AWS::DynamoDB::Table</ResourceType>\
-                 <PolicyAction>Delete</PolicyAction></ResourceChange></member></Changes>"
-                .to_owned(),
-            "ListStackResources" => fixtures::GROUP_HELD.to_owned(),
-            "DescribeAutoScalingGroups" => fixtures::GROUP.to_owned(),
-            _ => String::new(),
-        }
-    }
-
-    fn wanted() -> Wanted {
-        let config: synth::Config =
-            toml::from_str("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n")
-                .unwrap();
-        let text = "app: shop\nenvironments: { live: {} }\n";
-        let (app, _) = model::spec::App::parse(text, "vend.yaml", &|_| true).unwrap();
-        let made = synth::all(&config, &app, &mut synth::Priorities::default()).unwrap();
-        let flow = made.stacks.iter().find(|stack| stack.kind == Kind::Flow).unwrap();
-        let mut wanted = Wanted::new("vend", flow, List::shipped(), "");
-        // Short enough to go with the call.
-        wanted.template.resources.truncate(1);
-        wanted
-    }
-
-    async fn applied(agreed: &[&str]) -> (Result<Outcome, Error>, Vec<String>) {
-        let (done, forms) = applied_of(&wanted(), agreed).await;
-        (done, forms.iter().map(|own| action(own).to_owned()).collect())
-    }
-
-    async fn applied_of(wanted: &Wanted, agreed: &[&str]) -> (Result<Outcome, Error>, Vec<String>) {
-        applied_at(answer, wanted, None, agreed).await
-    }
-
-    async fn applied_at(
-        answer: fn(&str, &[String]) -> String,
-        wanted: &Wanted,
-        mark: Option<Mark>,
-        agreed: &[&str],
-    ) -> (Result<Outcome, Error>, Vec<String>) {
-        let (address, asked) = fixtures::service(answer);
-        let site = Site::new(Client::at(address));
-        let stack = stack::one(&site.client, &wanted.name).await.unwrap().unwrap();
-        let agreed: Vec<String> = agreed.iter().map(|id| (*id).to_owned()).collect();
-        let found = Some(Found { stack, mark });
-        let done = apply(&site, wanted, found, &agreed, "t", &mut |_| {}).await;
-        let asked = asked.lock().unwrap().clone();
-        (done, asked)
-    }
-
-    /// What is found when the change is made, and not only when it was planned, is refused too.
-    #[tokio::test]
-    async fn nothing_is_lost_that_nobody_named() {
-        for agreed in [&[][..], &["Database"]] {
-            let (done, asked) = applied(agreed).await;
-            let Err(Error::Loss { lost, .. }) = done else {
-                panic!("{done:?}");
-            };
-            assert_eq!(lost, "Table (AWS::DynamoDB::Table)");
-            assert_eq!(asked.last().unwrap(), "DeleteChangeSet", "nothing is left of it");
-            assert!(!asked.contains(&"ExecuteChangeSet".to_owned()), "{asked:?}");
-        }
-        let (done, asked) = applied(&["Table"]).await;
-        assert_eq!(done.unwrap(), Outcome::Done);
-        assert!(asked.contains(&"ExecuteChangeSet".to_owned()), "{asked:?}");
-    }
-
-    /// An environment whose green half serves is changed in place from now on.
-    #[tokio::test]
-    async fn a_half_that_serves_goes_by_name_only() {
-        fn with(weights: (u32, u32), asked: &str, before: &[String]) -> String {
-            let parameter = |key: &str, value: &str| {
-                format!(
-                    "<member><ParameterKey>{key}</ParameterKey><ParameterValue>{value}</ParameterValue></member>"
-                )
-            };
-            let runs = |weight: u32| if weight > 0 { "yes" } else { "no" };
-            match asked {
-                "DescribeStacks" => {
-                    let all = [
-                        parameter("BlueRuns", runs(weights.0)),
-                        parameter("BlueWeight", &weights.0.to_string()),
-                        parameter("GreenRuns", "yes"),
-                        parameter("GreenWeight", &weights.1.to_string()),
-                    ];
-                    let all = format!("<Parameters>{}</Parameters></member>", all.concat());
-                    answer(asked, before).replace("</member>", &all)
-                }
-                "DescribeChangeSet" => answer(asked, before)
-                    .replace("AWS::DynamoDB::Table", "AWS::AutoScaling::AutoScalingGroup")
-                    .replace("Table", "GreenGroup"),
-                _ => answer(asked, before),
-            }
-        }
-        let serves = |asked: &str, before: &[String]| with((0, 100), asked, before);
-        let shares = |asked: &str, before: &[String]| with((90, 10), asked, before);
-        let rests = |asked: &str, before: &[String]| with((100, 0), asked, before);
-        for answer in [serves, shares] {
-            let (done, forms) = applied_at(answer, &wanted(), None, &["Table"]).await;
-            let Err(Error::Loss { lost, .. }) = done else {
-                panic!("{done:?}");
-            };
-            assert_eq!(
-                lost,
-                "GreenGroup (AWS::AutoScaling::AutoScalingGroup): make a release first, so that blue serves"
-            );
-            assert!(!has(&forms, "ExecuteChangeSet"), "{forms:?}");
-            let (done, _) = applied_at(answer, &wanted(), None, &["GreenGroup"]).await;
-            assert_eq!(done.unwrap(), Outcome::Done);
-        }
-        // One that only waits may go.
-        let (done, _) = applied_at(rests, &wanted(), None, &[]).await;
-        assert_eq!(done.unwrap(), Outcome::Done);
-    }
-
-    /// Its group shrinks without asking ECS from now on, and would keep those for ever.
-    #[tokio::test]
-    async fn hosts_of_containers_that_were_protected_may_go_when_their_stack_is_changed() {
-        let mut wanted = wanted();
-        wanted.template.resources[0].id = protect::HOSTS.to_owned();
-        let (done, forms) = applied_of(&wanted, &["Table"]).await;
-        assert_eq!(done.unwrap(), Outcome::Done);
-        assert_eq!(fixtures::released(&forms), ["i-1"]);
-        let at = |name: &str| forms.iter().position(|own| action(own) == name);
-        assert!(at("ExecuteChangeSet") < at("SetInstanceProtection"), "{forms:?}");
-        // One without such hosts costs no call.
-        let (_, asked) = applied(&["Table"]).await;
-        assert!(
-            !asked.contains(&"DescribeAutoScalingGroups".to_owned()),
-            "{asked:?}"
-        );
-    }
-
-    fn has(before: &[String], name: &str) -> bool {
-        before.iter().any(|own| action(own) == name)
-    }
-
-    /// The first of these that is asked.
-    fn at(forms: &[String], name: &str) -> usize {
-        let found = forms.iter().position(|own| action(own) == name);
-        found.unwrap_or_else(|| panic!("{name} is not in {forms:?}"))
-    }
-
-    /// Letting them go may have been refused, or cut short, when their stack was changed the last time.
-    #[tokio::test]
-    async fn hosts_of_containers_that_stayed_protected_may_go_where_nothing_changes() {
-        let empty = |asked: &str, before: &[String]| match asked {
-            "DescribeChangeSet" => {
-                let why = "The submitted information didn't contain changes.";
-                format!("<Status>FAILED</Status><StatusReason>{why}</StatusReason>")
-            }
-            _ => answer(asked, before),
-        };
-        let mut wanted = wanted();
-        // Nothing is asked of a stack without such hosts.
-        let (done, forms) = applied_at(answer, &wanted, Some(wanted.mark.clone()), &[]).await;
-        assert_eq!((done.unwrap(), forms.len()), (Outcome::Unchanged, 1));
-        wanted.template.resources[0].id = protect::HOSTS.to_owned();
-        for mark in [Some(wanted.mark.clone()), None] {
-            let (done, forms) = applied_at(empty, &wanted, mark, &[]).await;
-            assert_eq!(done.unwrap(), Outcome::Unchanged);
-            assert_eq!(fixtures::released(&forms), ["i-1"]);
-        }
-    }
-
-    #[tokio::test]
-    async fn hosts_of_containers_that_leave_their_stack_do_not_hold_it_up() {
-        let removes = |asked: &str, before: &[String]| match asked {
-            "DescribeChangeSet" => answer(asked, before)
-                .replace("AWS::DynamoDB::Table", "AWS::AutoScaling::AutoScalingGroup")
-                .replace("Table", protect::HOSTS),
-            _ => answer(asked, before),
-        };
-        let (done, forms) = applied_at(removes, &wanted(), None, &[]).await;
-        assert_eq!(done.unwrap(), Outcome::Done);
-        assert_eq!(fixtures::released(&forms), ["i-1"]);
-        assert!(
-            at(&forms, "SetInstanceProtection") < at(&forms, "ExecuteChangeSet"),
-            "{forms:?}"
-        );
-    }
-
-    /// An earlier attempt began that, and was cut short.
-    #[tokio::test]
-    async fn hosts_of_containers_that_are_leaving_their_stack_do_not_hold_it_up() {
-        let cleans = |asked: &str, before: &[String]| match asked {
-            "DescribeStacks" if !has(before, "SetInstanceProtection") => {
-                answer(asked, before).replace("UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
-            }
-            _ => answer(asked, before),
-        };
-        let (done, forms) = applied_at(cleans, &wanted(), None, &["Table"]).await;
-        assert_eq!(done.unwrap(), Outcome::Done);
-        assert_eq!(fixtures::released(&forms), ["i-1"]);
-    }
-
-    #[tokio::test]
-    async fn hosts_of_containers_that_a_failed_creation_left_do_not_hold_it_up() {
-        let left = |asked: &str, before: &[String]| {
-            let status = match (has(before, "CreateStack"), has(before, "DeleteStack")) {
-                (true, _) => "CREATE_COMPLETE",
-                (_, true) => "DELETE_COMPLETE",
-                _ => "ROLLBACK_FAILED",
-            };
-            match asked {
-                "DescribeStacks" => answer(asked, before).replace("UPDATE_COMPLETE", status),
-                "DescribeStackEvents" => format!(
-                    "<StackEvents><member><EventId>{status}</EventId><LogicalResourceId>s</LogicalResourceId>\
-                     <ResourceStatus>{status}</ResourceStatus></member></StackEvents>"
-                ),
-                _ => answer(asked, before),
-            }
-        };
-        let (done, forms) = applied_at(left, &wanted(), None, &[]).await;
-        assert_eq!(done.unwrap(), Outcome::Done);
-        assert_eq!(fixtures::released(&forms), ["i-1"]);
-        assert!(
-            at(&forms, "SetInstanceProtection") < at(&forms, "DeleteStack"),
-            "{forms:?}"
-        );
-    }
-
-    #[test]
-    fn a_seed_is_small_and_whole() {
-        let config: synth::Config = toml::from_str(
-            "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\nfirewall = true\n\
-             network = { zones = '3', nat = 'per-zone' }\n",
-        )
-        .unwrap();
-        let stack = synth::foundation(&config, &"production".parse().unwrap()).unwrap();
-        let seed = seed(&stack.template);
-        assert!(seed.yaml().len() < MAX_INLINE_BYTES / 2);
-        for id in [
-            "Key",
-            "LogsBucket",
-            "TemplatesBucket",
-            "TemplatesBucketPolicy",
-            "LogsBucketPolicy",
-        ] {
-            assert!(seed.resource(id).is_some(), "{id}");
-        }
-        assert!(seed.resource("Vpc").is_none() && seed.resource("Balancer").is_none());
-    }
-}
+mod tests;

@@ -103,6 +103,7 @@ calls! {
     EXECUTE_CHANGE_SET = Call::new("cloudformation", "ExecuteChangeSet", CFN, "do what was shown");
     DESCRIBE_STACKS = Call::new("cloudformation", "DescribeStacks", CFN, "see what is there");
     DESCRIBE_STACK_EVENTS = Call::new("cloudformation", "DescribeStackEvents", CFN, "show progress and reasons");
+    DESCRIBE_EVENTS = Call::new("cloudformation", "DescribeEvents", CFN, "say what is wrong with a change that is refused");
     LIST_STACKS = Call::new("cloudformation", "ListStacks", CFN, "find what destroyed stacks have left");
     LIST_STACK_RESOURCES = Call::new("cloudformation", "ListStackResources", CFN, "know what a stack holds");
     DELETE_STACK = Call::new("cloudformation", "DeleteStack", CFN, "destroy");
@@ -201,6 +202,7 @@ pub const BRANCHES: &[Call] = &[
     EXECUTE_CHANGE_SET,
     DESCRIBE_STACKS,
     DESCRIBE_STACK_EVENTS,
+    DESCRIBE_EVENTS,
     LIST_STACKS,
     LIST_STACK_RESOURCES,
     DELETE_STACK,

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::{
     call,
     client::{Client, Error, Form, Node},
+    stack,
 };
 
 /// What would happen to one resource.
@@ -147,6 +148,8 @@ pub struct Order<'a> {
     pub body: &'a Body,
     /// Parameters that keep their values.
     pub kept: Vec<&'a str>,
+    /// One that gets another.
+    pub given: Option<(&'a str, &'a str)>,
     /// The role that CloudFormation takes.
     pub role: Option<&'a str>,
     /// All that the stack has from then on, which everything in it gets too.
@@ -178,6 +181,11 @@ pub async fn ask(client: &Client, order: &Order<'_>) -> Result<(), Error> {
         form.add(&format!("{name}.ParameterKey"), id);
         form.add(&format!("{name}.UsePreviousValue"), "true");
     }
+    if let Some((id, value)) = order.given {
+        let name = format!("Parameters.member.{}", order.kept.len() + 1);
+        form.add(&format!("{name}.ParameterKey"), id);
+        form.add(&format!("{name}.ParameterValue"), value);
+    }
     match client.query(&call::CREATE_CHANGE_SET, form).await {
         Err(error) if error.code() == "AlreadyExistsException" => Ok(()),
         other => other.map(drop),
@@ -194,7 +202,14 @@ pub async fn state(client: &Client, stack: &str, ticket: &str) -> Result<State, 
         form.maybe("NextToken", next.as_deref());
         let page = client.query(&call::DESCRIBE_CHANGE_SET, form).await?;
         match page.text("Status") {
-            "FAILED" => return Ok(failed(page.text("StatusReason"))),
+            "FAILED" => {
+                return Ok(match failed(page.text("StatusReason")) {
+                    State::Failed(why) => {
+                        State::Failed(validated(client, page.text("ChangeSetId"), why).await)
+                    }
+                    other => other,
+                });
+            }
             "CREATE_COMPLETE" => {}
             _ => return Ok(State::Making),
         }
@@ -212,6 +227,53 @@ fn failed(why: &str) -> State {
         true => State::Empty,
         false => State::Failed(why.to_owned()),
     }
+}
+
+/// Why a change set failed, where CloudFormation's own sentence says only that its validation did: of each resource what is wrong
+/// with it. Source: the API's reference, DescribeEvents.
+async fn validated(client: &Client, id: &str, why: String) -> String {
+    if !why.contains("DescribeEvents") && !why.contains("EarlyValidation") {
+        return why;
+    }
+    let mut form = Form::default();
+    form.add("ChangeSetName", id).add("Filters.FailedEvents", "true");
+    let pages = match stack::pages(client, &call::DESCRIBE_EVENTS, &form).await {
+        Ok(pages) => pages,
+        Err(error) => return format!("{why} ({error})"),
+    };
+    let mut said: Vec<String> = Vec::new();
+    for event in pages.iter().flat_map(|page| page.list("OperationEvents")) {
+        said.extend(finding(event).filter(|own| !said.contains(own)));
+    }
+    match said.is_empty() {
+        true => why,
+        false => said.join("; "),
+    }
+}
+
+/// What one event says of a resource.
+fn finding(event: &Node) -> Option<String> {
+    let mut reasons = [
+        "ValidationStatusReason",
+        "ResourceStatusReason",
+        "HookStatusReason",
+    ]
+    .into_iter();
+    let why = reasons.find_map(|name| event.maybe(name))?;
+    let id = event.maybe("LogicalResourceId").unwrap_or_default();
+    let physical = event.maybe("PhysicalResourceId").filter(|own| *own != id);
+    let path = event
+        .maybe("ValidationPath")
+        .filter(|own| own.trim_matches('/') != format!("Resources/{id}"));
+    let beside: Vec<String> = physical.into_iter().chain(path).collect();
+    let beside = match beside.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", beside.join(", ")),
+    };
+    Some(match id.as_str() {
+        "" => format!("{why}{beside}"),
+        id => format!("{id}{beside}: {why}"),
+    })
 }
 
 /// Does what a change set says.
@@ -232,6 +294,7 @@ pub async fn forget(client: &Client, stack: &str, ticket: &str) -> Result<(), Er
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures;
 
     /// The shape of a change as AWS gives it: moto says `Add` for everything.
     fn read(action: &str, replacement: &str, kind: &str, policy: &str) -> Change {
@@ -264,6 +327,59 @@ mod tests {
             Some(Loss::Left)
         );
         assert_eq!(read("Remove", "", "AWS::EC2::VPC", "Delete").loss, None);
+    }
+
+    /// A change set whose validation failed, and its events, in the shapes of the API's reference.
+    #[tokio::test]
+    async fn what_validation_finds_is_said_by_resources() {
+        const WHY: &str = "The following hook(s)/validation failed: [AWS::EarlyValidation::ResourceExistenceCheck]. To troubleshoot Early \
+            Validation errors, use the DescribeEvents API for detailed failure information.";
+        fn answer(asked: &str, _: &[String]) -> String {
+            let event = |id: &str, rest: &str| {
+                format!(
+                    "<member><EventType>VALIDATION_ERROR</EventType><LogicalResourceId>{id}</LogicalResourceId>\
+                     <PhysicalResourceId>vend-logs</PhysicalResourceId><ResourceType>AWS::S3::Bucket</ResourceType>{rest}</member>"
+                )
+            };
+            match asked {
+                "DescribeChangeSet" => format!(
+                    "<ChangeSetId>arn:of:it</ChangeSetId><Status>FAILED</Status><StatusReason>{WHY}</StatusReason>"
+                ),
+                _ => format!(
+                    "<OperationEvents>{}{}</OperationEvents>",
+                    event(
+                        "LogsBucket",
+                        "<ValidationName>NAME_CONFLICT_VALIDATION</ValidationName><ValidationStatus>FAILED</ValidationStatus>\
+                         <ValidationStatusReason>Resource of type 'AWS::S3::Bucket' with identifier 'vend-logs' already exists.\
+                         </ValidationStatusReason><ValidationPath>/Resources/LogsBucket</ValidationPath>"
+                    ),
+                    event("LogsBucket", "<ValidationStatus>FAILED</ValidationStatus>"),
+                ),
+            }
+        }
+        let (address, forms) = fixtures::service(answer);
+        let found = state(&Client::at(address), "s", "t").await.unwrap();
+        let said = "LogsBucket (vend-logs): Resource of type 'AWS::S3::Bucket' with identifier 'vend-logs' already exists.";
+        assert_eq!(found, State::Failed(said.into()));
+        let asked = forms.lock().unwrap().last().unwrap().clone();
+        assert!(
+            asked.contains("ChangeSetName=arn%3Aof%3Ait") && asked.contains("Filters.FailedEvents=true"),
+            "{asked}"
+        );
+        // Who may not ask gets what there is, and why it is not more.
+        fn denied(asked: &str, before: &[String]) -> String {
+            match asked {
+                "DescribeEvents" => {
+                    "<Error><Code>AccessDenied</Code><Message>not you</Message></Error>".to_owned()
+                }
+                _ => answer(asked, before),
+            }
+        }
+        let (address, _) = fixtures::service(denied);
+        let State::Failed(why) = state(&Client::at(address), "s", "t").await.unwrap() else {
+            panic!("it failed");
+        };
+        assert!(why.starts_with(WHY) && why.contains("not you"), "{why}");
     }
 
     #[test]

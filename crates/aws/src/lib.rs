@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod download;
 #[cfg(test)]
 mod fixtures;
+mod guard;
 pub mod kept;
 pub mod lambda;
 pub mod live;

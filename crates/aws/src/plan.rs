@@ -7,13 +7,14 @@ use crate::{
     bucket,
     change::{self, Body, Change, Deed, Loss, Order, State},
     client::Error,
+    guard,
     live::half,
     mark::Mark,
     price::{List, Price},
     sign::digest,
     site::{Found, Site},
     stack::{Stack, Status},
-    synth::{self, Kind, MAX_INLINE_BYTES, Template},
+    synth::{self, GUARD, Kind, MAX_INLINE_BYTES, Template},
     watch::Pace,
 };
 
@@ -52,12 +53,7 @@ impl Wanted {
 
     /// Does it hold something that refuses to be deleted? Then the stack refuses too, before half of it is gone.
     pub fn is_guarded(&self) -> bool {
-        self.template.resources.iter().any(|resource| {
-            let own = &resource.properties;
-            let attributes = own["LoadBalancerAttributes"].as_array().into_iter().flatten();
-            let mut on = attributes.filter(|one| one["Key"] == "deletion_protection.enabled");
-            own["DeletionProtection"] == true || on.any(|one| one["Value"] == "true")
-        })
+        self.template.is_guarded()
     }
 }
 
@@ -72,6 +68,10 @@ pub enum Doing {
     Nothing,
     /// It needs something of another stack that is not there yet: the change set can be made only then.
     Later {
+        why: String,
+    },
+    /// CloudFormation refuses the change.
+    Invalid {
         why: String,
     },
     /// Something else is being done to it.
@@ -130,7 +130,9 @@ fn by_state(wanted: &Wanted, found: Option<&Found>) -> Doing {
         _ if status.is_moving() => Doing::Wait { status },
         // Neither can be created over.
         _ if status.is_stillborn() || status.is_review() => Doing::CreateAgain,
-        Some(mark) if status.is_usable() && *mark == wanted.mark => Doing::Nothing,
+        Some(mark) if status.is_usable() && *mark == wanted.mark && !guard::is_open(wanted, stack) => {
+            Doing::Nothing
+        }
         _ if status.is_usable() => Doing::Change,
         _ => Doing::Stuck { status },
     }
@@ -151,36 +153,51 @@ pub async fn plan(site: &Site, wanted: &Wanted, found: Option<&Found>, keeps: bo
             let new = wanted.template.resources.iter();
             plan.changes = new.map(|own| Change::add(&own.id, own.kind)).collect();
         }
-        (Doing::Change, Some(found)) => match asked(site, wanted, &found.stack).await? {
+        (Doing::Change, Some(found)) => match asked(site, wanted, &found.stack, None).await? {
             State::Ready(changes) => plan.changes = changes,
-            State::Failed(why) => plan.doing = Doing::Later { why },
+            // Only the stack that exports it will.
+            State::Failed(why) if why.contains("No export named") => plan.doing = Doing::Later { why },
+            State::Failed(why) => plan.doing = Doing::Invalid { why },
+            State::Empty if guard::is_open(wanted, &found.stack) => plan.changes = guard::closing(wanted),
             State::Empty | State::Making => plan.doing = Doing::Nothing,
         },
         _ => {}
     }
-    let is_asked = found.filter(|_| matches!(plan.doing, Doing::Change | Doing::Later { .. }));
+    let is_asked = found.filter(|_| {
+        matches!(
+            plan.doing,
+            Doing::Change | Doing::Later { .. } | Doing::Invalid { .. }
+        )
+    });
     if let Some(found) = is_asked.filter(|_| !keeps || plan.doing != Doing::Change) {
-        change::forget(&site.client, &wanted.name, &ticket(wanted, &found.stack.at)).await?;
+        change::forget(&site.client, &wanted.name, &ticket(wanted, &found.stack.at, None)).await?;
     }
     Ok(plan)
 }
 
 /// Names one attempt to change a stack: from `at`, when it was changed last. The same attempt has the same ticket, in
 /// another process too.
-pub(crate) fn ticket(wanted: &Wanted, at: &str) -> String {
+pub(crate) fn ticket(wanted: &Wanted, at: &str, guards: Option<&str>) -> String {
+    let guards = guards.unwrap_or_default();
     let text = format!(
-        "{}|{}|{}|{at}",
+        "{}|{}|{}|{at}|{guards}",
         wanted.name, wanted.mark.digest, wanted.mark.cents
     );
     format!("vend-{}", &digest(text.as_bytes())[..24])
 }
 
-/// The changes of a stack that is there, by a change set, which stays.
-pub(crate) async fn asked(site: &Site, wanted: &Wanted, stack: &Stack) -> Result<State, Error> {
+/// The changes of a stack that is there, by a change set, which stays. `guards`: what becomes of its protection; else it is as it was.
+pub(crate) async fn asked(
+    site: &Site,
+    wanted: &Wanted,
+    stack: &Stack,
+    guards: Option<&str>,
+) -> Result<State, Error> {
     let body = body(site, wanted, &wanted.template).await?;
     let role = role(site, wanted).await?;
-    let ticket = ticket(wanted, &stack.at);
-    let is_kept = |id: &&str| wanted.template.parameters.iter().any(|(own, _)| own == *id);
+    let ticket = ticket(wanted, &stack.at, guards);
+    let is_known = |id: &str| wanted.template.parameters.iter().any(|(own, _)| own == id);
+    let is_kept = |id: &&str| is_known(id) && (guards.is_none() || *id != GUARD);
     let order = Order {
         stack: &wanted.name,
         ticket: &ticket,
@@ -191,6 +208,7 @@ pub(crate) async fn asked(site: &Site, wanted: &Wanted, stack: &Stack) -> Result
             .map(|(id, _)| id.as_str())
             .filter(is_kept)
             .collect(),
+        given: guards.map(|value| (GUARD, value)),
         role: role.as_deref(),
         tags: &wanted.tags,
     };
@@ -298,6 +316,58 @@ mod tests {
         assert!(matches!(doing("DELETE_FAILED", own()), Doing::Stuck { .. }));
     }
 
+    /// Its change was broken off before what it made was protected.
+    #[test]
+    fn a_stack_without_its_protection_is_not_as_it_shall_be() {
+        let wanted = wanted();
+        let mut found = found("CREATE_COMPLETE", Some(wanted.mark.clone()));
+        for (value, doing) in [("no", Doing::Change), ("yes", Doing::Nothing)] {
+            found.stack.parameters = vec![(GUARD.to_owned(), value.to_owned())];
+            assert_eq!(super::doing(&wanted, Some(&found)), doing);
+        }
+        let closing = guard::closing(&wanted);
+        assert_eq!((closing.len(), closing[0].id.as_str()), (1, "Balancer"));
+    }
+
+    /// Only what another stack will export is waited for.
+    #[tokio::test]
+    async fn a_change_that_is_refused_is_not_for_later() {
+        fn answer(asked: &str, why: &str) -> String {
+            match asked {
+                "DescribeChangeSet" => format!("<Status>FAILED</Status><StatusReason>{why}</StatusReason>"),
+                _ => String::new(),
+            }
+        }
+        fn missing(asked: &str, _: &[String]) -> String {
+            answer(asked, "No export named vend-production-Vpc found.")
+        }
+        fn wrong(asked: &str, _: &[String]) -> String {
+            answer(
+                asked,
+                "Template error: resource X does not support attribute type Y in Fn::GetAtt",
+            )
+        }
+        let mut wanted = wanted();
+        wanted.template.resources.truncate(1);
+        let found = found("CREATE_COMPLETE", None);
+        let doing = async |answer| {
+            let (address, asked) = crate::fixtures::service(answer);
+            let plan = plan(
+                &Site::new(crate::Client::at(address)),
+                &wanted,
+                Some(&found),
+                true,
+            )
+            .await
+            .unwrap();
+            let last = crate::fixtures::action(asked.lock().unwrap().last().unwrap()).to_owned();
+            assert_eq!(last, "DeleteChangeSet");
+            plan.doing
+        };
+        assert!(matches!(doing(missing).await, Doing::Later { .. }));
+        assert!(matches!(doing(wrong).await, Doing::Invalid { .. }));
+    }
+
     #[test]
     fn a_name_is_refused_to_what_is_new_only() {
         let mut wanted = wanted();
@@ -326,7 +396,8 @@ mod tests {
     #[test]
     fn a_ticket_is_of_one_attempt() {
         let wanted = wanted();
-        assert_eq!(ticket(&wanted, "a"), ticket(&wanted, "a"));
-        assert_ne!(ticket(&wanted, "a"), ticket(&wanted, "b"));
+        assert_eq!(ticket(&wanted, "a", None), ticket(&wanted, "a", None));
+        assert_ne!(ticket(&wanted, "a", None), ticket(&wanted, "b", None));
+        assert_ne!(ticket(&wanted, "a", None), ticket(&wanted, "a", Some("no")));
     }
 }

@@ -34,8 +34,7 @@ pub async fn protect(site: &Site, stack: &Stack, on: bool) -> Result<Vec<String>
 }
 
 /// Types of which AWS deletes none that is protected.
-#[cfg(test)]
-const GUARDED: [&str; 3] = [
+pub(crate) const GUARDED: [&str; 3] = [
     "AWS::ElasticLoadBalancingV2::LoadBalancer",
     "AWS::RDS::DBInstance",
     "AWS::RDS::DBCluster",

@@ -47,6 +47,12 @@ impl Stack {
         }
     }
 
+    /// The value of a parameter.
+    pub fn value(&self, id: &str) -> Option<&str> {
+        let mut all = self.parameters.iter();
+        all.find(|(own, _)| own == id).map(|(_, value)| value.as_str())
+    }
+
     /// Says it of itself, by tags, that it is a branch's? One that was made before stacks had tags does not, and the role of the
     /// build that makes stacks of branches asks for it.
     pub fn is_tagged(&self) -> bool {
@@ -270,12 +276,17 @@ pub async fn create(
     name: &str,
     (body, tags): (&Body, &[(&str, String)]),
     role: Option<&str>,
-    protects: bool,
+    (protects, values): (bool, &[(&str, &str)]),
     token: &str,
 ) -> Result<(), Error> {
     let mut form = Form::default();
     form.pairs("Tags.member", tags);
     form.add("StackName", name).maybe("RoleARN", role);
+    for (index, (id, value)) in values.iter().enumerate() {
+        let name = format!("Parameters.member.{}", index + 1);
+        form.add(&format!("{name}.ParameterKey"), id);
+        form.add(&format!("{name}.ParameterValue"), value);
+    }
     form.list("Capabilities.member", ["CAPABILITY_NAMED_IAM"]);
     form.add("OnFailure", "ROLLBACK").add("ClientRequestToken", token);
     form.add(
@@ -393,7 +404,7 @@ fn drift(node: &Node) -> Drift {
 }
 
 /// All pages of a list.
-async fn pages(client: &Client, call: &call::Call, form: &Form) -> Result<Vec<Node>, Error> {
+pub(crate) async fn pages(client: &Client, call: &call::Call, form: &Form) -> Result<Vec<Node>, Error> {
     let mut pages = Vec::new();
     let mut next: Option<String> = None;
     loop {

@@ -38,7 +38,7 @@ pub(crate) use size::BUILT_IN;
 pub use size::{Architecture, Size};
 pub(crate) use template::logical;
 pub use template::{
-    MAX_BYTES, MAX_INLINE_BYTES, MAX_OUTPUTS, MAX_PARAMETERS, MAX_RESOURCES, Resource, Template,
+    GUARD, MAX_BYTES, MAX_INLINE_BYTES, MAX_OUTPUTS, MAX_PARAMETERS, MAX_RESOURCES, Resource, Template,
 };
 pub use whole::{Asking, File, Output, Refused, all, all_with, has_new_rule, most_with};
 pub use word::{Account, Arn, ChatId, Domain, Label, Mail, NotA, Prefix, Region, Zone};

@@ -151,6 +151,29 @@ pub fn cause(stack: &str, events: &[Event]) -> Option<Cause> {
     })
 }
 
+/// What could not be deleted, and was not after all, although its stack came to a good end: it stays, and nobody holds it.
+pub fn left(events: &[Event]) -> Vec<Cause> {
+    let is_gone = |own: &Event| {
+        let mut later = events.iter();
+        later.any(|event| event.physical == own.physical && event.status == Status("DELETE_COMPLETE".into()))
+    };
+    let mut left: Vec<Cause> = Vec::new();
+    let failed = events
+        .iter()
+        .filter(|event| event.status == Status("DELETE_FAILED".into()));
+    for event in failed.filter(|event| !event.physical.is_empty() && !is_gone(event)) {
+        if !left.iter().any(|own| own.physical == event.physical) {
+            left.push(Cause {
+                resource: event.resource.clone(),
+                kind: event.kind.clone(),
+                physical: event.physical.clone(),
+                why: sentence(event.why.as_deref().unwrap_or_default()),
+            });
+        }
+    }
+    left
+}
+
 /// What a service said, without the numbers that only its support reads.
 fn sentence(why: &str) -> String {
     let mut text = why.split("(Service:").next().unwrap_or_default().trim();

@@ -16,7 +16,9 @@ mod stacks;
 
 use serde_json::{Value, json};
 
-pub(super) use balancer::{TLS, attributes, balancers, redirect, to_providers, unknown, unprotected};
+pub(super) use balancer::{
+    TLS, attributes, balancers, protection, redirect, to_providers, unknown, unprotected,
+};
 pub(super) use egress::closed;
 
 use super::{

@@ -30,6 +30,9 @@ pub struct Template {
     pub outputs: Vec<(String, Value)>,
 }
 
+/// The parameter that switches the protection of what a stack holds; [`Template::guard`].
+pub const GUARD: &str = "Guarded";
+
 /// One resource. `about` is its comment in YAML.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resource {
@@ -217,6 +220,33 @@ impl Template {
 
     pub fn condition(&mut self, id: impl Into<String>, value: Value) {
         self.conditions.push((id.into(), value));
+    }
+
+    /// The value of a property that protects: on, unless the stack is told to do without for now. CloudFormation can take back
+    /// nothing that is protected, so a stack is changed without, and gets it when all that it holds is made.
+    pub fn guard(&mut self, on: impl Into<Value>, off: impl Into<Value>) -> Value {
+        if !self.is_guarded() {
+            let own = json!({
+                "Type": "String",
+                "Default": "yes",
+                "AllowedValues": ["yes", "no"],
+                "Description": "Does what refuses deletion do so? Not while it is being made",
+            });
+            self.parameter(GUARD, own);
+            self.condition("IsGuarded", json!({ "Fn::Equals": [re(GUARD), "yes"] }));
+        }
+        json!({ "Fn::If": ["IsGuarded", on.into(), off.into()] })
+    }
+
+    /// Does it hold something that refuses to be deleted?
+    pub fn is_guarded(&self) -> bool {
+        self.parameters.iter().any(|(id, _)| id == GUARD)
+    }
+
+    /// Is the resource of this id one that refuses to be deleted?
+    pub fn guards(&self, id: &str) -> bool {
+        let resource = self.resource(id);
+        resource.is_some_and(|own| own.properties.to_string().contains("\"IsGuarded\""))
     }
 
     /// A value for people and for other stacks, exported as `STACK-ID`.

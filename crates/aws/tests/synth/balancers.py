@@ -24,6 +24,16 @@ def with_shares(convert):
     return converted
 
 
+def with_shared(modify):
+    """A listener of a port that TCP and UDP share cannot be changed."""
+
+    def modified(self, arn, port=None, protocol=None, *rest):
+        return modify(self, arn, port, None if protocol in ("TCP_UDP", "UDP") else protocol, *rest)
+
+    return modified
+
+
 def mend():
+    ELBv2Backend.modify_listener = with_shared(ELBv2Backend.modify_listener)
     FakeLoadBalancer.create_from_cloudformation_json = with_type(FakeLoadBalancer.create_from_cloudformation_json)
     ELBv2Backend.convert_and_validate_properties = with_shares(ELBv2Backend.convert_and_validate_properties)

@@ -84,6 +84,36 @@ fn every_store_is_encrypted() {
     });
 }
 
+/// CloudFormation takes back what it makes only while that is not protected: a parameter says when it is.
+#[test]
+fn what_refuses_deletion_does_so_by_the_parameter_only() {
+    let on = |own: &Value| own == &Value::Bool(true) || own == "true";
+    let mut guarded = 0;
+    every(|name, template| {
+        let balancers = each(template, "AWS::ElasticLoadBalancingV2::LoadBalancer");
+        for (id, own) in balancers {
+            let all = own["LoadBalancerAttributes"].as_array().unwrap();
+            let found = all.iter().find(|one| one["Key"] == "deletion_protection.enabled");
+            assert!(!on(&found.unwrap()["Value"]), "{name} {id}");
+        }
+        for kind in ["AWS::RDS::DBInstance", "AWS::RDS::DBCluster"] {
+            for (id, own) in each(template, kind) {
+                assert!(!on(&own["DeletionProtection"]), "{name} {id}");
+            }
+        }
+        let some = template.resources.iter().any(|own| template.guards(&own.id));
+        assert_eq!(some, template.is_guarded(), "{name}");
+    });
+    for stack in crate::matrix::matrix()
+        .iter()
+        .filter(|stack| stack.template.is_guarded())
+    {
+        guarded += 1;
+        assert_eq!(stack.preview, None, "{}", stack.name);
+    }
+    assert!(guarded > 0);
+}
+
 #[test]
 fn no_store_is_public() {
     every(|name, template| {

@@ -87,7 +87,7 @@ pub async fn run(aws: &Aws, global: &Global) -> Result<ExitCode, Failure> {
     let output = global.output();
     match aws {
         Aws::Synth(own) => synth::run(own, &output)?,
-        Aws::Plan(own) => Box::pin(plan::run(own, &output)).await?,
+        Aws::Plan(own) => return Box::pin(plan::run(own, &output)).await,
         Aws::Apply(own) => return apply::run(own, &output).await,
         Aws::Status(own) => stacks::status(own, &output).await?,
         Aws::Outputs(own) => stacks::outputs(own, &output).await?,

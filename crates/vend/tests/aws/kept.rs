@@ -155,3 +155,28 @@ fn a_stack_that_was_only_named_is_made() {
     world.good(&["apply", "--yes", "--only", STACKS[0]]);
     assert_eq!(world.status(STACKS[0])["doing"]["doing"], "nothing");
 }
+
+/// CloudFormation's sentence says only that a validation failed.
+#[test]
+fn a_change_that_is_refused_is_said_by_resources_and_not_begun() {
+    let Some(world) = World::new() else { return };
+    let own = ["apply", "--yes", "--only", STACKS[0]];
+    world.good(&own);
+    world.write("aws.toml", &format!("{FOUNDATION}firewall = true\n"));
+    let parameter = "p = client('ssm')\n";
+    world.python(&format!(
+        "{parameter}p.put_parameter(Name='/test/refused', Value='Firewall', Type='String')"
+    ));
+    let (code, said) = world.bad(&["plan", "--only", STACKS[0]]);
+    assert!(
+        code == 1 && said.contains("cannot be changed so: Firewall: it exists already"),
+        "{said}"
+    );
+    let (code, said) = world.bad(&own);
+    assert!(
+        code == 1 && said.contains("nothing was changed") && said.contains("Firewall: it exists already"),
+        "{said}"
+    );
+    world.python(&format!("{parameter}p.delete_parameter(Name='/test/refused')"));
+    world.good(&own);
+}

@@ -292,6 +292,33 @@ def answered(invocation):
     return answer
 
 
+def refused(describe):
+    """No change set fails early validation. Each does while the parameter /test/refused names a resource."""
+
+    def described(self):
+        found = describe(self)
+        known = ssm_backends[self.current_account][self.region].get_parameter("/test/refused")
+        if known is None:
+            return found
+        why = "The following hook(s)/validation failed: [AWS::EarlyValidation::ResourceExistenceCheck]. To troubleshoot Early "
+        why += "Validation errors, use the DescribeEvents API for detailed failure information."
+        name = self._get_param("ChangeSetName")
+        id = next(own.change_set_id for own in self.cloudformation_backend.change_sets.values() if name in (own.change_set_id, own.change_set_name))
+        answer = {"ChangeSetId": id, "ChangeSetName": name, "Changes": [], "Parameters": {}}
+        return ActionResult({**answer, "Status": "FAILED", "StatusReason": why})
+
+    return described
+
+
+def describe_events(self):
+    """DescribeEvents is missing."""
+    known = ssm_backends[self.current_account][self.region].get_parameter("/test/refused")
+    if self._get_param("ChangeSetName") not in self.cloudformation_backend.change_sets:
+        raise ValidationError(message="there is no such change set")
+    event = {"EventType": "VALIDATION_ERROR", "LogicalResourceId": known.value, "ValidationStatus": "FAILED"}
+    return ActionResult({"OperationEvents": [{**event, "ValidationStatusReason": "it exists already"}]})
+
+
 def failed(stack, resource):
     """The way back from a change, which hangs on a resource."""
     stack._add_stack_event("UPDATE_ROLLBACK_IN_PROGRESS")
@@ -511,6 +538,8 @@ def main(port, *path):
     responses.CloudFormationResponse.list_stack_resources = list_stack_resources
     responses.CloudFormationResponse.update_termination_protection = update_termination_protection
     responses.CloudFormationResponse.continue_update_rollback = continue_update_rollback
+    responses.CloudFormationResponse.describe_change_set = refused(responses.CloudFormationResponse.describe_change_set)
+    responses.CloudFormationResponse.describe_events = describe_events
     responses.CloudFormationResponse.detect_stack_drift = detect_stack_drift
     responses.CloudFormationResponse.describe_stack_drift_detection_status = describe_stack_drift_detection_status
     responses.CloudFormationResponse.describe_stack_resource_drifts = describe_stack_resource_drifts

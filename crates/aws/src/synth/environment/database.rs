@@ -125,7 +125,8 @@ fn wanted<'c>(scope: &Scope<'c>, engine: Engine, own: &'c Database) -> Result<Wa
         storage,
         multi_az: own.multi_az.unwrap_or(production && scope.outpost().is_none()),
         backup,
-        protected: own.protected.unwrap_or(production),
+        // What comes and goes with a branch goes whatever is in it.
+        protected: own.protected.unwrap_or(production) && scope.spec.preview.is_none(),
         rotate,
     })
 }
@@ -298,6 +299,7 @@ fn single(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
         "Connections are encrypted.",
         properties,
     ));
+    let protection = protection(template, wanted);
     let mut properties = json!({
         "Engine": word(wanted.engine),
         "EngineVersion": wanted.version,
@@ -322,7 +324,7 @@ fn single(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
         "CopyTagsToSnapshot": true,
         // Those of a branch go with it, as all of it does.
         "DeleteAutomatedBackups": scope.spec.preview.is_some(),
-        "DeletionProtection": wanted.protected,
+        "DeletionProtection": protection,
         "AutoMinorVersionUpgrade": true,
         "EnableCloudwatchLogsExports": logs(wanted.engine),
         "EnablePerformanceInsights": false,
@@ -348,6 +350,14 @@ fn single(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
         Some(_) => database.skip("CKV_AWS_129", "RDS on Outposts has no logs to send."),
     };
     template.add(modest(database, wanted));
+}
+
+/// Whether it refuses to be deleted.
+fn protection(template: &mut Template, wanted: &Wanted<'_>) -> Value {
+    match wanted.protected {
+        true => template.guard(true, false),
+        false => json!(false),
+    }
 }
 
 /// Says what was asked for in an environment whose data is not dear.
@@ -377,6 +387,7 @@ fn aurora(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
         about,
         properties,
     ));
+    let protection = protection(template, wanted);
     let properties = json!({
         "Engine": word(wanted.engine),
         "EngineVersion": wanted.version,
@@ -391,7 +402,7 @@ fn aurora(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
         "VpcSecurityGroupIds": [att("DataGroup.GroupId")],
         "BackupRetentionPeriod": wanted.backup,
         "CopyTagsToSnapshot": true,
-        "DeletionProtection": wanted.protected,
+        "DeletionProtection": protection,
         "EnableCloudwatchLogsExports": logs(wanted.engine),
     });
     let about = "A last snapshot stays when it goes, and when it must be replaced.";

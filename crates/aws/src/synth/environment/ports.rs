@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{Half, Scope, names, traffic};
 use crate::synth::{
     Error,
-    foundation::{closed, unprotected},
+    foundation::{closed, protection, unprotected},
     template::{Resource, Template, att, re, sub},
 };
 
@@ -267,6 +267,7 @@ fn group(template: &mut Template, scope: &Scope<'_>, doors: &[Door]) {
 
 fn balancer(template: &mut Template, scope: &Scope<'_>) {
     let protected = scope.is_production();
+    let protection = protection(template, protected);
     let properties = json!({
         "Type": "network",
         "Scheme": "internet-facing",
@@ -274,7 +275,7 @@ fn balancer(template: &mut Template, scope: &Scope<'_>) {
         "Subnets": scope.subnets("Public"),
         "SecurityGroups": [att("PortsGroup.GroupId")],
         "LoadBalancerAttributes": [
-            { "Key": "deletion_protection.enabled", "Value": protected.to_string() },
+            { "Key": "deletion_protection.enabled", "Value": protection },
             { "Key": "load_balancing.cross_zone.enabled", "Value": "true" },
         ],
         "Tags": [{ "Key": "Name", "Value": sub("${AWS::StackName}-ports") }],

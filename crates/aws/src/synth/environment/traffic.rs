@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Half, Scope};
 use crate::synth::{
     config::Runtime,
-    foundation::{attributes, redirect, to_providers, unknown, unprotected},
+    foundation::{attributes, protection, redirect, to_providers, unknown, unprotected},
     template::{Resource, Template, att, re, sub},
 };
 
@@ -277,6 +277,7 @@ fn balancer(template: &mut Template, scope: &Scope<'_>) {
         template.add(to_providers());
     }
     let protected = scope.is_production();
+    let protection = protection(template, protected);
     let prefix = format!("balancer/{}-{}", scope.app, scope.spec.name);
     let properties = json!({
         "Type": "application",
@@ -284,7 +285,7 @@ fn balancer(template: &mut Template, scope: &Scope<'_>) {
         "IpAddressType": "ipv4",
         "Subnets": scope.subnets("Public"),
         "SecurityGroups": [att("BalancerGroup.GroupId")],
-        "LoadBalancerAttributes": attributes(scope.shared("LogsBucket"), &prefix, protected),
+        "LoadBalancerAttributes": attributes(scope.shared("LogsBucket"), &prefix, protection),
         "Tags": [{ "Key": "Name", "Value": sub("${AWS::StackName}") }],
     });
     let about = "This environment's own load balancer.";

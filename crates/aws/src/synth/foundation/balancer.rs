@@ -170,6 +170,7 @@ pub(crate) fn to_providers() -> Resource {
 }
 
 fn balancer(template: &mut Template, scope: &Scope<'_>) {
+    let protection = protection(template, scope.options.protected);
     let subnets: Vec<Value> = scope
         .options
         .network
@@ -184,7 +185,7 @@ fn balancer(template: &mut Template, scope: &Scope<'_>) {
         "IpAddressType": "ipv4",
         "Subnets": subnets,
         "SecurityGroups": [att("BalancerGroup.GroupId")],
-        "LoadBalancerAttributes": attributes(re("LogsBucket"), "balancer/shared", scope.options.protected),
+        "LoadBalancerAttributes": attributes(re("LogsBucket"), "balancer/shared", protection),
         "Tags": named("balancer"),
     });
     let resource = Resource::new(
@@ -224,13 +225,21 @@ pub(crate) fn unprotected(resource: Resource, protected: bool) -> Resource {
     }
 }
 
+/// Whether a load balancer refuses to be deleted.
+pub(crate) fn protection(template: &mut Template, protected: bool) -> Value {
+    match protected {
+        true => template.guard("true", "false"),
+        false => json!("false"),
+    }
+}
+
 /// What every load balancer has: logs, and no request with headers that two readers take for two different things.
-pub(crate) fn attributes(bucket: Value, prefix: &str, protected: bool) -> Value {
+pub(crate) fn attributes(bucket: Value, prefix: &str, protection: Value) -> Value {
     json!([
         { "Key": "access_logs.s3.enabled", "Value": "true" },
         { "Key": "access_logs.s3.bucket", "Value": bucket },
         { "Key": "access_logs.s3.prefix", "Value": prefix },
-        { "Key": "deletion_protection.enabled", "Value": protected.to_string() },
+        { "Key": "deletion_protection.enabled", "Value": protection },
         { "Key": "routing.http.drop_invalid_header_fields.enabled", "Value": "true" },
         { "Key": "routing.http.desync_mitigation_mode", "Value": "defensive" },
     ])

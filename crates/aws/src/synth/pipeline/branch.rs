@@ -190,7 +190,8 @@ fn orders(scope: &Scope<'_>, targets: &[Label]) -> Vec<Grant> {
         grant(
             "ReadStacks",
             "What a change would do, and what becomes of it; a stack that is gone has no tags any more",
-            "cloudformation:DescribeChangeSet cloudformation:DescribeStackEvents cloudformation:ListStackResources",
+            "cloudformation:DescribeChangeSet cloudformation:DescribeEvents cloudformation:DescribeStackEvents \
+             cloudformation:ListStackResources",
             stacks(scope, targets),
         ),
         grant(

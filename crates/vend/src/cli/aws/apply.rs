@@ -8,6 +8,7 @@ use ::aws::{
     plan::{Doing, Plan as Planned, Wanted},
     site::Found,
     stack::Event,
+    watch::Cause,
 };
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -71,6 +72,7 @@ async fn work(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
         output.say(&plan::people(&plans, &loaded, output));
     }
     refuse_names(&plans)?;
+    refuse_invalid(&plans)?;
     refuse(own, &plans)?;
     kept::refuse(&kept::all(&loaded, &plans).await?, own.anew)?;
     if !idle && !agreed("Apply?", own.yes, output)? {
@@ -140,6 +142,25 @@ fn refuse_names(plans: &[Planned]) -> Result<(), Failure> {
         .next("vend aws apply --only STACK, for each that is there"))
 }
 
+/// What CloudFormation refuses would be refused halfway, with the stacks before it changed.
+fn refuse_invalid(plans: &[Planned]) -> Result<(), Failure> {
+    let said: Vec<String> = plans
+        .iter()
+        .filter_map(|plan| match &plan.doing {
+            Doing::Invalid { why } => Some(format!("{}: {}", plan.stack, clean(why))),
+            _ => None,
+        })
+        .collect();
+    match said.is_empty() {
+        true => Ok(()),
+        false => Err(
+            Failure::failed("CloudFormation cannot change stacks so, and nothing was changed")
+                .cause(said.join("; "))
+                .next("vend aws plan"),
+        ),
+    }
+}
+
 /// Data, and what serves, goes only by name.
 fn refuse(own: &Apply, plans: &[Planned]) -> Result<(), Failure> {
     let dangers = plans.iter().flat_map(Planned::dangers);
@@ -207,10 +228,28 @@ fn failure(wanted: &Wanted, outcome: &Outcome) -> Option<Failure> {
 }
 
 fn summary(done: &[Done]) -> String {
-    let made = done.iter().filter(|done| done.outcome == Outcome::Done).count();
-    format!(
+    let made = done.iter().filter(|done| done.outcome.is_done()).count();
+    let mut text = String::new();
+    for own in done {
+        if let Outcome::Done { left } = &own.outcome {
+            left.iter()
+                .for_each(|left| text.push_str(&stays(&own.stack, left)));
+        }
+    }
+    text.push_str(&format!(
         "{made} stacks made or changed, {} as they were\n",
         done.len() - made
+    ));
+    text
+}
+
+/// What could not be deleted costs on, and only a person can take it away.
+fn stays(stack: &str, left: &Cause) -> String {
+    format!(
+        "warning: {stack}: {} ({}) could not be deleted, and no stack holds it any more: {}\n",
+        clean(&left.physical),
+        clean(&left.kind),
+        clean(&left.why)
     )
 }
 
@@ -340,5 +379,50 @@ mod tests {
         );
         assert!(refuse(&own(&["GreenGroup"]), &serves).is_ok());
         assert!(refuse(&own(&[]), &plans[..0]).is_ok());
+    }
+
+    #[test]
+    fn what_cloudformation_refuses_is_not_begun() {
+        let plan = |doing| Planned {
+            stack: "vend-production-shop-live".to_owned(),
+            region: "eu-central-1".to_owned(),
+            doing,
+            changes: Vec::new(),
+            cents_before: None,
+            price: Price { cents: 0, unknown: 0 },
+        };
+        let why = || "LogsBucket: it exists".to_owned();
+        let said = format!(
+            "{:?}",
+            refuse_invalid(&[plan(Doing::Invalid { why: why() })]).unwrap_err()
+        );
+        assert!(
+            said.contains("vend-production-shop-live: LogsBucket: it exists"),
+            "{said}"
+        );
+        assert!(refuse_invalid(&[plan(Doing::Later { why: why() })]).is_ok());
+    }
+
+    #[test]
+    fn what_stays_outside_every_stack_is_told() {
+        let left = Cause {
+            resource: "Balancer".into(),
+            kind: "AWS::ElasticLoadBalancingV2::LoadBalancer".into(),
+            physical: "arn:lb".into(),
+            why: "it is protected".into(),
+        };
+        let done = |left| Done {
+            stack: "s".into(),
+            outcome: Outcome::Done { left },
+        };
+        let said = summary(&[done(vec![left]), done(vec![])]);
+        assert!(
+            said.starts_with("warning: s: arn:lb (AWS::ElasticLoadBalancingV2::LoadBalancer) could not be"),
+            "{said}"
+        );
+        assert!(
+            said.ends_with("2 stacks made or changed, 0 as they were\n"),
+            "{said}"
+        );
     }
 }

@@ -58,6 +58,9 @@ struct Swept {
     fate: Fate,
 }
 
+/// What is left, each with its foundation.
+type All = Vec<(String, Left)>;
+
 pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
     let loaded = own.project.load_most(output)?;
     let victims = victims(own, &loaded).await?;
@@ -82,7 +85,7 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
     }
     let start = crate::clock::now().to_string();
     let mut report = Report::default();
-    let mut left: Vec<(String, Left)> = Vec::new();
+    let mut left = All::new();
     for (foundation, found) in &victims {
         let own_left = one(&loaded, foundation, found, &start, output).await?;
         slot::leave(&loaded, found).await?;
@@ -190,11 +193,7 @@ async fn one(
 
 /// What stacks of these files left that were destroyed before. What one that is there now has the name of is its own again:
 /// buckets have the same names then.
-async fn earlier(
-    own: &Destroy,
-    loaded: &Loaded,
-    there: &[(String, Found)],
-) -> Result<Vec<(String, Left)>, Failure> {
+async fn earlier(own: &Destroy, loaded: &Loaded, there: &[(String, Found)]) -> Result<All, Failure> {
     let mut all = Vec::new();
     if own.gone || own.keep_data {
         return Ok(all);
@@ -227,7 +226,7 @@ fn names<'l>(loaded: &'l Loaded, label: &str) -> impl Iterator<Item = (Kind, &'l
 async fn sweep(
     own: &Destroy,
     loaded: &Loaded,
-    (left, there): (Vec<(String, Left)>, &[(String, Found)]),
+    (left, there): (All, &[(String, Found)]),
     report: &mut Report,
     output: &Output,
 ) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ mod page;
 
 use std::path::PathBuf;
 
-use ::aws::synth::{Kind, MAX_INLINE_BYTES, Stack};
+use ::aws::synth::{GUARD, Kind, MAX_INLINE_BYTES, Stack};
 use clap::Args;
 
 use super::{
@@ -87,12 +87,35 @@ fn lines(platform: &str, stack: &Stack, is_guarded: bool) -> String {
             "is_new=$(aws cloudformation describe-stacks --stack-name {name} \"$@\" >/dev/null 2>&1 || echo yes)\n"
         ));
     }
+    let deploy = deploy(platform, stack, &bucket);
+    text.push_str(&deploy);
+    if is_guarded {
+        // CloudFormation could not take back what is protected: that comes when all of it is made.
+        text.push_str(&format!(" ${{is_new:+--parameter-overrides {GUARD}=no}}"));
+    }
+    text.push_str(" \"$@\"\n");
+    if is_guarded {
+        text.push_str(&format!("{deploy} --parameter-overrides {GUARD}=yes \"$@\"\n"));
+    }
+    if is_guarded {
+        // Only once: who took the protection away had a reason.
+        text.push_str(&format!(
+            "[ -z \"$is_new\" ] || aws cloudformation update-termination-protection --enable-termination-protection \\\n  \
+             --stack-name {name} \"$@\" >/dev/null\n"
+        ));
+    }
+    text
+}
+
+/// The command that makes or changes a stack, without what comes last.
+fn deploy(platform: &str, stack: &Stack, bucket: &str) -> String {
+    let (name, label) = (&stack.name, &stack.foundation);
     let tags = stack.tags.iter().map(|(key, value)| format!(" {key}={value}"));
-    text.push_str(&format!(
+    let mut text = format!(
         "aws cloudformation deploy --stack-name {name} --template-file {name}.yaml \\\n  \
          --capabilities CAPABILITY_NAMED_IAM --no-fail-on-empty-changeset \\\n  --tags{}",
         tags.collect::<String>()
-    ));
+    );
     if stack.template.yaml().len() + 600 > MAX_INLINE_BYTES {
         // A new foundation has no bucket yet: the template must lie somewhere else the first time.
         text.push_str(&format!(" --s3-bucket \"${{BUCKET:-{bucket}}}\""));
@@ -100,14 +123,6 @@ fn lines(platform: &str, stack: &Stack, is_guarded: bool) -> String {
     if stack.kind == Kind::Environment {
         text.push_str(&format!(
             " \\\n  --role-arn \"arn:aws:iam::$(account \"$@\"):role/{platform}/{platform}-{label}-stacks\""
-        ));
-    }
-    text.push_str(" \"$@\"\n");
-    if is_guarded {
-        // Only once: who took the protection away had a reason.
-        text.push_str(&format!(
-            "[ -z \"$is_new\" ] || aws cloudformation update-termination-protection --enable-termination-protection \\\n  \
-             --stack-name {name} \"$@\" >/dev/null\n"
         ));
     }
     text

@@ -1,6 +1,6 @@
 //! `vend aws plan`: what `apply` would do.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, process::ExitCode};
 
 use ::aws::{
     change::{Change, Deed, Loss},
@@ -25,7 +25,7 @@ pub struct Plan {
     project: Project,
 }
 
-pub async fn run(own: &Plan, output: &Output) -> Result<(), Failure> {
+pub async fn run(own: &Plan, output: &Output) -> Result<ExitCode, Failure> {
     let mut loaded = own.project.load()?;
     let found = loaded.found().await?;
     loaded.settle(&found).await?;
@@ -39,7 +39,13 @@ pub async fn run(own: &Plan, output: &Output) -> Result<(), Failure> {
         };
         people(&plans, &loaded, output) + &kept
     });
-    Ok(())
+    let is_invalid = plans
+        .iter()
+        .any(|plan| matches!(plan.doing, Doing::Invalid { .. }));
+    Ok(match is_invalid {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    })
 }
 
 /// A plan with what an earlier destruction of its stack kept, as `--json` shows it.
@@ -130,6 +136,7 @@ fn headline(plan: &Planned, output: &Output) -> String {
         Doing::Change => (Tone::Wait, format!("{} to change", plan.changes.len())),
         Doing::Nothing => (Tone::Faint, "unchanged".to_owned()),
         Doing::Later { why } => (Tone::Wait, format!("later: {}", clean(why))),
+        Doing::Invalid { why } => (Tone::Bad, format!("cannot be changed so: {}", clean(why))),
         Doing::Wait { status } => (Tone::Wait, format!("is being changed ({})", status.0)),
         Doing::Stuck { status } => (
             Tone::Bad,

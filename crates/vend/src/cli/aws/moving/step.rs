@@ -243,7 +243,7 @@ fn word(doing: &Doing) -> &'static str {
         Doing::Later { .. } => "later",
         Doing::Wait { .. } => "being changed",
         Doing::Stuck { .. } => "stuck",
-        Doing::Refused { .. } => "refused",
+        Doing::Refused { .. } | Doing::Invalid { .. } => "refused",
     }
 }
 

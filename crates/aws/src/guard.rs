@@ -1,0 +1,88 @@
+//! What refuses to be deleted refuses CloudFormation too. A change that is rolled back must take away what it made, and one that
+//! replaces or removes something takes the old one away at its end; what is protected then stays outside every stack, or holds the
+//! rollback up for ever. So a stack makes what it protects without protection, and gets it by a second, small change; and what
+//! leaves with a change has its protection switched off before.
+
+use crate::{
+    change::{Change, Deed},
+    client::{Client, Error},
+    plan::Wanted,
+    protect,
+    stack::{Event, Held, Stack, Status},
+    synth::GUARD,
+};
+
+/// Is it without its protection, because a change of it was not brought to its end?
+pub(crate) fn is_open(wanted: &Wanted, stack: &Stack) -> bool {
+    wanted.is_guarded() && stack.value(GUARD) == Some("no")
+}
+
+/// Do these changes make something that refuses deletion, or may they?
+pub(crate) fn makes(wanted: &Wanted, changes: &[Change]) -> bool {
+    let may_be_new = |own: &Change| matches!(own.deed, Deed::Add | Deed::Replace | Deed::MayReplace);
+    let mut changes = changes.iter();
+    changes.any(|own| may_be_new(own) && wanted.template.guards(&own.id))
+}
+
+/// Do they make it without a doubt?
+pub(crate) fn surely_makes(wanted: &Wanted, changes: &[Change]) -> bool {
+    let is_new = |own: &Change| matches!(own.deed, Deed::Add | Deed::Replace);
+    let mut changes = changes.iter();
+    changes.any(|own| is_new(own) && wanted.template.guards(&own.id))
+}
+
+/// The small change: what gets its protection back.
+pub(crate) fn closing(wanted: &Wanted) -> Vec<Change> {
+    let all = wanted.template.resources.iter();
+    let guarded = all.filter(|own| wanted.template.guards(&own.id));
+    let change = |id: &str, kind: &str| Change {
+        deed: Deed::Modify,
+        properties: vec![match kind {
+            "AWS::ElasticLoadBalancingV2::LoadBalancer" => "LoadBalancerAttributes".to_owned(),
+            _ => "DeletionProtection".to_owned(),
+        }],
+        ..Change::add(id, kind)
+    };
+    guarded.map(|own| change(&own.id, own.kind)).collect()
+}
+
+/// Does it leave its stack, or may it?
+pub(crate) fn leaves(change: &Change) -> bool {
+    let is_held = change.id == protect::HOSTS || protect::GUARDED.contains(&change.kind.as_str());
+    is_held && matches!(change.deed, Deed::Remove | Deed::Replace | Deed::MayReplace)
+}
+
+/// Switches off the protection of what leaves. Gives those that had one. What is a branch's has none, and its build may not ask.
+pub(crate) async fn open<'h>(
+    client: &Client,
+    wanted: &Wanted,
+    leaving: &'h [Held],
+) -> Result<Vec<&'h Held>, Error> {
+    let mut opened = Vec::new();
+    if wanted.mark.preview.is_some() {
+        return Ok(opened);
+    }
+    for held in leaving {
+        if protect::switch(client, held, false).await? {
+            opened.push(held);
+        }
+    }
+    Ok(opened)
+}
+
+/// Switches it on again for what stays after all. The change has failed already: what fails then is told beside it.
+pub(crate) async fn close(client: &Client, opened: &[&Held], tell: &mut dyn FnMut(&Event)) {
+    for held in opened {
+        if let Err(error) = protect::switch(client, held, true).await {
+            tell(&Event {
+                id: String::new(),
+                at: String::new(),
+                resource: held.id.clone(),
+                kind: held.kind.clone(),
+                physical: held.physical.clone(),
+                status: Status("UPDATE_FAILED".to_owned()),
+                why: Some(format!("it stays, and is not protected any more: {error}")),
+            });
+        }
+    }
+}
