@@ -23,6 +23,7 @@ mod matrix;
 mod migrations;
 mod notices;
 mod order;
+mod page;
 mod password;
 mod ports;
 mod schemas;
