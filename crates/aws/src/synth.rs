@@ -16,6 +16,7 @@ mod policy;
 mod priority;
 mod size;
 mod template;
+mod value;
 mod whole;
 mod word;
 mod yaml;

@@ -10,6 +10,7 @@ use super::{
     cidr::Cidr,
     place::{self, Outpost, Placement},
     size::Size,
+    value,
     word::{Account, Arn, ChatId, Domain, Label, Mail, Prefix, Region, Url, Zone},
 };
 
@@ -21,7 +22,7 @@ pub struct Config {
     #[serde(default = "platform")]
     pub platform: Prefix,
     pub foundations: BTreeMap<Label, Foundation>,
-    /// Size classes beside the built-in ones, or instead of them.
+    /// Size classes beside the built-in ones, or instead of them: `host.size` of any app's vend.yaml may name them.
     #[serde(default)]
     pub sizes: BTreeMap<String, Size>,
     #[serde(default)]
@@ -261,7 +262,7 @@ pub struct Environment {
     /// A load balancer of its own.
     pub dedicated_balancer: bool,
     pub alarms: Alarms,
-    /// GiB of a host's disk. Default 20.
+    /// GiB of a host's disk. Default 20; 30 below containers (`ec2`).
     pub disk: Option<u32>,
 }
 
@@ -315,7 +316,7 @@ pub struct Database {
     pub size: Option<String>,
     /// GiB to begin with; it grows up to four times as much by itself. Default 20.
     pub storage: Option<u32>,
-    /// Default: in an environment of the foundation `production`.
+    /// Default: where the foundation or the environment is called `production`.
     pub multi_az: Option<bool>,
     /// Days. Default 14, in production 35.
     pub backup: Option<u32>,
@@ -402,6 +403,7 @@ impl Config {
                 range,
                 &foundation.network.outposts,
             )?;
+            value::retention(&format!("foundations.{label}"), &foundation.retention)?;
             self.check_source(label, foundation)?;
         }
         Ok(())

@@ -119,7 +119,9 @@ pub(super) fn home<'c>(config: &'c Config, app: &AppName) -> Result<&'c Label, E
         (Some(only), None) => Ok(only),
         _ => Err(Error::config(
             at(),
-            "there are several foundations: say in which it lives".to_owned(),
+            format!(
+                "there are several foundations: say in which it is built, with `[apps.{app}] pipeline = \"…\"` in aws.toml"
+            ),
         )),
     }
 }

@@ -9,6 +9,7 @@ use super::{
     environment::stack_name,
     flow, foundation, machine, packer, pipeline,
     pipeline::{flow_name, home},
+    value,
 };
 
 /// A file beside the templates: its path, from the directory of the output, and its text.
@@ -243,7 +244,9 @@ pub fn most_with(
     for label in config.foundations.keys() {
         output.stacks.push(foundation(config, label)?);
     }
-    output.stacks.push(noted(pipeline(config, app)?, app));
+    let mut own = noted(pipeline(config, app)?, app);
+    own.notes.extend(unmeant(config, app));
+    output.stacks.push(own);
     let mut taken = BTreeMap::new();
     for own in app.environments.iter().chain(&branch) {
         if let Err(why) = add(&mut output, &mut taken, (config, app, own), priorities) {
@@ -286,6 +289,10 @@ fn add(
     (config, app, own): (&Config, &spec::App, &spec::Environment),
     priorities: &mut Priorities,
 ) -> Result<(), Error> {
+    let options = config.apps.get(&app.app);
+    if let Some(options) = options.and_then(|app| app.environments.get(own.entry())) {
+        value::environment(&app.app, own, options)?;
+    }
     let targets = targets(config, app, own)?;
     let (mut stacks, mut beside) = (Vec::new(), Vec::new());
     for label in &targets {
@@ -335,6 +342,18 @@ fn noted(mut pipeline: Stack, app: &spec::App) -> Stack {
         );
     }
     pipeline
+}
+
+/// Says that the file has options of other apps only: one file may be several apps', and a name may be misspelt.
+fn unmeant(config: &Config, app: &spec::App) -> Option<String> {
+    let others: Vec<String> = config.apps.keys().map(|own| format!("`{own}`")).collect();
+    (!others.is_empty() && !config.apps.contains_key(&app.app)).then(|| {
+        format!(
+            "aws.toml has options of {}, and none of `{}`: everything here has its defaults",
+            others.join(", "),
+            app.app
+        )
+    })
 }
 
 /// Refuses an environment whose stacks could be called like those of a branch.

@@ -367,6 +367,29 @@ fn templates_fit_and_their_ids_are_ids() {
     });
 }
 
+/// One file may be several apps', so a name that is not this app's is no error; but it may be misspelt.
+#[test]
+fn options_of_other_apps_only_are_noted() {
+    let notes = |apps: &str| {
+        let text =
+            format!("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n{apps}");
+        let config: Config = toml::from_str(&text).unwrap();
+        let (app, _) =
+            spec::App::parse("app: shop\nenvironments: { live: {} }\n", "vend.yaml", &|_| true).unwrap();
+        let made = all(&config, &app, &mut Priorities::default()).unwrap();
+        let notes: Vec<String> = made.stacks.into_iter().flat_map(|stack| stack.notes).collect();
+        notes.join("\n")
+    };
+    let said = notes("[apps.shoop]\ntenant = 'acme'\n");
+    assert!(
+        said.contains("aws.toml has options of `shoop`, and none of `shop`"),
+        "{said}"
+    );
+    for good in ["", "[apps.shop]\n", "[apps.shop]\n[apps.other]\n"] {
+        assert!(!notes(good).contains("has options of"), "{good}");
+    }
+}
+
 #[test]
 fn what_contradicts_itself_is_refused() {
     let refused = |text: &str| {
@@ -432,9 +455,42 @@ fn what_contradicts_itself_is_refused() {
             "say `dedicated_balancer = true`",
         ),
         ("foundation = 'nowhere'", "no foundation `nowhere`"),
+        ("disk = 0", "environments.live.disk: 0 is not from 10"),
+        ("disk = 20\nruntime = 'ec2'", "20 is not from 30"),
+        ("disk = 20\nruntime = 'fargate'", "on Fargate have no disk"),
+        (
+            "alarms = { errors = 0 }",
+            "live.alarms.errors: it would ring always",
+        ),
+        (
+            "alarms = { latency = 0 }",
+            "live.alarms.latency: it would ring always",
+        ),
+        (
+            "alarms = { log_errors = 0 }",
+            "live.alarms.log_errors: it would ring always",
+        ),
+        ("scaling = { requests = 0 }", "live.scaling.requests: "),
+        (
+            "scaling = { schedule = [{ cron = '0 25 * * *', min = 1 }] }",
+            "25 is no hour",
+        ),
+        (
+            "scaling = { schedule = [{ cron = '0 5 * * *', min = 999 }] }",
+            "`min` is 999, and `scaling.max` of vend.yaml is",
+        ),
     ] {
         let said = refused(&options(more));
         assert!(said.contains(why), "{more}: {said}");
+    }
+    for key in ["logs", "artifacts", "trail"] {
+        let said = refused(&format!(
+            "[foundations.production]\n{base}retention = {{ {key} = 0 }}\n"
+        ));
+        assert!(
+            said.contains(&format!("production.retention.{key}: nothing is kept for 0 days")),
+            "{said}"
+        );
     }
     let alone = format!("[foundations.production]\n{base}[apps.shop.environments.gone]\n");
     assert!(

@@ -24,6 +24,7 @@ mod matrix;
 mod migrations;
 mod notices;
 mod order;
+mod page;
 mod password;
 mod permits;
 mod ports;
