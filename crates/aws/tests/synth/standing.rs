@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws::synth::{Config, Priorities, Template, all, environment, foundation};
 use model::spec;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{matrix::matrix, wants::live};
 
