@@ -242,12 +242,13 @@ pub(super) async fn targets(
     stacks: &[&Stack],
     is_there: &dyn Fn(&str) -> bool,
 ) -> Option<Check> {
-    let sharing = stacks.iter().filter(|stack| shared(&stack.template) > 0);
-    if sharing.clone().next().is_none() {
+    let each = stacks.iter().map(|stack| (stack, shared(&stack.template)));
+    let sharing: Vec<_> = each.filter(|(_, count)| *count > 0).collect();
+    if sharing.is_empty() {
         return None;
     }
-    let new = sharing.filter(|stack| !is_there(&stack.name));
-    let more: usize = new.map(|stack| shared(&stack.template)).sum();
+    let new = sharing.iter().filter(|(stack, _)| !is_there(&stack.name));
+    let more: usize = new.map(|(_, count)| count).sum();
     let there = match listener {
         None => Ok(0),
         Some(listener) => rule::groups(&site.client, listener).await.map(|all| all.len()),
