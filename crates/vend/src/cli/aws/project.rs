@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use ::aws::{
@@ -81,6 +81,8 @@ pub struct Loaded {
     /// The priorities as the file has them.
     known: Priorities,
     only: Vec<String>,
+    /// Set when it was first seen what stands.
+    looked: OnceLock<()>,
     app: String,
     /// The environment that was asked for, where it is one branch's.
     pub branch: Option<spec::Environment>,
@@ -175,6 +177,7 @@ impl Project {
             priorities: (given, priorities),
             known,
             only,
+            looked: OnceLock::new(),
             app: app.app.to_string(),
             branch,
             files: own,
@@ -415,11 +418,12 @@ impl Loaded {
                 }
             }
         }
-        let there = all.iter().map(|(_, found)| found.stack.name.as_str());
-        unknown(
-            &self.only,
-            self.made.names().map(|(_, name, _)| name).chain(there),
-        )?;
+        // Once: what was asked for may be gone the next time.
+        if self.looked.set(()).is_ok() {
+            let there = all.iter().map(|(_, found)| found.stack.name.as_str());
+            let made = self.made.names().map(|(_, name, _)| name);
+            unknown(&self.only, made.chain(there))?;
+        }
         Ok(all)
     }
 

@@ -197,30 +197,24 @@ fn named(own: &Resource) -> String {
 
 /// What lets a resource be deleted that refuses it.
 fn let_go(stack: &Stack, own: &Resource) -> Option<String> {
-    let attributes = own.properties["LoadBalancerAttributes"]
-        .as_array()
-        .into_iter()
-        .flatten();
-    let mut on = attributes.filter(|one| one["Key"] == "deletion_protection.enabled");
     let region = &stack.region;
     let id = format!(
         "$(aws cloudformation describe-stack-resource --region {region} --stack-name {} \\\n  --logical-resource-id {} \
          --query StackResourceDetail.PhysicalResourceId --output text)",
         stack.name, own.id
     );
-    if on.any(|one| one["Value"] == "true") {
-        return Some(format!(
-            "aws elbv2 modify-load-balancer-attributes --region {region} --attributes Key=deletion_protection.enabled,Value=false \\\n  \
-             --load-balancer-arn \"{id}\"\n"
-        ));
-    }
     let what = match own.kind {
         "AWS::RDS::DBCluster" => "cluster",
-        _ => "instance",
+        "AWS::RDS::DBInstance" => "instance",
+        _ => "",
     };
-    (own.properties["DeletionProtection"] == true).then(|| {
-        format!(
+    stack.template.guards(&own.id).then(|| match what {
+        "" => format!(
+            "aws elbv2 modify-load-balancer-attributes --region {region} --attributes Key=deletion_protection.enabled,Value=false \\\n  \
+             --load-balancer-arn \"{id}\"\n"
+        ),
+        what => format!(
             "aws rds modify-db-{what} --region {region} --no-deletion-protection --apply-immediately \\\n  --db-{what}-identifier \"{id}\"\n"
-        )
+        ),
     })
 }
