@@ -197,8 +197,11 @@ mod tests {
 
     use super::*;
 
-    /// Both services in one. What it was asked, first line and body.
-    fn service() -> (String, Arc<Mutex<Vec<(String, String)>>>) {
+    /// What a service was asked: first lines and bodies.
+    type Asked = Arc<Mutex<Vec<(String, String)>>>;
+
+    /// Both services in one.
+    fn service() -> (String, Asked) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
