@@ -1,5 +1,6 @@
 //! Halves that come again, and what a release finds when it begins or leaves when it fails.
 
+use aws::synth::{Priorities, environment};
 use serde_json::{Value, json};
 
 use crate::{
@@ -172,4 +173,64 @@ fn what_a_later_release_goes_back_to_is_not_retired() {
     world.is("BlueWeight", "0");
     world.is("BlueRuns", "yes");
     assert!(!world.table.contains_key("turn/production"), "the turn is left");
+}
+
+/// A clock that has struck strikes the next time only for a half that was not there.
+#[test]
+fn what_the_clock_made_of_the_old_half_holds_of_the_new_one() {
+    let clock = "scaling = { schedule = [{ cron = '0 8 * * *', min = 12, max = 20 }] }";
+    for (runtime, asked) in [
+        ("host", "autoscaling:updateAutoScalingGroup"),
+        ("fargate", "applicationautoscaling:registerScalableTarget"),
+    ] {
+        let options = format!("runtime = '{runtime}'\n{clock}");
+        let calls = |world: &World| world.calls.iter().filter(|call| *call == asked).count();
+        let mut world = World::new(&LIVE);
+        world.sizes.insert("Blue", 12);
+        world.bounds.insert("Blue", (12, 20));
+        let status = release_of(&app("{ min: 2, max: 4 }"), &options, &mut world);
+        assert_eq!(status.as_str(), "SUCCEEDED", "{runtime}: {status:?}");
+        assert_eq!(
+            (world.size("Green"), world.bound("Green")),
+            (12, (12, 20)),
+            "{runtime}"
+        );
+        assert_eq!(calls(&world), 1, "{runtime}");
+        // At another time there is nothing to change, and of a half that does not run nothing is known.
+        for parameters in [LIVE, FIRST] {
+            let mut world = World::new(&parameters);
+            let status = release_of(&app("{ min: 2, max: 4 }"), &options, &mut world);
+            assert_eq!(status.as_str(), "SUCCEEDED", "{runtime}: {status:?}");
+            assert_eq!(calls(&world), 0, "{runtime}");
+        }
+    }
+}
+
+#[test]
+fn a_clock_asks_for_no_more_than_there_may_be() {
+    let own = app("{ min: 2, max: 4 }");
+    let label = "production".parse().unwrap();
+    for runtime in ["host", "fargate"] {
+        let made = |schedule: &str| {
+            let options = format!(
+                "runtime = '{runtime}'\nscaling = {{ schedule = [{{ cron = '0 8 * * *', {schedule} }}] }}"
+            );
+            let config = crate::config(&options);
+            environment(
+                &config,
+                &own.app,
+                &own.environments[0],
+                &label,
+                &mut Priorities::default(),
+            )
+            .map(drop)
+            .map_err(|error| error.to_string())
+        };
+        let said = made("min = 5").unwrap_err();
+        assert!(
+            said.contains("scaling.schedule") && said.contains("`max`"),
+            "{said}"
+        );
+        assert_eq!((made("min = 4"), made("min = 5, max = 5")), (Ok(()), Ok(())));
+    }
 }

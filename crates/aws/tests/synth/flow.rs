@@ -147,3 +147,26 @@ fn a_half_that_does_not_stop_is_told_and_the_release_is_live() {
     assert!(!said.iter().any(|text| text.contains("not released")), "{said:?}");
     assert!(!world.table.contains_key("turn/production"), "the turn is left");
 }
+
+/// The rule and the group change at the same time: who stops in the update that takes the traffic drops requests.
+#[test]
+fn the_traffic_is_away_before_a_half_stops() {
+    for (alarm_after, weights) in [
+        (0, vec!["100", "90", "100", "100"]),
+        (3, vec!["100", "90", "80", "70", "60", "100", "100"]),
+    ] {
+        let mut world = World::new(&LIVE);
+        world.alarm_after = Some(alarm_after);
+        let status = run("strategy = 'linear'", &mut world);
+        assert!(failure(&status).contains("Vend.Alarm"), "{status:?}");
+        assert_eq!(world.weights, weights);
+        world.is("GreenRuns", "no");
+    }
+    // A release that was stopped in the middle of its steps has left its half with traffic.
+    let mut world = World::new(&LIVE);
+    for (key, value) in [("GreenRuns", "yes"), ("GreenWeight", "30"), ("BlueWeight", "70")] {
+        world.parameters.insert(key.into(), value.into());
+    }
+    assert_eq!(run("", &mut world).as_str(), "SUCCEEDED");
+    assert_eq!(world.weights, ["100", "100", "100", "0", "0"]);
+}

@@ -13,7 +13,7 @@ use crate::{matrix::matrix, template};
 
 /// What IAM asks for when a state machine uses an integration: its own action, and what the service then needs of who calls.
 /// Source: "Integrating services" of the Step Functions guide, and the service authorization reference.
-const INTEGRATIONS: [(&str, &str); 24] = [
+const INTEGRATIONS: [(&str, &str); 27] = [
     (
         "codebuild:startBuild.sync",
         "codebuild:StartBuild codebuild:StopBuild codebuild:BatchGetBuilds events:PutRule events:PutTargets events:DescribeRule",
@@ -33,6 +33,18 @@ const INTEGRATIONS: [(&str, &str); 24] = [
         "autoscaling:DescribeAutoScalingGroups",
     ),
     ("autoscaling:setDesiredCapacity", "autoscaling:SetDesiredCapacity"),
+    (
+        "autoscaling:updateAutoScalingGroup",
+        "autoscaling:UpdateAutoScalingGroup",
+    ),
+    (
+        "applicationautoscaling:describeScalableTargets",
+        "application-autoscaling:DescribeScalableTargets",
+    ),
+    (
+        "applicationautoscaling:registerScalableTarget",
+        "application-autoscaling:RegisterScalableTarget",
+    ),
     ("ecs:describeServices", "ecs:DescribeServices"),
     ("ecs:updateService", "ecs:UpdateService"),
     (

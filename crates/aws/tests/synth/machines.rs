@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use crate::iam::stacks;
+use crate::{config, deployed, iam::stacks};
 
 /// Every state machine of every stack, by the stack's name.
 fn machines() -> Vec<(&'static str, Value)> {
@@ -71,4 +71,89 @@ fn no_scope_assigns_what_one_around_it_assigns() {
             .sum::<usize>();
     }
     assert!(names > 100, "{names}");
+}
+
+/// The number behind `key` in a text.
+fn number(text: &str, key: &str) -> Option<u64> {
+    let rest = text.split(key).nth(1)?;
+    let digits: String = rest
+        .trim_start()
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .collect();
+    digits.parse().ok()
+}
+
+/// How often a flow waits in a state until it gives up: each time a tenth of what it has waited.
+fn waits(name: &str, states: &Map<String, Value>) -> Option<u64> {
+    let text = states[&format!("{name}Wait")]["Seconds"].as_str()?;
+    let most = number(text, "$min([").unwrap();
+    let least = number(text, "$max([").unwrap();
+    let asks = ["Done", "Ready"].map(|part| states.get(&format!("{name}{part}")));
+    let mut limits = asks
+        .into_iter()
+        .flatten()
+        .filter_map(|own| number(&own.to_string(), "$waited >="));
+    let limit = limits.next().unwrap();
+    let (mut waited, mut count) = (0, 0);
+    while waited < limit {
+        waited += most.min(least.max(waited / 10));
+        count += 1;
+    }
+    Some(count)
+}
+
+/// The most events that these states write when each is entered, with all that is tried again in it and all that it waits, and the
+/// steps of the traffic are `steps`.
+fn events(states: &Map<String, Value>, targets: u64, steps: u64) -> u64 {
+    let own = |(name, state): (&String, &Value)| {
+        let tries: u64 = state["Retry"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|own| own["MaxAttempts"].as_u64())
+            .sum();
+        let mut count = match state["Type"].as_str().unwrap() {
+            // Entered, scheduled, started, ended and exited; each try is scheduled, started and ended once more.
+            "Task" if tries > 20 => 5 + 3 * tries,
+            "Task" => 5,
+            "Map" | "Parallel" => 4 + 2 * targets,
+            _ => 2,
+        };
+        let looped = ["Look", "Done", "Ready", "Wait"].into_iter().find_map(|part| {
+            let name = name.strip_suffix(part)?;
+            states
+                .contains_key(&format!("{name}Wait"))
+                .then(|| waits(name, states))?
+        });
+        let is_step = ["Weight", "Watch", "Alarms", "Named", "Quiet"].contains(&name.as_str());
+        count *= looped.map_or(1, |waits| waits + 1);
+        if name.starts_with("Shift") {
+            count += 2 * 5 * steps;
+        } else if is_step {
+            count *= steps;
+        }
+        count
+            + inside(state)
+                .map(|inner| targets * events(inner, targets, steps))
+                .sum::<u64>()
+    };
+    states.iter().map(own).sum()
+}
+
+/// An execution that has written 25,000 events fails, and nothing is brought back.
+/// Source: "Quotas related to state machine executions" of the Step Functions guide.
+#[test]
+fn whatever_a_flow_waits_for_it_ends_by_itself() {
+    for (strategy, steps) in [("blue-green", 1), ("canary", 2), ("linear", 10)] {
+        let app = deployed(
+            &format!("{{ strategy: {strategy}, migrate: {{ script: m.sh, timeout: 4h }} }}"),
+            "{ min: 1, max: 2 }",
+        );
+        let targets = ["production", "other"].map(|label| label.parse().unwrap());
+        let own = &app.environments[0];
+        let machine = aws::synth::machine(&config("also = ['other']"), &app, own, &targets).unwrap();
+        let all = events(machine["States"].as_object().unwrap(), 2, steps);
+        assert!((10_000..25_000).contains(&all), "{strategy}: {all}");
+    }
 }

@@ -69,6 +69,8 @@ pub struct World {
     pub given: Vec<(String, Value)>,
     /// Hosts or containers of each half that runs; two, if nobody said otherwise.
     pub sizes: BTreeMap<&'static str, u64>,
+    /// How many there may be in each half, least and most; two to four, if nobody said otherwise.
+    pub bounds: BTreeMap<&'static str, (u64, u64)>,
     /// What was deployed last in the group of each half.
     pub last: BTreeMap<&'static str, String>,
     /// Does a half's deployment group go with its hosts?
@@ -202,14 +204,46 @@ impl World {
                 let group = |name: &Value| {
                     let size = self.size(half(name));
                     let up = vec![&up; usize::try_from(size).unwrap()];
-                    json!({ "AutoScalingGroupName": name, "DesiredCapacity": size, "MaxSize": 4, "Instances": up })
+                    let (min, max) = self.bound(half(name));
+                    json!({
+                        "AutoScalingGroupName": name, "DesiredCapacity": size, "MinSize": min, "MaxSize": max, "Instances": up,
+                    })
                 };
                 json!({ "AutoScalingGroups": names.iter().map(group).collect::<Vec<_>>() })
             }
             "autoscaling:setDesiredCapacity" => {
                 let size = input["DesiredCapacity"].as_u64().unwrap();
-                assert!((2..=4).contains(&size), "AWS refuses {size}");
-                self.sizes.insert(half(&input["AutoScalingGroupName"]), size);
+                let half = half(&input["AutoScalingGroupName"]);
+                let (min, max) = self.bound(half);
+                assert!((min..=max).contains(&size), "AWS refuses {size}");
+                self.sizes.insert(half, size);
+                json!({})
+            }
+            "autoscaling:updateAutoScalingGroup" => {
+                let half = half(&input["AutoScalingGroupName"]);
+                let (min, max) = (
+                    input["MinSize"].as_u64().unwrap(),
+                    input["MaxSize"].as_u64().unwrap(),
+                );
+                let size = self.size(half).clamp(min, max);
+                self.bounds.insert(half, (min, max));
+                self.sizes.insert(half, size);
+                json!({})
+            }
+            "applicationautoscaling:describeScalableTargets" => {
+                let ids = input["ResourceIds"].as_array().unwrap();
+                let runs = ids
+                    .iter()
+                    .filter(|id| self.parameters[&format!("{}Runs", half(id))] == "yes");
+                let target = |id: &Value| {
+                    let (min, max) = self.bound(half(id));
+                    json!({ "ResourceId": id, "MinCapacity": min, "MaxCapacity": max })
+                };
+                json!({ "ScalableTargets": runs.map(target).collect::<Vec<_>>() })
+            }
+            "applicationautoscaling:registerScalableTarget" => {
+                let bounds = ["MinCapacity", "MaxCapacity"].map(|key| input[key].as_u64().unwrap());
+                self.bounds.insert(half(&input["ResourceId"]), bounds.into());
                 json!({})
             }
             "ecs:describeServices" => {
@@ -315,12 +349,21 @@ impl World {
         }
     }
 
+    pub fn bound(&self, half: &'static str) -> (u64, u64) {
+        *self.bounds.get(half).unwrap_or(&(2, 4))
+    }
+
     /// What becomes of each half's hosts: CodeDeploy puts the last revision of the group on those that start.
     fn turn(&mut self, before: &BTreeMap<String, String>) {
         for half in ["Blue", "Green"] {
             let of = |all: &BTreeMap<String, String>, what: &str| all.get(&format!("{half}{what}")).cloned();
+            let had = of(before, "Weight");
             let ran = of(before, "Runs").is_some_and(|own| own == "yes");
             let runs = of(&self.parameters, "Runs").is_some_and(|own| own == "yes");
+            assert!(
+                runs || !ran || had.is_none_or(|weight| weight == "0"),
+                "{half} stops while it has traffic"
+            );
             if !runs {
                 self.sizes.remove(half);
                 if self.forgets {

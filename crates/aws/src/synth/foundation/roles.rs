@@ -126,8 +126,8 @@ fn release_grants(scope: &Scope<'_>) -> Vec<Grant> {
         ),
         grant(
             "KeepNumberOfHosts",
-            "The new hosts are as many as the old ones before they get the traffic",
-            "autoscaling:SetDesiredCapacity",
+            "The new hosts are as many as the old ones before they get the traffic, and within the same bounds",
+            "autoscaling:SetDesiredCapacity autoscaling:UpdateAutoScalingGroup",
             [groups(scope)],
         ),
         grant(
@@ -135,6 +135,12 @@ fn release_grants(scope: &Scope<'_>) -> Vec<Grant> {
             "So are the new containers",
             "ecs:DescribeServices ecs:UpdateService",
             [arn("ecs", &format!("service/{stacks}/*"))],
+        ),
+        grant(
+            "KeepBoundsOfContainers",
+            "And within the same bounds; a target's name is random, and the service it is of is named in the call only",
+            "application-autoscaling:RegisterScalableTarget",
+            [arn("application-autoscaling", "scalable-target/*")],
         ),
         grant(
             "MigrateOnHosts",
@@ -154,8 +160,8 @@ fn release_grants(scope: &Scope<'_>) -> Vec<Grant> {
         grant(
             "Validate",
             "Traffic moves when data is migrated, the new hosts are healthy and no alarm rings; these calls know no single resources",
-            "autoscaling:DescribeAutoScalingGroups cloudwatch:DescribeAlarms ec2:DescribeImages \
-             elasticloadbalancing:DescribeTargetHealth ssm:GetCommandInvocation",
+            "application-autoscaling:DescribeScalableTargets autoscaling:DescribeAutoScalingGroups cloudwatch:DescribeAlarms \
+             ec2:DescribeImages elasticloadbalancing:DescribeTargetHealth ssm:GetCommandInvocation",
             [json!("*")],
         ),
     ]

@@ -9,6 +9,7 @@
 
 mod ask;
 mod migrate;
+mod shift;
 mod size;
 mod target;
 mod turn;
@@ -380,6 +381,8 @@ impl Whole<'_> {
         };
         map["Comment"] = json!(comment);
         map["Items"] = json!(items);
+        // What no state caught: of all at once nobody knows how far they came.
+        map["Catch"] = catch("GoBack");
         map["Assign"] = json!({ "released": "{% $append($released, $states.result) %}" });
         map["Next"] = json!("HasAll");
         add("Release", map);
@@ -443,7 +446,7 @@ impl Whole<'_> {
              : {{ 'Error': $failure.Error, 'Cause': $failure.Cause & '; and not brought back: ' & {} }}) %}}",
             causes("$bad")
         );
-        let mut map = self.each(target::back(self));
+        let mut map = self.each(shift::back(self));
         map["Comment"] = json!("The old half takes the traffic again.");
         map["Items"] = json!("{% $released %}");
         map["Assign"] = json!({ "failure": also });
@@ -515,7 +518,7 @@ impl Whole<'_> {
         newest["Comment"] = json!("What a later release left behind is its own.");
         newest["Next"] = json!("Retire");
         states.insert("NewestToRetire".to_owned(), newest);
-        let mut map = self.each(target::retire());
+        let mut map = self.each(shift::retire());
         map["Items"] = json!("{% $released %}");
         let failure = format!(
             "{{% $count($states.result[{HAS_FAILED}]) > 0 ? {} : {{}} %}}",

@@ -1,13 +1,13 @@
 //! How many hosts or containers the new half has: none of an earlier release when it begins, and as many as the old half
 //! before the traffic moves.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Whole,
-    target::{Look, Target},
+    target::{ALL_TO_OLD, Look, NEW_STOPS, Target},
 };
-use crate::synth::config::Runtime;
+use crate::synth::config::{Runtime, Schedule};
 
 /// A group among those of an answer, in JSONata, by the variable with its half.
 fn group(half: &str) -> String {
@@ -19,10 +19,12 @@ fn group(half: &str) -> String {
 /// A half that `keep_old` still runs stops first, and with it goes what CodeDeploy remembers of it: a host that starts would
 /// else be given the revision that was the last one there, against data that is migrated since.
 /// Source: "Integrating CodeDeploy with Amazon EC2 Auto Scaling" of the CodeDeploy guide.
-pub(super) fn clear(target: &mut Target, whole: &Whole<'_>, stopped: &str, next: &str) {
+pub(super) fn clear(target: &mut Target, whole: &Whole<'_>, next: &str) {
     let runs = "$lookup($before, $new & 'Runs') = 'yes'".to_owned();
-    target.choice("Free", &[(runs, "Clear")], next);
-    target.update("Clear", stopped, "Emptied");
+    target.choice("Free", &[(runs, "Divert")], next);
+    // It has some where a release was stopped in the middle of its steps.
+    target.update("Divert", ALL_TO_OLD, "Clear");
+    target.update("Clear", NEW_STOPS, "Emptied");
     let drain = whole.deploy.drain.as_secs().max(0);
     let own = whole.options().and_then(|own| own.scaling.drain).map(i64::from);
     let look = Look {
@@ -40,24 +42,56 @@ pub(super) fn clear(target: &mut Target, whole: &Whole<'_>, stopped: &str, next:
 
 /// The new half comes to the number of the old one, which may have been scaled: `$wanted`.
 pub(super) fn follow(target: &mut Target, whole: &Whole<'_>, next: &str) {
+    let has_clock = !schedules(whole).is_empty();
     match whole.runtime() {
-        Runtime::Host => hosts(target, next),
-        _ => containers(target, whole, next),
+        Runtime::Host => hosts(target, has_clock, next),
+        _ => containers(target, whole, has_clock, next),
     }
     target.choice("Grow", &[("$wanted > $size".to_owned(), "Resize")], next);
 }
 
-fn hosts(target: &mut Target, next: &str) {
+fn schedules<'w>(whole: &'w Whole<'_>) -> &'w [Schedule] {
+    whole.options().map_or(&[], |own| &own.scaling.schedule)
+}
+
+/// The old half's value, if it runs; else the new one's, in JSONata. A clock that has struck for the old half strikes the next time for one
+/// that is there since: until then its bounds are what the clock made of the old one's.
+fn bound(old: &str, new: &str) -> String {
+    format!("($lookup($before, $old & 'Runs') = 'yes' ? {old} : {new})")
+}
+
+/// The new half gets the bounds of the old one, `$least` and `$most`, by a call.
+fn widen(target: &mut Target, what: &str, arguments: Value) {
+    let differs = "$least != $bounds[0] or $most != $bounds[1]".to_owned();
+    target.choice("Bounds", &[(differs, "Widen")], "Grow");
+    target.task("Widen", what, arguments, json!({}), "Grow");
+}
+
+fn hosts(target: &mut Target, has_clock: bool, next: &str) {
     let (old, new) = (group("$old"), group("$new"));
     let names = ["$old", "$new"].map(|half| format!("{{% $lookup($outputs, {half} & 'GroupName') %}}"));
-    let wanted =
-        format!("{{% $min([$max([{old}.DesiredCapacity, {new}.DesiredCapacity]), {new}.MaxSize]) %}}");
+    let most = match has_clock {
+        true => bound(&format!("{old}.MaxSize"), &format!("{new}.MaxSize")),
+        false => format!("{new}.MaxSize"),
+    };
+    let wanted = format!("{{% $min([$max([{old}.DesiredCapacity, {new}.DesiredCapacity]), {most}]) %}}");
+    let mut assign = json!({ "wanted": wanted, "size": format!("{{% {new}.DesiredCapacity %}}") });
+    if has_clock {
+        let least = bound(&format!("{old}.MinSize"), &format!("{new}.MinSize"));
+        assign["least"] = json!(format!("{{% {least} %}}"));
+        assign["most"] = json!(format!("{{% {most} %}}"));
+        assign["bounds"] = json!(format!("{{% [{new}.MinSize, {new}.MaxSize] %}}"));
+        let arguments = json!({
+            "AutoScalingGroupName": names[1], "MinSize": "{% $least %}", "MaxSize": "{% $most %}",
+        });
+        widen(target, "autoscaling:updateAutoScalingGroup", arguments);
+    }
     target.task(
         "Size",
         "autoscaling:describeAutoScalingGroups",
         json!({ "AutoScalingGroupNames": names }),
-        json!({ "wanted": wanted, "size": format!("{{% {new}.DesiredCapacity %}}") }),
-        "Grow",
+        assign,
+        if has_clock { "Bounds" } else { "Grow" },
     );
     let name = "{% $lookup($outputs, $new & 'GroupName') %}";
     target.task(
@@ -87,10 +121,9 @@ fn hosts(target: &mut Target, next: &str) {
 }
 
 /// A service begins with one container, and its least number holds for what scaling does: who releases says how many.
-fn containers(target: &mut Target, whole: &Whole<'_>, next: &str) {
+fn containers(target: &mut Target, whole: &Whole<'_>, has_clock: bool, next: &str) {
     let scaling = &whole.environment.scaling;
-    let schedules = whole.options().map_or(&[][..], |own| &own.scaling.schedule);
-    let most = schedules
+    let most = schedules(whole)
         .iter()
         .filter_map(|own| own.max)
         .chain([scaling.max])
@@ -111,8 +144,45 @@ fn containers(target: &mut Target, whole: &Whole<'_>, next: &str) {
         "ecs:describeServices",
         json!({ "Cluster": "{% $target.stack %}", "Services": ["blue", "green"] }),
         json!({ "wanted": wanted, "size": format!("{{% {} %}}", count("$new")) }),
-        "Grow",
+        if has_clock { "Scales" } else { "Grow" },
     );
+    if has_clock {
+        let id = |half: &str| format!("'service/' & $target.stack & '/' & $lowercase({half})");
+        let of = |half: &str, what: &str| {
+            format!(
+                "$states.result.ScalableTargets[ResourceId = {}].{what}Capacity",
+                id(half)
+            )
+        };
+        let ids = ["$old", "$new"].map(|half| format!("{{% {} %}}", id(half)));
+        let dimension = json!({ "ServiceNamespace": "ecs", "ScalableDimension": "ecs:service:DesiredCount" });
+        let with = |more: Value| {
+            let mut all = dimension.clone();
+            for (key, value) in more.as_object().into_iter().flatten() {
+                all[key] = value.clone();
+            }
+            all
+        };
+        target.task(
+            "Scales",
+            "applicationautoscaling:describeScalableTargets",
+            with(json!({ "ResourceIds": ids })),
+            json!({
+                "least": format!("{{% {} %}}", bound(&of("$old", "Min"), &of("$new", "Min"))),
+                "most": format!("{{% {} %}}", bound(&of("$old", "Max"), &of("$new", "Max"))),
+                "bounds": format!("{{% [{}, {}] %}}", of("$new", "Min"), of("$new", "Max")),
+            }),
+            "Bounds",
+        );
+        let arguments = json!({
+            "ResourceId": ids[1], "MinCapacity": "{% $least %}", "MaxCapacity": "{% $most %}",
+        });
+        widen(
+            target,
+            "applicationautoscaling:registerScalableTarget",
+            with(arguments),
+        );
+    }
     target.task(
         "Resize",
         "ecs:updateService",

@@ -1,13 +1,9 @@
 //! What a release does in one target: an environment's stack in one account, as the release role there.
 
-use model::{
-    AlarmName,
-    spec::Strategy,
-    stage::{self, Stage},
-};
+use model::{spec::Strategy, stage::Stage};
 use serde_json::{Value, json};
 
-use super::{States, Whole, call, migrate, retry, size};
+use super::{States, Whole, call, migrate, retry, shift, size};
 use crate::synth::{
     config::Runtime,
     environment::{doors, stack_name},
@@ -17,8 +13,19 @@ use crate::synth::{
 const OLD: &str = "$before.GreenRuns = 'yes' and ($before.BlueRuns != 'yes' or $number($before.GreenWeight) > $number($before.BlueWeight)) \
                    ? 'Green' : $before.BlueRuns = 'yes' ? 'Blue' : 'Green'";
 
+/// The old half gets all of the traffic. CloudFormation changes a rule and a group at the same time, so that no half stops in
+/// the update that takes its traffic: requests would still be sent to hosts that go.
+pub(super) const ALL_TO_OLD: &str = "{ ($new & 'Weight'): '0', ($old & 'Weight'): '100' }";
+/// The new half stops, which has no traffic by then.
+pub(super) const NEW_STOPS: &str = "{ ($new & 'Runs'): 'no' }";
+
 /// The hosts of a group that serve.
 const UP: &str = "$states.result.AutoScalingGroups[0].Instances[LifecycleState = 'InService']";
+
+/// Seconds between two looks, at most.
+const PAUSE_S: u32 = 600;
+/// Seconds that CloudFormation may take: containers have three hours to come, and as many to go back.
+const UPDATE_S: u32 = 6 * 3_600;
 
 /// The targets, as items of a Map.
 pub(super) fn items(whole: &Whole<'_>) -> Vec<Value> {
@@ -50,7 +57,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    fn new(on_failure: impl Into<String>) -> Self {
+    pub(super) fn new(on_failure: impl Into<String>) -> Self {
         Self {
             states: States::new(),
             on_failure: on_failure.into(),
@@ -63,7 +70,7 @@ impl Target {
         json!([{ "ErrorEquals": ["States.ALL"], "Assign": { "fault": "{% $states.errorOutput %}" }, "Next": self.on_failure }])
     }
 
-    fn processor(self, start: &str) -> Value {
+    pub(super) fn processor(self, start: &str) -> Value {
         json!({ "ProcessorConfig": { "Mode": "INLINE" }, "StartAt": start, "States": self.states })
     }
 
@@ -93,7 +100,7 @@ impl Target {
         self.add(name, state);
     }
 
-    fn pass(&mut self, name: &str, assign: Value, next: &str) {
+    pub(super) fn pass(&mut self, name: &str, assign: Value, next: &str) {
         self.add(name, json!({ "Type": "Pass", "Assign": assign, "Next": next }));
     }
 
@@ -110,7 +117,7 @@ impl Target {
     }
 
     /// Says why, and fails.
-    fn refuse(&mut self, name: &str, error: &str, cause: &str) {
+    pub(super) fn refuse(&mut self, name: &str, error: &str, cause: &str) {
         let fault = json!({ "fault": { "Error": error, "Cause": cause } });
         let next = self.on_failure.clone();
         self.pass(name, fault, &next);
@@ -119,20 +126,34 @@ impl Target {
     /// Brings parameters of the stack to `changes`, an object in JSONata, and waits until CloudFormation is done.
     /// What is as it should be is not touched.
     pub(super) fn update(&mut self, name: &str, changes: &str, next: &str) {
+        self.change(name, json!({ "asked": false, "waited": 0 }), changes, next);
+    }
+
+    /// The same again and again: all of them together wait no longer than one would.
+    pub(super) fn update_again(&mut self, name: &str, changes: &str, next: &str) {
+        self.change(name, json!({ "asked": false }), changes, next);
+    }
+
+    fn change(&mut self, name: &str, begin: Value, changes: &str, next: &str) {
         let id = |part: &str| format!("{name}{part}");
         let differs = format!(
             "$count($filter($keys({changes}), function($k) {{ $lookup($before, $k) != $lookup({changes}, $k) }})) > 0"
         );
-        self.pass(name, json!({ "asked": false }), &id("Look"));
+        self.pass(name, begin, &id("Look"));
         self.look(&id("Look"), &id("Ready"));
+        let cleanup = "$status = 'UPDATE_COMPLETE_CLEANUP_IN_PROGRESS'";
+        let busy = format!("$contains($status, /_IN_PROGRESS$/) and $not({cleanup})");
+        let late = format!("$waited >= {UPDATE_S}");
         self.choice(
             &id("Ready"),
             &[
-                ("$contains($status, /_IN_PROGRESS$/) and $status != 'UPDATE_COMPLETE_CLEANUP_IN_PROGRESS'".to_owned(), &id("Wait")),
+                (format!("{busy} and {late}"), &id("Late")),
+                (busy, &id("Wait")),
                 (format!("$not({differs})"), next),
                 ("$asked".to_owned(), &id("Refused")),
                 // What is there is as it was asked to be, but nothing is changed until what it replaced is gone.
-                ("$status = 'UPDATE_COMPLETE_CLEANUP_IN_PROGRESS'".to_owned(), &id("Wait")),
+                (format!("{cleanup} and {late}"), &id("Late")),
+                (cleanup.to_owned(), &id("Wait")),
             ],
             &id("Update"),
         );
@@ -154,10 +175,12 @@ impl Target {
             json!({ "asked": true }),
             &id("Wait"),
         );
-        self.add(
-            id("Wait"),
-            json!({ "Type": "Wait", "Seconds": 10, "Next": id("Look") }),
+        self.wait(&id("Wait"), 10, &id("Look"));
+        let late = format!(
+            "{{% 'CloudFormation has not been done with ' & $target.stack & ' for {} hours: it is ' & $status %}}",
+            UPDATE_S / 3_600
         );
+        self.refuse(&id("Late"), "Vend.Stack", &late);
         let cause = "{% 'CloudFormation took the change of ' & $target.stack & ' back: it is ' & $status %}";
         self.refuse(&id("Refused"), "Vend.Stack", cause);
     }
@@ -178,24 +201,31 @@ impl Target {
         );
     }
 
-    /// Looks every 15 seconds until `good` holds, and fails when `bad` does or it was looked for `minutes`.
+    /// Looks until `good` holds, and fails when `bad` does or it was waited for `minutes`.
     pub(super) fn until(&mut self, name: &str, look: Look<'_>, next: &str) {
         let id = |part: &str| format!("{name}{part}");
-        self.pass(name, json!({ "tries": 0 }), &id("Look"));
-        let mut assign = look.assign;
-        assign["tries"] = json!("{% $tries + 1 %}");
-        self.task(&id("Look"), look.what, look.arguments, assign, &id("Done"));
-        let tries = look.minutes * 4;
+        self.pass(name, json!({ "waited": 0 }), &id("Look"));
+        self.task(&id("Look"), look.what, look.arguments, look.assign, &id("Done"));
         let refused = id("Refused");
         let mut choices = vec![(look.good.to_owned(), next)];
         choices.extend(look.bad.map(|bad| (bad.to_owned(), refused.as_str())));
-        choices.push((format!("$tries >= {tries}"), refused.as_str()));
+        choices.push((format!("$waited >= {}", look.minutes * 60), refused.as_str()));
         self.choice(&id("Done"), &choices, &id("Wait"));
-        self.add(
-            id("Wait"),
-            json!({ "Type": "Wait", "Seconds": 15, "Next": id("Look") }),
-        );
+        self.wait(&id("Wait"), 15, &id("Look"));
         self.refuse(&refused, look.error, look.cause);
+    }
+
+    /// Waits a tenth of what was waited already, `least` seconds at least. A look is nine events, of which an execution has
+    /// 25,000: who looked every 15 seconds at what takes hours would use them up, and nothing would be brought back.
+    fn wait(&mut self, name: &str, least: u32, next: &str) {
+        let seconds = format!("$min([{PAUSE_S}, $max([{least}, $floor($waited / 10)])])");
+        let state = json!({
+            "Type": "Wait",
+            "Seconds": format!("{{% {seconds} %}}"),
+            "Assign": { "waited": format!("{{% $waited + {seconds} %}}") },
+            "Next": next,
+        });
+        self.add(name, state);
     }
 }
 
@@ -269,11 +299,11 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
         ),
         _ => (
             "{ ($new & 'Image'): $local, ($new & 'Runs'): 'yes', ($new & 'Weight'): '0', ($old & 'Weight'): '100' }",
-            "{ ($new & 'Runs'): 'no', ($new & 'Weight'): '0', ($old & 'Weight'): '100' }",
+            ALL_TO_OLD,
         ),
     };
     if host && moves {
-        size::clear(&mut target, whole, unwound, "Start");
+        size::clear(&mut target, whole, "Start");
     }
     let after = next(whole, Stage::Provision);
     target.update("Start", changes, if host { "Hosts" } else { after });
@@ -285,7 +315,7 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
     healthy(&mut target, whole, next(whole, Stage::Validate));
     if moves {
         size::follow(&mut target, whole, "Healthy");
-        shift(&mut target, whole);
+        shift::add(&mut target, whole);
     }
     let output = json!({ "role": "{% $target.role %}", "stack": "{% $target.stack %}", "old": "{% $old %}", "new": "{% $new %}" });
     target.add(
@@ -295,7 +325,10 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
     // The way back must not lead into itself.
     target.on_failure = "NotReleased".into();
     target.pass("Unwind", json!({ "reason": "{% $fault %}" }), "Back");
-    target.update("Back", unwound, "Unwound");
+    target.update("Back", unwound, if moves { "Halt" } else { "Unwound" });
+    if moves {
+        target.update("Halt", NEW_STOPS, "Unwound");
+    }
     target.pass("Unwound", json!({ "fault": "{% $reason %}" }), "NotReleased");
     let fail = match whole.has_several() {
         true => failed(),
@@ -306,7 +339,7 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
 }
 
 /// A failure that ends this target and leaves the others alone: who goes through them sees it.
-fn failed() -> Value {
+pub(super) fn failed() -> Value {
     json!({ "Type": "Succeed", "Output": { "stack": "{% $target.stack %}", "failed": "{% $fault %}" } })
 }
 
@@ -489,86 +522,4 @@ fn found_well(target: &mut Target, whole: &Whole<'_>, name: &str, output: &str, 
         cause: "{% $string($well) & ' hosts are well and ' & $string($ill) & ' are not' %}",
     };
     target.until(name, look, next);
-}
-
-/// The traffic moves: at once, or in steps between which no alarm of the new half may ring.
-fn shift(target: &mut Target, whole: &Whole<'_>) {
-    let steps = stage::shares(&whole.deploy);
-    let pause = whole
-        .deploy
-        .steps
-        .as_ref()
-        .map_or(0, |steps| steps.interval.as_secs().max(1));
-    let weights = json!(steps.into_iter().chain([100]).collect::<Vec<u32>>());
-    // Without an old half there is nobody to share with.
-    let weights = format!("{{% $lookup($before, $old & 'Runs') = 'yes' ? {weights} : [100] %}}");
-    target.pass("Weights", json!({ "weights": weights, "step": 0 }), "Weight");
-    target.pass("Weight", json!({ "weight": "{% $weights[$step] %}" }), "Shift");
-    target.update(
-        "Shift",
-        "{ ($new & 'Weight'): $string($weight), ($old & 'Weight'): $string(100 - $weight) }",
-        "Shifted",
-    );
-    if pause == 0 {
-        target.add("Shifted", json!({ "Type": "Pass", "Next": "Released" }));
-        return;
-    }
-    target.choice("Shifted", &[("$weight >= 100".to_owned(), "Released")], "Watch");
-    target.add(
-        "Watch",
-        json!({ "Type": "Wait", "Seconds": pause, "Next": "Alarms" }),
-    );
-    target.task(
-        "Alarms",
-        "cloudwatch:describeAlarms",
-        json!({ "AlarmNamePrefix": "{% $target.stack & '-' & $new %}", "StateValue": "ALARM" }),
-        json!({ "ringing": "{% $join([$states.result.MetricAlarms.AlarmName], ', ') %}", "step": "{% $step + 1 %}" }),
-        if whole.deploy.alarms.is_some() { "Named" } else { "Quiet" },
-    );
-    if let Some(alarms) = &whole.deploy.alarms {
-        let names: Vec<&str> = alarms.names.iter().map(AlarmName::as_str).collect();
-        target.task(
-            "Named",
-            "cloudwatch:describeAlarms",
-            json!({ "AlarmNames": names, "AlarmTypes": ["MetricAlarm", "CompositeAlarm"], "StateValue": "ALARM" }),
-            json!({ "ringing": "{% $join([$ringing = '' ? [] : $ringing, $states.result.MetricAlarms.AlarmName, $states.result.CompositeAlarms.AlarmName], ', ') %}" }),
-            "Quiet",
-        );
-    }
-    target.choice("Quiet", &[("$ringing = ''".to_owned(), "Weight")], "Loud");
-    target.refuse("Loud", "Vend.Alarm", "{% 'an alarm rings: ' & $ringing %}");
-}
-
-/// The states that bring a released target to `changes`.
-fn only(name: &str, changes: &str) -> Value {
-    let id = |part: &str| format!("{name}{part}");
-    let mut target = Target::new(id("Failed"));
-    let assign = json!({
-        "target": "{% $states.input %}", "old": "{% $states.input.old %}", "new": "{% $states.input.new %}",
-    });
-    target.pass(&id("Enter"), assign, name);
-    target.update(name, changes, &id("Done"));
-    let done = json!({ "Type": "Succeed", "Output": { "stack": "{% $target.stack %}" } });
-    target.add(id("Done"), done);
-    target.add(id("Failed"), failed());
-    target.processor(&id("Enter"))
-}
-
-/// The old half takes the traffic again, if it still runs.
-pub(super) fn back(whole: &Whole<'_>) -> Value {
-    let changes = match whole.deploy.strategy {
-        Strategy::InPlace => "{}",
-        _ => {
-            "($lookup($before, $old & 'Runs') = 'yes' ? { ($new & 'Weight'): '0', ($old & 'Weight'): '100' } : {})"
-        }
-    };
-    only("Return", changes)
-}
-
-/// The old half stops, unless it has the traffic again.
-pub(super) fn retire() -> Value {
-    only(
-        "Stop",
-        "($lookup($before, $old & 'Weight') = '0' ? { ($old & 'Runs'): 'no' } : {})",
-    )
 }

@@ -1,0 +1,93 @@
+//! The traffic of one target: it moves to the new half, or back to the old one, and the half without it stops.
+
+use model::{AlarmName, spec::Strategy, stage};
+use serde_json::{Value, json};
+
+use super::{
+    Whole,
+    target::{ALL_TO_OLD, Target, failed},
+};
+
+/// The traffic moves: at once, or in steps between which no alarm of the new half may ring.
+pub(super) fn add(target: &mut Target, whole: &Whole<'_>) {
+    let steps = stage::shares(&whole.deploy);
+    let pause = whole
+        .deploy
+        .steps
+        .as_ref()
+        .map_or(0, |steps| steps.interval.as_secs().max(1));
+    let weights = json!(steps.into_iter().chain([100]).collect::<Vec<u32>>());
+    // Without an old half there is nobody to share with.
+    let weights = format!("{{% $lookup($before, $old & 'Runs') = 'yes' ? {weights} : [100] %}}");
+    target.pass(
+        "Weights",
+        json!({ "weights": weights, "step": 0, "waited": 0 }),
+        "Weight",
+    );
+    target.pass("Weight", json!({ "weight": "{% $weights[$step] %}" }), "Shift");
+    target.update_again(
+        "Shift",
+        "{ ($new & 'Weight'): $string($weight), ($old & 'Weight'): $string(100 - $weight) }",
+        "Shifted",
+    );
+    if pause == 0 {
+        target.add("Shifted", json!({ "Type": "Pass", "Next": "Released" }));
+        return;
+    }
+    target.choice("Shifted", &[("$weight >= 100".to_owned(), "Released")], "Watch");
+    target.add(
+        "Watch",
+        json!({ "Type": "Wait", "Seconds": pause, "Next": "Alarms" }),
+    );
+    target.task(
+        "Alarms",
+        "cloudwatch:describeAlarms",
+        json!({ "AlarmNamePrefix": "{% $target.stack & '-' & $new %}", "StateValue": "ALARM" }),
+        json!({ "ringing": "{% $join([$states.result.MetricAlarms.AlarmName], ', ') %}", "step": "{% $step + 1 %}" }),
+        if whole.deploy.alarms.is_some() { "Named" } else { "Quiet" },
+    );
+    if let Some(alarms) = &whole.deploy.alarms {
+        let names: Vec<&str> = alarms.names.iter().map(AlarmName::as_str).collect();
+        target.task(
+            "Named",
+            "cloudwatch:describeAlarms",
+            json!({ "AlarmNames": names, "AlarmTypes": ["MetricAlarm", "CompositeAlarm"], "StateValue": "ALARM" }),
+            json!({ "ringing": "{% $join([$ringing = '' ? [] : $ringing, $states.result.MetricAlarms.AlarmName, $states.result.CompositeAlarms.AlarmName], ', ') %}" }),
+            "Quiet",
+        );
+    }
+    target.choice("Quiet", &[("$ringing = ''".to_owned(), "Weight")], "Loud");
+    target.refuse("Loud", "Vend.Alarm", "{% 'an alarm rings: ' & $ringing %}");
+}
+
+/// The states that bring a released target to `changes`.
+fn only(name: &str, changes: &str) -> Value {
+    let id = |part: &str| format!("{name}{part}");
+    let mut target = Target::new(id("Failed"));
+    let assign = json!({
+        "target": "{% $states.input %}", "old": "{% $states.input.old %}", "new": "{% $states.input.new %}",
+    });
+    target.pass(&id("Enter"), assign, name);
+    target.update(name, changes, &id("Done"));
+    let done = json!({ "Type": "Succeed", "Output": { "stack": "{% $target.stack %}" } });
+    target.add(id("Done"), done);
+    target.add(id("Failed"), failed());
+    target.processor(&id("Enter"))
+}
+
+/// The old half takes the traffic again, if it still runs.
+pub(super) fn back(whole: &Whole<'_>) -> Value {
+    let changes = match whole.deploy.strategy {
+        Strategy::InPlace => "{}".to_owned(),
+        _ => format!("($lookup($before, $old & 'Runs') = 'yes' ? {ALL_TO_OLD} : {{}})"),
+    };
+    only("Return", &changes)
+}
+
+/// The old half stops, unless it has the traffic again.
+pub(super) fn retire() -> Value {
+    only(
+        "Stop",
+        "($lookup($before, $old & 'Weight') = '0' ? { ($old & 'Runs'): 'no' } : {})",
+    )
+}
