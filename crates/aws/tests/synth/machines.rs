@@ -84,11 +84,12 @@ fn number(text: &str, key: &str) -> Option<u64> {
     digits.parse().ok()
 }
 
-/// How often a flow waits in a state until it gives up: each time a tenth of what it has waited.
+/// How often a flow waits in a state until it gives up: each time a part of what it has waited.
 fn waits(name: &str, states: &Map<String, Value>) -> Option<u64> {
     let text = states[&format!("{name}Wait")]["Seconds"].as_str()?;
     let most = number(text, "$min([").unwrap();
     let least = number(text, "$max([").unwrap();
+    let part = number(text, "$waited /").unwrap();
     let asks = ["Done", "Ready"].map(|part| states.get(&format!("{name}{part}")));
     let mut limits = asks
         .into_iter()
@@ -97,7 +98,7 @@ fn waits(name: &str, states: &Map<String, Value>) -> Option<u64> {
     let limit = limits.next().unwrap();
     let (mut waited, mut count) = (0, 0);
     while waited < limit {
-        waited += most.min(least.max(waited / 10));
+        waited += most.min(least.max(waited / part));
         count += 1;
     }
     Some(count)
