@@ -33,6 +33,7 @@ mod sign_in;
 mod standing;
 mod tools;
 mod traffic;
+mod types;
 mod wants;
 mod wave;
 mod world;

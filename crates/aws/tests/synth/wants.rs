@@ -139,10 +139,14 @@ fn a_container_fits_on_its_host() {
 fn a_policy_by_requests_waits_for_the_rule() {
     let mut seen = 0;
     for template in matrix().iter().map(|own| &own.template) {
-        for half in ["Blue", "Green"] {
-            let id = format!("{half}ByRequests");
-            if template.resource(&id).is_some() {
-                assert!(is_after(template, &id, "Rule"));
+        for id in [
+            "BlueByRequests",
+            "GreenByRequests",
+            "BlueServiceByRequests",
+            "GreenServiceByRequests",
+        ] {
+            if template.resource(id).is_some() {
+                assert!(is_after(template, id, "Rule"));
                 seen += 1;
             }
         }

@@ -323,13 +323,11 @@ fn scale(template: &mut Template, scope: &Scope<'_>, half: Half) -> Result<(), E
         .cpu
         .or_else(|| (max > min && options.requests.is_none()).then_some(60));
     if let Some(cpu) = cpu {
-        let metric = json!({ "PredefinedMetricType": "ECSServiceAverageCPUUtilization" });
-        template.add(tracking(half, "ByCpu", metric, cpu));
+        template.add(tracking(half, "ServiceByCpu", of_service(half), cpu));
     }
     if let Some(requests) = options.requests {
-        let label = scaling::label(scope, half);
-        let metric = json!({ "PredefinedMetricType": "ALBRequestCountPerTarget", "ResourceLabel": label });
-        template.add(tracking(half, "ByRequests", metric, requests.max(1)));
+        let metric = of_targets(scope, half);
+        template.add(tracking(half, "ServiceByRequests", metric, requests.max(1)));
     }
     Ok(())
 }
@@ -359,12 +357,44 @@ fn shifted(weekdays: &str) -> String {
     weekdays.chars().map(shift).collect()
 }
 
+/// How busy the processors of a service's containers are.
+fn of_service(half: Half) -> Value {
+    json!({
+        "Namespace": "AWS/ECS",
+        "MetricName": "CPUUtilization",
+        "Dimensions": [
+            { "Name": "ClusterName", "Value": re("Cluster") },
+            { "Name": "ServiceName", "Value": att(format!("{}.Name", half.id("Service"))) },
+        ],
+        "Statistic": "Average",
+        "Unit": "Percent",
+    })
+}
+
+/// How many requests each of them gets in a minute.
+fn of_targets(scope: &Scope<'_>, half: Half) -> Value {
+    let targets = att(format!("{}.TargetGroupFullName", half.id(scope.targets())));
+    json!({
+        "Namespace": "AWS/ApplicationELB",
+        "MetricName": "RequestCountPerTarget",
+        "Dimensions": [
+            { "Name": "LoadBalancer", "Value": scope.balancer() },
+            { "Name": "TargetGroup", "Value": targets },
+        ],
+        "Statistic": "Sum",
+    })
+}
+
+/// A policy with an id of its own: hosts have another type of policy, and an id that stands keeps its type. The metric is said in
+/// full, and not by the name that is predefined for it, as it was below the older id: of two policies of one metric the second is
+/// refused, and the new one is made before the old one goes.
+/// Source: `PolicyName` of `AWS::ApplicationAutoScaling::ScalingPolicy` in the CloudFormation guide.
 fn tracking(half: Half, what: &str, metric: Value, target: u32) -> Resource {
     let properties = json!({
         "PolicyName": sub(format!("${{AWS::StackName}}-{}", half.id(what))),
         "PolicyType": "TargetTrackingScaling",
         "ScalingTargetId": re(half.id("Scale")),
-        "TargetTrackingScalingPolicyConfiguration": { "PredefinedMetricSpecification": metric, "TargetValue": target },
+        "TargetTrackingScalingPolicyConfiguration": { "CustomizedMetricSpecification": metric, "TargetValue": target },
     });
     let about = "Keeps the load of each container.";
     Resource::new(

@@ -380,11 +380,11 @@ fn modest(database: Resource, wanted: &Wanted<'_>) -> Resource {
 
 fn aurora(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
     let properties = json!({ "Family": family(wanted), "Description": sub("${AWS::StackName}"), "Parameters": parameters(wanted, false) });
-    let about = "Connections are encrypted.";
+    // Not the id that the group of a single database has: one that stands keeps its type.
     template.add(Resource::new(
-        "DatabaseParameters",
+        "DatabaseClusterParameters",
         "AWS::RDS::DBClusterParameterGroup",
-        about,
+        "Connections are encrypted.",
         properties,
     ));
     let protection = protection(template, wanted);
@@ -398,7 +398,7 @@ fn aurora(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
         "ManageMasterUserPassword": true,
         "MasterUserSecret": { "KmsKeyId": scope.shared("KeyArn") },
         "DBSubnetGroupName": re("DatabaseSubnets"),
-        "DBClusterParameterGroupName": re("DatabaseParameters"),
+        "DBClusterParameterGroupName": re("DatabaseClusterParameters"),
         "VpcSecurityGroupIds": [att("DataGroup.GroupId")],
         "BackupRetentionPeriod": wanted.backup,
         "CopyTagsToSnapshot": true,

@@ -60,7 +60,7 @@ fn percent(scope: &Scope<'_>, key: &str, value: u32) -> Result<(), Error> {
 }
 
 /// The pair of load balancer and target group, as a metric names it.
-pub(super) fn label(scope: &Scope<'_>, half: Half) -> Value {
+fn label(scope: &Scope<'_>, half: Half) -> Value {
     let targets = att(format!("{}.TargetGroupFullName", half.id(scope.targets())));
     json!({ "Fn::Join": ["/", [scope.balancer(), targets]] })
 }
