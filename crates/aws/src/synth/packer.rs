@@ -53,6 +53,9 @@ dpkg -i cloudwatch.deb
 rm -rf "$PWD" /var/lib/apt/lists/*
 "#;
 
+/// The tag of what a bake has made, `PLATFORM/APP`: who bakes reaches nothing else.
+pub(super) const BAKE: &str = "vend:bake";
+
 /// Where scripts find themselves and what they see, here as on a platform's own bakes.
 const SOURCE: &str = "/srv/vend/source";
 
@@ -231,8 +234,10 @@ fn source(
          locals {{\n  name = \"{name}-${{formatdate(\"YYYYMMDD-hhmmss\", timestamp())}}\"\n  \
            tags = {{\n    \"vend:platform\"    = {platform}\n    \"vend:app\"         = \"{}\"\n    \
              \"vend:environment\" = \"{}\"\n    \"vend:commit\"      = var.commit\n    \"vend:author\"      = substr(var.author, 0, 256)\n    \
-             \"vend:message\"     = substr(replace(var.message, \"/[^A-Za-z0-9 _.:=+@-]/\", \" \"), 0, 256)\n  }}\n}}\n\n",
-        app.app, environment.name
+             \"vend:message\"     = substr(replace(var.message, \"/[^A-Za-z0-9 _.:=+@-]/\", \" \"), 0, 256)\n  }}\n}}\n\n\
+         # Who bakes changes and takes away what was made so, and nothing else.\n\
+         locals {{\n  made = merge(local.tags, {{ \"{BAKE}\" = \"{2}/{0}\" }})\n}}\n\n",
+        app.app, environment.name, config.platform
     );
     let _ = write!(
         out,
@@ -256,8 +261,8 @@ fn source(
            # What it is copied from has the tags of the host: none is found by its inputs but the image that is finished.\n  \
            tags            = merge(local.tags, {{ \"vend:inputs\" = var.inputs }})\n  \
            snapshot_tags   = local.tags\n  \
-           run_tags        = local.tags\n  \
-           run_volume_tags = local.tags\n\n  \
+           run_tags        = local.made\n  \
+           run_volume_tags = local.made\n\n  \
            # No port is open: the script puts Session Manager's agent on the base, which answers by the profile.\n  \
            user_data_file                        = \"vend/agents.sh\"\n  \
            temporary_security_group_source_cidrs = [\"127.0.0.1/32\"]\n\n  \

@@ -305,6 +305,74 @@ fn a_bake_shares_a_snapshot_that_has_no_tags_yet_with_those_accounts_only() {
     assert!(seen.0 > 0 && seen.1 > 0, "{seen:?}");
 }
 
+/// What serves has the platform's tags too, and whoever may give tags could name anything their own.
+#[test]
+fn who_bakes_reaches_what_a_bake_of_the_app_has_made_and_nothing_else() {
+    let of = |kind: &str| format!("arn:aws:ec2:eu-central-1:111111111111:{kind}/x-1");
+    let free = |kind: &str| format!("arn:aws:ec2:eu-central-1::{kind}/x-1");
+    let mut seen = 0;
+    for stack in matrix() {
+        let Some(role) = stack.template.resource("BakeRole") else {
+            continue;
+        };
+        let may = |action: &str, resource: &str, keys: Keys<'_>| {
+            let request = Request {
+                action,
+                resource,
+                keys,
+            };
+            judge(&role.properties["Policies"][0]["PolicyDocument"], &request) == Verdict::Allowed
+        };
+        let platform = role.properties["Path"].as_str().unwrap().trim_matches('/');
+        let app = stack.app.as_ref().unwrap().as_str();
+        let own = format!("{platform}/{app}");
+        let changes = [
+            ("ec2:TerminateInstances", of("instance")),
+            ("ec2:StopInstances", of("instance")),
+            ("ec2:ModifyInstanceAttribute", of("instance")),
+            ("ec2:CreateImage", of("instance")),
+            ("ec2:CreateSnapshot", of("volume")),
+            ("ec2:DeleteSecurityGroup", of("security-group")),
+            ("ec2:DeleteKeyPair", of("key-pair")),
+            ("ec2:DeregisterImage", free("image")),
+            ("ec2:ModifyImageAttribute", free("image")),
+            ("ec2:DeleteSnapshot", free("snapshot")),
+            ("ssm:StartSession", of("instance")),
+        ];
+        for (action, resource) in &changes {
+            let whose = match action.starts_with("ssm") {
+                true => "ssm:resourceTag",
+                false => "aws:ResourceTag",
+            };
+            let tag = |name: &str| format!("{whose}/vend:{name}");
+            let (bake, of_platform, of_app) = (tag("bake"), tag("platform"), tag("app"));
+            assert!(may(action, resource, &[(&bake, &own)]), "{action}");
+            assert!(!may(action, resource, &[(&bake, "vend/other")]), "{action}");
+            let serves: Keys<'_> = &[(&of_platform, platform), (&of_app, app)];
+            assert!(!may(action, resource, serves), "{action}");
+        }
+        for kind in ["instance", "volume", "security-group", "key-pair"] {
+            assert!(!may("ec2:CreateTags", &of(kind), &[]), "{kind}");
+            assert!(may(
+                "ec2:CreateTags",
+                &of(kind),
+                &[("ec2:CreateAction", "RunInstances")]
+            ));
+        }
+        // The finished image is tagged once more, and its disk with what does not put it within reach.
+        assert!(may("ec2:CreateTags", &free("image"), &[]));
+        let tagged = |key: &str| may("ec2:CreateTags", &free("snapshot"), &[("aws:TagKeys", key)]);
+        assert!(tagged("vend:app") && !tagged("vend:bake") && !tagged("Vend:Bake"));
+        let forward = "arn:aws:ssm:eu-central-1::document/AWS-StartPortForwardingSession";
+        assert!(may("ssm:StartSession", forward, &[]));
+        assert!(
+            may("ec2:CreateImage", &free("image"), &[]) && may("ec2:CreateImage", &free("snapshot"), &[])
+        );
+        seen += 1;
+    }
+    assert!(seen > 2, "{seen}");
+}
+
 #[test]
 fn only_a_finished_image_is_found_by_its_inputs_and_a_host_that_nobody_takes_away_goes() {
     let files = crate::golden::files("guestbook");
@@ -319,9 +387,11 @@ fn only_a_finished_image_is_found_by_its_inputs_and_a_host_that_nobody_takes_awa
     assert!(!common.split('}').next().unwrap().contains("vend:inputs"));
     assert_eq!(image.matches("vend:inputs").count(), 1);
     assert!(image.contains(" tags            = merge(local.tags, { \"vend:inputs\" = var.inputs })"));
-    for key in ["run_tags", "run_volume_tags", "snapshot_tags"] {
-        assert!(line(key).ends_with("= local.tags"), "{}", line(key));
+    for key in ["run_tags", "run_volume_tags"] {
+        assert!(line(key).ends_with("= local.made"), "{}", line(key));
     }
+    assert!(line("snapshot_tags").ends_with("= local.tags"));
+    assert!(image.contains(" made = merge(local.tags, { \"vend:bake\" = \"vend/guestbook\" })\n"));
     assert!(line("shutdown_behavior").ends_with("= \"terminate\""));
     // Its end is the first thing that it knows, and comes after that of the build.
     let agents = &files["packer/guestbook/production/agents.sh"];

@@ -453,6 +453,9 @@ fn holds(operator: &str, keys: &Value, request: &Request<'_>) -> bool {
         match operator {
             // Of several values, none is missing where there are none.
             "ForAllValues:StringEquals" => given.is_none_or(|given| wanted.iter().any(|one| one == given)),
+            "ForAllValues:StringNotEqualsIgnoreCase" => {
+                given.is_none_or(|given| wanted.iter().all(|one| !one.eq_ignore_ascii_case(given)))
+            }
             "StringEquals" | "Bool" => given.is_some_and(|given| wanted.iter().any(|one| one == given)),
             // "true": it is not there.
             "Null" => wanted.iter().all(|one| (one == "true") == given.is_none()),

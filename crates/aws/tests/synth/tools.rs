@@ -2,6 +2,7 @@
 //! `cargo xtask test` installs all of them.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -177,6 +178,42 @@ fn what_moto_makes_is_there() {
     let figures: serde_json::Value = serde_json::from_str(figures).unwrap();
     // moto may learn more types; it must not make fewer.
     assert!(figures["seen"].as_u64().unwrap() > 40, "{said}");
+}
+
+/// An action that knows no resources is allowed on all of them or not at all. What each knows is AWS's service authorization
+/// reference, as cfn-lint brings it.
+#[test]
+fn what_knows_no_resources_is_allowed_on_all() {
+    let Some(python) = program("clients/bin/python") else {
+        return;
+    };
+    let script = "import cfnlint, os\n\
+        print(open(os.path.join(os.path.dirname(cfnlint.__file__), 'data/AdditionalSpecs/Policies.json')).read())";
+    let text = run(Command::new(python).args(["-c", script]));
+    let known: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let is_of_nothing = |action: &str| {
+        let (service, name) = action.split_once(':').unwrap();
+        let own = &known[service]["Actions"][name.to_lowercase()];
+        own.is_object() && own["Resources"].is_null()
+    };
+    assert!(is_of_nothing("logs:StopQuery") && !is_of_nothing("logs:StartQuery"));
+    let (mut wrong, mut seen) = (BTreeSet::new(), 0);
+    for stack in matrix::matrix() {
+        for role in stack.template.of("AWS::IAM::Role") {
+            let policies = role.properties["Policies"].as_array().into_iter().flatten();
+            for one in policies.flat_map(|own| own["PolicyDocument"]["Statement"].as_array().unwrap()) {
+                let actions = one["Action"].as_array().unwrap().iter();
+                for action in actions.filter_map(|own| own.as_str()) {
+                    seen += 1;
+                    if is_of_nothing(action) && one["Resource"] != "*" {
+                        wrong.insert(format!("{} {action}", role.id));
+                    }
+                }
+            }
+        }
+    }
+    assert!(seen > 5_000, "{seen}");
+    assert_eq!(wrong, BTreeSet::new());
 }
 
 #[test]

@@ -239,11 +239,17 @@ fn audit(template: &mut Template, scope: &Scope<'_>) {
     let search = grant(
         "SearchLogs",
         "Logs of the foundation and its environments",
-        "logs:FilterLogEvents logs:GetLogEvents logs:GetQueryResults logs:StartQuery logs:StopQuery",
+        "logs:FilterLogEvents logs:GetLogEvents logs:GetQueryResults logs:StartQuery",
         [arn(
             "logs",
             &format!("log-group:/{}/{}/*", scope.platform, scope.label),
         )],
+    );
+    let stop = grant(
+        "StopSearch",
+        "A search under way is no log group's, and only its number names it",
+        "logs:StopQuery",
+        [json!("*")],
     );
     let role = Role::new(
         "AuditRole",
@@ -251,7 +257,7 @@ fn audit(template: &mut Template, scope: &Scope<'_>) {
         trust,
     )
     .named(json!(format!("{}-audit", scope.name())))
-    .grants([read, decrypt, search]);
+    .grants([read, decrypt, search, stop]);
     template.add(role.resource(scope.platform, re("Boundary")));
     template.export("AuditRole", "What auditors become", att("AuditRole.Arn"));
 }

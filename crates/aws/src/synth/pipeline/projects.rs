@@ -9,7 +9,7 @@ use super::{Scope, bake, log_group};
 use crate::synth::{
     Error,
     config::Forge,
-    policy::{Grant, Role, arn, document, global_arn, grant, log_in},
+    policy::{Grant, Role, arn, document, grant, log_in},
     size::{self, Architecture},
     template::{Resource, Template, att, re, sub},
     word::Account,
@@ -161,7 +161,7 @@ fn role(template: &mut Template, scope: &Scope<'_>, project: &Project) {
         ));
     }
     role = match project.id {
-        "Bake" => role.grants(baking(scope)),
+        "Bake" => role.grants(bake::grants(scope)),
         "Pack" => role.grants(packing()),
         "Tests" | "Build" => role.grant(grant(
             "Parameters",
@@ -194,93 +194,10 @@ fn role(template: &mut Template, scope: &Scope<'_>, project: &Project) {
     if project.id == "Bake" {
         resource = resource.skip(
             "CKV_AWS_111",
-            "Packer's hosts, keys and images have names only when they are there; what exists is changed by the platform's tag only, or shared with accounts that are named.",
+            "Packer's hosts, keys and images have names only when they are there; what exists is changed by the tag of this app's bakes only, or shared with accounts that are named.",
         );
     }
     template.add(resource);
-}
-
-/// What Packer does: a host, a disk, an image, and away with the host.
-fn baking(scope: &Scope<'_>) -> Vec<Grant> {
-    let tagged = || json!({ "StringEquals": { "aws:ResourceTag/vend:platform": scope.platform() } });
-    let bucket = format!(
-        "arn:${{AWS::Partition}}:s3:::{}-{}-templates-${{AWS::AccountId}}-${{AWS::Region}}",
-        scope.platform(),
-        scope.label
-    );
-    let mut grants = vec![
-        grant("ReadTemplate", "Packer's template and the scripts of hosts", "s3:GetObject", [
-            sub(format!("{bucket}/packer/{}/*", scope.app.app)),
-        ]),
-        grant("ListTemplate", "Which files it has", "s3:ListBucket", [sub(bucket)])
-            .when(json!({ "StringLike": { "s3:prefix": format!("packer/{}/*", scope.app.app) } })),
-        grant(
-            "Look",
-            "Packer finds the base, the network and what it has made; read calls know no single resources",
-            "ec2:DescribeImageAttribute ec2:DescribeImages ec2:DescribeInstanceStatus ec2:DescribeInstances ec2:DescribeRegions \
-             ec2:DescribeSecurityGroups ec2:DescribeSnapshots ec2:DescribeSubnets ec2:DescribeTags ec2:DescribeVolumes \
-             ec2:DescribeVpcs",
-            [json!("*")],
-        ),
-        grant(
-            "MakeHost",
-            "A host on which the scripts run, and the image of its disk",
-            "ec2:CopyImage ec2:CreateImage ec2:CreateKeyPair ec2:CreateSecurityGroup ec2:CreateSnapshot ec2:CreateTags \
-             ec2:RegisterImage ec2:RunInstances",
-            [json!("*")],
-        ),
-        grant(
-            "UseHost",
-            "Only what carries the platform's tag is changed or taken away",
-            "ec2:AuthorizeSecurityGroupIngress ec2:DeleteKeyPair ec2:DeleteSecurityGroup ec2:DeleteSnapshot ec2:DeregisterImage \
-             ec2:ModifyImageAttribute ec2:ModifyInstanceAttribute ec2:StopInstances ec2:TerminateInstances",
-            [json!("*")],
-        )
-        .when(tagged()),
-        grant("Connect", "The scripts reach the host by Session Manager: no port is open", "ssm:StartSession", [
-            arn("ec2", "instance/*"),
-            sub("arn:${AWS::Partition}:ssm:${AWS::Region}::document/AWS-StartPortForwardingSession"),
-        ]),
-        grant("Disconnect", "Its own sessions", "ssm:ResumeSession ssm:TerminateSession", [arn("ssm", "session/*")]),
-        grant("LendRole", "The host answers Session Manager with a role that can do nothing else", "iam:PassRole", [
-            global_arn("iam", &format!("role/{}/host/{}-builder", scope.platform(), scope.name())),
-        ])
-        .when(json!({ "StringEquals": { "iam:PassedToService": "ec2.amazonaws.com" } })),
-        grant("ReadProfile", "Packer looks whether the profile is there", "iam:GetInstanceProfile", [
-            global_arn("iam", &format!("instance-profile/{}/host/{}-builder", scope.platform(), scope.name())),
-        ]),
-        grant("EncryptDisks", "Images are encrypted, and EC2 uses the key for as long as a grant lets it", "kms:CreateGrant", [
-            scope.shared("KeyArn"),
-        ])
-        .when(json!({ "Bool": { "kms:GrantIsForAWSResource": "true" } })),
-        grant(
-            "EncryptDisksAlone",
-            "A disk is encrypted with a key of its own, which is kept encrypted",
-            "kms:GenerateDataKeyWithoutPlaintext",
-            [scope.shared("KeyArn")],
-        ),
-    ];
-    grants.extend(sharing(scope));
-    grants
-}
-
-/// Packer shares a snapshot before it gives it a tag, and EC2 hands on no tag to a copy's snapshot: the accounts are the bound.
-/// They are several values of one request, so an addition without any of them would do, which is why groups are forbidden too.
-/// Source: `step_modify_ami_attributes.go` and `step_create_tags.go` of Packer's Amazon plugin; the service authorization
-/// reference of EC2, `ec2:Add/userId` and `ec2:Add/group`.
-fn sharing(scope: &Scope<'_>) -> Option<Grant> {
-    let accounts: Vec<&str> = others(scope).map(|account| account.as_str()).collect();
-    let share = grant(
-        "ShareDisk",
-        "Accounts that deploy what is built here start hosts from its disk; nobody else does, and it is never public",
-        "ec2:ModifySnapshotAttribute",
-        [sub("arn:${AWS::Partition}:ec2:${AWS::Region}::snapshot/*")],
-    );
-    let only = json!({
-        "ForAllValues:StringEquals": { "ec2:Add/userId": accounts },
-        "Null": { "ec2:Add/group": "true" },
-    });
-    (!accounts.is_empty()).then(|| share.when(only))
 }
 
 fn packing() -> Vec<Grant> {
@@ -430,7 +347,7 @@ fn bake_variables(scope: &Scope<'_>) -> Value {
 }
 
 /// Accounts that deploy what is built here.
-fn others<'s>(scope: &'s Scope<'_>) -> impl Iterator<Item = &'s Account> {
+pub(super) fn others<'s>(scope: &'s Scope<'_>) -> impl Iterator<Item = &'s Account> {
     let mut accounts: Vec<&Account> = scope
         .config
         .foundations

@@ -66,6 +66,11 @@ locals {
   }
 }
 
+# Who bakes changes and takes away what was made so, and nothing else.
+locals {
+  made = merge(local.tags, { "vend:bake" = "vend/guestbook" })
+}
+
 source "amazon-ebs" "image" {
   region                      = var.region
   subnet_id                   = var.subnet
@@ -87,8 +92,8 @@ source "amazon-ebs" "image" {
   # What it is copied from has the tags of the host: none is found by its inputs but the image that is finished.
   tags            = merge(local.tags, { "vend:inputs" = var.inputs })
   snapshot_tags   = local.tags
-  run_tags        = local.tags
-  run_volume_tags = local.tags
+  run_tags        = local.made
+  run_volume_tags = local.made
 
   # No port is open: the script puts Session Manager's agent on the base, which answers by the profile.
   user_data_file                        = "vend/agents.sh"
