@@ -358,6 +358,30 @@ fn who_has_a_database_is_told_that_it_wants_tls() {
     );
 }
 
+/// Without any trail nobody hears that RDS has changed a password.
+#[test]
+fn who_has_a_database_and_no_trail_is_told_what_does_not_come() {
+    let told = |trail: bool, options: &str, database: &str| -> Vec<String> {
+        let text = format!(
+            "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\ntrail = {trail}\n\
+             [apps.shop.environments.live]\n{options}\n"
+        );
+        let yaml = format!("app: shop\n{database}environments: {{ live: {{}} }}\n");
+        let (app, _) = spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap();
+        let config: Config = toml::from_str(&text).unwrap();
+        let made = all(&config, &app, &mut Priorities::default()).unwrap();
+        let notes = made.stacks.into_iter().flat_map(|stack| stack.notes);
+        notes.filter(|note| note.contains("trail = false")).collect()
+    };
+    let database = "database: { engine: mariadb }\n";
+    for (options, who) in [("", "hosts"), ("runtime = 'fargate'", "containers")] {
+        let notes = told(false, options, database);
+        assert!(notes.len() == 1 && notes[0].contains(who), "{notes:?}");
+        assert!(told(true, options, database).is_empty());
+        assert!(told(false, options, "").is_empty());
+    }
+}
+
 /// What is a branch's goes with it, and nothing else loses its backups.
 #[test]
 fn backups_of_a_branch_go_with_its_database() {

@@ -216,6 +216,7 @@ pub(super) fn notes(scope: &Scope<'_>) -> Vec<String> {
         "`deploy.strategy: in-place`: an `apply` that changes how hosts start (variables, size, disk) replaces those that serve, as many \
          at a time as `minimum_healthy` lets go; the only one is away for minutes",
     );
+    note(scope.engine.is_some() && !scope.foundation.trail, untold(scope));
     tls(scope, &mut note);
     note(
         scope.is_container() && scope.drain() > 120,
@@ -225,6 +226,23 @@ pub(super) fn notes(scope: &Scope<'_>) -> Vec<String> {
     domains(scope, &mut notes);
     notes.extend(super::ports::notes(scope));
     notes
+}
+
+/// What becomes of those who log in when nobody hears of a new password.
+/// Source: "AWS service events delivered via AWS CloudTrail" of the EventBridge guide.
+fn untold(scope: &Scope<'_>) -> &'static str {
+    match scope.is_container() {
+        true => {
+            "`trail = false` of the foundation: that RDS has changed the database's password is heard by way of CloudTrail, so the account \
+             must have another trail that has management events of this region; without one containers go on with the old password, and \
+             cannot connect anew after `database.rotate` days until they are started again"
+        }
+        false => {
+            "`trail = false` of the foundation: that RDS has changed the database's password is heard by way of CloudTrail, so the account \
+             must have another trail that has management events of this region; without one hosts go on with the old password, and cannot \
+             connect anew after `database.rotate` days until `/usr/local/sbin/vend-environment restart` runs on them or others start"
+        }
+    }
 }
 
 /// Some drivers do without TLS until they are told, and are refused.
