@@ -28,8 +28,13 @@ struct Region {
     balancer: f64,
     endpoint: f64,
     gp3: f64,
+    /// Of containers on Fargate's 64-bit ARM.
     fargate_cpu: f64,
     fargate_gib: f64,
+    #[serde(default)]
+    fargate_x86_cpu: Option<f64>,
+    #[serde(default)]
+    fargate_x86_gib: Option<f64>,
     database_gib: f64,
     instance: BTreeMap<String, f64>,
     /// Of MariaDB and MySQL, in one zone; a second one costs as much again.
@@ -129,13 +134,17 @@ impl List {
         })
     }
 
-    /// The hosts of the half that runs: the other one has none.
+    /// The hosts of the half that runs: the other one has none. Of hosts below containers there are as many as containers, of
+    /// which each has room for one.
     fn group(&self, resource: &Resource, template: &Template, here: Option<&Region>) -> Option<Option<f64>> {
         if resource.id.starts_with("Green") {
             return None;
         }
         let own = &resource.properties;
-        let count = number(&own["MinSize"])?;
+        let count = match (number(&own["MinSize"])?, template.resource("BlueService")) {
+            (0.0, Some(service)) => least(service, template)?,
+            (least, _) => least,
+        };
         let here = here.filter(|_| is_in_region(own));
         let price = here.and_then(|here| self.host(here, launch(resource, template)?));
         Some(price.map(|price| price * count))
@@ -185,17 +194,30 @@ fn service(resource: &Resource, template: &Template, here: Option<&Region>) -> O
     if resource.id.starts_with("Green") {
         return None;
     }
-    let count = number(&resource.properties["DesiredCount"])?;
+    let count = least(resource, template)?;
     let task = template.of("AWS::ECS::TaskDefinition").next()?;
     if task.properties["RequiresCompatibilities"][0] != "FARGATE" {
         return None;
     }
+    let is_arm = task.properties["RuntimePlatform"]["CpuArchitecture"] == "ARM64";
     let price = here.and_then(|here| {
-        let cpu = number(&task.properties["Cpu"])? / 1024.0 * here.fargate_cpu;
-        let memory = number(&task.properties["Memory"])? / 1024.0 * here.fargate_gib;
+        let (cpu, gib) = match is_arm {
+            true => (here.fargate_cpu, here.fargate_gib),
+            false => (here.fargate_x86_cpu?, here.fargate_x86_gib?),
+        };
+        let cpu = number(&task.properties["Cpu"])? / 1024.0 * cpu;
+        let memory = number(&task.properties["Memory"])? / 1024.0 * gib;
         Some((cpu + memory) * HOURS * count)
     });
     Some(price)
+}
+
+/// How many containers a service has at least. Where their number changes the service says none, and what scales it does.
+fn least(service: &Resource, template: &Template) -> Option<f64> {
+    number(&service.properties["DesiredCount"]).or_else(|| {
+        let scale = template.resource("BlueScale")?;
+        number(&scale.properties["MinCapacity"])
+    })
 }
 
 fn database(here: &Region, own: &Value) -> Option<f64> {
@@ -284,6 +306,11 @@ mod tests {
 
     /// The environment's stack of an app with this size of host and this database.
     fn environment(region: &str, size: &str, options: &str) -> Template {
+        environment_of(region, size, options, "{}")
+    }
+
+    /// The same, that scales so.
+    fn environment_of(region: &str, size: &str, options: &str, scaling: &str) -> Template {
         let config = format!(
             "[foundations.tools]\nregion = '{region}'\ndomain = 'a.example.com'\n\
              network = {{ cidr = '10.9.0.0/16', wavelength_zones = ['{region}-wl1-xyz-wlz-1'] }}\n\
@@ -291,7 +318,7 @@ mod tests {
         );
         let config: synth::Config = toml::from_str(&config).unwrap();
         let text = format!(
-            "app: shop\nhost: {{ port: 8080, size: {size} }}\ndatabase: {{ engine: mariadb }}\nenvironments: {{ live: {{}} }}\n"
+            "app: shop\nhost: {{ port: 8080, size: {size} }}\ndatabase: {{ engine: mariadb }}\nenvironments: {{ live: {{ scaling: {scaling} }} }}\n"
         );
         let (app, _) = model::spec::App::parse(&text, "vend.yaml", &|_| true).unwrap();
         let made = synth::all(&config, &app, &mut synth::Priorities::default()).unwrap();
@@ -325,6 +352,39 @@ mod tests {
                 assert!(cents[1] > cents[0] || WITHOUT.contains(&(region.as_str(), engine)));
             }
         }
+    }
+
+    /// The number of containers that scale is not in their service, and an architecture has its own price.
+    #[test]
+    fn containers_cost_something_however_they_scale_and_run() {
+        let list = List::shipped();
+        let cost = |region: &str, options: &str, lines: &str| {
+            let containers = environment_of(region, "small", options, lines);
+            let without = |own: &Resource| {
+                !matches!(
+                    own.kind,
+                    "AWS::ECS::Service" | "AWS::AutoScaling::AutoScalingGroup"
+                )
+            };
+            let mut rest = containers.clone();
+            rest.resources.retain(without);
+            let (all, rest) = (list.of(&containers, region), list.of(&rest, region));
+            (all.cents - rest.cents, all.unknown - rest.unknown)
+        };
+        let fargate = "runtime = 'fargate'\ndatabase = { engine = 'mariadb' }";
+        // Half of 0.03238 and one of 0.00356, for 730 hours.
+        assert_eq!(cost("us-east-1", fargate, "{ min: 1, max: 1 }"), (1442, 0));
+        assert_eq!(cost("us-east-1", fargate, "{ min: 2, max: 2 }"), (2884, 0));
+        assert_eq!(cost("us-east-1", fargate, "{ min: 2, max: 5 }"), (2884, 0));
+        assert_eq!(cost("sa-east-1", fargate, "{ min: 2, max: 5 }"), (0, 1));
+        // A host of t4g.small, its disk of 30 GiB and its metrics: 12.264, 2.40 and 2.10.
+        let hosts = "runtime = 'ec2'";
+        assert_eq!(cost("us-east-1", hosts, "{ min: 1, max: 1 }"), (1676, 0));
+        assert_eq!(cost("us-east-1", hosts, "{ min: 2, max: 5 }"), (3353, 0));
+        // Half of 0.04048 and one of 0.004445.
+        let intel = "runtime = 'fargate'\n[sizes.small]\ntypes = ['t3.small']";
+        assert_eq!(cost("us-east-1", intel, "{ min: 1, max: 2 }"), (1802, 0));
+        assert_eq!(cost("eu-central-1", intel, "{ min: 1, max: 2 }"), (0, 1));
     }
 
     #[test]
