@@ -84,21 +84,26 @@ fn number(text: &str, key: &str) -> Option<u64> {
     digits.parse().ok()
 }
 
-/// How often a flow waits in a state until it gives up: each time a part of what it has waited.
+/// How often a flow waits in a state until it gives up: each time a part of what it has waited, or always as long.
 fn waits(name: &str, states: &Map<String, Value>) -> Option<u64> {
-    let text = states[&format!("{name}Wait")]["Seconds"].as_str()?;
-    let most = number(text, "$min([").unwrap();
-    let least = number(text, "$max([").unwrap();
-    let part = number(text, "$waited /").unwrap();
+    let pause = &states[&format!("{name}Wait")]["Seconds"];
+    let (least, most, part) = match pause.as_str() {
+        Some(text) => (
+            number(text, "$max([").unwrap(),
+            number(text, "$min([").unwrap(),
+            number(text, "$waited /"),
+        ),
+        None => (pause.as_u64()?, pause.as_u64()?, None),
+    };
     let asks = ["Done", "Ready"].map(|part| states.get(&format!("{name}{part}")));
     let mut limits = asks
         .into_iter()
         .flatten()
         .filter_map(|own| number(&own.to_string(), "$waited >="));
-    let limit = limits.next().unwrap();
+    let limit = limits.next().unwrap_or_else(|| panic!("{name} waits for ever"));
     let (mut waited, mut count) = (0, 0);
     while waited < limit {
-        waited += most.min(least.max(waited / part));
+        waited += most.min(least.max(part.map_or(0, |part| waited / part)));
         count += 1;
     }
     Some(count)
@@ -142,19 +147,54 @@ fn events(states: &Map<String, Value>, targets: u64, steps: u64) -> u64 {
     states.iter().map(own).sum()
 }
 
-/// An execution that has written 25,000 events fails, and nothing is brought back.
+/// What an execution may write: one that has written more fails, and nothing is brought back.
 /// Source: "Quotas related to state machine executions" of the Step Functions guide.
+const EVENTS: u64 = 25_000;
+
+/// The flow of an environment in two targets, with a migration of four hours.
+fn long(strategy: &str) -> Value {
+    let app = deployed(
+        &format!("{{ strategy: {strategy}, migrate: {{ script: m.sh, timeout: 4h }} }}"),
+        "{ min: 1, max: 2 }",
+    );
+    let targets = ["production", "other"].map(|label| label.parse().unwrap());
+    let own = &app.environments[0];
+    aws::synth::machine(&config("also = ['other']"), &app, own, &targets).unwrap()
+}
+
+fn written(machine: &Value, steps: u64) -> u64 {
+    events(machine["States"].as_object().unwrap(), 2, steps)
+}
+
 #[test]
 fn whatever_a_flow_waits_for_it_ends_by_itself() {
     for (strategy, steps) in [("blue-green", 1), ("canary", 2), ("linear", 10)] {
-        let app = deployed(
-            &format!("{{ strategy: {strategy}, migrate: {{ script: m.sh, timeout: 4h }} }}"),
-            "{ min: 1, max: 2 }",
-        );
-        let targets = ["production", "other"].map(|label| label.parse().unwrap());
-        let own = &app.environments[0];
-        let machine = aws::synth::machine(&config("also = ['other']"), &app, own, &targets).unwrap();
-        let all = events(machine["States"].as_object().unwrap(), 2, steps);
-        assert!((10_000..25_000).contains(&all), "{strategy}: {all}");
+        let all = written(&long(strategy), steps);
+        assert!((10_000..EVENTS).contains(&all), "{strategy}: {all}");
     }
+}
+
+/// Each bound of what a flow waits for is needed, and missed where it is not there.
+#[test]
+fn a_flow_that_asks_too_often_would_be_found() {
+    let machine = long("blue-green");
+    let text = machine.to_string();
+    let steady = text.replace("$floor($waited / 10)", "0");
+    assert_ne!(text, steady);
+    let steady = written(&serde_json::from_str(&steady).unwrap(), 1);
+    assert!(steady > EVENTS, "{steady}");
+    let mut often = machine.clone();
+    let mut turns = 0;
+    for (_, state) in often["States"].as_object_mut().unwrap() {
+        let is_turn = state["Arguments"]["ConditionExpression"]
+            .to_string()
+            .contains("#expires");
+        if is_turn {
+            // Every 30 seconds for a day.
+            state["Retry"][0]["MaxAttempts"] = (24 * 120).into();
+            turns += 1;
+        }
+    }
+    let all = written(&often, 1);
+    assert!(turns > 1 && all > EVENTS, "{turns}: {all}");
 }
