@@ -147,8 +147,19 @@ pub fn cause(stack: &str, events: &[Event]) -> Option<Cause> {
         resource: event.resource.clone(),
         kind: event.kind.clone(),
         physical: event.physical.clone(),
-        why: sentence(event.why.as_deref().unwrap_or_default()),
+        why: raced(&event.kind, sentence(event.why.as_deref().unwrap_or_default())),
     })
+}
+
+/// Whoever made a rule at the same moment has the priority that was free when it was asked for.
+fn raced(kind: &str, why: String) -> String {
+    let is_taken = kind == "AWS::ElasticLoadBalancingV2::ListenerRule"
+        && why.contains("Priority")
+        && why.contains("in use");
+    match is_taken {
+        true => format!("{why}: taken by another stack meanwhile; type it again, and another is chosen"),
+        false => why,
+    }
 }
 
 /// What could not be deleted, and was not after all, although its stack came to a good end: it stays, and nobody holds it.
@@ -279,6 +290,24 @@ mod tests {
                 .contains("failed to create: [B]")
         );
         assert_eq!(super::cause("s", &events[..1]), None);
+    }
+
+    /// Two who apply at one moment are told the same number, and the second is refused.
+    #[test]
+    fn who_comes_second_for_a_priority_is_told_to_come_again() {
+        let taken = |kind: &str| {
+            let why = "Priority '7' is currently in use (Service: ElasticLoadBalancingV2, Status Code: 400, Request ID: X)";
+            let event = Event {
+                kind: kind.into(),
+                ..event("Rule", "CREATE_FAILED", why)
+            };
+            cause("s", &[event]).unwrap().why
+        };
+        assert_eq!(
+            taken("AWS::ElasticLoadBalancingV2::ListenerRule"),
+            "Priority '7' is currently in use: taken by another stack meanwhile; type it again, and another is chosen"
+        );
+        assert_eq!(taken("AWS::X::Y"), "Priority '7' is currently in use");
     }
 
     /// The status is that of before, and the events are of now.
