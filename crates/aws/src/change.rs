@@ -65,11 +65,22 @@ const DATA: [&str; 15] = [
     "AWS::CloudTrail::Trail",
 ];
 
+/// What changes of hosts that go while containers come in their place, and the other way round.
+const RUNTIME: &str = "runtime";
+
 impl Change {
     /// What to do first, where that keeps its loss from being one.
     pub fn first(&self) -> Option<&'static str> {
         let is_green = self.id.starts_with("Green");
-        (self.loss == Some(Loss::Traffic) && is_green).then_some("make a release first, so that blue serves")
+        match self.loss {
+            // Neither half stays: a release into the other one would be no way out.
+            Some(Loss::Traffic) if self.properties == [RUNTIME] => Some(
+                "hosts and containers start from different images, so what serves cannot become the other: have another environment, or \
+                 stop this half first (\"Another runtime\" in docs/aws.md)",
+            ),
+            Some(Loss::Traffic) if is_green => Some("make a release first, so that blue serves"),
+            _ => None,
+        }
     }
 
     /// A resource of a stack that is not there yet.
@@ -216,7 +227,23 @@ pub async fn state(client: &Client, stack: &str, ticket: &str) -> Result<State, 
         changes.extend(page.list("Changes").filter_map(Change::read));
         next = page.maybe("NextToken");
         if next.is_none() {
+            turned(&mut changes);
             return Ok(State::Ready(changes));
+        }
+    }
+}
+
+/// Says of a half that goes what changes of it, where one of the other runtime comes.
+fn turned(changes: &mut [Change]) {
+    for half in ["Blue", "Green"] {
+        let (group, service) = (format!("{half}Group"), format!("{half}Service"));
+        for (old, new) in [(&group, &service), (&service, &group)] {
+            let mut all = changes.iter();
+            let comes = all.any(|own| own.id == *new && own.deed == Deed::Add);
+            let goes = |own: &&mut Change| own.id == *old && own.deed == Deed::Remove;
+            if let Some(gone) = changes.iter_mut().find(goes).filter(|_| comes) {
+                gone.properties = vec![RUNTIME.to_owned()];
+            }
         }
     }
 }
@@ -327,6 +354,45 @@ mod tests {
             Some(Loss::Left)
         );
         assert_eq!(read("Remove", "", "AWS::EC2::VPC", "Delete").loss, None);
+    }
+
+    /// With another runtime both halves go, and a release into the other one would not help.
+    #[test]
+    fn what_serves_and_gets_another_runtime_is_not_told_to_release_first() {
+        let change = |id: &str, deed| Change {
+            deed,
+            loss: (deed == Deed::Remove).then_some(Loss::Traffic),
+            ..Change::add(id, "AWS::X::Y")
+        };
+        for (old, new) in [("Group", "Service"), ("Service", "Group")] {
+            let mut all: Vec<Change> = ["Blue", "Green"]
+                .into_iter()
+                .flat_map(|half| {
+                    [
+                        change(&format!("{half}{old}"), Deed::Remove),
+                        change(&format!("{half}{new}"), Deed::Add),
+                    ]
+                })
+                .collect();
+            turned(&mut all);
+            for gone in all.iter().filter(|own| own.deed == Deed::Remove) {
+                assert!(gone.first().unwrap().contains("different images"), "{}", gone.id);
+            }
+            assert!(
+                all.iter()
+                    .all(|own| own.deed != Deed::Add || own.first().is_none())
+            );
+        }
+        // In place there is only blue, and it stays.
+        let mut alone = [
+            change("GreenGroup", Deed::Remove),
+            change("BlueGroup", Deed::Modify),
+        ];
+        turned(&mut alone);
+        assert_eq!(
+            alone[0].first(),
+            Some("make a release first, so that blue serves")
+        );
     }
 
     /// A change set whose validation failed, and its events, in the shapes of the API's reference.
