@@ -27,7 +27,10 @@ use super::{
     receiver::Program,
     tree::{app, app_of, config, keep, made, of_branch, priorities, unmade},
 };
-use crate::output::{Output, clean};
+use crate::{
+    cli::quoted,
+    output::{Output, clean},
+};
 
 // What every command takes. (A doc comment would become the help of every command that has it.)
 #[derive(Debug, Clone, Args)]
@@ -103,7 +106,40 @@ impl Files {
 
 impl Project {
     /// These stacks of these files, with everything else as it is when nothing is said.
+impl Files {
+    /// A command of `vend aws` with what leads to the same files.
+    fn again(&self, command: &str) -> String {
+        let mut text = format!("vend aws {command}");
+        let dir = self.dir.to_string_lossy();
+        if dir != "." {
+            text.push_str(&format!(" {}", quoted(&dir)));
+        }
+        if let Some(config) = &self.config {
+            text.push_str(&format!(" --config {}", quoted(&config.to_string_lossy())));
+        }
+        if let Some(profile) = &self.profile {
+            text.push_str(&format!(" --profile {}", quoted(profile)));
+        }
+        text
+    }
+}
+
     pub fn of(files: Files, only: Vec<String>, receiver: Option<PathBuf>) -> Self {
+    /// A command of `vend aws` as it must be typed to mean the same stacks.
+    pub fn again(&self, command: &str) -> String {
+        let mut text = self.files.again(command);
+        let branch = self.branch.iter().map(|own| ("--branch", own));
+        for (option, value) in branch.chain(self.only.iter().map(|own| ("--only", own))) {
+            text.push_str(&format!(" {option} {}", quoted(value)));
+        }
+        text
+    }
+
+    /// A command for one stack of these files, which it names itself.
+    pub fn about(&self, command: &str) -> String {
+        self.files.again(command)
+    }
+
         Self {
             files,
             priorities: None,
@@ -487,8 +523,10 @@ fn unknown<'n>(asked: &[String], names: impl Iterator<Item = &'n str>) -> Result
         return Ok(());
     };
     let names: Vec<&str> = names.into_iter().collect();
-    Err(Failure::usage(format!("there is no stack `{unknown}`"))
-        .cause(format!("these are there: {}", names.join(", "))))
+    Err(
+        Failure::new(Exit::NotFound, format!("there is no stack `{unknown}`"))
+            .cause(format!("these are there: {}", names.join(", "))),
+    )
 }
 
 /// The files that bakes fetch: those of one environment, or of all that the files name.
