@@ -6,6 +6,8 @@ mod apply;
 mod destroy;
 mod doctor;
 mod eject;
+mod folder;
+mod gone;
 mod home;
 mod hosts;
 mod kept;
