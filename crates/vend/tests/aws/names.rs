@@ -46,9 +46,27 @@ fn an_environment_that_is_refused_keeps_nobody_from_what_stands() {
          rds.create_db_instance(DBInstanceIdentifier='d', DBInstanceClass='db.t4g.micro', Engine='mysql', MasterUsername='u', \
          MasterUserPassword='password', AllocatedStorage=20)\n\
          rds.create_db_snapshot(DBInstanceIdentifier='d', \
-         DBSnapshotIdentifier='vend-production-shop-production-snapshot-database-1k3jx0q2mz7a')",
+         DBSnapshotIdentifier='vend-production-shop-production-snapshot-database-1k3jx0q2mz7a')\n\
+         for own in ('shop-production', 'shop-production-eu'):\n  \
+           name = f'vend-production-{own}-database-1k3jx0q2mz7a'\n  \
+           rds.create_db_instance(DBInstanceIdentifier=name, DBInstanceClass='db.t4g.micro', Engine='mysql', MasterUsername='u', \
+           MasterUserPassword='password', AllocatedStorage=20, BackupRetentionPeriod=7)\n  \
+           rds.delete_db_instance(DBInstanceIdentifier=name, SkipFinalSnapshot=True, DeleteAutomatedBackups=False)\n  \
+           client('logs').create_log_group(logGroupName=f'/aws/rds/instance/{name}/error')",
     );
     let said = world.good(&["destroy", "--yes"]);
+    let database = "vend-production-shop-production-database-1k3jx0q2mz7a";
+    let group = format!("/aws/rds/instance/{database}/error");
+    for told in [
+        format!("stays: backup {database}"),
+        "  ends with: aws rds delete-db-instance-automated-backup --region eu-central-1 --dbi-resource-id "
+            .to_owned(),
+        format!("stays: log-group {group}"),
+        format!("  ends with: aws logs delete-log-group --region eu-central-1 --log-group-name {group}"),
+    ] {
+        assert!(said.contains(&told), "{told}: {said}");
+    }
+    assert!(!said.contains("shop-production-eu"), "{said}");
     assert!(
         said.contains("stays: snapshot vend-production-shop-production-snapshot-database-1k3jx0q2mz7a"),
         "{said}"
