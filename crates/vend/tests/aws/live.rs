@@ -277,6 +277,12 @@ fn a_question_is_answered() {
         (&no["status"], &no["error"]),
         (&"FAILED".into(), &"Vend.Refused".into())
     );
+    assert_eq!(no["is_rejected"], true);
+    let said = world.good(&["releases"]);
+    assert!(
+        said.contains(" rejected ") && said.contains("said no: not on a Friday"),
+        "{said}"
+    );
 }
 
 #[test]
