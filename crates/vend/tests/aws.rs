@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "aws/again.rs"]
+mod again;
 #[path = "aws/branch.rs"]
 mod branch;
 #[path = "aws/eject.rs"]
