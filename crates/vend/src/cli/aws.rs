@@ -85,16 +85,16 @@ pub enum Aws {
     Doctor(doctor::Doctor),
 }
 
-pub async fn run(aws: &Aws, global: &Global) -> Result<ExitCode, Failure> {
-    let output = global.output();
 /// What fails is a problem, as `--json` shows those of a platform.
-    match aws {
+pub async fn run(aws: &Aws, global: &Global) -> Result<ExitCode, Failure> {
     let output = global.output();
     let done = command(aws, global).await;
     done.map_err(|failure| failure.as_problem(&output))
 }
 
 async fn command(aws: &Aws, global: &Global) -> Result<ExitCode, Failure> {
+    let output = global.output();
+    match aws {
         Aws::Synth(own) => synth::run(own, &output)?,
         Aws::Plan(own) => return Box::pin(plan::run(own, &output)).await,
         Aws::Apply(own) => return apply::run(own, &output).await,

@@ -87,6 +87,8 @@ pub struct Loaded {
     /// Set when it was first seen what stands.
     looked: OnceLock<()>,
     app: String,
+    /// What `vend.yaml` calls the entries from which environments of branches are made.
+    pub entries: Vec<String>,
     /// The environment that was asked for, where it is one branch's.
     pub branch: Option<spec::Environment>,
     /// From these a push makes the stacks of branches; empty where it makes none.
@@ -104,8 +106,6 @@ impl Files {
     }
 }
 
-impl Project {
-    /// These stacks of these files, with everything else as it is when nothing is said.
 impl Files {
     /// A command of `vend aws` with what leads to the same files.
     fn again(&self, command: &str) -> String {
@@ -124,7 +124,7 @@ impl Files {
     }
 }
 
-    pub fn of(files: Files, only: Vec<String>, receiver: Option<PathBuf>) -> Self {
+impl Project {
     /// A command of `vend aws` as it must be typed to mean the same stacks.
     pub fn again(&self, command: &str) -> String {
         let mut text = self.files.again(command);
@@ -140,6 +140,8 @@ impl Files {
         self.files.again(command)
     }
 
+    /// These stacks of these files, with everything else as it is when nothing is said.
+    pub fn of(files: Files, only: Vec<String>, receiver: Option<PathBuf>) -> Self {
         Self {
             files,
             priorities: None,
@@ -215,6 +217,11 @@ impl Files {
             only,
             looked: OnceLock::new(),
             app: app.app.to_string(),
+            entries: app
+                .patterns
+                .iter()
+                .map(|own| own.environment.name.to_string())
+                .collect(),
             branch,
             files: own,
         };
@@ -256,7 +263,7 @@ impl Loaded {
         let stacks = self.made.stacks.iter().filter(|stack| self.is_asked(&stack.name));
         let wanted = stacks.map(|stack| {
             let beside = digested(stack, &self.made.files);
-            Wanted::new(platform, stack, &self.prices, &beside)
+            Wanted::new(platform, stack, &self.prices, &beside).by(&self.app)
         });
         self.wanted = wanted.collect();
     }
@@ -317,7 +324,8 @@ impl Loaded {
             let mut there = found.iter().map(|(_, found)| found);
             let there = there.find(|found| found.stack.name == stack.name);
             let has_failed = there.is_some_and(|found| {
-                !found.stack.status.is_good() && found.mark.as_ref() != Some(&wanted.mark)
+                !found.stack.status.is_good()
+                    && found.mark.as_ref().is_none_or(|mark| !mark.is_same(&wanted.mark))
             });
             self.made.is_of_branch(stack)
                 || !is_there(&stack.name)

@@ -2,9 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use ::aws::{destroy::Left, site::Found, stack, synth::Kind};
+use ::aws::{
+    destroy::Left,
+    plan::{Doing, Plan as Planned},
+    site::Found,
+    stack,
+    synth::Kind,
+};
 
 use super::{Failure, broken, project::Loaded};
+use crate::output::clean;
 
 /// The foundations on which other apps stand too.
 pub struct Shared(BTreeSet<String>);
@@ -22,11 +29,6 @@ impl Shared {
     }
 }
 
-/// What may not be swept, although a destroyed stack once held it.
-pub struct Spared {
-    /// What stacks hold that are there: region, type, name.
-    held: BTreeSet<(String, String, String)>,
-}
 /// A foundation that this app's file would change, and on which others stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Anothers {
@@ -90,6 +92,11 @@ pub fn is_lent(loaded: &Loaded, left: &Left) -> bool {
     left.kind == "AWS::Route53::HostedZone" && lends
 }
 
+/// What may not be swept, although a destroyed stack once held it.
+pub struct Spared {
+    /// What stacks hold that are there: region, type, name.
+    held: BTreeSet<(String, String, String)>,
+}
 
 impl Spared {
     pub async fn of(loaded: &Loaded, there: &[(String, Found)]) -> Result<Self, Failure> {
