@@ -180,7 +180,7 @@ fn what_others_stand_on_is_changed_by_who_says_so() {
     world.good(&["apply", "shop", "--yes"]);
     world.tree("blog", "", "firewall = true\n");
     world.good(&["apply", "blog", "--yes"]);
-    world.tree("blog", "", "budget = 100\n");
+    world.tree("blog", "", "firewall = true\nbudget = 100\n");
     let told = "the file of shop made it as it is; other apps on it: shop";
     let said = world.good(&["plan", "blog"]);
     assert!(
@@ -202,7 +202,7 @@ fn what_others_stand_on_is_changed_by_who_says_so() {
     world.good(&[&only[..], &["--shared", "vend-production"]].concat());
     is_as("blog", "nothing");
     // Who made it as it is may change it.
-    world.tree("blog", "", "budget = 200\n");
+    world.tree("blog", "", "firewall = true\nbudget = 200\n");
     world.good(&only);
     let (code, said) = world.bad(&["apply", "shop", "--yes"]);
     assert!(
