@@ -136,6 +136,8 @@ calls! {
     IMAGES = Call::new("ec2", "DescribeImages", EC2, "tell which images stay");
     SNAPSHOTS = Call::new("rds", "DescribeDBSnapshots", RDS, "tell which snapshots stay");
     CLUSTER_SNAPSHOTS = Call::new("rds", "DescribeDBClusterSnapshots", RDS, "tell which snapshots stay");
+    AUTOMATED_BACKUPS = Call::new("rds", "DescribeDBInstanceAutomatedBackups", RDS, "tell which backups stay");
+    LOG_GROUPS = Call::new("logs", "DescribeLogGroups", LOGS, "tell which logs stay");
 
     BALANCER_ATTRIBUTES =
         Call::new("elasticloadbalancing", "ModifyLoadBalancerAttributes", ELB, "protect and unprotect");

@@ -65,7 +65,7 @@ pub enum Fate {
 }
 
 /// Types that a stack keeps when it goes, and that are deleted after it.
-const KEPT: [&str; 5] = [
+pub(crate) const KEPT: [&str; 5] = [
     "AWS::S3::Bucket",
     "AWS::DynamoDB::Table",
     "AWS::ECR::Repository",

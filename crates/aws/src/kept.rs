@@ -13,6 +13,7 @@ use crate::{
     plan::Wanted,
     remains,
     site::Site,
+    synth::Template,
 };
 
 /// One that is still there.
@@ -69,8 +70,24 @@ pub async fn kept(site: &Site, new: &[&Wanted]) -> Result<Vec<Kept>, Error> {
     Ok(all)
 }
 
+/// What of a template stays when its stack goes, as a template of its own, with which CloudFormation's import begins a stack that
+/// takes it back. It has nothing else: an import makes no resource and adds no output. None: nothing stays.
+pub fn import(template: &Template) -> Option<Template> {
+    let all = template.resources.iter();
+    let stays = all.filter(|own| own.is_retained() && destroy::KEPT.contains(&own.kind));
+    let ids: Vec<&str> = stays.map(|own| own.id.as_str()).collect();
+    if ids.is_empty() {
+        return None;
+    }
+    let mut part = template.part(&ids);
+    part.parameters.clear();
+    part.conditions.clear();
+    part.outputs.clear();
+    Some(part)
+}
+
 /// Somebody may have taken it away since. A key holds no data, and snapshots want it.
-async fn is_there(client: &Client, left: &Left) -> Result<bool, Error> {
+pub async fn is_there(client: &Client, left: &Left) -> Result<bool, Error> {
     let name = left.physical.as_str();
     let (asked, gone) = match left.kind.as_str() {
         "AWS::S3::Bucket" => return bucket::is_there(client, name).await,
@@ -100,5 +117,32 @@ async fn is_there(client: &Client, left: &Left) -> Result<bool, Error> {
         Ok(()) => Ok(true),
         Err(error) if error.code() == gone => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synth;
+
+    /// An import makes nothing, so nothing may be in it that has to be made.
+    #[test]
+    fn what_stays_names_nothing_that_goes() {
+        let config: synth::Config =
+            toml::from_str("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n")
+                .unwrap();
+        let stack = synth::foundation(&config, &"production".parse().unwrap()).unwrap();
+        let part = import(&stack.template).unwrap();
+        let ids: Vec<&str> = part.resources.iter().map(|own| own.id.as_str()).collect();
+        assert_eq!(
+            ids,
+            ["Key", "LogsBucket", "ArtifactsBucket", "TemplatesBucket", "Zone"]
+        );
+        assert!(part.resources.iter().all(|own| destroy::KEPT.contains(&own.kind)));
+        let body = part.body();
+        for other in ["Outputs", "Parameters", "Conditions"] {
+            assert!(body.get(other).is_none(), "{other}");
+        }
+        assert!(import(&Template::new("nothing")).is_none());
     }
 }

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Pages of a list of JSON are read to their end, or to so many items.
-async fn pages(
+pub(crate) async fn pages(
     client: &Client,
     call: &Call,
     ask: &Value,

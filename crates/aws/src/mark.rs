@@ -21,6 +21,8 @@ pub struct Mark {
     pub app: Option<String>,
     pub environment: Option<String>,
     pub preview: Option<String>,
+    /// Of a foundation: the app whose file it was made or changed after the last time.
+    pub by: Option<String>,
     /// Of the template without this output, and of the stack's tags.
     pub digest: String,
     /// US cents a month of what has a price.
@@ -36,6 +38,7 @@ impl Mark {
             app: stack.app.as_ref().map(ToString::to_string),
             environment: stack.environment.as_ref().map(ToString::to_string),
             preview: stack.preview.as_ref().map(ToString::to_string),
+            by: None,
             digest: digest(format!("{}{:?}", stack.template.body(), stack.tags).as_bytes())[..32].to_owned(),
             cents,
         }
@@ -58,9 +61,19 @@ impl Mark {
             app: get("app"),
             environment: get("environment"),
             preview: get("preview"),
+            by: get("by"),
             digest: get("digest")?,
             cents: get("cents")?.parse().ok()?,
         })
+    }
+
+    /// Do both say the same stack? Whose file it was made after is not a part of it: apps whose files agree change nothing.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let own = Self {
+            by: other.by.clone(),
+            ..self.clone()
+        };
+        own == *other
     }
 
     /// Does it say of a stack that it is another's than `wanted` says? One that says nothing of apps is of an older apply.
@@ -83,6 +96,7 @@ impl Mark {
             ("app", &self.app),
             ("environment", &self.environment),
             ("preview", &self.preview),
+            ("by", &self.by),
         ];
         let whose = whose
             .into_iter()
@@ -96,6 +110,7 @@ impl Mark {
     /// The template with the mark, as it is sent.
     pub fn on(&self, template: &Template) -> Template {
         let mut template = template.clone();
+        template.outputs.retain(|(id, _)| id != ID);
         let output = json!({ "Description": "Whose this stack is, and what it runs", "Value": self.text() });
         template.outputs.push((ID.into(), output));
         template
@@ -115,6 +130,7 @@ mod tests {
             app: Some("shop".into()),
             environment: Some("x-b-0123456789ab".into()),
             preview: Some("preview".into()),
+            by: None,
             digest: "abc".into(),
             cents: 12_345,
         };
@@ -126,7 +142,19 @@ mod tests {
         // As older ones were written, and those of foundations are.
         (mark.app, mark.environment, mark.preview) = (None, None, None);
         let text = mark.text();
-        assert_eq!(Mark::read([("Vend", text.as_str())]), Some(mark));
+        assert_eq!(Mark::read([("Vend", text.as_str())]), Some(mark.clone()));
+        let by = |app: &str| Mark {
+            by: Some(app.into()),
+            ..mark.clone()
+        };
+        let text = by("shop").text();
+        assert_eq!(Mark::read([("Vend", text.as_str())]), Some(by("shop")));
+        assert!(by("shop").is_same(&by("blog")) && by("shop").is_same(&mark));
+        let other = Mark {
+            digest: "def".into(),
+            ..by("shop")
+        };
+        assert!(!other.is_same(&by("shop")));
         assert_eq!(Mark::read([("Vend", "somebody else's")]), None);
         assert_eq!(Mark::read([]), None);
     }

@@ -51,6 +51,15 @@ impl Wanted {
         }
     }
 
+    /// As the file of this app wants it. Of a foundation, on which several may stand, its mark says that.
+    pub fn by(mut self, app: &str) -> Self {
+        if self.mark.kind == Kind::Foundation {
+            self.mark.by = Some(app.to_owned());
+            self.template = self.mark.on(&self.template);
+        }
+        self
+    }
+
     /// Does it hold something that refuses to be deleted? Then the stack refuses too, before half of it is gone.
     pub fn is_guarded(&self) -> bool {
         self.template.is_guarded()
@@ -130,12 +139,19 @@ fn by_state(wanted: &Wanted, found: Option<&Found>) -> Doing {
         _ if status.is_moving() => Doing::Wait { status },
         // Neither can be created over.
         _ if status.is_stillborn() || status.is_review() => Doing::CreateAgain,
-        Some(mark) if status.is_usable() && *mark == wanted.mark && !guard::is_open(wanted, stack) => {
+        Some(mark) if status.is_usable() && mark.is_same(&wanted.mark) && !guard::is_open(wanted, stack) => {
             Doing::Nothing
         }
         _ if status.is_usable() => Doing::Change,
         _ => Doing::Stuck { status },
     }
+}
+
+/// Is it without protection, and stays so? Somebody took it away, and an apply gives it back only when it makes what is protected.
+pub fn stays_open(wanted: &Wanted, found: Option<&Found>, plan: &Plan) -> bool {
+    let is_changed = matches!(plan.doing, Doing::Change | Doing::Nothing);
+    let is_open = found.is_some_and(|found| !found.stack.is_protected);
+    wanted.is_guarded() && is_changed && is_open && !guard::surely_makes(wanted, &plan.changes)
 }
 
 /// The plan of one stack. `keeps`: its change set stays, to be executed.

@@ -1,7 +1,9 @@
-//! What is there when all stacks are gone: images that bakes made, the last snapshots of databases, secrets that people set. No
-//! stack holds them, and nobody sweeps them: each is told, with the command that ends it, because each costs something.
+//! What is there when all stacks are gone: images that bakes made, the last snapshots of databases, the backups and logs that RDS
+//! keeps of them, secrets that people set. No stack holds them, and nobody sweeps them: each is told, with the command that ends
+//! it, because each costs something.
 
 use serde::Serialize;
+use serde_json::json;
 
 use crate::{
     call::{self, Call},
@@ -12,7 +14,7 @@ use crate::{
 /// One that stays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Remain {
-    /// `image`, `snapshot`, `secret`
+    /// `image`, `snapshot`, `backup`, `log-group`, `secret`
     pub kind: &'static str,
     pub id: String,
     /// Ends it, with AWS's command line.
@@ -34,6 +36,8 @@ pub async fn remains(client: &Client, owner: Owner<'_>) -> Result<Vec<Remain>, E
     let mut all = images(client, owner).await?;
     let snapshots = snapshots(client, owner.stacks).await?;
     all.extend(snapshots.into_iter().map(|(_, own)| own));
+    all.extend(backups(client, owner.stacks).await?);
+    all.extend(logs(client, owner.stacks).await?);
     all.extend(secrets(client, owner).await?);
     Ok(all)
 }
@@ -71,13 +75,28 @@ async fn images(client: &Client, owner: Owner<'_>) -> Result<Vec<Remain>, Error>
 /// names go on from a stack's, too: those of another stack of a longer name, and of snapshots that people made.
 fn is_last(id: &str, stack: &str) -> bool {
     let stack = stack.to_lowercase();
-    let rest = id
-        .strip_prefix(&stack)
-        .and_then(|rest| rest.strip_prefix("-snapshot-"));
+    let rest = id.strip_prefix(&stack);
+    rest.and_then(|rest| rest.strip_prefix("-snapshot-"))
+        .is_some_and(is_made)
+}
+
+/// Was this the database, or the cluster of databases, of this stack? CloudFormation names it `STACK-ID-RANDOM`, and cuts the
+/// names of long stacks: those are not known again.
+fn is_of(id: &str, stack: &str) -> bool {
+    let stack = stack.to_lowercase();
+    let rest = id.strip_prefix(&stack);
+    rest.and_then(|rest| rest.strip_prefix('-')).is_some_and(is_made)
+}
+
+/// How CloudFormation ends the names that it gives: with an id and letters and digits.
+fn is_made(rest: &str) -> bool {
     let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    rest.and_then(|rest| rest.split_once('-'))
+    rest.split_once('-')
         .is_some_and(|(resource, random)| is_word(resource) && is_word(random))
 }
+
+/// As many groups of logs as are looked at for one stack; it has a few.
+const MOST: usize = 1_000;
 
 /// A kind of snapshot: how it is asked for, its list and its id in the answer, what deletes it, by which id.
 type Kind = (&'static Call, [&'static str; 4]);
@@ -145,6 +164,64 @@ pub async fn last_snapshots(client: &Client, stacks: &[&str]) -> Result<Vec<(Str
     Ok(all.into_iter().map(|(stack, own)| (stack, own.id)).collect())
 }
 
+/// Backups that RDS made by a schedule of databases that are gone, and keeps for as long as it was told.
+async fn backups(client: &Client, stacks: &[&str]) -> Result<Vec<Remain>, Error> {
+    let region = client.region();
+    let mut all = Vec::new();
+    let mut marker = None;
+    loop {
+        let mut form = Form::default();
+        form.add("Filters.Filter.1.Name", "status")
+            .add("Filters.Filter.1.Values.Value.1", "retained")
+            .maybe("Marker", marker.as_deref());
+        let page = client.query(&call::AUTOMATED_BACKUPS, form).await?;
+        for own in page.list("DBInstanceAutomatedBackups") {
+            let id = own.text("DBInstanceIdentifier");
+            // Not everybody who speaks the protocol knows the filter.
+            let is_kept = own.text("Status") == "retained";
+            if is_kept && stacks.iter().any(|stack| is_of(id, stack)) {
+                let resource = own.text("DbiResourceId");
+                all.push(Remain {
+                    kind: "backup",
+                    id: id.to_owned(),
+                    command: format!(
+                        "aws rds delete-db-instance-automated-backup --region {region} --dbi-resource-id {resource}"
+                    ),
+                });
+            }
+        }
+        marker = page.maybe("Marker");
+        if marker.is_none() {
+            return Ok(all);
+        }
+    }
+}
+
+/// Groups of logs that RDS makes by itself, of databases and of clusters.
+async fn logs(client: &Client, stacks: &[&str]) -> Result<Vec<Remain>, Error> {
+    let region = client.region();
+    let mut all = Vec::new();
+    for (stack, kind) in stacks
+        .iter()
+        .flat_map(|stack| [(*stack, "instance"), (*stack, "cluster")])
+    {
+        let place = format!("/aws/rds/{kind}/");
+        let ask = json!({ "logGroupNamePrefix": format!("{place}{}-", stack.to_lowercase()) });
+        let found = live::pages(client, &call::LOG_GROUPS, &ask, "logGroups", MOST, "nextToken").await?;
+        let names = found.iter().filter_map(|own| own["logGroupName"].as_str());
+        let is_own = |name: &&str| {
+            let id = name.strip_prefix(&place).and_then(|rest| rest.split('/').next());
+            id.is_some_and(|id| is_of(id, stack))
+        };
+        all.extend(names.filter(is_own).map(|name| Remain {
+            kind: "log-group",
+            id: name.to_owned(),
+            command: format!("aws logs delete-log-group --region {region} --log-group-name {name}"),
+        }));
+    }
+    Ok(all)
+}
+
 /// Secrets by the beginning of their names, each with what is the app's own.
 async fn secrets(client: &Client, owner: Owner<'_>) -> Result<Vec<Remain>, Error> {
     let prefix = format!("{}/{}/{}/", owner.platform, owner.foundation, owner.app);
@@ -168,7 +245,7 @@ async fn secrets(client: &Client, owner: Owner<'_>) -> Result<Vec<Remain>, Error
 
 #[cfg(test)]
 mod tests {
-    use super::is_last;
+    use super::{is_last, is_of};
 
     #[test]
     fn a_last_snapshot_is_of_one_stack() {
@@ -199,6 +276,23 @@ mod tests {
                 "vend-production-shop-live",
                 false,
             );
+        }
+    }
+
+    #[test]
+    fn a_database_is_of_one_stack() {
+        let own = "vend-production-shop-live-database-1k3jx0q2mz7a";
+        assert!(is_of(own, "vend-production-shop-live") && is_of(own, "vend-Production-shop-live"));
+        for stack in [
+            "vend-production-shop",
+            "vend-production-shop-live-eu",
+            "vend-production",
+        ] {
+            assert!(!is_of(own, stack), "{stack}");
+        }
+        for rest in ["", "-", "-database", "-database-", "-eu-database-1k3jx0q2mz7a"] {
+            let id = format!("vend-production-shop-live{rest}");
+            assert!(!is_of(&id, "vend-production-shop-live"), "{id}");
         }
     }
 }

@@ -152,6 +152,15 @@ fn quoted(word: &str) -> String {
     }
 }
 
+/// One of [`Global`] that is nothing to a family of commands: it is taken, and no help shows it.
+fn unheard(name: &'static str) -> clap::Arg {
+    let arg = clap::Arg::new(name).long(name).global(true).hide(true);
+    match name {
+        "data" => arg.value_name("DIR").value_parser(clap::value_parser!(PathBuf)),
+        _ => arg.value_name("URL"),
+    }
+}
+
 /// Everything that a client can ask for.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -242,7 +251,7 @@ pub enum Command {
     #[command(subcommand)]
     States(states::States),
     /// The same files, on AWS: templates, plans, stacks.
-    #[command(subcommand)]
+    #[command(subcommand, arg(unheard("data")), arg(unheard("url")))]
     Aws(aws::Aws),
     /// What git calls.
     #[command(subcommand)]

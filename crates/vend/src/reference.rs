@@ -88,6 +88,38 @@ mod tests {
         assert!(found.is_empty(), "{found:?}");
     }
 
+    /// They ask no platform; what leads to one is taken all the same, as in every command.
+    #[test]
+    fn no_help_of_aws_names_a_platform() {
+        use clap::Parser as _;
+
+        fn shown(command: &clap::Command, found: &mut Vec<String>) {
+            let all = command.get_arguments().filter(|own| !own.is_hide_set());
+            let all = all.filter(|own| ["data", "url"].contains(&own.get_id().as_str()));
+            found.extend(all.map(|own| format!("{} {}", command.get_name(), own.get_id())));
+            for sub in command.get_subcommands() {
+                shown(sub, found);
+            }
+        }
+        let mut command = crate::Arguments::command();
+        command.build();
+        let (mut found, mut elsewhere) = (Vec::new(), Vec::new());
+        shown(command.find_subcommand("aws").unwrap(), &mut found);
+        shown(command.find_subcommand("status").unwrap(), &mut elsewhere);
+        assert!(
+            found.is_empty() && elsewhere.len() == 2,
+            "{found:?} {elsewhere:?}"
+        );
+        for line in [
+            ["vend", "--data", "there", "aws", "status"],
+            ["vend", "aws", "--data", "there", "status"],
+            ["vend", "aws", "status", "--data", "there"],
+        ] {
+            let read = crate::Arguments::try_parse_from(line).unwrap();
+            assert_eq!(read.global.data(), std::path::Path::new("there"));
+        }
+    }
+
     #[test]
     fn no_variable_of_the_environment_stands_in_a_usage() {
         let command = crate::Arguments::command();

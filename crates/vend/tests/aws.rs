@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "aws/again.rs"]
+mod again;
 #[path = "aws/branch.rs"]
 mod branch;
 #[path = "aws/eject.rs"]
@@ -17,6 +19,8 @@ mod moving;
 mod names;
 #[path = "aws/people.rs"]
 mod people;
+#[path = "aws/protect.rs"]
+mod protect;
 #[path = "aws/receiver.rs"]
 mod receiver;
 #[path = "aws/resources.rs"]
@@ -218,13 +222,28 @@ const STACKS: [&str; 4] = [
 fn a_platform_comes_changes_and_goes() {
     let Some(world) = World::new() else { return };
     let plan = world.json(&["plan"]);
-    let doing: Vec<&str> = plan
+    let doing: Vec<&str> = plan["stacks"]
         .as_array()
         .unwrap()
         .iter()
         .map(|one| one["doing"].as_str().unwrap())
         .collect();
     assert_eq!(doing, ["create"; 4]);
+    let cents = |one: &Value| one["price"]["cents"].as_u64().unwrap();
+    let sum: u64 = plan["stacks"].as_array().unwrap().iter().map(cents).sum();
+    assert_eq!(
+        (&plan["month"]["cents"], &plan["month"]["cents_before"]),
+        (&sum.into(), &0.into())
+    );
+    let notes: Vec<&str> = plan["stacks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|one| one["notes"].as_array().unwrap())
+        .map(|note| note.as_str().unwrap())
+        .collect();
+    let said = world.good(&["plan"]);
+    assert!(notes.iter().all(|note| said.contains(note)), "{notes:?}: {said}");
     assert_eq!(
         world.python("print(len(client('cloudformation').describe_stacks()['Stacks']))"),
         "0"
@@ -244,7 +263,7 @@ fn a_platform_comes_changes_and_goes() {
 
     world.write("aws.toml", &format!("{FOUNDATION}firewall = true\n"));
     let plan = world.json(&["plan"]);
-    let changed: Vec<&str> = plan[0]["changes"]
+    let changed: Vec<&str> = plan["stacks"][0]["changes"]
         .as_array()
         .unwrap()
         .iter()
@@ -255,10 +274,10 @@ fn a_platform_comes_changes_and_goes() {
         "{changed:?}"
     );
     assert_eq!(
-        plan[0]["price"]["cents"].as_u64().unwrap() - plan[0]["cents_before"].as_u64().unwrap(),
+        cents(&plan["stacks"][0]) - plan["stacks"][0]["cents_before"].as_u64().unwrap(),
         800
     );
-    assert_eq!(plan[1]["doing"], "nothing");
+    assert_eq!(plan["stacks"][1]["doing"], "nothing");
     let said = world.good(&["apply", "--yes"]);
     assert!(
         said.contains("1 stacks made or changed, 3 as they were"),
@@ -267,6 +286,23 @@ fn a_platform_comes_changes_and_goes() {
 
     let (code, refused) = world.bad(&["destroy", "--yes"]);
     assert!(code == 3 && refused.contains("vend aws unprotect"), "{refused}");
+    let done = world.vend(&["destroy", "--yes", "--json"]);
+    let problem: Value = serde_json::from_slice(&done.stderr).unwrap();
+    assert_eq!(
+        (&problem["type"], &problem["status"], &problem["next"]),
+        (
+            &"urn:vend:problem:refused".into(),
+            &403.into(),
+            &"vend aws unprotect".into()
+        )
+    );
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("stacks are protected: vend-"),
+        "{problem}"
+    );
     assert!(world.good(&["unprotect"]).contains("with Balancer"));
     world.python(
         "s3 = client('s3')\nb = 'vend-production-artifacts-123456789012-eu-central-1'\n\
@@ -465,39 +501,6 @@ fn a_change_that_cannot_be_rolled_back_is_left_by_continuing() {
     world.python("client('ssm').delete_parameter(Name='/test/hindered')");
     world.good(&["apply", "--yes", "--only", "vend-production"]);
     assert_eq!(world.status(STACKS[0])["doing"]["doing"], "nothing");
-}
-
-#[test]
-fn what_is_protected_refuses_in_both_places_until_it_is_not() {
-    let Some(world) = World::new() else { return };
-    world.good(&["apply", "--yes", "--only", "vend-production"]);
-    let balancer = || {
-        world.python(
-            "e = client('elbv2')\na = e.describe_load_balancers()['LoadBalancers'][0]['LoadBalancerArn']\n\
-             print([x['Value'] for x in e.describe_load_balancer_attributes(LoadBalancerArn=a)['Attributes'] if x['Key'] == 'deletion_protection.enabled'][0])",
-        )
-    };
-    world.good(&["unprotect"]);
-    assert_eq!(
-        (
-            world.status(STACKS[0])["is_protected"].as_bool(),
-            balancer().as_str()
-        ),
-        (Some(false), "false")
-    );
-    assert!(world.good(&["protect"]).contains("with Balancer"));
-    assert_eq!(
-        (
-            world.status(STACKS[0])["is_protected"].as_bool(),
-            balancer().as_str()
-        ),
-        (Some(true), "true")
-    );
-    let (code, said) = world.bad(&["destroy", "--yes"]);
-    assert!(code == 3 && said.contains("vend aws unprotect"), "{said}");
-    // Once more changes nothing.
-    world.good(&["protect"]);
-    assert_eq!(balancer(), "true");
 }
 
 #[test]

@@ -33,6 +33,9 @@ const LIVE: [&str; 9] = [
 /// How the states begin that stop a half.
 const STOP: &str = "Stop";
 
+/// What a question's No is called; [`reject`] and the mail that asks say it.
+pub const REJECTED: &str = "Vend.Refused";
+
 /// Where a flow ends whose release a later one went before.
 const SUPERSEDED: &str = "Superseded";
 
@@ -94,6 +97,13 @@ pub struct About {
     pub push: Option<Push>,
     pub error: Option<String>,
     pub cause: Option<String>,
+}
+
+impl About {
+    /// Did somebody say no? The cause then says who, and why, if they did.
+    pub fn is_rejected(&self) -> bool {
+        self.error.as_deref() == Some(REJECTED)
+    }
 }
 
 /// Where a release is.
@@ -303,7 +313,7 @@ pub async fn approve(client: &Client, question: &Question, by: &str) -> Result<b
 /// Answers no, and why. False: nobody waits for the answer any more.
 pub async fn reject(client: &Client, question: &Question, why: &str) -> Result<bool, Error> {
     let cause: String = why.chars().take(CAUSE).collect();
-    let ask = json!({ "taskToken": question.token, "error": "Vend.Refused", "cause": cause });
+    let ask = json!({ "taskToken": question.token, "error": REJECTED, "cause": cause });
     answered(client.json(&call::SAY_NO, ask).await)
 }
 

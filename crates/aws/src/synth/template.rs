@@ -75,6 +75,11 @@ impl Resource {
         self
     }
 
+    /// Does it stay when its stack goes?
+    pub fn is_retained(&self) -> bool {
+        self.keep == Some("Retain")
+    }
+
     /// A last snapshot is taken before the resource goes.
     pub fn snapshot(mut self) -> Self {
         self.keep = Some("Snapshot");

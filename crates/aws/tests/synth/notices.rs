@@ -58,9 +58,18 @@ fn a_question_and_the_end_of_a_release_reach_mails_and_chat() {
     );
     assert_eq!(
         question["nextSteps"],
-        json!(["vend aws approve production", "vend aws reject production"])
+        json!([
+            "vend aws approve production",
+            "vend aws reject production --reason \"WHY\""
+        ])
     );
     // Who reads a channel does not answer for others.
+    for command in [
+        "send-task-success --region eu-central-1 --task-output",
+        "send-task-failure --region eu-central-1 --error Vend.Refused --cause \"WHY\" --task-token",
+    ] {
+        assert!(mail(asked).contains(command), "{}", mail(asked));
+    }
     assert!(mail(asked).contains("--task-token") && !question.to_string().contains("token"));
     assert_eq!(
         chat(live)["description"],

@@ -6,6 +6,8 @@ mod apply;
 mod destroy;
 mod doctor;
 mod eject;
+mod folder;
+mod gone;
 mod home;
 mod hosts;
 mod kept;
@@ -83,7 +85,14 @@ pub enum Aws {
     Doctor(doctor::Doctor),
 }
 
+/// What fails is a problem, as `--json` shows those of a platform.
 pub async fn run(aws: &Aws, global: &Global) -> Result<ExitCode, Failure> {
+    let output = global.output();
+    let done = command(aws, global).await;
+    done.map_err(|failure| failure.as_problem(&output))
+}
+
+async fn command(aws: &Aws, global: &Global) -> Result<ExitCode, Failure> {
     let output = global.output();
     match aws {
         Aws::Synth(own) => synth::run(own, &output)?,

@@ -95,6 +95,37 @@ impl Failure {
         self
     }
 
+    /// With the problem that `--json` shows, also where no platform said one. People read it as before.
+    pub fn as_problem(self, output: &Output) -> Self {
+        if self.problem.is_some() || !output.json {
+            return self;
+        }
+        let (name, title, status) = match self.exit {
+            Exit::Failed => ("failed", "It failed, or is not possible as things are now", 409),
+            Exit::Usage => ("invalid", "The request is not valid", 400),
+            Exit::Refused => ("refused", "It is refused", 403),
+            Exit::NotFound => ("not-found", "There is no such thing", 404),
+            Exit::Unreachable => ("unreachable", "It cannot be reached", 503),
+        };
+        let detail = match &self.cause {
+            Some(cause) => format!("{}: {cause}", self.what),
+            None => self.what.clone(),
+        };
+        let problem = ProblemDetails {
+            r#type: format!("urn:vend:problem:{name}"),
+            title: title.to_owned(),
+            status,
+            detail,
+            next: self.next.as_deref().map(|next| output.command(next)),
+            request: None,
+            problems: Vec::new(),
+        };
+        Self {
+            problem: Some(Box::new(problem)),
+            ..self
+        }
+    }
+
     /// Says it on standard error and gives the exit code.
     pub fn report(&self, output: &Output) -> ExitCode {
         match (&self.problem, output.json) {

@@ -26,7 +26,7 @@ fn a_branch_has_stacks_that_come_and_go_alone() {
     let before = names();
     let kept = fs::read_to_string(world.path().join("aws/priorities.json")).unwrap();
     let plan = world.json(&[&["plan"], &branch[..]].concat());
-    let planned: Vec<&str> = plan
+    let planned: Vec<&str> = plan["stacks"]
         .as_array()
         .unwrap()
         .iter()
@@ -49,10 +49,24 @@ fn a_branch_has_stacks_that_come_and_go_alone() {
         rules.contains(&"1".to_owned()) && rules.iter().any(|own| own.parse::<u32>().unwrap() > 25_000),
         "{rules:?}"
     );
+    // Who plans the rest sees it stand, and whether it goes by itself.
+    let standing = |why: &str| {
+        let plan = world.json(&["plan"]);
+        let all = plan["standing"].as_array().unwrap();
+        assert_eq!(all.len(), own.len(), "{plan}");
+        assert!(all.iter().all(|one| one["why"] == why), "{plan}");
+        assert_eq!(all[0]["next"], "vend aws destroy --gone --branches");
+    };
+    standing("branch");
+    let with = fs::read_to_string(world.path().join("vend.yaml")).unwrap();
+    let without: Vec<&str> = with.lines().filter(|line| !line.contains("branches:")).collect();
+    world.write("vend.yaml", &format!("{}\n", without.join("\n")));
+    standing("no-entry");
+    world.write("vend.yaml", &with);
     // Once more changes nothing, and nothing of it is written down.
     let again = world.json(&[&["plan"], &branch[..]].concat());
     assert!(
-        again
+        again["stacks"]
             .as_array()
             .unwrap()
             .iter()
@@ -198,7 +212,8 @@ fn a_branchs_rule_gives_way_to_one_that_is_there_and_then_stays() {
     );
     let plan = world.json(&[&["plan"], &branch[..]].concat());
     assert!(
-        plan.as_array()
+        plan["stacks"]
+            .as_array()
             .unwrap()
             .iter()
             .all(|one| one["doing"] == "nothing"),

@@ -7,10 +7,15 @@ fn what_was_kept_is_said_before_a_second_is_made() {
     let Some(world) = World::new() else { return };
     world.good(&["apply", "--yes", "--only", "vend-production"]);
     world.good(&["unprotect"]);
-    world.good(&["destroy", "--yes", "--keep-data"]);
+    let said = world.good(&["destroy", "--yes", "--keep-data"]);
+    assert!(
+        said.contains("docs/aws.md, \"What was kept\"") && said.contains("to delete it: vend aws destroy"),
+        "{said}"
+    );
+    assert!(!said.contains("next: vend aws destroy"), "{said}");
     let stacks = || world.python("print(len(client('cloudformation').describe_stacks()['Stacks']))");
     let plan = world.json(&["plan"]);
-    let own = plan
+    let own = plan["stacks"]
         .as_array()
         .unwrap()
         .iter()
@@ -53,10 +58,40 @@ fn what_was_kept_is_said_before_a_second_is_made() {
         code == 3 && !said.contains("HostedZone") && said.contains("S3::Bucket"),
         "{said}"
     );
+    // It goes when somebody says so, although no stack does.
+    let (code, said) = world.bad(&["destroy"]);
+    assert!(
+        code == 2 && said.contains("goes: vend-production-logs-123456789012-eu-central-1 (AWS::S3::Bucket)"),
+        "{said}"
+    );
+    assert!(!said.contains("AWS::KMS::Key"), "{said}");
     // What is taken away hinders nobody. moto forgets to delete policies, so the stack itself is not made there.
     world.good(&["destroy", "--yes"]);
     let (code, said) = world.bad(&again);
     assert!(code == 1 && !said.contains("earlier destruction"), "{said}");
+}
+
+/// moto imports nothing: a stack that holds what was kept, and nothing else, stands for one that took it back.
+#[test]
+fn a_stack_that_took_back_what_was_kept_gets_the_rest() {
+    let Some(world) = World::new() else { return };
+    world.good(&["synth", ".", "--out", "out"]);
+    let made = world.python(&format!(
+        "import pathlib\n\
+         body = pathlib.Path('{}').read_text()\n\
+         c = client('cloudformation')\n\
+         c.create_stack(StackName='vend-production', TemplateBody=body)\n\
+         print(sorted(r['LogicalResourceId'] for r in c.list_stack_resources(StackName='vend-production')['StackResourceSummaries']))",
+        world.path().join("out/kept/vend-production.yaml").display()
+    ));
+    assert_eq!(
+        made,
+        "['ArtifactsBucket', 'Key', 'LogsBucket', 'TemplatesBucket', 'Zone']"
+    );
+    let plan = world.json(&["plan", "--only", "vend-production"]);
+    assert_eq!(plan["stacks"][0]["doing"], "change", "{plan}");
+    world.good(&["apply", "--yes", "--only", "vend-production"]);
+    assert_eq!(world.status(STACKS[0])["doing"]["doing"], "nothing");
 }
 
 #[test]

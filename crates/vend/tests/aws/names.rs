@@ -46,9 +46,27 @@ fn an_environment_that_is_refused_keeps_nobody_from_what_stands() {
          rds.create_db_instance(DBInstanceIdentifier='d', DBInstanceClass='db.t4g.micro', Engine='mysql', MasterUsername='u', \
          MasterUserPassword='password', AllocatedStorage=20)\n\
          rds.create_db_snapshot(DBInstanceIdentifier='d', \
-         DBSnapshotIdentifier='vend-production-shop-production-snapshot-database-1k3jx0q2mz7a')",
+         DBSnapshotIdentifier='vend-production-shop-production-snapshot-database-1k3jx0q2mz7a')\n\
+         for own in ('shop-production', 'shop-production-eu'):\n  \
+           name = f'vend-production-{own}-database-1k3jx0q2mz7a'\n  \
+           rds.create_db_instance(DBInstanceIdentifier=name, DBInstanceClass='db.t4g.micro', Engine='mysql', MasterUsername='u', \
+           MasterUserPassword='password', AllocatedStorage=20, BackupRetentionPeriod=7)\n  \
+           rds.delete_db_instance(DBInstanceIdentifier=name, SkipFinalSnapshot=True, DeleteAutomatedBackups=False)\n  \
+           client('logs').create_log_group(logGroupName=f'/aws/rds/instance/{name}/error')",
     );
     let said = world.good(&["destroy", "--yes"]);
+    let database = "vend-production-shop-production-database-1k3jx0q2mz7a";
+    let group = format!("/aws/rds/instance/{database}/error");
+    for told in [
+        format!("stays: backup {database}"),
+        "  ends with: aws rds delete-db-instance-automated-backup --region eu-central-1 --dbi-resource-id "
+            .to_owned(),
+        format!("stays: log-group {group}"),
+        format!("  ends with: aws logs delete-log-group --region eu-central-1 --log-group-name {group}"),
+    ] {
+        assert!(said.contains(&told), "{told}: {said}");
+    }
+    assert!(!said.contains("shop-production-eu"), "{said}");
     assert!(
         said.contains("stays: snapshot vend-production-shop-production-snapshot-database-1k3jx0q2mz7a"),
         "{said}"
@@ -71,7 +89,31 @@ fn what_the_files_do_not_have_any_more_goes_by_its_name() {
     );
     world.good(&["protect"]);
     let (code, said) = world.bad(&["unprotect", "--only", "vend-production-shop-stagin"]);
-    assert!(code == 2 && said.contains(staging), "{said}");
+    assert!(code == 4 && said.contains(staging), "{said}");
+    // A plan names it, and what takes it away.
+    let plan = world.json(&["plan"]);
+    assert_eq!(plan["standing"].as_array().unwrap().len(), 2, "{plan}");
+    let own = plan["standing"].as_array().unwrap().iter();
+    let own = own.clone().find(|own| own["stack"] == staging).unwrap();
+    assert_eq!(
+        (&own["why"], &own["status"], &own["next"]),
+        (
+            &"no-file".into(),
+            &"CREATE_COMPLETE".into(),
+            &"vend aws destroy --gone".into()
+        )
+    );
+    let said = world.good(&["plan"]);
+    assert!(
+        said.contains(&format!(
+            "{staging}  in no file any more, and stays as it is (vend aws destroy --gone takes it away)"
+        )),
+        "{said}"
+    );
+    assert_eq!(
+        world.json(&["plan", "--only", STACKS[0]])["standing"],
+        serde_json::json!([])
+    );
     world.good(&["unprotect", "--only", staging]);
     let said = world.good(&["destroy", "--yes", "--only", staging]);
     assert!(said.contains("1 stacks destroyed"), "{said}");
@@ -118,7 +160,7 @@ fn a_name_that_is_given_no_more_locks_nobody_out_of_what_stands() {
     );
     let plan = world.json(&["plan"]);
     let doing = |all: &Value, name: &str| {
-        let mut all = all.as_array().unwrap().iter();
+        let mut all = all["stacks"].as_array().unwrap().iter();
         all.find(|own| own["stack"] == name).unwrap()["doing"].clone()
     };
     assert_eq!(doing(&plan, "vend-production-eu"), "nothing");

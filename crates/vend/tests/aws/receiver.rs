@@ -511,7 +511,7 @@ fn the_function_is_made_from_the_program_that_was_put_there() {
     world.write("vend.yaml", yaml);
     world.write("more.sh", "true\n");
     let pipeline = world.json(&["plan", "--only", "vend-pipeline-production-shop"]);
-    assert_eq!(pipeline[0]["doing"], "change", "{pipeline}");
+    assert_eq!(pipeline["stacks"][0]["doing"], "change", "{pipeline}");
     // A program for nothing here is refused before anything is asked.
     world.write("script", "#!/bin/sh\n");
     let (_, said) = world.bad(&["plan", "--receiver", "script"]);

@@ -82,7 +82,7 @@ fn apps_that_do_not_know_each_other_get_different_priorities() {
     // A file that nobody kept is known again by the hosts of what stands.
     fs::remove_file(world.path().join("blog/aws/priorities.json")).unwrap();
     let plan = world.json(&["plan", "blog"]);
-    let all = plan.as_array().unwrap();
+    let all = plan["stacks"].as_array().unwrap();
     assert!(all.iter().all(|one| one["doing"] == "nothing"), "{plan}");
     world.good(&["apply", "blog", "--yes"]);
     assert!(world.priorities("blog").contains("apps.example.com\":2"));
@@ -167,4 +167,46 @@ fn a_zone_that_is_lent_stays() {
     world.write("aws.toml", FOUNDATION);
     world.good(&["destroy", "--yes"]);
     assert_eq!(world.python(&format!("{zones}print(len(z))")), "0");
+}
+
+/// Each file says what the foundation shall be, and each apply would undo the other's.
+#[test]
+fn what_others_stand_on_is_changed_by_who_says_so() {
+    let Some(world) = World::new() else { return };
+    world.tree("shop", "", "");
+    world.good(&["apply", "shop", "--yes"]);
+    // Whoever is alone on it is asked nothing.
+    world.tree("shop", "", "firewall = true\n");
+    world.good(&["apply", "shop", "--yes"]);
+    world.tree("blog", "", "firewall = true\n");
+    world.good(&["apply", "blog", "--yes"]);
+    world.tree("blog", "", "firewall = true\nbudget = 100\n");
+    let told = "the file of shop made it as it is; other apps on it: shop";
+    let said = world.good(&["plan", "blog"]);
+    assert!(
+        said.contains(&format!(
+            "note vend-production: {told} (vend aws apply --shared vend-production"
+        )),
+        "{said}"
+    );
+    let only = ["apply", "blog", "--yes", "--only", "vend-production"];
+    let (code, said) = world.bad(&only);
+    assert!(
+        code == 3
+            && said.contains(&format!("vend-production: {told}"))
+            && said.contains("vend aws apply blog --only vend-production --shared vend-production"),
+        "{said}"
+    );
+    let is_as = |app: &str, doing: &str| assert_eq!(world.json(&["plan", app])["stacks"][0]["doing"], doing);
+    is_as("shop", "nothing");
+    world.good(&[&only[..], &["--shared", "vend-production"]].concat());
+    is_as("blog", "nothing");
+    // Who made it as it is may change it.
+    world.tree("blog", "", "firewall = true\nbudget = 200\n");
+    world.good(&only);
+    let (code, said) = world.bad(&["apply", "shop", "--yes"]);
+    assert!(
+        code == 3 && said.contains("the file of blog made it as it is"),
+        "{said}"
+    );
 }

@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use ::aws::{
     apply::{self, Error, Outcome},
     change::{Change, Loss},
-    plan::{Doing, Plan as Planned, Wanted},
+    plan::{Doing, Plan as Planned, Wanted, stays_open},
     site::Found,
     stack::Event,
     watch::Cause,
@@ -18,6 +18,8 @@ use super::{
     Exit, Failure, agreed, broken, chain, kept, plan,
     project::{Loaded, Project},
     slot,
+    stacks::out_of,
+    whose::{self, Anothers},
 };
 use crate::output::{Output, Tone, clean};
 
@@ -34,6 +36,9 @@ pub struct Apply {
     /// Make empty databases and zones beside those that an earlier `destroy` kept.
     #[arg(long)]
     anew: bool,
+    /// Change this foundation, although the file of another app made it as it is and other apps stand on it.
+    #[arg(long, value_name = "STACK")]
+    shared: Vec<String>,
 }
 
 impl Apply {
@@ -44,7 +49,15 @@ impl Apply {
             yes: true,
             lose: Vec::new(),
             anew: false,
+            shared: Vec::new(),
         }
+    }
+}
+
+impl Apply {
+    /// What to type after what may be another time.
+    fn goes_on(&self) -> String {
+        format!("{}: it goes on where it was", self.project.again("apply"))
     }
 }
 
@@ -53,6 +66,9 @@ struct Done {
     stack: String,
     #[serde(flatten)]
     outcome: Outcome,
+    /// Somebody took its protection away, and it stays so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unprotected: bool,
 }
 
 /// What it holds meanwhile is on the heap: who calls it holds as much again.
@@ -69,11 +85,12 @@ async fn work(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
     let plans = plan::all(&loaded, &found, true).await?;
     let idle = plans.iter().all(|plan| plan.doing == Doing::Nothing);
     if !output.json {
-        output.say(&plan::people(&plans, &loaded, output));
+        output.say(&plan::people(&plans, &loaded, &found, output));
     }
     refuse_names(&plans)?;
-    refuse_invalid(&plans)?;
+    refuse_invalid(own, &plans)?;
     refuse(own, &plans)?;
+    refuse_shared(own, &whose::anothers(&loaded, &found, &plans))?;
     kept::refuse(&kept::all(&loaded, &plans).await?, own.anew)?;
     if !idle && !agreed("Apply?", own.yes, output)? {
         return Err(Failure::failed("nothing was changed"));
@@ -90,14 +107,17 @@ async fn work(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
             .position(|(_, found)| found.stack.name == wanted.name);
         let is_idle = |plan: &&Planned| plan.stack == wanted.name && plan.doing == Doing::Nothing;
         if !plans.iter().any(|plan| is_idle(&plan)) {
-            upload(&loaded, wanted, output).await?;
+            upload(own, &loaded, wanted, output).await?;
         }
         let own_found = at.map(|at| found.swap_remove(at).1);
+        let plan = plans.iter().find(|plan| plan.stack == wanted.name);
+        let unprotected = plan.is_some_and(|plan| stays_open(wanted, own_found.as_ref(), plan));
         let outcome = one(own, &loaded, wanted, own_found, &start, output).await?;
-        let failed = failure(wanted, &outcome);
+        let failed = failure(own, wanted, &outcome);
         done.push(Done {
             stack: wanted.name.clone(),
             outcome,
+            unprotected,
         });
         if let Some(failure) = failed {
             if output.json {
@@ -111,12 +131,12 @@ async fn work(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
 }
 
 /// A function is made from its code, and a bake fetches its files: they are there before the stack is.
-async fn upload(loaded: &Loaded, wanted: &Wanted, output: &Output) -> Result<(), Failure> {
+async fn upload(own: &Apply, loaded: &Loaded, wanted: &Wanted, output: &Output) -> Result<(), Failure> {
     let foundation = wanted.mark.foundation.as_str();
     let site = loaded.site(foundation);
     for (key, bytes) in loaded.beside(wanted)? {
         let put = site.put(loaded.platform(), foundation, &key, bytes).await;
-        put.map_err(|error| broken(error).next("vend aws apply: it goes on where it was"))?;
+        put.map_err(|error| broken(error).next(own.goes_on()))?;
         if !output.json {
             output.say(&format!("{}  put {key}\n", wanted.name));
         }
@@ -143,7 +163,7 @@ fn refuse_names(plans: &[Planned]) -> Result<(), Failure> {
 }
 
 /// What CloudFormation refuses would be refused halfway, with the stacks before it changed.
-fn refuse_invalid(plans: &[Planned]) -> Result<(), Failure> {
+fn refuse_invalid(own: &Apply, plans: &[Planned]) -> Result<(), Failure> {
     let said: Vec<String> = plans
         .iter()
         .filter_map(|plan| match &plan.doing {
@@ -156,9 +176,36 @@ fn refuse_invalid(plans: &[Planned]) -> Result<(), Failure> {
         false => Err(
             Failure::failed("CloudFormation cannot change stacks so, and nothing was changed")
                 .cause(said.join("; "))
-                .next("vend aws plan"),
+                .next(own.project.again("plan")),
         ),
     }
+}
+
+/// What the file of another app made as it is, and others stand on, is changed by who says so.
+fn refuse_shared(own: &Apply, anothers: &[Anothers]) -> Result<(), Failure> {
+    let others: Vec<&Anothers> = anothers
+        .iter()
+        .filter(|one| one.by.is_some() && !own.shared.contains(&one.stack))
+        .collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let said: Vec<String> = others
+        .iter()
+        .map(|one| format!("{}: {}", one.stack, one.said()))
+        .collect();
+    let options: Vec<String> = others
+        .iter()
+        .map(|one| format!("--shared {}", one.stack))
+        .collect();
+    let what = "what other apps stand on would be changed, and nothing was changed";
+    Err(Failure::new(Exit::Refused, what)
+        .cause(said.join("; "))
+        .next(format!(
+            "the same [foundations] in the files of all of them (--config FILE), or {} {}",
+            own.project.again("apply"),
+            options.join(" ")
+        )))
 }
 
 /// Data, and what serves, goes only by name.
@@ -182,7 +229,7 @@ fn refuse(own: &Apply, plans: &[Planned]) -> Result<(), Failure> {
     let options: Vec<String> = lost.iter().map(|own| format!("--lose {}", own.id)).collect();
     Err(Failure::new(Exit::Refused, what)
         .cause(said.join(", "))
-        .next(format!("vend aws apply {}", options.join(" "))))
+        .next(format!("{} {}", own.project.again("apply"), options.join(" "))))
 }
 
 async fn one(
@@ -201,24 +248,27 @@ async fn one(
     .await;
     progress.end();
     outcome.map_err(|error| match error {
-        Error::Client(error) => broken(error).next("vend aws apply: it goes on where it was"),
+        Error::Client(error) => broken(error).next(own.goes_on()),
         error @ Error::Stuck { .. } => {
-            Failure::failed(chain(&error)).next(format!("vend aws continue {}", wanted.name))
+            Failure::failed(chain(&error)).next(own.project.about(&format!("continue {}", wanted.name)))
         }
         error @ (Error::Loss { .. } | Error::Refused { .. }) => {
-            Failure::new(Exit::Refused, chain(&error)).next("vend aws plan")
+            Failure::new(Exit::Refused, chain(&error)).next(own.project.again("plan"))
         }
-        error @ Error::ChangeSet { .. } => Failure::failed(chain(&error)).next("vend aws plan"),
+        error @ Error::ChangeSet { .. } => Failure::failed(chain(&error)).next(own.project.again("plan")),
     })
 }
 
-fn failure(wanted: &Wanted, outcome: &Outcome) -> Option<Failure> {
+fn failure(own: &Apply, wanted: &Wanted, outcome: &Outcome) -> Option<Failure> {
     let Outcome::Failed { status, cause } = outcome else {
         return None;
     };
     let next = match status.0.as_str() {
-        "UPDATE_ROLLBACK_FAILED" => format!("vend aws continue {}", wanted.name),
-        _ => "vend aws apply, when the cause is gone".to_owned(),
+        "UPDATE_ROLLBACK_FAILED" => {
+            let why = cause.as_ref().map_or("", |cause| cause.why.as_str());
+            out_of(&own.project, &wanted.name, why)
+        }
+        _ => format!("{}, when the cause is gone", own.project.again("apply")),
     };
     let failure = Failure::failed(format!("{} failed and is {}", wanted.name, status.0)).next(next);
     Some(match cause {
@@ -391,16 +441,20 @@ mod tests {
             cents_before: None,
             price: Price { cents: 0, unknown: 0 },
         };
+        let own = Line::parse_from(["apply", "--branch", "feature/login"]).own;
         let why = || "LogsBucket: it exists".to_owned();
         let said = format!(
             "{:?}",
-            refuse_invalid(&[plan(Doing::Invalid { why: why() })]).unwrap_err()
+            refuse_invalid(&own, &[plan(Doing::Invalid { why: why() })]).unwrap_err()
         );
         assert!(
-            said.contains("vend-production-shop-live: LogsBucket: it exists"),
+            said.contains("vend-production-shop-live: LogsBucket: it exists")
+                && said.contains("vend aws plan --branch feature/login"),
             "{said}"
         );
-        assert!(refuse_invalid(&[plan(Doing::Later { why: why() })]).is_ok());
+        let said = own.project.again("apply");
+        assert_eq!(said, "vend aws apply --branch feature/login");
+        assert!(refuse_invalid(&own, &[plan(Doing::Later { why: why() })]).is_ok());
     }
 
     #[test]
@@ -414,6 +468,7 @@ mod tests {
         let done = |left| Done {
             stack: "s".into(),
             outcome: Outcome::Done { left },
+            unprotected: false,
         };
         let said = summary(&[done(vec![left]), done(vec![])]);
         assert!(

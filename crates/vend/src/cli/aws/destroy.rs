@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use ::aws::{
     destroy::{self, Error, Fate, Left, Outcome},
+    kept,
     remains::{Owner, Remain, remains},
     site::Found,
     synth::Kind,
@@ -17,7 +18,7 @@ use super::{
     broken,
     project::{Loaded, Project},
     refused, slot,
-    whose::{Shared, Spared},
+    whose::{Shared, Spared, is_lent},
 };
 use crate::output::{Output, clean};
 
@@ -68,7 +69,7 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
         .iter()
         .map(|(_, found)| found.stack.name.as_str())
         .collect();
-    refuse(&victims)?;
+    refuse(own, &victims)?;
     if !output.json {
         for name in &names {
             output.line(&format!("goes: {name}"));
@@ -87,7 +88,7 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
     let mut report = Report::default();
     let mut left = All::new();
     for (foundation, found) in &victims {
-        let own_left = one(&loaded, foundation, found, &start, output).await?;
+        let own_left = one(own, &loaded, (foundation, found), &start, output).await?;
         slot::leave(&loaded, found).await?;
         report.stacks.push(found.stack.name.clone());
         left.extend(own_left.into_iter().map(|left| (foundation.clone(), left)));
@@ -98,17 +99,50 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
         false => loaded.found().await?,
     };
     // What an earlier destruction left, when it broke off.
-    for (foundation, earlier) in earlier(own, &loaded, &there).await? {
-        if !left.iter().any(|(_, own)| own.physical == earlier.physical) {
-            left.push((foundation, earlier));
-        }
+    let mut earlier = earlier(own, &loaded, &there).await?;
+    earlier.retain(|(_, own)| !left.iter().any(|(_, left)| left.physical == own.physical));
+    match may_go(own, &loaded, &earlier, output).await? {
+        true => left.extend(earlier),
+        false if left.is_empty() => return Err(Failure::failed("nothing was destroyed")),
+        false => {}
     }
     sweep(own, &loaded, (left, &there), &mut report, output).await?;
     if !own.gone && loaded.is_whole() {
         stays(&loaded, &mut report, output).await;
     }
-    output.show(&report, summary);
+    output.show(&report, |report| summary(report, own.keep_data));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks before data goes that was kept on purpose: no stack that was shown held it.
+async fn may_go(own: &Destroy, loaded: &Loaded, earlier: &All, output: &Output) -> Result<bool, Failure> {
+    if own.yes {
+        return Ok(true);
+    }
+    let mut goes = Vec::new();
+    for (foundation, left) in earlier {
+        let is_key = left.kind == "AWS::KMS::Key";
+        let client = &loaded.site(foundation).client;
+        if is_lent(loaded, left) {
+            continue;
+        }
+        if (is_key && own.forget) || kept::is_there(client, left).await.map_err(broken)? {
+            goes.push(left);
+        }
+    }
+    if goes.is_empty() {
+        return Ok(true);
+    }
+    if !output.json {
+        for left in &goes {
+            output.line(&format!("goes: {} ({})", clean(&left.physical), left.kind));
+        }
+    }
+    let question = format!(
+        "Delete {} things that were kept, and the data in them?",
+        goes.len()
+    );
+    agreed(&question, own.yes, output)
 }
 
 /// The stacks that go, in their order, each with its foundation.
@@ -143,7 +177,7 @@ async fn victims(own: &Destroy, loaded: &Loaded) -> Result<Vec<(String, Found)>,
 }
 
 /// Nothing begins while something is protected: a half is worse than a whole.
-fn refuse(victims: &[(String, Found)]) -> Result<(), Failure> {
+fn refuse(own: &Destroy, victims: &[(String, Found)]) -> Result<(), Failure> {
     let protected = victims
         .iter()
         .map(|(_, found)| &found.stack)
@@ -154,15 +188,30 @@ fn refuse(victims: &[(String, Found)]) -> Result<(), Failure> {
         names => Err(
             Failure::new(Exit::Refused, "nothing was destroyed: stacks are protected")
                 .cause(names.join(", "))
-                .next("vend aws unprotect"),
+                .next(own.project.again("unprotect")),
         ),
     }
 }
 
+impl Destroy {
+    /// What to type after what may be another time.
+    fn goes_on(&self, how: &str) -> String {
+        let options = [
+            ("--gone", self.gone),
+            ("--branches", self.branches),
+            ("--keep-data", self.keep_data),
+            ("--forget", self.forget),
+        ];
+        let given = options.iter().filter(|(_, is_given)| *is_given);
+        let given: String = given.map(|(option, _)| format!(" {option}")).collect();
+        format!("{}{given}: {how}", self.project.again("destroy"))
+    }
+}
+
 async fn one(
+    own: &Destroy,
     loaded: &Loaded,
-    foundation: &str,
-    found: &Found,
+    (foundation, found): (&str, &Found),
     start: &str,
     output: &Output,
 ) -> Result<Vec<Left>, Failure> {
@@ -173,16 +222,16 @@ async fn one(
     progress.end();
     let (outcome, left) = done.map_err(|error| match error {
         Error::Client(error) if error.is_denied() => refused(error, stack, loaded.branch.as_ref()),
-        Error::Client(error) => broken(error).next("vend aws destroy: it goes on where it was"),
+        Error::Client(error) => broken(error).next(own.goes_on("it goes on where it was")),
         Error::Protected(name) => {
-            Failure::new(Exit::Refused, format!("{name} is protected")).next("vend aws unprotect")
+            Failure::new(Exit::Refused, format!("{name} is protected")).next(own.project.again("unprotect"))
         }
     })?;
     match outcome {
         Outcome::Gone => Ok(left),
         Outcome::Failed { status, cause } => {
             let failure = Failure::failed(format!("{} is {}, and still there", stack.name, status.0))
-                .next("vend aws destroy: it goes on with it, when the cause is gone");
+                .next(own.goes_on("it goes on with it, when the cause is gone"));
             Err(match cause {
                 Some(cause) => failure.cause(cause.to_string()),
                 None => failure,
@@ -244,7 +293,7 @@ async fn sweep(
             None => {
                 let done = destroy::sweep(loaded.site(&foundation), &what, own.forget).await;
                 done.map_err(|error| match error {
-                    Error::Client(error) => broken(error).next("vend aws destroy: it goes on where it was"),
+                    Error::Client(error) => broken(error).next(own.goes_on("it goes on where it was")),
                     Error::Protected(name) => Failure::failed(format!("{name} is protected")),
                 })?
             }
@@ -279,6 +328,10 @@ async fn stays(loaded: &Loaded, report: &mut Report, output: &Output) {
     }
 }
 
+/// What to do with what was kept.
+const BACK: &str = "to have it in stacks again: docs/aws.md, \"What was kept\"; `vend aws synth --out aws` writes the templates for it to aws/kept
+to delete it: vend aws destroy, with --forget the key too, without which no snapshot of a database can be read";
+
 fn said(what: &Left, fate: &Fate) -> String {
     let name = format!("{} ({})", clean(&what.physical), what.kind);
     match fate {
@@ -290,14 +343,16 @@ fn said(what: &Left, fate: &Fate) -> String {
     }
 }
 
-fn summary(report: &Report) -> String {
+fn summary(report: &Report, keeps: bool) -> String {
     let kept: Vec<&Swept> = report
         .left
         .iter()
         .filter(|own| matches!(own.fate, Fate::Kept { .. }))
         .collect();
     let mut text = format!("{} stacks destroyed\n", report.stacks.len());
-    if kept.iter().any(|own| own.what.kind == "AWS::KMS::Key") {
+    if keeps && !kept.is_empty() {
+        text.push_str(&format!("{BACK}\n"));
+    } else if kept.iter().any(|own| own.what.kind == "AWS::KMS::Key") {
         text.push_str("next: vend aws destroy --forget, when no snapshot of a database is wanted any more\n");
     }
     for own in &report.stays {
@@ -309,4 +364,35 @@ fn summary(report: &Report) -> String {
         ));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        own: Destroy,
+    }
+
+    /// Of a branch's environment as of others nothing else goes by it, and nothing that was to be kept.
+    #[test]
+    fn the_next_try_destroys_no_more_than_this_one() {
+        let said = |arguments: &[&str]| {
+            let own = Line::parse_from(["destroy"].iter().chain(arguments)).own;
+            own.goes_on("it goes on")
+        };
+        assert_eq!(said(&[]), "vend aws destroy: it goes on");
+        assert_eq!(
+            said(&["--branch", "feature/it's", "--keep-data"]),
+            r"vend aws destroy --branch 'feature/it'\''s' --keep-data: it goes on"
+        );
+        assert_eq!(
+            said(&["shop", "--gone", "--branches", "--only", "s"]),
+            "vend aws destroy shop --only s --gone --branches: it goes on"
+        );
+    }
 }

@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::{
     Failure,
+    folder::Folder,
     project::{Loaded, Project},
     synth,
     tree::write,
@@ -26,7 +27,7 @@ pub struct Eject {
 
 pub fn run(own: &Eject, output: &Output) -> Result<(), Failure> {
     let loaded = own.project.load()?;
-    let written = synth::files(&loaded.made, &own.out, false)?;
+    let written = synth::files(&loaded.made, &mut Folder::new(&own.out), false)?;
     for wanted in &loaded.wanted {
         // As `apply` makes it of these files, so that the first deployment by hand changes nothing after one.
         write(

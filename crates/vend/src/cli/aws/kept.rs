@@ -43,7 +43,7 @@ pub fn refuse(kept: &[Kept], anew: bool) -> Result<(), Failure> {
     let said: Vec<String> = hinders.iter().map(|own| line(own)).collect();
     let next = match hinders.iter().any(|own| own.is_taken) {
         true => {
-            "vend aws destroy: it takes away what was kept, with what is in it; or have CloudFormation import it"
+            "have CloudFormation import it (docs/aws.md, \"What was kept\"), or vend aws destroy: it takes away what was kept, with what is in it"
         }
         false => "vend aws apply --anew: what was kept stays as it is, and the new stacks begin empty",
     };

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, process::ExitCode};
 use ::aws::{
     change::{Change, Deed, Loss},
     kept::Kept,
-    plan::{self, Doing, Plan as Planned},
+    plan::{self, Doing, Plan as Planned, stays_open},
     price::List,
     site::Found,
 };
@@ -13,9 +13,11 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    Failure, broken, kept,
+    Failure, broken,
+    gone::{self, Standing},
+    kept,
     project::{Loaded, Project},
-    refused,
+    refused, whose,
 };
 use crate::output::{Output, Tone, clean};
 
@@ -32,12 +34,18 @@ pub async fn run(own: &Plan, output: &Output) -> Result<ExitCode, Failure> {
     let plans = all(&loaded, &found, false).await?;
     // A plan is made by who may only look, too.
     let kept = kept::all(&loaded, &plans).await;
-    output.show(&shown(&plans, &kept), |_| {
+    let standing = gone::all(&own.project, &loaded, &found);
+    let report = Report {
+        stacks: shown(&plans, &loaded, &found, &kept),
+        standing: &standing,
+        month: month(&plans, &loaded.prices),
+    };
+    output.show(&report, |_| {
         let kept = match &kept {
             Ok(kept) => kept::people(kept),
             Err(failure) => kept::unknown(failure),
         };
-        people(&plans, &loaded, output) + &kept
+        people(&plans, &loaded, &found, output) + &gone::people(&standing, output) + &kept
     });
     let is_invalid = plans
         .iter()
@@ -46,6 +54,28 @@ pub async fn run(own: &Plan, output: &Output) -> Result<ExitCode, Failure> {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     })
+}
+
+/// All of it, as `--json` shows it.
+#[derive(Debug, Serialize)]
+struct Report<'p> {
+    stacks: Vec<Shown<'p>>,
+    /// What stands and is in no file.
+    standing: &'p [Standing],
+    month: Month,
+}
+
+/// What the stacks of the files cost a month when nobody comes, in US cents.
+#[derive(Debug, Serialize)]
+struct Month {
+    cents: i64,
+    cents_before: i64,
+    /// The date of the prices.
+    prices: String,
+    /// Resources without a price, where the list has the region.
+    unknown: usize,
+    /// Regions that the list does not have.
+    regions_unknown: Vec<String>,
 }
 
 /// A plan with what an earlier destruction of its stack kept, as `--json` shows it.
@@ -58,11 +88,30 @@ struct Shown<'p> {
     /// Why that is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     kept_unknown: Option<String>,
+    notes: Vec<String>,
 }
 
-fn shown<'p>(plans: &'p [Planned], kept: &'p Result<Vec<Kept>, Failure>) -> Vec<Shown<'p>> {
-    let one = |plan| Shown {
+fn shown<'p>(
+    plans: &'p [Planned],
+    loaded: &Loaded,
+    found: &[(String, Found)],
+    kept: &'p Result<Vec<Kept>, Failure>,
+) -> Vec<Shown<'p>> {
+    let all = notes(plans, loaded, found);
+    with(plans, kept, &|stack| {
+        let own = all.iter().filter(|(own, _)| own == stack);
+        own.map(|(_, note)| note.clone()).collect()
+    })
+}
+
+fn with<'p>(
+    plans: &'p [Planned],
+    kept: &'p Result<Vec<Kept>, Failure>,
+    notes: &dyn Fn(&str) -> Vec<String>,
+) -> Vec<Shown<'p>> {
+    let one = |plan: &'p Planned| Shown {
         plan,
+        notes: notes(&plan.stack),
         kept: kept
             .as_ref()
             .ok()
@@ -89,7 +138,7 @@ pub async fn all(loaded: &Loaded, found: &[(String, Found)], keeps: bool) -> Res
 }
 
 /// The plans in words.
-pub fn people(plans: &[Planned], loaded: &Loaded, output: &Output) -> String {
+pub fn people(plans: &[Planned], loaded: &Loaded, found: &[(String, Found)], output: &Output) -> String {
     let mut text = String::new();
     for plan in plans {
         text.push_str(&headline(plan, output));
@@ -99,28 +148,46 @@ pub fn people(plans: &[Planned], loaded: &Loaded, output: &Output) -> String {
             }
         }
     }
+    for (stack, note) in notes(plans, loaded, found) {
+        let label = output.tone(Tone::Wait, "note");
+        text.push_str(&format!("{label} {stack}: {note}\n"));
+    }
+    text.push_str(&money(&month(plans, &loaded.prices)));
+    text
+}
+
+/// What is to be known of the stacks beside their changes, each with its stack.
+fn notes(plans: &[Planned], loaded: &Loaded, found: &[(String, Found)]) -> Vec<(String, String)> {
+    let mut all = Vec::new();
     for wanted in &loaded.wanted {
-        for note in &wanted.notes {
-            let label = output.tone(Tone::Wait, "note");
-            text.push_str(&format!("{label} {}: {}\n", wanted.name, clean(note)));
-        }
-        let is_there =
-            |plan: &&Planned| plan.stack == wanted.name && !matches!(plan.doing, Doing::Refused { .. });
-        if let Some(why) = wanted
-            .refused
-            .as_ref()
-            .filter(|_| plans.iter().any(|plan| is_there(&plan)))
-        {
-            let label = output.tone(Tone::Wait, "note");
+        let mut add = |note: String| all.push((wanted.name.clone(), note));
+        wanted.notes.iter().for_each(|note| add(clean(note)));
+        let Some(plan) = plans.iter().find(|plan| plan.stack == wanted.name) else {
+            continue;
+        };
+        let is_made = !matches!(plan.doing, Doing::Refused { .. });
+        if let Some(why) = wanted.refused.as_ref().filter(|_| is_made) {
             let why = clean(why);
-            text.push_str(&format!(
-                "{label} {}: it stands and goes on; a new one would be refused: {why}\n",
-                wanted.name
+            add(format!(
+                "it stands and goes on; a new one would be refused: {why}"
             ));
         }
+        let own = found.iter().find(|(_, own)| own.stack.name == wanted.name);
+        if stays_open(wanted, own.map(|(_, own)| own), plan) {
+            add("it is not protected, and `apply` leaves it so (vend aws protect)".to_owned());
+        }
     }
-    text.push_str(&money(plans, loaded));
-    text
+    for own in whose::anothers(loaded, found, plans) {
+        let then = match own.by {
+            Some(_) => format!(
+                " (vend aws apply --shared {}, if they shall have what this file says)",
+                own.stack
+            ),
+            None => String::new(),
+        };
+        all.push((own.stack.clone(), format!("{}{then}", own.said())));
+    }
+    all
 }
 
 fn headline(plan: &Planned, output: &Output) -> String {
@@ -190,40 +257,48 @@ fn line(change: &Change, output: &Output) -> String {
     format!("{}\n", output.tone(tone, &parts.join("  ")))
 }
 
-/// What it costs, and by how much that is more.
-fn money(plans: &[Planned], loaded: &Loaded) -> String {
-    let dollars = |cents: i64| format!("{:.2}", cents as f64 / 100.0);
-    let before: i64 = plans
-        .iter()
-        .filter_map(|plan| plan.cents_before)
-        .map(|cents| cents as i64)
-        .sum();
+fn month(plans: &[Planned], prices: &List) -> Month {
+    let before = plans.iter().filter_map(|plan| plan.cents_before);
     let made = plans
         .iter()
         .filter(|plan| !matches!(plan.doing, Doing::Refused { .. }));
-    let after: i64 = made.map(|plan| plan.price.cents as i64).sum();
+    let some = || plans.iter().filter(|plan| plan.price.unknown > 0);
+    let (known, foreign): (Vec<&Planned>, Vec<&Planned>) =
+        some().partition(|plan| prices.knows(&plan.region));
+    let regions: BTreeSet<String> = foreign.iter().map(|plan| plan.region.clone()).collect();
+    Month {
+        cents: made.map(|plan| plan.price.cents as i64).sum(),
+        cents_before: before.map(|cents| cents as i64).sum(),
+        prices: prices.date.to_string(),
+        unknown: known.iter().map(|plan| plan.price.unknown).sum(),
+        regions_unknown: regions.into_iter().collect(),
+    }
+}
+
+/// What it costs, and by how much that is more.
+fn money(month: &Month) -> String {
+    let dollars = |cents: i64| format!("{:.2}", cents as f64 / 100.0);
+    let (before, after) = (month.cents_before, month.cents);
     let sign = if after >= before { "+" } else { "-" };
-    let rest = without(plans, &loaded.prices);
     format!(
-        "US$ {} a month when nobody comes, {sign}{} (prices of {}; traffic and bytes are extra{rest})\n",
+        "US$ {} a month when nobody comes, {sign}{} (prices of {}; traffic and bytes are extra{})\n",
         dollars(after),
         dollars((after - before).abs()),
-        loaded.prices.date
+        month.prices,
+        without(month)
     )
 }
 
 /// What is not in the sum because nobody knows its price: no region's stand in for another's.
-fn without(plans: &[Planned], prices: &List) -> String {
-    let some = || plans.iter().filter(|plan| plan.price.unknown > 0);
-    let (known, foreign): (Vec<&Planned>, Vec<&Planned>) =
-        some().partition(|plan| prices.knows(&plan.region));
+fn without(month: &Month) -> String {
     let mut text = String::new();
-    let count: usize = known.iter().map(|plan| plan.price.unknown).sum();
-    if count > 0 {
-        text.push_str(&format!("; {count} resources have no price in the list"));
+    if month.unknown > 0 {
+        text.push_str(&format!(
+            "; {} resources have no price in the list",
+            month.unknown
+        ));
     }
-    let regions: BTreeSet<&str> = foreign.iter().map(|plan| plan.region.as_str()).collect();
-    for region in regions {
+    for region in &month.regions_unknown {
         text.push_str(&format!("; no price known for {region}: --prices FILE"));
     }
     text
@@ -253,7 +328,7 @@ mod tests {
             physical: "shop-snapshot-database-1".to_owned(),
             is_taken: false,
         };
-        let told = |kept| serde_json::to_value(shown(&plans, &kept)).unwrap();
+        let told = |kept| serde_json::to_value(with(&plans, &kept, &|_| Vec::new())).unwrap();
         let known = told(Ok(vec![kept]));
         assert_eq!(known[0]["stack"], "shop");
         assert_eq!(known[0]["kept"][0]["physical"], "shop-snapshot-database-1");
@@ -280,7 +355,7 @@ mod tests {
             price: Price { cents: 1, unknown },
         };
         let prices = List::shipped();
-        let said = |plans: &[Planned]| without(plans, prices);
+        let said = |plans: &[Planned]| without(&month(plans, prices));
         assert_eq!(said(&[plan("eu-central-1", 0), plan("sa-east-1", 0)]), "");
         let both = said(&[
             plan("eu-central-1", 2),

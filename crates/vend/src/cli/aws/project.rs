@@ -27,7 +27,10 @@ use super::{
     receiver::Program,
     tree::{app, app_of, config, keep, made, of_branch, priorities, unmade},
 };
-use crate::output::{Output, clean};
+use crate::{
+    cli::quoted,
+    output::{Output, clean},
+};
 
 // What every command takes. (A doc comment would become the help of every command that has it.)
 #[derive(Debug, Clone, Args)]
@@ -84,6 +87,8 @@ pub struct Loaded {
     /// Set when it was first seen what stands.
     looked: OnceLock<()>,
     app: String,
+    /// What `vend.yaml` calls the entries from which environments of branches are made.
+    pub entries: Vec<String>,
     /// The environment that was asked for, where it is one branch's.
     pub branch: Option<spec::Environment>,
     /// From these a push makes the stacks of branches; empty where it makes none.
@@ -101,7 +106,40 @@ impl Files {
     }
 }
 
+impl Files {
+    /// A command of `vend aws` with what leads to the same files.
+    fn again(&self, command: &str) -> String {
+        let mut text = format!("vend aws {command}");
+        let dir = self.dir.to_string_lossy();
+        if dir != "." {
+            text.push_str(&format!(" {}", quoted(&dir)));
+        }
+        if let Some(config) = &self.config {
+            text.push_str(&format!(" --config {}", quoted(&config.to_string_lossy())));
+        }
+        if let Some(profile) = &self.profile {
+            text.push_str(&format!(" --profile {}", quoted(profile)));
+        }
+        text
+    }
+}
+
 impl Project {
+    /// A command of `vend aws` as it must be typed to mean the same stacks.
+    pub fn again(&self, command: &str) -> String {
+        let mut text = self.files.again(command);
+        let branch = self.branch.iter().map(|own| ("--branch", own));
+        for (option, value) in branch.chain(self.only.iter().map(|own| ("--only", own))) {
+            text.push_str(&format!(" {option} {}", quoted(value)));
+        }
+        text
+    }
+
+    /// A command for one stack of these files, which it names itself.
+    pub fn about(&self, command: &str) -> String {
+        self.files.again(command)
+    }
+
     /// These stacks of these files, with everything else as it is when nothing is said.
     pub fn of(files: Files, only: Vec<String>, receiver: Option<PathBuf>) -> Self {
         Self {
@@ -179,6 +217,11 @@ impl Project {
             only,
             looked: OnceLock::new(),
             app: app.app.to_string(),
+            entries: app
+                .patterns
+                .iter()
+                .map(|own| own.environment.name.to_string())
+                .collect(),
             branch,
             files: own,
         };
@@ -220,7 +263,7 @@ impl Loaded {
         let stacks = self.made.stacks.iter().filter(|stack| self.is_asked(&stack.name));
         let wanted = stacks.map(|stack| {
             let beside = digested(stack, &self.made.files);
-            Wanted::new(platform, stack, &self.prices, &beside)
+            Wanted::new(platform, stack, &self.prices, &beside).by(&self.app)
         });
         self.wanted = wanted.collect();
     }
@@ -281,7 +324,8 @@ impl Loaded {
             let mut there = found.iter().map(|(_, found)| found);
             let there = there.find(|found| found.stack.name == stack.name);
             let has_failed = there.is_some_and(|found| {
-                !found.stack.status.is_good() && found.mark.as_ref() != Some(&wanted.mark)
+                !found.stack.status.is_good()
+                    && found.mark.as_ref().is_none_or(|mark| !mark.is_same(&wanted.mark))
             });
             self.made.is_of_branch(stack)
                 || !is_there(&stack.name)
@@ -487,8 +531,10 @@ fn unknown<'n>(asked: &[String], names: impl Iterator<Item = &'n str>) -> Result
         return Ok(());
     };
     let names: Vec<&str> = names.into_iter().collect();
-    Err(Failure::usage(format!("there is no stack `{unknown}`"))
-        .cause(format!("these are there: {}", names.join(", "))))
+    Err(
+        Failure::new(Exit::NotFound, format!("there is no stack `{unknown}`"))
+            .cause(format!("these are there: {}", names.join(", "))),
+    )
 }
 
 /// The files that bakes fetch: those of one environment, or of all that the files name.

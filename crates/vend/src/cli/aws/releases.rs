@@ -76,6 +76,8 @@ struct Line {
     is_live: bool,
     /// A release that began later had its turn before it.
     is_superseded: bool,
+    /// Somebody said no.
+    is_rejected: bool,
 }
 
 pub async fn run(own: &Releases, output: &Output) -> Result<(), Failure> {
@@ -105,6 +107,7 @@ async fn of(home: &Home, spot: &Spot<'_>, most: usize) -> Result<Vec<Line>, Fail
             waits_for_people: release.is_running() && stand.question.is_some(),
             is_live: release.is_live(state),
             is_superseded: release.is_superseded(state),
+            is_rejected: !release.is_running() && about.is_rejected(),
             state: stand.state.filter(|_| release.is_running()),
             release,
             about,
@@ -127,6 +130,7 @@ fn table(all: &[Line], output: &Output) -> String {
         let state = match (&line.state, line.release.status.as_str()) {
             _ if line.waits_for_people => ("waits for people".to_owned(), Tone::Wait),
             _ if line.is_live => ("released".to_owned(), Tone::Good),
+            _ if line.is_rejected => ("rejected".to_owned(), Tone::Bad),
             _ if line.is_superseded => ("superseded".to_owned(), Tone::Faint),
             (Some(state), "RUNNING") => (state.clone(), Tone::Wait),
             (_, status) => (status.to_lowercase().replace('_', " "), Tone::Bad),
@@ -150,6 +154,15 @@ fn table(all: &[Line], output: &Output) -> String {
         seen.push(&line.environment);
         if line.waits_for_people {
             text.push_str(&format!("next: vend aws approve {}\n", line.environment));
+        } else if line.is_rejected {
+            let cause = line.about.cause.as_deref().filter(|cause| !cause.is_empty());
+            let cause = cause.unwrap_or("somebody said no, and not why");
+            let name = &line.release.name;
+            text.push_str(&format!(
+                "{}: {name} is rejected: {}\n",
+                line.environment,
+                lines(cause, "  ")
+            ));
         } else if let Some(cause) = line.about.cause.as_deref().filter(|_| is_newest) {
             text.push_str(&format!("{}: {}\n", line.environment, lines(cause, "  ")));
         }

@@ -5,7 +5,7 @@ use ::aws::{
     live::{
         fleet,
         half::{self, Half},
-        release::{self, Push},
+        release::{self, Push, Release},
         turn::{self, Taken, Turn},
     },
     stack::{self, Stack},
@@ -53,6 +53,9 @@ pub struct Retire {
     environment: String,
     #[command(flatten)]
     files: Files,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
 }
 
 /// One stack, and the parameters that it gets.
@@ -71,6 +74,8 @@ enum Done {
     Turned { stacks: Vec<String> },
     /// An earlier commit is being released.
     Started { commit: String, release: String },
+    /// It was on its way already.
+    Running { commit: String, release: String },
     /// Halves without traffic stopped.
     Retired { stacks: Vec<String> },
 }
@@ -138,10 +143,11 @@ fn targets<'h>(spot: &Spot<'h>, only: &[String]) -> Result<Vec<Target<'h>>, Fail
         .find(|own| all.iter().all(|target| target.stack != **own))
     {
         let known: Vec<&str> = all.iter().map(|target| target.stack).collect();
-        return Err(
-            Failure::usage(format!("{} has no stack `{unknown}`", spot.name()))
-                .cause(format!("these are there: {}", known.join(", "))),
-        );
+        return Err(Failure::new(
+            Exit::NotFound,
+            format!("{} has no stack `{unknown}`", spot.name()),
+        )
+        .cause(format!("these are there: {}", known.join(", "))));
     }
     let is_asked = |target: &Target<'_>| only.is_empty() || only.iter().any(|own| own == target.stack);
     Ok(all.into_iter().filter(is_asked).collect())
@@ -153,11 +159,17 @@ pub async fn retire(own: &Retire, output: &Output) -> Result<(), Failure> {
     let spot = home.spot(&own.environment)?;
     let name = spot.name();
     let mut stacks = Vec::new();
+    let mut all = Vec::new();
     // One of several may be as it should be already.
     for target in spot.targets() {
-        if let Some(moves) = moves(&[target], idle).await? {
-            stacks.extend(moved(&home, &spot, &moves, idle, output).await?);
-        }
+        all.extend(moves(&[target], idle).await?);
+    }
+    let question = format!("Stop it? {name} then goes back by a release only.");
+    if !all.is_empty() && !asked(all.iter().flatten(), &question, own.yes, output)? {
+        return Err(Failure::failed("nothing was changed"));
+    }
+    for moves in all {
+        stacks.extend(moved(&home, &spot, &moves, idle, output).await?);
     }
     output.show(
         &Done::Retired {
@@ -232,7 +244,12 @@ async fn well(moves: &[Move<'_>], least: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-fn asked(moves: &[Move<'_>], question: &str, yes: bool, output: &Output) -> Result<bool, Failure> {
+fn asked<'m>(
+    moves: impl IntoIterator<Item = &'m Move<'m>>,
+    question: &str,
+    yes: bool,
+    output: &Output,
+) -> Result<bool, Failure> {
     if !output.json {
         for own in moves {
             output.line(&format!("{}: {}", own.target.stack, clean(&own.says)));
@@ -372,6 +389,19 @@ async fn again(own: &Rollback, home: &Home, spot: &Spot<'_>, output: &Output) ->
     own.uncrossed(spot)?;
     let name = spot.name();
     let commit = push.commit.get(..12).unwrap_or(&push.commit).to_owned();
+    let attempt = match attempt {
+        Attempt::New(attempt) => attempt,
+        Attempt::Running(release) => {
+            let running = Done::Running {
+                commit: push.commit,
+                release,
+            };
+            output.show(&running, |_| {
+                format!("{commit} is on its way into {name} already\nnext: vend aws releases --environment {name}\n")
+            });
+            return Ok(());
+        }
+    };
     if !output.json {
         output.line(&format!(
             "{name}: {commit} by {} is built, baked and released again: nothing of it runs any more",
@@ -393,8 +423,16 @@ async fn again(own: &Rollback, home: &Home, spot: &Spot<'_>, output: &Output) ->
     Ok(())
 }
 
+/// A release of a commit that was released before.
+enum Attempt {
+    /// The so-many-th.
+    New(usize),
+    /// One is on its way: whoever asks twice gets one.
+    Running(String),
+}
+
 /// The push to release again, and which release of its commit that would be.
-async fn earlier(home: &Home, spot: &Spot<'_>, to: Option<&str>) -> Result<(Push, usize), Failure> {
+async fn earlier(home: &Home, spot: &Spot<'_>, to: Option<&str>) -> Result<(Push, Attempt), Failure> {
     let client = &home.pipeline().1.client;
     let found = release::list(client, &spot.flow().await?, LOOKED).await;
     let found = found.map_err(|error| no_flow(error, spot))?;
@@ -412,8 +450,14 @@ async fn earlier(home: &Home, spot: &Spot<'_>, to: Option<&str>) -> Result<(Push
             None => push.commit != *newest,
         };
         if is_it {
-            let before = found.iter().filter(|other| other.is_of(&push.commit)).count();
-            return Ok((push, before + 1));
+            let own: Vec<&Release> = found.iter().filter(|other| other.is_of(&push.commit)).collect();
+            for release in own.iter().filter(|own| own.is_running()) {
+                // One that is live already keeps the half before for a while, and is no way back any more.
+                if !release::was_live(client, release).await.map_err(broken)? {
+                    return Ok((push, Attempt::Running(release.arn.clone())));
+                }
+            }
+            return Ok((push, Attempt::New(own.len() + 1)));
         }
     }
     let name = spot.name();

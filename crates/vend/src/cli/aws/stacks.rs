@@ -14,7 +14,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    Failure,
+    Exit, Failure,
     apply::Progress,
     broken,
     project::{Loaded, Project},
@@ -71,6 +71,8 @@ struct Line {
     /// What `apply` would do; none for a stack that the files do not have any more.
     doing: Option<Doing>,
     is_protected: bool,
+    /// It holds what refuses deletion, and somebody took its protection away.
+    is_unprotected: bool,
     drift: Option<String>,
     at: Option<String>,
     cents: u64,
@@ -96,6 +98,7 @@ pub async fn status(own: &Status, output: &Output) -> Result<(), Failure> {
             Some(why) => Doing::Refused { why },
             None => doing(wanted, found),
         });
+        line.is_unprotected = wanted.is_guarded() && found.is_some() && !line.is_protected;
         line.cents = wanted.price.cents;
         lines.push(line);
     }
@@ -124,6 +127,7 @@ fn line(loaded: &Loaded, name: &str, foundation: &str, found: Option<&Found>) ->
             .and_then(|mark| mark.preview.clone()),
         doing: None,
         is_protected: stack.is_some_and(|stack| stack.is_protected),
+        is_unprotected: false,
         drift: stack
             .map(|stack| stack.drift.clone())
             .filter(|drift| drift != "NOT_CHECKED"),
@@ -160,7 +164,11 @@ fn table(lines: &[Line], output: &Output) -> String {
             cell(&line.region),
             maybe(line.status.as_ref()),
             files,
-            cell(if line.is_protected { "yes" } else { "-" }),
+            match (line.is_protected, line.is_unprotected) {
+                (true, _) => cell("yes"),
+                (false, true) => ("no (vend aws protect)".to_owned(), Tone::Wait),
+                (false, false) => cell("-"),
+            },
             maybe(line.drift.as_ref()),
             cell(format!("{:.2}", line.cents as f64 / 100.0)),
         ]);
@@ -296,42 +304,102 @@ fn differences(all: &[Compared], output: &Output) -> String {
     }
 }
 
+/// What became of a stack's protection.
+#[derive(Debug, Serialize)]
+struct Switched {
+    stack: String,
+    is_protected: bool,
+    /// What it was switched for beside the stack itself.
+    with: Vec<String>,
+    /// Why it stays as it is.
+    stays: Option<String>,
+}
+
 pub async fn protect(own: &Protect, on: bool, output: &Output) -> Result<(), Failure> {
     let loaded = own.project.load_most(output)?;
     let all = loaded.found().await?;
     let shared = Shared::of(&loaded, &all);
+    let mut done = Vec::new();
     for (foundation, found) in all {
         let status = &found.stack.status;
         let is_asked = loaded.is_own(&found) && loaded.is_asked(&found.stack.name);
         if !is_asked || status.is_moving() || status.is_review() {
             continue;
         }
+        let mut switched = Switched {
+            stack: found.stack.name.clone(),
+            is_protected: found.stack.is_protected,
+            with: Vec::new(),
+            stays: None,
+        };
         // Others count on it: only who names it takes its protection away.
         if !on && loaded.is_whole() && shared.has(&foundation, &found) {
             let name = &found.stack.name;
-            output.line(&format!(
-                "{name} stays as it is: other apps stand on it (--only {name})"
-            ));
-            continue;
+            switched.stays = Some(format!("other apps stand on it (--only {name})"));
+        } else {
+            let held = protect::protect(loaded.site(&foundation), &found.stack, on).await;
+            switched.with = held.map_err(broken)?;
+            switched.is_protected = on;
         }
-        let held = protect::protect(loaded.site(&foundation), &found.stack, on)
-            .await
-            .map_err(broken)?;
-        let word = if on { "protected" } else { "not protected any more" };
-        let with = match held.as_slice() {
-            [] => String::new(),
-            held => format!(", with {}", held.join(", ")),
-        };
-        output.line(&format!("{} is {word}{with}", found.stack.name));
+        if !output.json {
+            output.line(&told(&switched));
+        }
+        done.push(switched);
+    }
+    if output.json {
+        output.show(&done, |_| String::new());
     }
     Ok(())
+}
+
+fn told(switched: &Switched) -> String {
+    let name = &switched.stack;
+    if let Some(why) = &switched.stays {
+        return format!("{name} stays as it is: {why}");
+    }
+    let word = match switched.is_protected {
+        true => "protected",
+        false => "not protected any more",
+    };
+    let with = match switched.with.as_slice() {
+        [] => String::new(),
+        held => format!(", with {}", held.join(", ")),
+    };
+    format!("{name} is {word}{with}")
+}
+
+/// The way out of a rollback that failed. What is protected cannot be taken away by it, and then its protection goes first.
+pub fn out_of(own: &Project, stack: &str, why: &str) -> String {
+    let goes_on = own.about(&format!("continue {stack}"));
+    match is_guarded(why) {
+        true => format!(
+            "{} --only {stack}, then {goes_on}, then {} --only {stack}",
+            own.about("unprotect"),
+            own.about("protect")
+        ),
+        false => goes_on,
+    }
+}
+
+/// Does AWS say that protection hindered it? Load balancers, databases and stacks say it each in their own words.
+fn is_guarded(why: &str) -> bool {
+    let why = why.to_lowercase();
+    [
+        "deletion protection",
+        "deletionprotection",
+        "deletion_protection",
+        "terminationprotection",
+    ]
+    .iter()
+    .any(|word| why.contains(word))
 }
 
 pub async fn carry_on(own: &Continue, output: &Output) -> Result<ExitCode, Failure> {
     let loaded = own.project.load_most(output)?;
     let found = loaded.found().await?;
     let Some((foundation, found)) = found.iter().find(|(_, found)| found.stack.name == own.stack) else {
-        return Err(Failure::failed(format!("there is no stack `{}`", own.stack)).next("vend aws status"));
+        let what = format!("there is no stack `{}`", own.stack);
+        return Err(Failure::new(Exit::NotFound, what).next("vend aws status"));
     };
     let status = &found.stack.status.0;
     if status != "UPDATE_ROLLBACK_FAILED" {
@@ -358,20 +426,60 @@ pub async fn carry_on(own: &Continue, output: &Output) -> Result<ExitCode, Failu
     let (now, events) = waited.map_err(broken)?;
     let status = now.map_or_else(|| "gone".to_owned(), |stack| stack.status.0);
     if status == "UPDATE_ROLLBACK_COMPLETE" {
-        output.line(&format!("{} is {status}: as it was before the change", own.stack));
+        let done = serde_json::json!({ "stack": own.stack, "status": status });
+        output.show(&done, |_| {
+            format!("{} is {status}: as it was before the change\n", own.stack)
+        });
         return Ok(ExitCode::SUCCESS);
     }
     let skip: Vec<String> = watch::stuck(&own.stack, &events)
         .iter()
-        .map(|id| format!("--skip {id}"))
+        .map(|id| format!(" --skip {id}"))
         .collect();
-    let failure = Failure::failed(format!("{} is {status}", own.stack)).next(format!(
-        "vend aws continue {} {}",
-        own.stack,
-        skip.join(" ")
-    ));
-    Err(match watch::cause(&own.stack, &events) {
+    let cause = watch::cause(&own.stack, &events);
+    let why = cause.as_ref().map_or("", |cause| cause.why.as_str());
+    let skips = own
+        .project
+        .about(&format!("continue {}{}", own.stack, skip.concat()));
+    let failure = Failure::failed(format!("{} is {status}", own.stack)).next(match is_guarded(why) {
+        true => format!(
+            "{}; or leave it as it is: {skips}",
+            out_of(&own.project, &own.stack, why)
+        ),
+        false => skips,
+    });
+    Err(match cause {
         Some(cause) => failure.cause(cause.to_string()),
         None => failure,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        own: Continue,
+    }
+
+    #[test]
+    fn what_is_protected_is_unprotected_before_the_rollback_goes_on() {
+        let own = Line::parse_from(["continue", "shop", "--config", "other.toml"]).own;
+        let way = |why: &str| out_of(&own.project, "shop", why);
+        for why in [
+            "Load balancer 'arn:…' cannot be deleted because deletion protection is enabled (Service: ElasticLoadBalancingV2)",
+            "Cannot delete protected DB Instance, please disable deletion protection and try again.",
+        ] {
+            assert_eq!(
+                way(why),
+                "vend aws unprotect --config other.toml --only shop, then vend aws continue shop --config other.toml, \
+                 then vend aws protect --config other.toml --only shop"
+            );
+        }
+        assert_eq!(way("it is in use"), "vend aws continue shop --config other.toml");
+    }
 }

@@ -1,14 +1,15 @@
 //! `vend aws synth`: everything as files, without an account or a network.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use ::aws::synth;
+use ::aws::{kept, synth};
 use clap::Args;
 use serde::Serialize;
 
 use super::{
     Failure,
-    tree::{self, write},
+    folder::{Cleared, Folder},
+    tree,
 };
 use crate::output::{Output, Table, Tone, cell, clean};
 
@@ -20,7 +21,8 @@ pub struct Synth {
     /// What vend.yaml cannot say about AWS: accounts, regions, domains. [default: aws.toml of the working tree]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where everything goes. What is there of the same name is written anew; priorities.json is read first.
+    /// Where everything goes. What is there of the same name is written anew, what an earlier time wrote there and this one does
+    /// not is taken away; priorities.json is read first.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Also write each resource as a file of its own.
@@ -46,14 +48,28 @@ pub struct Written {
 pub fn run(own: &Synth, output: &Output) -> Result<(), Failure> {
     let given = own.out.join("priorities.json");
     let (_, made, priorities) = tree::read(&own.dir, own.config.as_deref(), &given)?;
-    let written = files(&made, &own.out, own.split)?;
+    let mut folder = Folder::new(&own.out);
+    let stacks = files(&made, &mut folder, own.split)?;
+    for stack in &made.stacks {
+        if let Some(part) = kept::import(&stack.template) {
+            folder.write(&format!("kept/{}.yaml", stack.name), &part.yaml())?;
+        }
+    }
     tree::keep(&given, &priorities)?;
-    output.show(&written, |written| people(written, output));
+    let cleared = folder.end()?;
+    output.show(&Report { stacks, cleared }, |report| people(report, output));
     Ok(())
 }
 
+#[derive(Debug, Serialize)]
+struct Report {
+    stacks: Vec<Written>,
+    #[serde(flatten)]
+    cleared: Cleared,
+}
+
 /// Writes all there is.
-pub fn files(made: &synth::Output, out: &Path, splits: bool) -> Result<Vec<Written>, Failure> {
+pub fn files(made: &synth::Output, folder: &mut Folder<'_>, splits: bool) -> Result<Vec<Written>, Failure> {
     let mut written = Vec::new();
     for stack in &made.stacks {
         let template = format!("{}.yaml", stack.name);
@@ -66,7 +82,7 @@ pub fn files(made: &synth::Output, out: &Path, splits: bool) -> Result<Vec<Writt
             );
             return Err(Failure::refused("a template is too large").cause(cause));
         }
-        write(&out.join(&template), &text)?;
+        folder.write(&template, &text)?;
         // As the options of AWS's own command line that take a file.
         let tags: Vec<_> = stack
             .tags
@@ -74,9 +90,9 @@ pub fn files(made: &synth::Output, out: &Path, splits: bool) -> Result<Vec<Writt
             .map(|(key, value)| serde_json::json!({ "Key": key, "Value": value }))
             .collect();
         let tags = format!("{:#}\n", serde_json::Value::from(tags));
-        write(&out.join("tags").join(format!("{}.json", stack.name)), &tags)?;
+        folder.write(&format!("tags/{}.json", stack.name), &tags)?;
         if splits {
-            split(&out.join("resources").join(&stack.name), &stack.template)?;
+            split(folder, stack)?;
         }
         written.push(Written {
             name: stack.name.clone(),
@@ -90,12 +106,13 @@ pub fn files(made: &synth::Output, out: &Path, splits: bool) -> Result<Vec<Writt
         });
     }
     for file in &made.files {
-        write(&out.join(&file.path), &file.text)?;
+        folder.write(&file.path, &file.text)?;
     }
     Ok(written)
 }
 
-fn people(written: &[Written], output: &Output) -> String {
+fn people(report: &Report, output: &Output) -> String {
+    let written = &report.stacks;
     let mut table = Table::new(["STACK", "REGION", "RESOURCES", "KB"]);
     for one in written {
         let kb = format!("{:.0}", one.bytes as f64 / 1e3);
@@ -125,14 +142,25 @@ fn people(written: &[Written], output: &Output) -> String {
             ));
         }
     }
+    for path in &report.cleared.removed {
+        text.push_str(&format!("removed {}: it is not made any more\n", clean(path)));
+    }
+    for path in &report.cleared.changed {
+        text.push_str(&format!(
+            "{} {} is not made any more, and stays: somebody has changed it\n",
+            output.tone(Tone::Wait, "note"),
+            clean(path)
+        ));
+    }
     text
 }
 
-fn split(directory: &Path, template: &synth::Template) -> Result<(), Failure> {
-    for resource in &template.resources {
+fn split(folder: &mut Folder<'_>, stack: &synth::Stack) -> Result<(), Failure> {
+    for resource in &stack.template.resources {
         let mut alone = synth::Template::new(&resource.about);
         alone.resources.push(resource.clone());
-        write(&directory.join(format!("{}.yaml", resource.id)), alone.yaml())?;
+        let path = format!("resources/{}/{}.yaml", stack.name, resource.id);
+        folder.write(&path, &alone.yaml())?;
     }
     Ok(())
 }

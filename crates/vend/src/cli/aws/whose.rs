@@ -2,9 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use ::aws::{destroy::Left, site::Found, stack, synth::Kind};
+use ::aws::{
+    destroy::Left,
+    plan::{Doing, Plan as Planned},
+    site::Found,
+    stack,
+    synth::Kind,
+};
 
 use super::{Failure, broken, project::Loaded};
+use crate::output::clean;
 
 /// The foundations on which other apps stand too.
 pub struct Shared(BTreeSet<String>);
@@ -22,22 +29,77 @@ impl Shared {
     }
 }
 
+/// A foundation that this app's file would change, and on which others stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anothers {
+    pub stack: String,
+    /// The app whose file it was changed after the last time, where that is another; None: it does not say.
+    pub by: Option<String>,
+    /// The other apps that stand on it.
+    pub apps: Vec<String>,
+}
+
+impl Anothers {
+    pub fn said(&self) -> String {
+        let apps = clean(&self.apps.join(", "));
+        match &self.by {
+            Some(by) => format!(
+                "the file of {} made it as it is; other apps on it: {apps}",
+                clean(by)
+            ),
+            None => format!("other apps on it: {apps}"),
+        }
+    }
+}
+
+/// The foundations that would be changed although it was not this app that changed them the last time, as far as is known.
+pub fn anothers(loaded: &Loaded, found: &[(String, Found)], plans: &[Planned]) -> Vec<Anothers> {
+    let is_changed = |name: &str| {
+        let mut plans = plans.iter();
+        plans.any(|plan| plan.stack == name && matches!(plan.doing, Doing::Change | Doing::Later { .. }))
+    };
+    let mut all = Vec::new();
+    for (foundation, own) in found {
+        let Some(mark) = own.mark.as_ref().filter(|mark| mark.kind == Kind::Foundation) else {
+            continue;
+        };
+        let apps = apps(loaded, foundation, found);
+        let is_ours = mark.by.as_deref() == Some(loaded.app());
+        if !is_ours && !apps.is_empty() && is_changed(&own.stack.name) {
+            all.push(Anothers {
+                stack: own.stack.name.clone(),
+                by: mark.by.clone(),
+                apps,
+            });
+        }
+    }
+    all
+}
+
+/// The other apps that stand on a foundation.
+fn apps(loaded: &Loaded, foundation: &str, found: &[(String, Found)]) -> Vec<String> {
+    let here = found.iter().filter(|(own, _)| own == foundation);
+    let marks = here.filter_map(|(_, found)| found.mark.as_ref());
+    let others = marks.filter_map(|mark| mark.app.clone().filter(|app| app != loaded.app()));
+    others.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Is it a zone that the file lends its foundations?
+pub fn is_lent(loaded: &Loaded, left: &Left) -> bool {
+    let name = left.physical.trim_start_matches("/hostedzone/");
+    let mut all = loaded.config.foundations.values();
+    let lends = all.any(|own| own.zone.as_ref().is_some_and(|zone| zone.to_string() == name));
+    left.kind == "AWS::Route53::HostedZone" && lends
+}
+
 /// What may not be swept, although a destroyed stack once held it.
 pub struct Spared {
-    /// Zones that the file lends its foundations.
-    lent: BTreeSet<String>,
     /// What stacks hold that are there: region, type, name.
     held: BTreeSet<(String, String, String)>,
 }
 
 impl Spared {
     pub async fn of(loaded: &Loaded, there: &[(String, Found)]) -> Result<Self, Failure> {
-        let zones = loaded
-            .config
-            .foundations
-            .values()
-            .filter_map(|own| own.zone.as_ref());
-        let lent = zones.map(ToString::to_string).collect();
         let mut held = BTreeSet::new();
         // A branch's stacks may ask for nothing but their own.
         let there = there
@@ -49,17 +111,12 @@ impl Spared {
             let own = own.into_iter().filter(|own| !own.status.is_out());
             held.extend(own.map(|own| (client.region().to_owned(), own.kind, own.physical)));
         }
-        Ok(Self { lent, held })
+        Ok(Self { held })
     }
 
     /// Why this stays.
     pub fn why(&self, loaded: &Loaded, foundation: &str, left: &Left) -> Option<String> {
-        let is_zone = left.kind == "AWS::Route53::HostedZone";
-        if is_zone
-            && self
-                .lent
-                .contains(left.physical.trim_start_matches("/hostedzone/"))
-        {
+        if is_lent(loaded, left) {
             return Some("`zone` of aws.toml lends it".to_owned());
         }
         let region = loaded.site(foundation).client.region().to_owned();

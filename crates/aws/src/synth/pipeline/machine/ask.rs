@@ -10,8 +10,9 @@ use super::{States, Whole, call, catch};
 use crate::synth::pipeline::notice::Notice;
 
 /// How an answer by the command line of AWS begins.
-const YES: &str = "aws stepfunctions send-task-success --task-output \"{}\" --task-token ";
-const NO: &str = "aws stepfunctions send-task-failure --error Vend.Refused --task-token ";
+const YES: &str =
+    "aws stepfunctions send-task-success --region ${AWS::Region} --task-output \"{}\" --task-token ";
+const NO: &str = "aws stepfunctions send-task-failure --region ${AWS::Region} --error Vend.Refused --cause \"WHY\" --task-token ";
 
 /// The question is bound to one image and one revision, neither of which can change. `next`: after the last yes.
 pub(super) fn add(states: &mut States, whole: &Whole<'_>, approval: &Approval, next: &str) {
@@ -87,7 +88,7 @@ fn question(whole: &Whole<'_>, said: &str, yes: &str) -> Value {
         chat: Some(&format!("{asked}'")),
         steps: &[
             &format!("vend aws approve {environment}"),
-            &format!("vend aws reject {environment}"),
+            &format!("vend aws reject {environment} --reason \"WHY\""),
         ],
     };
     json!({
