@@ -303,8 +303,6 @@ fn single(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
     let mut properties = json!({
         "Engine": word(wanted.engine),
         "EngineVersion": wanted.version,
-        // RDS refuses the next major version to who does not say so; a version changes only where aws.toml changes it.
-        "AllowMajorVersionUpgrade": true,
         "DBInstanceClass": format!("db.{}", wanted.size),
         "DBName": name(scope),
         "AllocatedStorage": wanted.storage.to_string(),
