@@ -173,5 +173,13 @@ pub(super) fn check(scope: &Scope<'_>, schedule: &Schedule) -> Result<(), Error>
             "`max` is less than `min`".to_owned(),
         ));
     }
+    let most = scope.spec.scaling.max;
+    if schedule.max.is_none() && schedule.min > most {
+        let why = format!(
+            "`min` is {} and `scaling.max` of vend.yaml {most}: say the `max` of that time too",
+            schedule.min
+        );
+        return Err(Error::config(scope.at("scaling.schedule"), why));
+    }
     Ok(())
 }
