@@ -42,12 +42,23 @@ pub enum Outcome {
     Failed {
         status: Status,
         cause: Option<Cause>,
+        /// What could not be deleted, and is in no stack any more.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        left: Vec<Cause>,
     },
 }
 
 impl Outcome {
     pub fn is_done(&self) -> bool {
         matches!(self, Self::Done { .. })
+    }
+
+    /// What no stack holds any more, and costs on.
+    pub fn left(&self) -> &[Cause] {
+        match self {
+            Self::Done { left } | Self::Failed { left, .. } => left,
+            Self::Unchanged => &[],
+        }
     }
 }
 
@@ -66,6 +77,9 @@ pub async fn apply(
     {
         let now = begun(site, wanted, stack).await?;
         found = now.filter(|stack| !stack.status.is_gone()).map(Found::from);
+    }
+    if let Some(Found { stack, .. }) = &found {
+        guard::restore(&site.client, wanted, stack).await?;
     }
     match (plan::doing(wanted, found.as_ref()), found) {
         (Doing::Nothing, _) => unchanged(site, wanted).await,
@@ -262,20 +276,23 @@ async fn carry_out(
         return Err(error.into());
     }
     // What cannot be seen to its end goes on there: what leaves must then be able to.
-    let mut outcome = settle(site, wanted, mark, &leaving, tell).await?;
-    if !outcome.is_done() {
-        guard::close(client, &opened, tell).await;
+    let outcome = settle(site, wanted, mark, &leaving, tell).await?;
+    if let Outcome::Failed { status, .. } = &outcome {
+        if !status.is_moving() {
+            guard::close(client, &opened, tell).await;
+        }
         return Ok(outcome);
-    }
-    let_go(site, wanted).await?;
-    if guards.is_some() || guard::is_open(wanted, stack) {
-        outcome = guarded(site, wanted, outcome, tell).await?;
     }
     // Not at every change: who took the protection away had a reason.
     if guard::surely_makes(wanted, changes) && !stack.is_protected {
         stack::protect(client, &wanted.name, true).await?;
     }
-    Ok(outcome)
+    guard::close_stayed(client, wanted, changes, &opened, tell).await?;
+    let_go(site, wanted).await?;
+    match guards.is_some() || guard::is_open(wanted, stack) {
+        true => guarded(site, wanted, outcome, tell).await,
+        false => Ok(outcome),
+    }
 }
 
 /// What a change would do, and what becomes of the stack's protection with it: where something is made that has one, it comes after.
@@ -295,7 +312,10 @@ async fn changes(
     }
 }
 
-/// Protects what was made, if all went well.
+/// How often what was made is protected anew, when others change the stack meanwhile.
+const TRIES: usize = 5;
+
+/// Protects what was made, if all went well. A release that changes the stack meanwhile is waited for.
 async fn guarded(
     site: &Site,
     wanted: &Wanted,
@@ -305,21 +325,41 @@ async fn guarded(
     let Outcome::Done { left } = outcome else {
         return Ok(outcome);
     };
-    let done = Outcome::Done { left };
-    if !wanted.is_guarded() {
-        return Ok(done);
-    }
-    let Some(stack) = stack::one(&site.client, &wanted.name).await? else {
-        return Ok(done);
-    };
-    let mark = watch::mark(&site.client, &wanted.name).await?;
+    let client = &site.client;
     let on = [(GUARD.to_owned(), "yes".to_owned())];
-    if !guard::is_open(wanted, &stack) || !stack::turn(&site.client, &stack, &on).await? {
-        return Ok(done);
+    let mut tries = 0..TRIES;
+    loop {
+        let stack = stack::one(client, &wanted.name).await?;
+        let Some(stack) = stack.filter(|stack| guard::is_open(wanted, stack)) else {
+            return Ok(Outcome::Done { left });
+        };
+        let is_last = tries.next().is_none();
+        if stack.status.is_moving() && !is_last {
+            watch::wait(client, &stack.id, None, &mut |_| {}).await?;
+            continue;
+        }
+        let mark = watch::mark(client, &wanted.name).await?;
+        match stack::turn(client, &stack, &on).await {
+            Err(error) if !is_last && error.message().contains("_IN_PROGRESS") => {}
+            Err(error) => return Err(error.into()),
+            Ok(false) => return Ok(Outcome::Done { left }),
+            Ok(true) => return Ok(after(left, settle(site, wanted, mark, &[], tell).await?)),
+        }
     }
-    match settle(site, wanted, mark, &[], tell).await? {
-        Outcome::Done { .. } => Ok(done),
-        other => Ok(other),
+}
+
+/// How both changes together went: what was asked for is done, and only its protection may have failed.
+fn after(left: Vec<Cause>, closed: Outcome) -> Outcome {
+    match closed {
+        Outcome::Failed {
+            status, mut cause, ..
+        } => {
+            if let Some(cause) = &mut cause {
+                cause.why = format!("all is made, and not protected yet: {}", cause.why);
+            }
+            Outcome::Failed { status, cause, left }
+        }
+        _ => Outcome::Done { left },
     }
 }
 
@@ -363,15 +403,17 @@ async fn settle(
 ) -> Result<Outcome, Error> {
     let (now, events) = protect::wait(&site.client, &wanted.name, mark, leaving, tell).await?;
     let status = now.map_or_else(|| Status("DELETE_COMPLETE".into()), |stack| stack.status);
+    let left = watch::left(&events);
     if status.is_good() {
-        let left = watch::left(&events);
         return Ok(Outcome::Done { left });
     }
     let cause = match watch::cause(&wanted.name, &events) {
         Some(cause) => Some(watch::asked(&site.client, cause).await),
         None => None,
     };
-    Ok(Outcome::Failed { status, cause })
+    // What a stack that stands still on its way back could not delete, it holds.
+    let left = if status.is_usable() { left } else { Vec::new() };
+    Ok(Outcome::Failed { status, cause, left })
 }
 
 #[cfg(test)]

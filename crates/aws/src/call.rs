@@ -141,6 +141,10 @@ calls! {
 
     BALANCER_ATTRIBUTES =
         Call::new("elasticloadbalancing", "ModifyLoadBalancerAttributes", ELB, "protect and unprotect");
+    BALANCER_STATE =
+        Call::new("elasticloadbalancing", "DescribeLoadBalancerAttributes", ELB, "see what is protected");
+    DATABASE_STATE = Call::new("rds", "DescribeDBInstances", RDS, "see what is protected");
+    CLUSTER_STATE = Call::new("rds", "DescribeDBClusters", RDS, "see what is protected");
     MODIFY_DATABASE = Call::new("rds", "ModifyDBInstance", RDS, "protect and unprotect");
     MODIFY_CLUSTER = Call::new("rds", "ModifyDBCluster", RDS, "protect and unprotect");
     SCALING_ACTIVITIES =

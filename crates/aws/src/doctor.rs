@@ -49,11 +49,11 @@ impl Check {
 }
 
 /// Looks at a foundation and what stands on it. `account`: the one that it should be; `listener`: of the load balancer that
-/// environments share, by its ARN, if there is one; `is_there`: is this stack made already?
+/// environments share, by its ARN, if there is one, or why that is not known; `is_there`: is this stack made already?
 pub async fn doctor(
     site: &Site,
     account: Option<&str>,
-    listener: Option<&str>,
+    listener: Result<Option<&str>, &str>,
     stacks: &[&Stack],
     is_there: &dyn Fn(&str) -> bool,
 ) -> Vec<Check> {

@@ -8,9 +8,12 @@ use crate::{
     client::{Client, Error},
     plan::Wanted,
     protect,
-    stack::{Event, Held, Stack, Status},
+    stack::{self, Event, Held, Stack, Status},
     synth::GUARD,
 };
+
+/// The properties that protection is in.
+const PROPERTIES: [&str; 2] = ["LoadBalancerAttributes", "DeletionProtection"];
 
 /// Is it without its protection, because a change of it was not brought to its end?
 pub(crate) fn is_open(wanted: &Wanted, stack: &Stack) -> bool {
@@ -38,8 +41,8 @@ pub(crate) fn closing(wanted: &Wanted) -> Vec<Change> {
     let change = |id: &str, kind: &str| Change {
         deed: Deed::Modify,
         properties: vec![match kind {
-            "AWS::ElasticLoadBalancingV2::LoadBalancer" => "LoadBalancerAttributes".to_owned(),
-            _ => "DeletionProtection".to_owned(),
+            "AWS::ElasticLoadBalancingV2::LoadBalancer" => PROPERTIES[0].to_owned(),
+            _ => PROPERTIES[1].to_owned(),
         }],
         ..Change::add(id, kind)
     };
@@ -63,7 +66,7 @@ pub(crate) async fn open<'h>(
         return Ok(opened);
     }
     for held in leaving {
-        if protect::switch(client, held, false).await? {
+        if protect::is_on(client, held).await? && protect::switch(client, held, false).await? {
             opened.push(held);
         }
     }
@@ -85,4 +88,48 @@ pub(crate) async fn close(client: &Client, opened: &[&Held], tell: &mut dyn FnMu
             });
         }
     }
+}
+
+/// What might have been replaced, and was changed where it is: it is as protected as before, unless its template says so itself or
+/// the change was one of its protection.
+pub(crate) async fn close_stayed(
+    client: &Client,
+    wanted: &Wanted,
+    changes: &[Change],
+    opened: &[&Held],
+    tell: &mut dyn FnMut(&Event),
+) -> Result<(), Error> {
+    let is_own = |held: &Held| {
+        let mut changes = changes.iter().filter(|change| change.id == held.id);
+        let of_it = |name: &String| PROPERTIES.contains(&name.as_str());
+        !wanted.template.guards(&held.id) && !changes.any(|change| change.properties.iter().any(of_it))
+    };
+    let mut opened = opened.to_vec();
+    opened.retain(|held| is_own(held));
+    if opened.is_empty() {
+        return Ok(());
+    }
+    let there = stack::resources(client, &wanted.name).await?;
+    opened.retain(|held| {
+        let mut there = there.iter().filter(|own| !own.status.is_out());
+        there.any(|own| own.id == held.id && own.physical == held.physical)
+    });
+    close(client, &opened, tell).await;
+    Ok(())
+}
+
+/// Who was cut off while something was to leave, and whose change CloudFormation took back, left it without its protection, and
+/// the stack looks as if nothing had been. A stack that is not protected itself is meant so.
+pub(crate) async fn restore(client: &Client, wanted: &Wanted, stack: &Stack) -> Result<(), Error> {
+    let is_taken_back = stack.status == Status("UPDATE_ROLLBACK_COMPLETE".to_owned());
+    let is_meant = stack.is_protected && wanted.is_guarded() && stack.value(GUARD) == Some("yes");
+    if !is_taken_back || !is_meant {
+        return Ok(());
+    }
+    for held in stack::resources(client, &stack.id).await? {
+        if wanted.template.guards(&held.id) && !protect::is_on(client, &held).await? {
+            protect::switch(client, &held, true).await?;
+        }
+    }
+    Ok(())
 }

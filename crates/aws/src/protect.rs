@@ -81,6 +81,30 @@ pub(crate) async fn switch(client: &Client, held: &Held, on: bool) -> Result<boo
     }
 }
 
+/// Is the resource protected? False too if there is nothing to protect, or it is not there any more.
+pub(crate) async fn is_on(client: &Client, held: &Held) -> Result<bool, Error> {
+    let mut form = Form::default();
+    let (call, id, list) = match held.kind.as_str() {
+        _ if held.physical.is_empty() || held.status.is_out() => return Ok(false),
+        "AWS::ElasticLoadBalancingV2::LoadBalancer" => {
+            (call::BALANCER_STATE, "LoadBalancerArn", "Attributes")
+        }
+        "AWS::RDS::DBInstance" => (call::DATABASE_STATE, "DBInstanceIdentifier", "DBInstances"),
+        "AWS::RDS::DBCluster" => (call::CLUSTER_STATE, "DBClusterIdentifier", "DBClusters"),
+        _ => return Ok(false),
+    };
+    form.add(id, &held.physical);
+    let answer = match client.query(&call, form).await {
+        Err(error) if NONE_THERE.contains(&error.code()) => return Ok(false),
+        other => other?,
+    };
+    let is_on = |own: &Node| match own.text("Key") {
+        "deletion_protection.enabled" => own.text("Value") == "true",
+        _ => own.text("DeletionProtection") == "true",
+    };
+    Ok(answer.list(list).any(is_on))
+}
+
 /// Lets the hosts of containers go that are protected from it. A group that shrinks, or is deleted, would wait for them for ever.
 pub(crate) async fn release(client: &Client, held: &[Held]) -> Result<(), Error> {
     let is_group = |held: &&Held| held.id == HOSTS && !held.physical.is_empty();

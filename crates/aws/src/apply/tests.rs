@@ -329,6 +329,7 @@ fn answered(asked: &str, before: &[String], first: &'static str, changes: &str) 
             format!("<StackEvents>{}</StackEvents>", events.concat())
         }
         "DescribeChangeSet" => format!("<Status>CREATE_COMPLETE</Status><Changes>{changes}</Changes>"),
+        "DescribeDBInstances" => PROTECTED.to_owned(),
         "ListStackResources" => {
             "<StackResourceSummaries><member><LogicalResourceId>Database</LogicalResourceId>\
              <PhysicalResourceId>db-1</PhysicalResourceId><ResourceType>AWS::RDS::DBInstance</ResourceType>\
@@ -338,6 +339,10 @@ fn answered(asked: &str, before: &[String], first: &'static str, changes: &str) 
         _ => String::new(),
     }
 }
+
+/// As the API's reference shows it.
+const PROTECTED: &str = "<DBInstances><DBInstance><DBInstanceIdentifier>db-1</DBInstanceIdentifier>\
+    <DeletionProtection>true</DeletionProtection></DBInstance></DBInstances>";
 
 fn database(deed: &str, id: &str) -> String {
     format!(
@@ -397,8 +402,9 @@ async fn what_a_change_adds_is_protected_after_it_and_its_stack_too() {
         "DeleteChangeSet",
         "CreateChangeSet no",
         "ExecuteChangeSet",
-        "UpdateStack yes",
+        // First: an apply that is broken off here closes the stack the next time, and asks no more what was made.
         "UpdateTerminationProtection",
+        "UpdateStack yes",
     ];
     assert_eq!(deeds(&forms), wanted);
     // One that only changes what is there costs one change, and who took a protection away keeps it so.
@@ -468,11 +474,90 @@ async fn what_leaves_is_not_protected_any_more() {
     let (done, forms) = applied_at(fails, &wanted(), None, &["Database"]).await;
     assert!(matches!(done.unwrap(), Outcome::Failed { .. }));
     assert_eq!(deeds(&forms).last().unwrap(), "ModifyDBInstance true");
+    // One that had none gets none.
+    fn bare(asked: &str, before: &[String]) -> String {
+        match asked {
+            "DescribeDBInstances" => PROTECTED.replace("true", "false"),
+            _ => fails(asked, before),
+        }
+    }
+    let (done, forms) = applied_at(bare, &wanted(), None, &["Database"]).await;
+    assert!(matches!(done.unwrap(), Outcome::Failed { .. }) && !has(&forms, "ModifyDBInstance"));
     // A branch's has none, and its build may not switch it.
     let mut preview = wanted();
     preview.mark.preview = Some("preview".into());
     let (done, forms) = applied_at(removes, &preview, None, &["Database"]).await;
     assert!(done.unwrap().is_done() && !has(&forms, "ModifyDBInstance"));
+}
+
+/// CloudFormation replaces a database for some values of a property only, and somebody has protected this one by hand.
+#[tokio::test]
+async fn what_might_have_been_replaced_is_as_protected_as_before() {
+    fn changes(asked: &str, before: &[String]) -> String {
+        let may = "<Action>Modify</Action><Replacement>Conditional</Replacement>";
+        answered(asked, before, "UPDATE_COMPLETE", &database(may, "Database"))
+    }
+    let mut plain = guarded();
+    let properties = serde_json::json!({ "Engine": "postgres" });
+    plain.template.resources.pop();
+    let database = synth::Resource::new("Database", "AWS::RDS::DBInstance", "", properties);
+    plain.template.add(database);
+    let (done, forms) = applied_at(changes, &plain, None, &["Database"]).await;
+    assert!(done.unwrap().is_done());
+    let wanted = [
+        "CreateChangeSet true",
+        "ModifyDBInstance false",
+        "ExecuteChangeSet",
+        "ModifyDBInstance true",
+    ];
+    assert_eq!(deeds(&forms), wanted);
+}
+
+/// Somebody was cut off while CloudFormation took back a change with which a database was to go.
+#[tokio::test]
+async fn what_was_to_leave_and_stays_is_protected_at_the_next_apply() {
+    fn taken_back(asked: &str, before: &[String]) -> String {
+        match asked {
+            "DescribeStacks" => {
+                let protected =
+                    "<EnableTerminationProtection>true</EnableTerminationProtection><CreationTime>";
+                answered(asked, before, "UPDATE_ROLLBACK_COMPLETE", "").replace("<CreationTime>", protected)
+            }
+            "DescribeDBInstances" => PROTECTED.replace("true", "false"),
+            _ => answered(asked, before, "UPDATE_ROLLBACK_COMPLETE", ""),
+        }
+    }
+    let wanted = guarded();
+    let (done, forms) = applied_at(taken_back, &wanted, Some(wanted.mark.clone()), &[]).await;
+    done.unwrap();
+    assert_eq!(deeds(&forms)[0], "ModifyDBInstance true");
+    // Who took the protection of the stack away has taken that of its database too.
+    fn bare(asked: &str, before: &[String]) -> String {
+        taken_back(asked, before).replace("Protection>true", "Protection>false")
+    }
+    let (done, forms) = applied_at(bare, &wanted, Some(wanted.mark.clone()), &[]).await;
+    done.unwrap();
+    assert!(!has(&forms, "ModifyDBInstance"), "{forms:?}");
+}
+
+/// Releases change the same stack, and take no notice of who applies.
+#[tokio::test]
+async fn a_release_that_changes_the_stack_meanwhile_is_waited_for() {
+    fn moved(asked: &str, before: &[String]) -> String {
+        match asked {
+            "UpdateStack" if !has(before, "UpdateStack") => {
+                "<Error><Code>ValidationError</Code><Message>Stack:arn is in UPDATE_IN_PROGRESS state and can not be updated.\
+                 </Message></Error>"
+                    .to_owned()
+            }
+            _ => answered(asked, before, "UPDATE_COMPLETE", &database("<Action>Add</Action>", "Database"))
+                .replace("<ParameterValue>yes", "<ParameterValue>no"),
+        }
+    }
+    let (done, forms) = applied_at(moved, &guarded(), None, &[]).await;
+    assert!(done.unwrap().is_done());
+    let closed = deeds(&forms);
+    assert_eq!(closed[closed.len() - 2..], ["UpdateStack yes", "UpdateStack yes"]);
 }
 
 /// Its stack is as it was asked to be, and the load balancer costs on.

@@ -81,26 +81,40 @@ async fn token(machine: &Machine, own: &SignIn) -> Result<Secret, Error> {
     // An error of the parser may quote what it read.
     let mut kept: Value = serde_json::from_slice(&text).map_err(|_| ended())?;
     let now = (machine.now)();
-    let lasts = |name: &str| {
+    let lasts = |name: &str, margin: SignedDuration| {
         let end = kept[name].as_str().and_then(|end| end.parse::<Timestamp>().ok());
-        end.is_some_and(|end| now + MARGIN < end)
+        end.is_some_and(|end| now + margin < end)
     };
-    if !lasts("expiresAt") {
+    if !lasts("expiresAt", MARGIN) {
         let is_known = ["clientId", "clientSecret", "refreshToken"]
             .iter()
             .all(|name| kept[*name].is_string());
-        if !is_known || !lasts("registrationExpiresAt") {
-            return Err(ended());
+        // What cannot be renewed is good until its end.
+        let is_good = lasts("expiresAt", SignedDuration::ZERO);
+        match is_known && lasts("registrationExpiresAt", MARGIN) {
+            true => match renew(machine, own, &mut kept).await {
+                Ok(is_rotated) => match keep(&file, &kept) {
+                    // The one in the file renews nothing any more: every tool would be signed out, and nobody know why.
+                    Err(source) if is_rotated => {
+                        let path = file.display().to_string();
+                        return Err(Error::File { path, source });
+                    }
+                    // Who cannot keep it renews it again.
+                    _ => {}
+                },
+                Err(error) if !is_good => return Err(error),
+                Err(_) => {}
+            },
+            false if !is_good => return Err(ended()),
+            false => {}
         }
-        renew(machine, own, &mut kept).await?;
-        // Who cannot keep it signs in again sooner.
-        let _ = keep(&file, &kept);
     }
     let token = kept["accessToken"].as_str().ok_or_else(ended)?;
     Ok(Secret::new(token.to_owned()))
 }
 
-async fn renew(machine: &Machine, own: &SignIn, kept: &mut Value) -> Result<(), Error> {
+/// Says whether what it was renewed by was renewed too.
+async fn renew(machine: &Machine, own: &SignIn, kept: &mut Value) -> Result<bool, Error> {
     let body = json!({
         "grantType": "refresh_token", "clientId": kept["clientId"], "clientSecret": kept["clientSecret"],
         "refreshToken": kept["refreshToken"],
@@ -112,19 +126,25 @@ async fn renew(machine: &Machine, own: &SignIn, kept: &mut Value) -> Result<(), 
         body: Bytes::from(body.to_string()),
     };
     let given = ask(machine, own, ("SSO_OIDC", "oidc"), call).await?;
+    if given["accessToken"].as_str().is_none_or(str::is_empty) {
+        return Err(failed("it says no accessToken".to_owned()));
+    }
     let seconds = given["expiresIn"].as_i64().unwrap_or_default();
     let end = (machine.now)() + SignedDuration::from_secs(seconds.clamp(0, 86_400 * 90));
     kept["accessToken"] = given["accessToken"].clone();
     kept["expiresAt"] = end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into();
-    if given["refreshToken"].is_string() {
+    let is_rotated = given["refreshToken"].is_string() && given["refreshToken"] != kept["refreshToken"];
+    if is_rotated {
         kept["refreshToken"] = given["refreshToken"].clone();
     }
-    Ok(())
+    Ok(is_rotated)
 }
 
 /// Whole or not at all, and for nobody else.
 fn keep(file: &Path, kept: &Value) -> std::io::Result<()> {
     let beside = file.with_extension(format!("{}.new", std::process::id()));
+    // Of a process of this number that was killed.
+    let _ = fs::remove_file(&beside);
     let mut options = fs::OpenOptions::new();
     let mut new = options.write(true).create_new(true).mode(0o600).open(&beside)?;
     let done = new.write_all(kept.to_string().as_bytes());
@@ -153,18 +173,20 @@ async fn ask(
         http::Endpoint::parse(&address).ok_or_else(|| failed(format!("{address} is no address")))?;
     call.target = format!("{}{}", endpoint.prefix, call.target);
     let answer = http::exchange(&endpoint, call, PATIENCE).await.map_err(failed)?;
+    let is_token = variable == "SSO_OIDC";
     match answer.status {
         200 => {
             serde_json::from_slice(&answer.body).map_err(|_| failed("what it says is not JSON".to_owned()))
         }
-        400 | 401 => Err(Error::Profile {
+        // The service of tokens refuses one that has ended by 400 (`InvalidGrantException`), the other by 401.
+        status if status == 401 || (status == 400 && is_token) => Err(Error::Profile {
             profile: own.profile.clone(),
             why: format!(
                 "is not signed in any more: aws sso login --profile {}",
                 own.profile
             ),
         }),
-        403 => Err(failed(format!(
+        403 if !is_token => Err(failed(format!(
             "who signed in may not be {} in the account {}",
             own.role, own.account
         ))),
@@ -211,6 +233,9 @@ mod tests {
                 let mut stream = stream.unwrap();
                 let (first, body) = crate::fixtures::asked(&stream);
                 let (status, text) = match first.split_whitespace().nth(1).unwrap_or_default() {
+                    "/token" if body.windows(6).any(|own| own == b"\"none\"") => {
+                        (200, r#"{"expiresIn":3600}"#)
+                    }
                     "/token" => (
                         200,
                         r#"{"accessToken":"new","expiresIn":3600,"refreshToken":"r2"}"#,
@@ -319,6 +344,22 @@ mod tests {
             ["new", "r2", "1970-01-01T01:00:00Z", "https://x"]
         );
         fs::remove_dir_all(home).unwrap();
+    }
+
+    /// What cannot be renewed is good until its end, and an answer without a token spoils nothing that others read.
+    #[tokio::test]
+    async fn a_token_that_is_not_renewed_is_good_until_its_end() {
+        let (address, _) = service();
+        let none = RENEWS.replace("r1", "none");
+        for (name, more) in [("alone", ""), ("unanswered", none.as_str())] {
+            let home = home(name, "1970-01-01T00:04:00Z", more);
+            let cache = home.join(".aws/sso/cache/8c886bd360b01796dd74b266d918618794a4ae0a.json");
+            let before = fs::read(&cache).unwrap();
+            let done = keys(&machine(&home, &address), &sign_in("111111111111")).await;
+            assert!(done.is_ok(), "{name}: {:?}", done.err());
+            assert_eq!(fs::read(&cache).unwrap(), before);
+            fs::remove_dir_all(home).unwrap();
+        }
     }
 
     #[tokio::test]

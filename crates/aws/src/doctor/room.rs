@@ -238,7 +238,7 @@ fn slots(id: &str, wanted: &BTreeSet<String>, offered: &BTreeSet<String>) -> Che
 /// Is there room behind the shared load balancer for the environments that are not there yet? None: none of them shares it.
 pub(super) async fn targets(
     site: &Site,
-    listener: Option<&str>,
+    listener: Result<Option<&str>, &str>,
     stacks: &[&Stack],
     is_there: &dyn Fn(&str) -> bool,
 ) -> Option<Check> {
@@ -250,8 +250,9 @@ pub(super) async fn targets(
     let new = sharing.iter().filter(|(stack, _)| !is_there(&stack.name));
     let more: usize = new.map(|(_, count)| count).sum();
     let there = match listener {
-        None => Ok(0),
-        Some(listener) => rule::groups(&site.client, listener).await.map(|all| all.len()),
+        Err(why) => return Some(Check::new(TARGETS, Verdict::Unknown, why)),
+        Ok(None) => Ok(0),
+        Ok(Some(listener)) => rule::groups(&site.client, listener).await.map(|all| all.len()),
     };
     Some(match there {
         Ok(there) => behind(there, more),

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 pub(super) use branch::run_by;
 pub use flow::flow;
 pub(super) use flow::flow_name;
-pub(super) use machine::REACH_S;
+pub(super) use machine::LEAD_S;
 pub use machine::machine;
 
 use super::{

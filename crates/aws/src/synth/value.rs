@@ -64,8 +64,7 @@ pub(super) fn environment(
     }
     disk(options).map_err(|why| Error::config(at("disk"), why))?;
     for schedule in &options.scaling.schedule {
-        let within = own.scaling.max;
-        scheduled(schedule, within).map_err(|why| Error::config(at("scaling.schedule"), why))?;
+        scheduled(schedule).map_err(|why| Error::config(at("scaling.schedule"), why))?;
     }
     Ok(())
 }
@@ -87,14 +86,7 @@ fn disk(options: &Environment) -> Result<(), String> {
     }
 }
 
-/// `most`: hosts that there may be where the schedule says none.
-fn scheduled(own: &Schedule, most: u32) -> Result<(), String> {
-    if own.max.is_none() && own.min > most {
-        return Err(format!(
-            "`min` is {}, and `scaling.max` of vend.yaml is {most}: say `max`, too",
-            own.min
-        ));
-    }
+fn scheduled(own: &Schedule) -> Result<(), String> {
     for (text, (name, least, most)) in own.cron.split(' ').zip(FIELDS) {
         let is_out = |number: &&str| {
             let number = number.parse::<u32>();
@@ -127,7 +119,7 @@ mod tests {
                 min: 1,
                 max: None,
             };
-            scheduled(&own, 2).err().unwrap_or_default()
+            scheduled(&own).err().unwrap_or_default()
         };
         for good in [
             "0 20 * * 1-5",

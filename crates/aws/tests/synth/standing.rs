@@ -237,18 +237,18 @@ fn containers_come_to_the_spot_market_and_leave_it() {
 
 #[test]
 fn a_database_may_get_its_next_major_version() {
-    let mut seen = 0;
+    let mut seen = std::collections::BTreeSet::new();
     for stack in matrix() {
         if let Some(database) = stack.template.resource("Database") {
-            assert_eq!(
-                database.properties["AllowMajorVersionUpgrade"], true,
-                "{}",
-                stack.name
-            );
-            seen += 1;
+            let may = &database.properties["AllowMajorVersionUpgrade"];
+            seen.insert((may.to_string(), database.properties["EngineVersion"].to_string()));
         }
     }
-    assert!(seen > 5);
+    // By default none: the version that nobody has said comes from the program.
+    let may: Vec<&str> = seen.iter().map(|(may, _)| may.as_str()).collect();
+    assert!(may.contains(&"false"), "{seen:?}");
+    let said = seen.iter().filter(|(may, _)| may == "true");
+    assert!(said.count() > 0, "{seen:?}");
 }
 
 /// What is on a table of the database is not sent to CloudWatch.

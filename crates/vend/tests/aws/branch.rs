@@ -378,6 +378,12 @@ fn a_branchs_environment_is_worked_with() {
         code == 4 && refused.contains("one environment for each branch (feature/*)"),
         "{refused}"
     );
+    // A mistyped name is no branch of which there is nothing yet, also where the entry would take it.
+    let (code, refused) = world.bad(&["secrets", "set", "feature/logn", "api-key"]);
+    assert!(
+        code == 4 && refused.contains("no environment `feature/logn`"),
+        "{refused}"
+    );
     world.good(&["apply", "--yes", "--branch", "feature/login"]);
     world.python(&format!(
         "import time\nl = client('logs')\ng = '/vend/production/shop/{name}'\n\

@@ -140,6 +140,20 @@ fn the_script_makes_the_stacks_as_apply_would() {
     world.write("out/first.sh", &script[..second]);
     runs(&world, "out/first.sh");
     assert_eq!(world.status(STACKS[0])["is_protected"], false);
+    // What cannot be asked for is not taken for new.
+    let (is_new, error) = asked(
+        &script,
+        "echo 'An error occurred (Throttling): Rate exceeded' >&2; return 254",
+    );
+    assert_eq!((is_new.as_str(), error), ("", true));
+    let (is_new, error) = asked(&script, "echo 'Stack with id s does not exist' >&2; return 254");
+    assert_eq!((is_new.trim(), error), ("yes", false));
+    for (guarded, is_open) in [("no", "yes"), ("yes", ""), ("None", "")] {
+        assert_eq!(
+            asked(&script, &format!("echo {guarded}")),
+            (is_open.to_owned(), false)
+        );
+    }
     tags::every_stack_says_whose_it_is(&world);
     let key = world.python(
         "s3 = client('s3')\nb = 'vend-production-templates-123456789012-eu-central-1'\n\
@@ -151,6 +165,19 @@ fn the_script_makes_the_stacks_as_apply_would() {
         .unwrap()
         .unwrap();
     assert!(key.ends_with(code.file_name().to_str().unwrap()), "{key}");
+}
+
+/// What the script's question says when `aws` does this, and whether it ends the script.
+fn asked(script: &str, aws: &str) -> (String, bool) {
+    let begin = script.find("is_open() {").unwrap();
+    let end = begin + script[begin..].find("\n}\n").unwrap();
+    let text = format!(
+        "set -eu\naws() {{ {aws}; }}\n{}\n}}\nsaid=$(is_open s)\necho \"$said\"\n",
+        &script[begin..end]
+    );
+    let done = Command::new("sh").arg("-c").arg(text).output().unwrap();
+    let said = String::from_utf8(done.stdout).unwrap();
+    (said.trim().to_owned(), !done.status.success())
 }
 
 /// Runs a script with the command line of AWS.

@@ -139,6 +139,11 @@ fn credentials_of_another_account_do_nothing() {
     world.good(&["unprotect"]);
     world.write("aws.toml", &wrong);
     refused(&["destroy", "--yes"]);
+    // Nor do those that go by the app's environments, which look at no stack first.
+    refused(&["secrets", "set", "production", "api-key"]);
+    refused(&["rollback", "production", "--yes"]);
+    refused(&["logs", "production"]);
+    refused(&["releases"]);
     assert_eq!(
         world
             .python("print(len(client('cloudformation').describe_stacks()['Stacks']))")

@@ -134,6 +134,14 @@ fn an_app_leaves_what_others_have_and_stand_on() {
         assert!(said.contains("vend-production-shop-production"), "{said}");
         assert!(!said.contains("\"vend-production-blog-production\""), "{said}");
     }
+    // What is another's, or what others stand on, is not done in silence.
+    let (code, said) = world.bad(&["unprotect", "shop", "--only", "vend-production-blog-production"]);
+    assert!(code == 4 && said.contains("of this app"), "{said}");
+    let (code, said) = world.bad(&["destroy", "shop", "--yes", "--only", "vend-production"]);
+    assert!(
+        code == 3 && said.contains("other apps stand on vend-production"),
+        "{said}"
+    );
     let said = world.good(&["destroy", "shop", "--yes"]);
     assert!(!said.contains("S3::Bucket"), "{said}");
     let there = world.python(&format!(

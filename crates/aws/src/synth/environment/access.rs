@@ -65,10 +65,10 @@ fn hosts(template: &mut Template, scope: &Scope<'_>) {
         "Tags": tags("hosts"),
     });
     let group = Resource::new("HostGroup", "AWS::EC2::SecurityGroup", about, properties);
-    template.add(match scope.options.dedicated_balancer {
+    template.add(match scope.wave() {
         // Who had another load balancer is served by that one for as long as this one, and its certificate, are made.
-        true => group.after("Rule"),
-        false => group,
+        None => group.after("Rule"),
+        Some(_) => group,
     });
 }
 

@@ -74,6 +74,8 @@ fn is_aurora(engine: Engine) -> bool {
 struct Wanted<'c> {
     engine: Engine,
     version: &'c str,
+    /// Does aws.toml say the version?
+    is_said: bool,
     size: String,
     storage: u32,
     multi_az: bool,
@@ -121,6 +123,7 @@ fn wanted<'c>(scope: &Scope<'c>, engine: Engine, own: &'c Database) -> Result<Wa
     Ok(Wanted {
         engine,
         version,
+        is_said: own.version.is_some(),
         size: size.to_owned(),
         storage,
         multi_az: own.multi_az.unwrap_or(production && scope.outpost().is_none()),
@@ -303,8 +306,8 @@ fn single(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
     let mut properties = json!({
         "Engine": word(wanted.engine),
         "EngineVersion": wanted.version,
-        // RDS refuses the next major version to who does not say so; a version changes only where aws.toml changes it.
-        "AllowMajorVersionUpgrade": true,
+        // RDS refuses the next major version to who does not say so. Who says none gets none by a newer version of this program.
+        "AllowMajorVersionUpgrade": wanted.is_said,
         "DBInstanceClass": format!("db.{}", wanted.size),
         "DBName": name(scope),
         "AllocatedStorage": wanted.storage.to_string(),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Half, Scope, boot, ports, scaling};
 use crate::synth::{
     Error,
-    pipeline::REACH_S,
+    pipeline::LEAD_S,
     size::{self, Architecture},
     template::{Resource, Template, att, re, sub},
 };
@@ -158,7 +158,7 @@ fn grace(scope: &Scope<'_>) -> i64 {
         return START_S + scope.within();
     }
     let migrate = scope.deploy.migrate.as_ref();
-    let migrate = migrate.map_or(0, |migrate| migrate.timeout.as_secs().max(1) + REACH_S);
+    let migrate = migrate.map_or(0, |migrate| migrate.timeout.as_secs().max(1) + LEAD_S);
     let turns = i64::from(scope.spec.scaling.min.max(1));
     migrate + (START_S + scope.within()) * turns
 }

@@ -175,15 +175,12 @@ fn record(scope: &Scope<'_>, id: &str, name: &str, zone: Value) -> Resource {
         format!("{name} is the load balancer."),
         properties,
     );
-    // Visitors come to a load balancer of its own when hosts are behind it. Services are not always there to wait for.
-    match (scope.options.dedicated_balancer, scope.is_container()) {
-        (false, _) => record,
-        (true, true) => record.after("Rule"),
-        (true, false) => {
-            let halves = scope.halves().iter();
-            halves.fold(record, |record, half| record.after(half.id("Group")))
-        }
+    // Visitors come to another load balancer when hosts are behind it. Services are not always there to wait for.
+    if scope.is_container() {
+        return record.after("Rule");
     }
+    let halves = scope.halves().iter();
+    halves.fold(record, |record, half| record.after(half.id("Group")))
 }
 
 fn certificate(template: &mut Template, scope: &Scope<'_>, own: &[String]) {

@@ -141,7 +141,11 @@ fn release_grants(scope: &Scope<'_>) -> Vec<Grant> {
             "And within the same bounds; a target's name is random, and the service it is of is named in the call only",
             "application-autoscaling:RegisterScalableTarget",
             [arn("application-autoscaling", "scalable-target/*")],
-        ),
+        )
+        .when(json!({ "StringEquals": {
+            "application-autoscaling:service-namespace": "ecs",
+            "application-autoscaling:scalable-dimension": "ecs:service:DesiredCount",
+        } })),
         grant(
             "MigrateOnHosts",
             "A release's migration runs on one of its new hosts",

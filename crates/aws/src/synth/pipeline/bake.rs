@@ -211,9 +211,9 @@ fn tagging() -> [Grant; 3] {
 }
 
 /// Packer shares a snapshot before it gives it a tag, and EC2 hands on no tag to a copy's snapshot: the accounts are the bound.
-/// They are several values of one request, so an addition without any of them would do, which is why groups are forbidden too.
+/// They are several values of one request, so one without any of them would do, which is why groups and removals are forbidden too.
 /// Source: `step_modify_ami_attributes.go` and `step_create_tags.go` of Packer's Amazon plugin; the service authorization
-/// reference of EC2, `ec2:Add/userId` and `ec2:Add/group`.
+/// reference of EC2, `ec2:Add/userId` and the like.
 fn sharing(scope: &Scope<'_>) -> Option<Grant> {
     let accounts: Vec<&str> = others(scope).map(|account| account.as_str()).collect();
     let share = grant(
@@ -224,7 +224,7 @@ fn sharing(scope: &Scope<'_>) -> Option<Grant> {
     );
     let only = json!({
         "ForAllValues:StringEquals": { "ec2:Add/userId": accounts },
-        "Null": { "ec2:Add/group": "true" },
+        "Null": { "ec2:Add/group": "true", "ec2:Remove/group": "true", "ec2:Remove/userId": "true" },
     });
     (!accounts.is_empty()).then(|| share.when(only))
 }

@@ -14,7 +14,7 @@ mod size;
 mod target;
 mod turn;
 
-pub use migrate::REACH_S;
+pub use migrate::LEAD_S;
 
 use model::{
     spec::{self, Strategy},

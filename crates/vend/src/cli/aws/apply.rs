@@ -113,6 +113,10 @@ async fn work(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
         let plan = plans.iter().find(|plan| plan.stack == wanted.name);
         let unprotected = plan.is_some_and(|plan| stays_open(wanted, own_found.as_ref(), plan));
         let outcome = one(own, &loaded, wanted, own_found, &start, output).await?;
+        // At once: the next stack may fail, and later applies look at later events.
+        for left in outcome.left().iter().filter(|_| !output.json) {
+            output.say(&stays(&wanted.name, left));
+        }
         let failed = failure(own, wanted, &outcome);
         done.push(Done {
             stack: wanted.name.clone(),
@@ -260,7 +264,7 @@ async fn one(
 }
 
 fn failure(own: &Apply, wanted: &Wanted, outcome: &Outcome) -> Option<Failure> {
-    let Outcome::Failed { status, cause } = outcome else {
+    let Outcome::Failed { status, cause, .. } = outcome else {
         return None;
     };
     let next = match status.0.as_str() {
@@ -279,18 +283,8 @@ fn failure(own: &Apply, wanted: &Wanted, outcome: &Outcome) -> Option<Failure> {
 
 fn summary(done: &[Done]) -> String {
     let made = done.iter().filter(|done| done.outcome.is_done()).count();
-    let mut text = String::new();
-    for own in done {
-        if let Outcome::Done { left } = &own.outcome {
-            left.iter()
-                .for_each(|left| text.push_str(&stays(&own.stack, left)));
-        }
-    }
-    text.push_str(&format!(
-        "{made} stacks made or changed, {} as they were\n",
-        done.len() - made
-    ));
-    text
+    let rest = done.len() - made;
+    format!("{made} stacks made or changed, {rest} as they were\n")
 }
 
 /// What could not be deleted costs on, and only a person can take it away.

@@ -158,6 +158,14 @@ async fn victims(own: &Destroy, loaded: &Loaded) -> Result<Vec<(String, Found)>,
     };
     // What others stand on stays.
     let shared = Shared::of(loaded, &all);
+    let named = all
+        .iter()
+        .find(|(foundation, found)| !loaded.is_whole() && is_meant(found) && shared.has(foundation, found));
+    if let Some((_, found)) = named {
+        let what = format!("nothing was destroyed: other apps stand on {}", found.stack.name);
+        return Err(Failure::new(Exit::Refused, what)
+            .next("vend aws destroy in the working tree of each of them, first"));
+    }
     all.retain(|(foundation, found)| is_meant(found) && !shared.has(foundation, found));
     let kind = |found: &Found| match &found.mark {
         Some(mark) => mark.kind,

@@ -27,7 +27,11 @@ struct Report {
 
 pub async fn run(own: &Doctor, output: &Output) -> Result<ExitCode, Failure> {
     let loaded = own.project.load()?;
-    let found = loaded.found().await.unwrap_or_default();
+    // Who may not see stacks reads all else, and that it is not known what stands.
+    let (found, blind) = match loaded.found().await {
+        Ok(found) => (found, None),
+        Err(failure) => (Vec::new(), Some(failure.what)),
+    };
     let mut reports = Vec::new();
     for (label, site) in loaded.sites() {
         let options = loaded
@@ -53,6 +57,10 @@ pub async fn run(own: &Doctor, output: &Output) -> Result<ExitCode, Failure> {
         let mut outputs = foundations.flat_map(|(_, found)| &found.stack.outputs);
         let listener = outputs.find(|own| own.id == SHARED).map(|own| own.value.as_str());
         let account = account.map(|own| own.as_str());
+        let listener = match &blind {
+            Some(why) => Err(why.as_str()),
+            None => Ok(listener),
+        };
         let checks = doctor::doctor(site, account, listener, &stacks, &is_there).await;
         reports.push(Report {
             foundation: label.to_owned(),

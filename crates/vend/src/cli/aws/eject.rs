@@ -52,12 +52,28 @@ pub fn run(own: &Eject, output: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Says `yes` of a stack that is not there, or was broken off before it had its protection; what else goes wrong ends the script.
+const IS_OPEN: &str = r#"is_open() {
+  stack=$1; shift
+  if said=$(aws cloudformation describe-stacks --stack-name "$stack" --output text \
+    --query "Stacks[0].Parameters[?ParameterKey=='Guarded'].ParameterValue" "$@" 2>&1); then
+    [ "$said" != no ] || echo yes
+  else
+    case $said in
+      *"does not exist"*) echo yes ;;
+      *) echo "$said" >&2; return 1 ;;
+    esac
+  fi
+}
+"#;
+
 fn script(loaded: &Loaded) -> String {
     let mut text = String::from(
         "#!/bin/sh\n# Makes the stacks in their order, with AWS's own command line. Needs: aws, and who may do it.\n\
          # With several accounts, name the profile of each: PROFILE_foundation=NAME sh apply.sh\nset -eu\ncd \"$(dirname \"$0\")\"\n\
          account() { aws sts get-caller-identity --query Account --output text \"$@\"; }\n",
     );
+    text.push_str(IS_OPEN);
     for wanted in &loaded.wanted {
         let mut stacks = loaded.made.stacks.iter();
         if let Some(stack) = stacks.find(|stack| stack.name == wanted.name) {
@@ -84,15 +100,13 @@ fn lines(platform: &str, stack: &Stack, is_guarded: bool) -> String {
         ));
     }
     if is_guarded {
-        text.push_str(&format!(
-            "is_new=$(aws cloudformation describe-stacks --stack-name {name} \"$@\" >/dev/null 2>&1 || echo yes)\n"
-        ));
+        text.push_str(&format!("is_open=$(is_open {name} \"$@\")\n"));
     }
     let deploy = deploy(platform, stack, &bucket);
     text.push_str(&deploy);
     if is_guarded {
         // CloudFormation could not take back what is protected: that comes when all of it is made.
-        text.push_str(&format!(" ${{is_new:+--parameter-overrides {GUARD}=no}}"));
+        text.push_str(&format!(" ${{is_open:+--parameter-overrides {GUARD}=no}}"));
     }
     text.push_str(" \"$@\"\n");
     if is_guarded {
@@ -101,7 +115,7 @@ fn lines(platform: &str, stack: &Stack, is_guarded: bool) -> String {
     if is_guarded {
         // Only once: who took the protection away had a reason.
         text.push_str(&format!(
-            "[ -z \"$is_new\" ] || aws cloudformation update-termination-protection --enable-termination-protection \\\n  \
+            "[ -z \"$is_open\" ] || aws cloudformation update-termination-protection --enable-termination-protection \\\n  \
              --stack-name {name} \"$@\" >/dev/null\n"
         ));
     }

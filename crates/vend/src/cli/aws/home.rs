@@ -59,7 +59,9 @@ impl Home {
             }
             if spec::is_apart(word) {
                 self.stands(word).await?;
-            } else if let Some(own) = self.preview(word).ok().flatten() {
+            } else if let Some(own) = self.preview(word)?
+                && self.is_there(&own).await?
+            {
                 self.adopt(word, own)?;
             }
         }
@@ -78,6 +80,18 @@ impl Home {
         let own = pattern.environment_of(&sample.unwrap_or_default());
         self.adopt(name, own)?;
         Ok(self)
+    }
+
+    /// Has the branch's environment a stack? Where an entry takes every branch, each mistyped name would be one.
+    async fn is_there(&self, own: &spec::Environment) -> Result<bool, Failure> {
+        let name = spec::name_apart(&self.app.app, &own.branch);
+        for (label, site) in &self.sites {
+            let stack = format!("{}-{label}-{}-{name}", self.platform(), self.app());
+            if stack::one(&site.client, &stack).await.map_err(broken)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes a branch's environment in, as the files make it.
@@ -101,6 +115,7 @@ impl Home {
             for found in site::found(site).await.map_err(broken)? {
                 let Some(mark) = found.mark.filter(|mark| {
                     mark.platform == self.config.platform.as_str()
+                        && self.sites.contains_key(&mark.foundation)
                         && mark.app.as_deref() == Some(self.app.app.as_str())
                         && mark.environment.as_deref() == Some(name)
                 }) else {

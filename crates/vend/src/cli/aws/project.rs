@@ -97,11 +97,19 @@ pub struct Loaded {
 
 impl Files {
     /// The app with where it is on AWS; stacks are neither made nor changed with it, so nobody needs their priorities.
-    pub fn home(&self) -> Result<Home, Failure> {
+    pub async fn home(&self) -> Result<Home, Failure> {
         let config = config(&self.dir, self.config.as_deref())?;
         let app = app(&self.dir)?;
         let made = made(&config, &app, None, &mut Priorities::default())?;
         let sites = sites(&config, self.profile.as_deref());
+        let mut asked: Vec<&Access> = Vec::new();
+        for (label, own) in &config.foundations {
+            let stands = || made.stacks.iter().any(|stack| stack.foundation == *label);
+            if !asked.contains(&&own.access) && stands() {
+                refuse_account(&config, label, &sites[label.as_str()], &[]).await?;
+                asked.push(&own.access);
+            }
+        }
         Ok(Home::new(config, app, &made, sites))
     }
 }
@@ -455,7 +463,7 @@ impl Loaded {
             }
             asked.push(place);
             let there = site::found(self.site(label.as_str())).await.map_err(broken)?;
-            self.refuse_account(label, &foundation.access, &there).await?;
+            refuse_account(&self.config, label, self.site(label.as_str()), &there).await?;
             for found in there {
                 if let Some(label) = self.owner(&found) {
                     all.push((label, found));
@@ -464,52 +472,12 @@ impl Loaded {
         }
         // Once: what was asked for may be gone the next time.
         if self.looked.set(()).is_ok() {
-            let there = all.iter().map(|(_, found)| found.stack.name.as_str());
+            let own = all.iter().filter(|(_, found)| self.is_own(found));
+            let there = own.map(|(_, found)| found.stack.name.as_str());
             let made = self.made.names().map(|(_, name, _)| name);
             unknown(&self.only, made.chain(there))?;
         }
         Ok(all)
-    }
-
-    /// Refuses credentials of another account than the one that the file gives to this foundation, or to one that is reached
-    /// alike. Stacks that are there say whose they are; where there is none, STS is asked.
-    async fn refuse_account(
-        &self,
-        label: &synth::Label,
-        access: &Access,
-        there: &[Found],
-    ) -> Result<(), Failure> {
-        let alike = self
-            .config
-            .foundations
-            .iter()
-            .filter(|(_, own)| own.access == *access);
-        let wanted: Vec<_> = alike
-            .filter_map(|(label, own)| Some((label, own.account.as_ref()?)))
-            .collect();
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let told = there.iter().find_map(|found| found.stack.id.split(':').nth(4));
-        let account = match told {
-            Some(account) => account.to_owned(),
-            None => self
-                .site(label.as_str())
-                .caller()
-                .await
-                .map_err(broken)?
-                .account
-                .clone(),
-        };
-        let Some((label, wanted)) = wanted.iter().find(|(_, own)| own.as_str() != account) else {
-            return Ok(());
-        };
-        let what = format!("these are credentials of the account {account}, and nothing was done");
-        Err(Failure::new(Exit::Refused, what)
-            .cause(format!(
-                "aws.toml gives the foundation `{label}` to the account {wanted}"
-            ))
-            .next("another --profile or AWS_PROFILE, or `access` of the foundation: vend aws doctor"))
     }
 
     /// The foundation of a stack that is ours: by what the stack says, or, where its creation failed, by its name.
@@ -524,6 +492,41 @@ impl Loaded {
     }
 }
 
+/// Refuses credentials of another account than the one that the file gives to this foundation, or to one that is reached
+/// alike. Stacks that are there say whose they are; where there is none, STS is asked.
+async fn refuse_account(
+    config: &Config,
+    label: &synth::Label,
+    site: &Site,
+    there: &[Found],
+) -> Result<(), Failure> {
+    let access = config.foundations.get(label).map(|own| &own.access);
+    let alike = config
+        .foundations
+        .iter()
+        .filter(|(_, own)| Some(&own.access) == access);
+    let wanted: Vec<_> = alike
+        .filter_map(|(label, own)| Some((label, own.account.as_ref()?)))
+        .collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let told = there.iter().find_map(|found| found.stack.id.split(':').nth(4));
+    let account = match told {
+        Some(account) => account.to_owned(),
+        None => site.caller().await.map_err(broken)?.account.clone(),
+    };
+    let Some((label, wanted)) = wanted.iter().find(|(_, own)| own.as_str() != account) else {
+        return Ok(());
+    };
+    let what = format!("these are credentials of the account {account}, and nothing was done");
+    Err(Failure::new(Exit::Refused, what)
+        .cause(format!(
+            "aws.toml gives the foundation `{label}` to the account {wanted}"
+        ))
+        .next("another --profile or AWS_PROFILE, or `access` of the foundation: vend aws doctor"))
+}
+
 /// Refuses a name that is none of these.
 fn unknown<'n>(asked: &[String], names: impl Iterator<Item = &'n str>) -> Result<(), Failure> {
     let names: BTreeSet<&str> = names.collect();
@@ -532,7 +535,7 @@ fn unknown<'n>(asked: &[String], names: impl Iterator<Item = &'n str>) -> Result
     };
     let names: Vec<&str> = names.into_iter().collect();
     Err(
-        Failure::new(Exit::NotFound, format!("there is no stack `{unknown}`"))
+        Failure::new(Exit::NotFound, format!("there is no stack `{unknown}` of this app"))
             .cause(format!("these are there: {}", names.join(", "))),
     )
 }

@@ -113,7 +113,7 @@ pub async fn run(own: &Push, output: &Output) -> Result<ExitCode, Failure> {
 }
 
 async fn work(own: &Push, output: &Output) -> Result<ExitCode, Failure> {
-    let home = own.files.home()?;
+    let home = own.files.home().await?;
     let branch = match &own.branch {
         Some(branch) => branch.clone(),
         None => checked_out(&own.files.dir)?,
@@ -155,17 +155,25 @@ async fn work(own: &Push, output: &Output) -> Result<ExitCode, Failure> {
     let told: String = shows(&all);
     tell(&told);
     for begun in all.iter_mut().filter(|begun| begun.doing != Doing::Released) {
-        let end = follow(&site.client, begun, &tell).await?;
-        tell(&ended(&begun.environment, &end, output));
-        begun.end = Some(end);
+        match follow(&site.client, begun, &tell).await {
+            Ok(end) => {
+                tell(&ended(&begun.environment, &end, output));
+                begun.end = Some(end);
+            }
+            // What was started goes on, and is told of.
+            Err(failure) => {
+                if output.json {
+                    output.show(&all, |_| String::new());
+                }
+                return Err(failure.next("vend aws releases"));
+            }
+        }
     }
     if output.json {
         output.show(&all, |_| String::new());
     }
-    let has_failed = all
-        .iter()
-        .any(|begun| matches!(begun.end, Some(End::Failed { .. })));
-    Ok(if has_failed {
+    let is_out = |begun: &Begun| matches!(begun.end, Some(End::Failed { .. } | End::Superseded));
+    Ok(if all.iter().any(is_out) {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
@@ -397,7 +405,7 @@ pub async fn start(
     let started = started.map_err(|error| no_flow(error, spot))?;
     let ended = || {
         Failure::failed("somebody released the same commit at the same time, and that has ended")
-            .next(format!("vend aws releases {}", spot.name()))
+            .next(format!("vend aws releases --environment {}", spot.name()))
     };
     started.ok_or_else(ended)
 }

@@ -82,7 +82,7 @@ enum Done {
 
 pub async fn run(own: &Rollback, output: &Output) -> Result<(), Failure> {
     let name = std::slice::from_ref(&own.environment);
-    let home = own.files.home()?.knowing(name).await?;
+    let home = own.files.home().await?.knowing(name).await?;
     let spot = home.spot(&own.environment)?;
     if own.to.is_none()
         && let Some(moves) = moves(&targets(&spot, &own.only)?, back).await?
@@ -155,7 +155,7 @@ fn targets<'h>(spot: &Spot<'h>, only: &[String]) -> Result<Vec<Target<'h>>, Fail
 
 pub async fn retire(own: &Retire, output: &Output) -> Result<(), Failure> {
     let name = std::slice::from_ref(&own.environment);
-    let home = own.files.home()?.knowing(name).await?;
+    let home = own.files.home().await?.knowing(name).await?;
     let spot = home.spot(&own.environment)?;
     let name = spot.name();
     let mut stacks = Vec::new();

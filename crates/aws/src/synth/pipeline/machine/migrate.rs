@@ -8,10 +8,12 @@ use super::{
 };
 
 /// How long Systems Manager tries to reach the host.
-pub const REACH_S: i64 = 600;
+const REACH_S: i64 = 600;
 /// How long the first start of a host, which begins before Systems Manager knows it, is waited for: first by the flow, and
 /// then by the command, whose script needs the variables that the start writes.
 const START_S: i64 = 600;
+/// Seconds that may go by before a migration runs.
+pub const LEAD_S: i64 = REACH_S + START_S;
 /// How much of what the script says about its failure is told.
 const SAID: usize = 400;
 
@@ -89,7 +91,7 @@ pub(super) fn add(target: &mut Target, whole: &Whole<'_>, next: &str) {
         }),
         good: "$state = 'Success'",
         bad: Some("$state in ['Failed', 'TimedOut', 'Cancelled', 'Cancelling']"),
-        minutes: (REACH_S + START_S + seconds) / 60 + 2,
+        minutes: (LEAD_S + seconds) / 60 + 2,
         error: "Vend.Migration",
         cause: &cause,
     };

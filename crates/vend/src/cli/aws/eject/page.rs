@@ -84,7 +84,7 @@ fn release(loaded: &Loaded, flow: &Stack) -> String {
         client(loaded, flow).partition()
     );
     let mut text = format!(
-        "\n## {environment}: release, approve, go back\n\n```sh\naws stepfunctions start-execution --region {region} \\\n  --state-machine-arn \
+        "\n## {environment}: release, approve, go back\n\n```sh\ncommit=$(git rev-parse HEAD)\naws stepfunctions start-execution --region {region} \\\n  --state-machine-arn \
          \"{arn}\" \\\n  --input \"{{\\\"app\\\":\\\"{app}\\\",\\\"branch\\\":\\\"BRANCH\\\",\\\"commit\\\":\\\"$commit\\\",\\\"author\\\":\\\"NAME\\\",\\\"message\\\":\\\"WHY\\\",\\\"sender\\\":\\\"NAME\\\"}}\"\n\
          aws stepfunctions list-executions --region {region} --state-machine-arn \"{arn}\"\n```\n\n\
          To go back is to release an earlier commit the same way; while its half still runs, turning the traffic is quicker (below).\n"

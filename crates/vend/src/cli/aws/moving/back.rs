@@ -87,7 +87,7 @@ pub async fn back(trip: &Trip<'_>, own: &Move) -> Result<(), Failure> {
 /// The files, which must be those of what is live on both sides.
 async fn same(trip: &Trip<'_>, own: &Move, found: &Moved) -> Result<Same, Failure> {
     let release = trip.live().await?;
-    let same = Same::of(trip, own, &release)?;
+    let same = Same::of(trip, own, &release).await?;
     if same.host != found.host {
         let what = format!(
             "{} is at {}, and the files say {}",
@@ -260,7 +260,7 @@ async fn undone(trip: &Trip<'_>, spot: &Spot<'_>, turn: &Turn<'_>, failure: Fail
 
 /// It stays on AWS: what was begun to bring it back is broken off.
 pub async fn stays(trip: &Trip<'_>, own: &Move) -> Result<(), Failure> {
-    let home = own.files.home()?;
+    let home = own.files.home().await?;
     if home.app() != trip.target.app.as_str() {
         let what = format!(
             "{} is the working tree of {}",

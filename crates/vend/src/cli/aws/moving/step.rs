@@ -37,7 +37,7 @@ const MISSED: u32 = 10;
 pub async fn there(trip: &Trip<'_>, own: &Move) -> Result<(), Failure> {
     let release = trip.live().await?;
     let found = trip.found().await?;
-    let same = Same::of(trip, own, &release)?;
+    let same = Same::of(trip, own, &release).await?;
     let (plan, idle) = look(trip, own, &release, found.as_ref(), &same).await?;
     trip.output.show(&plan, plan::text);
     if own.plan {
@@ -93,10 +93,10 @@ pub struct Same {
 }
 
 impl Same {
-    pub fn of(trip: &Trip<'_>, own: &Move, release: &Release) -> Result<Self, Failure> {
+    pub async fn of(trip: &Trip<'_>, own: &Move, release: &Release) -> Result<Self, Failure> {
         let environment = trip.target.environment()?;
         let (dir, commit) = (&own.files.dir, &release.commit.id);
-        let home = own.files.home()?;
+        let home = own.files.home().await?;
         if home.app() != trip.target.app.as_str() {
             let what = format!(
                 "{} is the working tree of {}, not of {}",
@@ -302,7 +302,10 @@ async fn released(trip: &Trip<'_>, own: &Move, live: &Release, spot: &Spot<'_>) 
         if !is_live(spot, commit).await? {
             return Err(Failure::failed(format!("{short} is not live on AWS"))
                 .cause("the requests are served here as before")
-                .next(format!("vend aws releases {}; then the same again", spot.name())));
+                .next(format!(
+                    "vend aws releases --environment {}; then the same again",
+                    spot.name()
+                )));
         }
     }
     trip.tell("release", &format!("{short} is live there"));
