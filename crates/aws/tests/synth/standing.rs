@@ -237,7 +237,7 @@ fn containers_come_to_the_spot_market_and_leave_it() {
 
 #[test]
 fn a_database_may_get_its_next_major_version() {
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for stack in matrix() {
         if let Some(database) = stack.template.resource("Database") {
             let may = &database.properties["AllowMajorVersionUpgrade"];
