@@ -206,6 +206,40 @@ fn what_the_clock_made_of_the_old_half_holds_of_the_new_one() {
     }
 }
 
+/// The clock has left two of what vend.yaml wants four of, or none for the night: the release gets as many as that wants, and
+/// the clock's next strike holds for it.
+#[test]
+fn what_the_clock_has_lowered_is_no_reason_for_a_release_to_fail() {
+    let clock = "scaling = { schedule = [{ cron = '0 20 * * *', min = 0, max = 2 }] }";
+    for runtime in ["host", "fargate"] {
+        let options = format!("runtime = '{runtime}'\n{clock}");
+        for (size, bounds) in [(2, (1, 2)), (1, (1, 2)), (0, (0, 0))] {
+            let mut world = World::new(&LIVE);
+            world.sizes = [("Blue", size), ("Green", if runtime == "host" { 4 } else { 1 })].into();
+            world.bounds = [("Blue", bounds), ("Green", (4, 8))].into();
+            let status = release_of(&app("{ min: 4, max: 8 }"), &options, &mut world);
+            assert_eq!(status.as_str(), "SUCCEEDED", "{runtime} {bounds:?}: {status:?}");
+            assert_eq!(
+                (world.size("Green"), world.bound("Green")),
+                (4, (4, 8)),
+                "{runtime}"
+            );
+        }
+        // It strikes for both after the release has begun: more than there may be is not waited for.
+        let mut world = World::new(&LIVE);
+        world.sizes = [("Blue", 2), ("Green", 2)].into();
+        world.bounds = [("Blue", (1, 2)), ("Green", (1, 2))].into();
+        let status = release_of(&app("{ min: 4, max: 8 }"), &options, &mut world);
+        assert_eq!(status.as_str(), "SUCCEEDED", "{runtime}: {status:?}");
+        assert_eq!((world.size("Green"), world.bound("Green")), (2, (1, 2)));
+    }
+    let mut world = World::new(&[("BaseImage", "b"), ("BlueImage", "ami-old"), ("BlueRuns", "yes")]);
+    world.bounds = [("Blue", (1, 2))].into();
+    let options = format!("strategy = 'in-place'\n{clock}");
+    let status = release_of(&app("{ min: 4, max: 8 }"), &options, &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+}
+
 #[test]
 fn a_clock_asks_for_no_more_than_there_may_be() {
     let own = app("{ min: 2, max: 4 }");

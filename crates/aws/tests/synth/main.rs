@@ -9,6 +9,7 @@ mod beside;
 mod boundary;
 mod branches;
 mod builds;
+mod drive;
 mod duties;
 mod flow;
 mod golden;

@@ -8,21 +8,23 @@
 //! Which stages there are, and in which order, is `model::stage`'s.
 
 mod ask;
+mod end;
 mod migrate;
 mod shift;
 mod size;
 mod target;
 mod turn;
+mod well;
 
 pub use migrate::REACH_S;
 
 use model::{
-    spec::{self, Strategy},
+    spec,
     stage::{self, Stage},
 };
 use serde_json::{Map, Value, json};
 
-use super::{Scope, notice::Notice, scope};
+use super::{Scope, scope};
 use crate::synth::{
     Error,
     config::{self, Config, Runtime},
@@ -453,95 +455,5 @@ impl Whole<'_> {
         map["Catch"] = json!([{ "ErrorEquals": ["States.ALL"], "Next": "LeaveAfterFailure" }]);
         map["Next"] = json!("LeaveAfterFailure");
         states.insert("GoBack".to_owned(), map);
-    }
-
-    fn subject(&self) -> String {
-        format!("{}, {}", self.scope.app.app, self.environment.name)
-    }
-
-    /// Tells people `text`, an expression of JSONata, and goes on to `next` whether they hear it or not.
-    fn told(&self, topic: &str, text: &str, steps: &[&str], next: &str) -> Value {
-        let subject = &self.subject();
-        let notice = Notice {
-            topic,
-            subject,
-            text,
-            chat: None,
-            steps,
-        };
-        json!({
-            "Type": "Task",
-            "Resource": call("sns:publish"),
-            "Arguments": notice.arguments(),
-            "TimeoutSeconds": 60,
-            "Retry": retry(),
-            "Catch": [{ "ErrorEquals": ["States.ALL"], "Next": next }],
-            "Next": next,
-        })
-    }
-
-    fn end(&self, states: &mut States) {
-        self.leave(states, "Leave", "TellSuccess");
-        let subject = self.subject();
-        let live = format!("'{subject}: live at commit ' & $push.commit");
-        // What is changed in place leaves nothing behind.
-        let retire = self.deploy.strategy != Strategy::InPlace;
-        states.insert(
-            "TellSuccess".to_owned(),
-            self.told("${Builds}", &live, &[], if retire { "Keep" } else { "Live" }),
-        );
-        if retire {
-            self.retire(states);
-        }
-        states.insert("Live".to_owned(), json!({ "Type": "Succeed" }));
-        self.leave(states, "LeaveAfterFailure", "TellFailure");
-        let failed = format!("'{subject}: not released, ' & $failure.Error & ': ' & $failure.Cause");
-        states.insert(
-            "TellFailure".to_owned(),
-            self.told("${Operations}", &failed, &[], "Failed"),
-        );
-        let fail =
-            json!({ "Type": "Fail", "Error": "{% $failure.Error %}", "Cause": "{% $failure.Cause %}" });
-        states.insert("Failed".to_owned(), fail);
-    }
-
-    /// The old half goes when nobody will want it back. A release that came meanwhile is not disturbed: it is waited for, a
-    /// half with traffic stays, and so does the way back of a release that began later. Whatever fails here, the release is live.
-    fn retire(&self, states: &mut States) {
-        let seconds = self.deploy.keep_old.as_secs().max(1);
-        let keep = json!({
-            "Type": "Wait", "Comment": "Until then, going back is a matter of weights.", "Seconds": seconds, "Next": "TurnToRetire",
-        });
-        states.insert("Keep".to_owned(), keep);
-        self.turn(states, "TurnToRetire", "NewestToRetire", "TellKept");
-        let mut newest = self.is_newest("LeaveForGood", "LeaveKept");
-        newest["Comment"] = json!("What a later release left behind is its own.");
-        newest["Next"] = json!("Retire");
-        states.insert("NewestToRetire".to_owned(), newest);
-        let mut map = self.each(shift::retire());
-        map["Items"] = json!("{% $released %}");
-        let failure = format!(
-            "{{% $count($states.result[{HAS_FAILED}]) > 0 ? {} : {{}} %}}",
-            failed("$states.result")
-        );
-        map["Assign"] = json!({ "failure": failure });
-        map["Catch"] = catch("LeaveKept");
-        map["Next"] = json!("IsRetired");
-        states.insert("Retire".to_owned(), map);
-        let choice = json!({ "Condition": "{% $exists($failure.Error) %}", "Next": "LeaveKept" });
-        states.insert(
-            "IsRetired".to_owned(),
-            json!({ "Type": "Choice", "Choices": [choice], "Default": "LeaveForGood" }),
-        );
-        self.leave(states, "LeaveForGood", "Live");
-        self.leave(states, "LeaveKept", "TellKept");
-        let stop = format!("vend aws retire {}", self.environment.name);
-        let kept = format!(
-            "'{}: live at commit ' & $push.commit & ', and the half before did not stop, ' & $failure.Error & ': ' & $failure.Cause & '. \
-             It does with {stop}, or before the next release'",
-            self.subject()
-        );
-        let told = self.told("${Operations}", &kept, &[&stop], "Live");
-        states.insert("TellKept".to_owned(), told);
     }
 }

@@ -3,11 +3,8 @@
 use model::{spec::Strategy, stage::Stage};
 use serde_json::{Value, json};
 
-use super::{States, Whole, call, migrate, retry, shift, size};
-use crate::synth::{
-    config::Runtime,
-    environment::{doors, stack_name},
-};
+use super::{States, Whole, call, migrate, retry, shift, size, well};
+use crate::synth::{config::Runtime, environment::stack_name};
 
 /// Which half has the traffic: `old`; the other gets the release: `new`. At first it is blue.
 const OLD: &str = "$before.GreenRuns = 'yes' and ($before.BlueRuns != 'yes' or $number($before.GreenWeight) > $number($before.BlueWeight)) \
@@ -312,7 +309,7 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
         migrate::add(&mut target, whole, next(whole, Stage::Migrate));
         deploy(&mut target, whole);
     }
-    healthy(&mut target, whole, next(whole, Stage::Validate));
+    well::add(&mut target, whole, next(whole, Stage::Validate));
     if moves {
         size::follow(&mut target, whole, "Healthy");
         shift::add(&mut target, whole);
@@ -392,15 +389,18 @@ fn copy(target: &mut Target, whole: &Whole<'_>, next: &str) {
 
 /// The new half's hosts come up.
 fn hosts(target: &mut Target, whole: &Whole<'_>, next: &str) {
-    let least = whole.environment.scaling.min;
-    let good = format!("$up >= {least}");
+    let good = format!("$up >= {}", well::least(whole));
+    let mut assign = json!({
+        "up": format!("{{% $count({UP}) %}}"),
+        "host": format!("{{% ($one := ({UP}.InstanceId)[0]; $exists($one) ? $one : '') %}}"),
+    });
+    if !size::schedules(whole).is_empty() {
+        assign["most"] = json!("{% $states.result.AutoScalingGroups[0].MaxSize %}");
+    }
     let look = Look {
         what: "autoscaling:describeAutoScalingGroups",
         arguments: json!({ "AutoScalingGroupNames": ["{% $lookup($outputs, $new & 'GroupName') %}"] }),
-        assign: json!({
-            "up": format!("{{% $count({UP}) %}}"),
-            "host": format!("{{% ($one := ({UP}.InstanceId)[0]; $exists($one) ? $one : '') %}}"),
-        }),
+        assign,
         good: &good,
         bad: None,
         minutes: 30,
@@ -453,73 +453,4 @@ fn deploy(target: &mut Target, whole: &Whole<'_>) {
         }
         _ => target.until("Deploying", look, after),
     }
-}
-
-/// How many there have to be, in JSONata. Hosts were counted when they came up, and scaling may take some back since.
-fn least(whole: &Whole<'_>) -> String {
-    match (whole.deploy.strategy, whole.runtime()) {
-        (Strategy::InPlace, _) | (_, Runtime::Host) => whole.environment.scaling.min.to_string(),
-        _ => "$wanted".to_owned(),
-    }
-}
-
-/// As many hosts of the new half as there have to be keep a record, which only those do that are well.
-fn recorded(target: &mut Target, whole: &Whole<'_>, next: &str) {
-    let good = format!("$well >= {}", least(whole));
-    let kept = |part: u8| format!("$split($lookup($outputs, $new & 'Records'), '/')[{part}]");
-    let name = kept(1);
-    let own = format!("Type = 'A' and $contains(Name, {name}) and $contains(SetIdentifier, /^i-/)");
-    let look = Look {
-        what: "route53:listResourceRecordSets",
-        arguments: json!({
-            "HostedZoneId": format!("{{% {} %}}", kept(0)), "StartRecordName": format!("{{% {name} %}}"), "StartRecordType": "A",
-            "MaxItems": "100",
-        }),
-        assign: json!({ "well": format!("{{% $count($states.result.ResourceRecordSets[{own}]) %}}") }),
-        good: &good,
-        bad: None,
-        minutes: 30,
-        error: "Vend.Health",
-        cause: "{% 'only ' & $string($well) & ' hosts are well and keep a record' %}",
-    };
-    target.until("Healthy", look, next);
-}
-
-/// All targets of the new half are well, and as many as there have to be, for each load balancer in front of them.
-fn healthy(target: &mut Target, whole: &Whole<'_>, next: &str) {
-    if whole
-        .options()
-        .is_some_and(|own| own.placement.wavelength.is_some())
-    {
-        return recorded(target, whole, next);
-    }
-    let ports = doors(whole.environment);
-    let own = ports.iter().map(|door| (door.id("Healthy"), door.targets()));
-    let all: Vec<(String, String)> = [("Healthy".to_owned(), "TargetsArn".to_owned())]
-        .into_iter()
-        .chain(own)
-        .collect();
-    for (n, (name, output)) in all.iter().enumerate() {
-        let after = all.get(n + 1).map_or(next, |(name, _)| name);
-        found_well(target, whole, name, output, after);
-    }
-}
-
-fn found_well(target: &mut Target, whole: &Whole<'_>, name: &str, output: &str, next: &str) {
-    let good = format!("$well >= {} and $ill = 0", least(whole));
-    let health = "$states.result.TargetHealthDescriptions.TargetHealth";
-    let look = Look {
-        what: "elasticloadbalancingv2:describeTargetHealth",
-        arguments: json!({ "TargetGroupArn": format!("{{% $lookup($outputs, $new & '{output}') %}}") }),
-        assign: json!({
-            "well": format!("{{% $count({health}[State = 'healthy']) %}}"),
-            "ill": format!("{{% $count({health}[$not(State in ['healthy', 'draining'])]) %}}"),
-        }),
-        good: &good,
-        bad: None,
-        minutes: 30,
-        error: "Vend.Health",
-        cause: "{% $string($well) & ' hosts are well and ' & $string($ill) & ' are not' %}",
-    };
-    target.until(name, look, next);
 }
