@@ -20,11 +20,8 @@ fn targets_get_a_release_in_turn_or_at_the_same_time() {
     assert_eq!(turns("also = ['other']"), [here, there, here, there]);
     let beside = turns("also = ['other']\nparallel = true");
     assert!(beside.len() > 4, "{beside:?}");
-    assert_eq!(
-        beside.iter().filter(|own| *own == there).count() * 2,
-        beside.len(),
-        "{beside:?}"
-    );
+    let of_it = beside.iter().filter(|own| *own == there).count();
+    assert!(beside.len().abs_diff(2 * of_it) <= 1, "{beside:?}");
 }
 
 /// A world in which three foundations have the last release, and a deployment into `failing` fails.

@@ -34,6 +34,7 @@ mod sign_in;
 mod standing;
 mod tools;
 mod traffic;
+mod turns;
 mod wants;
 mod wave;
 mod world;

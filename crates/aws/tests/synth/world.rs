@@ -32,6 +32,10 @@ pub struct World {
     pub tests_fail: bool,
     /// Somebody else has the turn when it is asked for first.
     pub taken: bool,
+    /// Another takes the turn after so many times that it was renewed.
+    pub stolen_after: Option<u32>,
+    /// Calls of DynamoDB that end like this are made, and their answers are lost: the kind of the row, and how often.
+    pub unheard: Option<(&'static str, u32)>,
     /// Rows by their keys.
     pub table: BTreeMap<String, Value>,
     /// CloudFormation refuses to bring this parameter to this value, unless it has it.
@@ -166,7 +170,18 @@ impl World {
                 if std::mem::take(&mut self.taken) {
                     return Err(("DynamoDB.ConditionalCheckFailedException".into(), "taken".into()));
                 }
-                order::put(&mut self.table, input)?
+                if input["ConditionExpression"] == "#owner = :owner" {
+                    self.renewed(input);
+                }
+                let put = order::put(&mut self.table, input)?;
+                let key = input["Item"]["key"]["S"].as_str().unwrap();
+                if let Some((kind, times @ 1..)) = &mut self.unheard
+                    && key.starts_with(*kind)
+                {
+                    *times -= 1;
+                    return Err(("States.Timeout".into(), "no answer came".into()));
+                }
+                put
             }
             "sns:publish" => {
                 let is_live = self.hear(input).contains(": live at commit ");
@@ -330,6 +345,18 @@ impl World {
         let began = at.as_millisecond().to_string();
         let row = json!({ "owner": { "S": "another" }, "began": { "N": began } });
         self.table.insert("newest/production".into(), row);
+    }
+
+    /// Somebody took the turn, as if it had run out.
+    fn renewed(&mut self, input: &Value) {
+        let Some(after) = &mut self.stolen_after else {
+            return;
+        };
+        if *after == 0 {
+            let key = input["Item"]["key"]["S"].as_str().unwrap().to_owned();
+            self.table.insert(key, json!({ "owner": { "S": "another" } }));
+        }
+        *after = after.saturating_sub(1);
     }
 
     /// What mails say.

@@ -32,7 +32,7 @@ use crate::synth::{
     word::Label,
 };
 
-/// Seconds for which a release may hold an environment; after it the next one takes its turn.
+/// Seconds for which a release holds an environment without a word; after it the next one takes its turn.
 pub(super) const TURN_S: u32 = 24 * 3_600;
 
 /// Days for which it is known which execution about something was the last: longer than one lives.
@@ -65,7 +65,7 @@ pub fn machine(
     let mut states = States::new();
     whole.make(&mut states);
     whole.approve(&mut states);
-    whole.turn(&mut states, "Turn", "Newest", "TellFailure");
+    whole.turn(&mut states, "Turn", "Newest", "LeaveAfterFailure");
     whole.newest(&mut states);
     whole.release(&mut states);
     whole.tests(&mut states);

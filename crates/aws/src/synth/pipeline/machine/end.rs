@@ -65,12 +65,12 @@ impl Whole<'_> {
             "Type": "Wait", "Comment": "Until then, going back is a matter of weights.", "Seconds": seconds, "Next": "TurnToRetire",
         });
         states.insert("Keep".to_owned(), keep);
-        self.turn(states, "TurnToRetire", "NewestToRetire", "TellKept");
+        self.turn(states, "TurnToRetire", "NewestToRetire", "LeaveKept");
         let mut newest = self.is_newest("LeaveForGood", "LeaveKept");
         newest["Comment"] = json!("What a later release left behind is its own.");
         newest["Next"] = json!("Retire");
         states.insert("NewestToRetire".to_owned(), newest);
-        let mut map = self.each(shift::retire());
+        let mut map = self.each(shift::retire(self));
         map["Items"] = json!("{% $released %}");
         let failure = format!(
             "{{% $count($states.result[{HAS_FAILED}]) > 0 ? {} : {{}} %}}",

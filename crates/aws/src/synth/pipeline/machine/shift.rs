@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Whole,
-    target::{ALL_TO_OLD, Target, failed},
+    target::{ALL_TO_OLD, Target},
 };
 
 /// The traffic moves: at once, or in steps between which no alarm of the new half may ring.
@@ -61,9 +61,12 @@ pub(super) fn add(target: &mut Target, whole: &Whole<'_>) {
 }
 
 /// The states that bring a released target to `changes`.
-fn only(name: &str, changes: &str) -> Value {
+fn only(whole: &Whole<'_>, name: &str, changes: &str) -> Value {
     let id = |part: &str| format!("{name}{part}");
-    let mut target = Target::new(id("Failed"));
+    let (failed, lost) = (id("Failed"), id("Lost"));
+    let mut target = Target::new(whole, &failed, &lost);
+    target.way_back(&failed, &lost);
+    target.loses(&lost, &failed);
     let assign = json!({
         "target": "{% $states.input %}", "old": "{% $states.input.old %}", "new": "{% $states.input.new %}",
     });
@@ -71,7 +74,7 @@ fn only(name: &str, changes: &str) -> Value {
     target.update(name, changes, &id("Done"));
     let done = json!({ "Type": "Succeed", "Output": { "stack": "{% $target.stack %}" } });
     target.add(id("Done"), done);
-    target.add(id("Failed"), failed());
+    target.add(failed, super::target::failed());
     target.processor(&id("Enter"))
 }
 
@@ -81,12 +84,13 @@ pub(super) fn back(whole: &Whole<'_>) -> Value {
         Strategy::InPlace => "{}".to_owned(),
         _ => format!("($lookup($before, $old & 'Runs') = 'yes' ? {ALL_TO_OLD} : {{}})"),
     };
-    only("Return", &changes)
+    only(whole, "Return", &changes)
 }
 
 /// The old half stops, unless it has the traffic again.
-pub(super) fn retire() -> Value {
+pub(super) fn retire(whole: &Whole<'_>) -> Value {
     only(
+        whole,
         "Stop",
         "($lookup($before, $old & 'Weight') = '0' ? { ($old & 'Runs'): 'no' } : {})",
     )

@@ -3,7 +3,11 @@
 use model::{spec::Strategy, stage::Stage};
 use serde_json::{Value, json};
 
-use super::{States, Whole, call, migrate, retry, shift, size, well};
+use super::{
+    States, Whole, call, migrate, retry, shift, size,
+    turn::{NO, unless},
+    well,
+};
 use crate::synth::{config::Runtime, environment::stack_name};
 
 /// Which half has the traffic: `old`; the other gets the release: `new`. At first it is blue.
@@ -51,14 +55,37 @@ pub(super) struct Target {
     states: States,
     /// Where a state goes when it fails.
     on_failure: String,
+    /// Holds the turn for longer.
+    renewed: Value,
+    /// Where it goes when the turn is another's: no stack is changed any more.
+    lost: String,
+    /// The way back is not left because nobody could be asked whose turn it is.
+    is_way_back: bool,
 }
 
 impl Target {
-    pub(super) fn new(on_failure: impl Into<String>) -> Self {
+    pub(super) fn new(whole: &Whole<'_>, on_failure: &str, lost: &str) -> Self {
         Self {
             states: States::new(),
-            on_failure: on_failure.into(),
+            on_failure: on_failure.to_owned(),
+            renewed: whole.renewed(),
+            lost: lost.to_owned(),
+            is_way_back: false,
         }
+    }
+
+    /// From here on things are brought back.
+    pub(super) fn way_back(&mut self, on_failure: &str, lost: &str) {
+        on_failure.clone_into(&mut self.on_failure);
+        lost.clone_into(&mut self.lost);
+        self.is_way_back = true;
+    }
+
+    /// Says that the turn is another's.
+    pub(super) fn loses(&mut self, name: &str, next: &str) {
+        let cause = "{% 'another has its turn by now: ' & $target.stack & ' stays as it is' %}";
+        let fault = json!({ "fault": { "Error": "Vend.Turn", "Cause": cause } });
+        self.pass(name, fault, next);
     }
 
     /// Where a state goes that fails, with what went wrong in `$fault`: no scope may assign what one around it assigns.
@@ -136,7 +163,8 @@ impl Target {
         let differs = format!(
             "$count($filter($keys({changes}), function($k) {{ $lookup($before, $k) != $lookup({changes}, $k) }})) > 0"
         );
-        self.pass(name, begin, &id("Look"));
+        self.pass(name, begin, &id("Turn"));
+        self.renew(&id("Turn"), &id("Look"));
         self.look(&id("Look"), &id("Ready"));
         let cleanup = "$status = 'UPDATE_COMPLETE_CLEANUP_IN_PROGRESS'";
         let busy = format!("$contains($status, /_IN_PROGRESS$/) and $not({cleanup})");
@@ -182,6 +210,19 @@ impl Target {
         self.refuse(&id("Refused"), "Vend.Stack", cause);
     }
 
+    /// Who changes a stack has the turn, and has it until the change is done.
+    fn renew(&mut self, name: &str, next: &str) {
+        let lost = json!({ "ErrorEquals": [NO], "Next": self.lost });
+        let others = match self.is_way_back {
+            true => json!([{ "ErrorEquals": ["States.ALL"], "Next": next }]),
+            false => self.catch(),
+        };
+        let mut state = self.renewed.clone();
+        state["Catch"] = unless(lost, others);
+        state["Next"] = json!(next);
+        self.add(name, state);
+    }
+
     /// What the stack is now: `before`, `outputs`, `status`.
     fn look(&mut self, name: &str, next: &str) {
         let assign = json!({
@@ -212,10 +253,10 @@ impl Target {
         self.refuse(&refused, look.error, look.cause);
     }
 
-    /// Waits a tenth of what was waited already, `least` seconds at least. A look is nine events, of which an execution has
+    /// Waits an eighth of what was waited already, `least` seconds at least. A look is nine events, of which an execution has
     /// 25,000: who looked every 15 seconds at what takes hours would use them up, and nothing would be brought back.
     fn wait(&mut self, name: &str, least: u32, next: &str) {
-        let seconds = format!("$min([{PAUSE_S}, $max([{least}, $floor($waited / 10)])])");
+        let seconds = format!("$min([{PAUSE_S}, $max([{least}, $floor($waited / 8)])])");
         let state = json!({
             "Type": "Wait",
             "Seconds": format!("{{% {seconds} %}}"),
@@ -262,7 +303,7 @@ fn next(whole: &Whole<'_>, stage: Stage) -> &'static str {
 pub(super) fn release(whole: &Whole<'_>) -> Value {
     let strategy = whole.deploy.strategy;
     let host = whole.runtime() == Runtime::Host;
-    let mut target = Target::new("Unwind");
+    let mut target = Target::new(whole, "Unwind", "Lost");
     target.pass(
         "Enter",
         json!({ "target": "{% $states.input %}", "local": "{% $image %}" }),
@@ -319,8 +360,9 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
         "Released",
         json!({ "Type": "Pass", "Output": output, "End": true }),
     );
+    target.loses("Lost", "NotReleased");
     // The way back must not lead into itself.
-    target.on_failure = "NotReleased".into();
+    target.way_back("NotReleased", "Unwound");
     target.pass("Unwind", json!({ "reason": "{% $fault %}" }), "Back");
     target.update("Back", unwound, if moves { "Halt" } else { "Unwound" });
     if moves {

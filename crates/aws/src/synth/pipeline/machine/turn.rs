@@ -1,44 +1,90 @@
 //! Whose turn an environment is, and which of its releases counts: one at a time moves it, and none goes over one that began
 //! later.
 
+use model::stage;
 use serde_json::{Value, json};
 
 use super::{KNOWN_DAYS, States, TURN_S, Whole, call, catch, retry};
 
-/// Seconds between two tries to take a turn, at most: each is three events of the 25,000 that an execution has. It takes 47 tries
-/// to get there.
+/// Seconds between two tries to take a turn: each is three events of the 25,000 that an execution has. It takes 47 tries to get
+/// there; what takes longer than a turn does is asked about less often.
 const PAUSE_S: u32 = 300;
 
+/// The condition of a call did not hold: no reason to ask again.
+pub(super) const NO: &str = "DynamoDB.ConditionalCheckFailedException";
+
+/// The errors for which a call is made again, where its condition not holding is none of them.
+fn transient() -> Value {
+    let mut all = vec![json!({ "ErrorEquals": [NO], "MaxAttempts": 0 })];
+    all.extend(retry().as_array().into_iter().flatten().cloned());
+    json!(all)
+}
+
+/// Where to go when the condition of a call does not hold, before all else that may be wrong.
+pub(super) fn unless(no: Value, others: Value) -> Value {
+    let mut all = vec![no];
+    all.extend(others.as_array().into_iter().flatten().cloned());
+    json!(all)
+}
+
 impl Whole<'_> {
-    /// Takes the environment, or waits until it is free; goes to `failed` when it never is.
-    pub(super) fn turn(&self, states: &mut States, name: &str, next: &str, failed: &str) {
-        let state = json!({
+    /// Seconds that lie between two steps of the traffic.
+    fn pause_s(&self) -> u32 {
+        let steps = self.deploy.steps.as_ref();
+        steps.map_or(0, |own| u32::try_from(own.interval.as_secs()).unwrap_or_default())
+    }
+
+    /// Writes down whose turn it is. It is held for a day from then on, and as long as the traffic rests besides.
+    fn hold(&self, condition: &str) -> Value {
+        let held = TURN_S + self.pause_s();
+        json!({
             "Type": "Task",
-            "Comment": "Two releases never move one environment at the same time.",
             "Resource": call("dynamodb:putItem"),
             "Arguments": {
                 "TableName": self.scope.name(),
                 "Item": {
                     "key": { "S": self.lock() },
                     "owner": { "S": "{% $states.context.Execution.Id %}" },
-                    "expires": { "N": format!("{{% $string($floor($millis() / 1000) + {TURN_S}) %}}") },
+                    "expires": { "N": format!("{{% $string($floor($millis() / 1000) + {held}) %}}") },
                 },
-                "ConditionExpression": "attribute_not_exists(#key) OR #expires < :now OR #owner = :owner",
-                "ExpressionAttributeNames": { "#key": "key", "#expires": "expires", "#owner": "owner" },
-                "ExpressionAttributeValues": {
-                    ":now": { "N": "{% $string($floor($millis() / 1000)) %}" },
-                    ":owner": { "S": "{% $states.context.Execution.Id %}" },
-                },
+                "ConditionExpression": condition,
+                "ExpressionAttributeNames": { "#owner": "owner" },
+                "ExpressionAttributeValues": { ":owner": { "S": "{% $states.context.Execution.Id %}" } },
             },
             "TimeoutSeconds": 60,
-            "Retry": [{
-                "ErrorEquals": ["DynamoDB.ConditionalCheckFailedException"],
-                "IntervalSeconds": 30, "BackoffRate": 1.05, "MaxDelaySeconds": PAUSE_S, "MaxAttempts": TURN_S / PAUSE_S + 50,
-            }],
-            "Catch": catch(failed),
-            "Next": next,
+        })
+    }
+
+    /// Takes the environment, or waits until it is free; goes to `failed` when it never is, or when nobody knows whether it was
+    /// taken: that state leaves it.
+    pub(super) fn turn(&self, states: &mut States, name: &str, next: &str, failed: &str) {
+        let mut state = self.hold("attribute_not_exists(#key) OR #expires < :now OR #owner = :owner");
+        let arguments = &mut state["Arguments"];
+        for (name, own) in [("#key", "key"), ("#expires", "expires")] {
+            arguments["ExpressionAttributeNames"][name] = json!(own);
+        }
+        arguments["ExpressionAttributeValues"][":now"] =
+            json!({ "N": "{% $string($floor($millis() / 1000)) %}" });
+        state["Comment"] = json!("Two releases never move one environment at the same time.");
+        // As long as all steps of the release before may take.
+        let steps = u32::try_from(stage::shares(&self.deploy).len()).unwrap_or(100);
+        let most = TURN_S + self.pause_s().saturating_mul(steps);
+        let pause = PAUSE_S.max(most / 288);
+        let wait = json!({
+            "ErrorEquals": [NO],
+            "IntervalSeconds": 30, "BackoffRate": 1.05, "MaxDelaySeconds": pause, "MaxAttempts": most / pause + 50,
         });
+        state["Retry"] = unless(wait, retry());
+        state["Catch"] = catch(failed);
+        state["Next"] = json!(next);
         states.insert(name.to_owned(), state);
+    }
+
+    /// Holds the turn for as long again as at first, without where to go then.
+    pub(super) fn renewed(&self) -> Value {
+        let mut state = self.hold("#owner = :owner");
+        state["Retry"] = transient();
+        state
     }
 
     /// Of releases of an environment the one that began later counts, in whichever order they get their turns: builds and
@@ -65,11 +111,6 @@ impl Whole<'_> {
     pub(super) fn is_newest(&self, older: &str, failed: &str) -> Value {
         let known = u64::from(KNOWN_DAYS) * 86_400;
         let began = "{% $string($toMillis($states.context.Execution.StartTime)) %}";
-        let no = "DynamoDB.ConditionalCheckFailedException";
-        let mut retries = vec![json!({ "ErrorEquals": [no], "MaxAttempts": 0 })];
-        retries.extend(retry().as_array().into_iter().flatten().cloned());
-        let mut catches = vec![json!({ "ErrorEquals": [no], "Next": older })];
-        catches.extend(catch(failed).as_array().into_iter().flatten().cloned());
         json!({
             "Type": "Task",
             "Resource": call("dynamodb:putItem"),
@@ -86,8 +127,8 @@ impl Whole<'_> {
                 "ExpressionAttributeValues": { ":began": { "N": began } },
             },
             "TimeoutSeconds": 60,
-            "Retry": retries,
-            "Catch": catches,
+            "Retry": transient(),
+            "Catch": unless(json!({ "ErrorEquals": [NO], "Next": older }), catch(failed)),
         })
     }
 
@@ -108,7 +149,7 @@ impl Whole<'_> {
                 "ExpressionAttributeValues": { ":owner": { "S": "{% $states.context.Execution.Id %}" } },
             },
             "TimeoutSeconds": 60,
-            "Retry": [{ "ErrorEquals": ["States.TaskFailed"], "IntervalSeconds": 5, "BackoffRate": 2, "MaxAttempts": 3 }],
+            "Retry": transient(),
             "Catch": [{ "ErrorEquals": ["States.ALL"], "Next": next }],
             "Next": next,
         });
