@@ -153,6 +153,25 @@ fn failing_tests_bring_the_old_half_back() {
     world.is("BlueWeight", "100");
     world.is("GreenWeight", "0");
     world.is("BlueRuns", "yes");
+    // Nobody goes back to what was rejected; its traffic is away before it stops.
+    world.is("GreenRuns", "no");
+    assert_eq!(world.weights, ["100", "0", "100", "100"]);
+    // A first release has nobody to give its traffic to.
+    let mut world = World::new(&FIRST);
+    world.tests_fail = true;
+    failure(&run("tests", &mut world));
+    world.is("BlueWeight", "100");
+    world.is("BlueRuns", "yes");
+    // Where it does not stop it is told beside what went wrong.
+    let mut world = World::new(&LIVE);
+    world.tests_fail = true;
+    world.refused = Some(("GreenRuns", "no"));
+    let said = failure(&run("tests", &mut world));
+    assert!(
+        said.contains("tests failed; and brought back, while the half without traffic still runs: vend-production-shop-production: not now"),
+        "{said}"
+    );
+    world.is("BlueWeight", "100");
 }
 
 #[test]

@@ -66,6 +66,7 @@ fn where_one_target_fails_all_have_the_old_half() {
                 own.is("BlueWeight", "100");
                 own.is("GreenWeight", "0");
                 own.is("BlueRuns", "yes");
+                own.is("GreenRuns", "no");
                 // One after the other: what comes after the one that fails is left alone.
                 let at = |own: &str| {
                     ["production", "other", "third"]

@@ -143,16 +143,11 @@ fn literal(text: &str) -> String {
 /// Has an item of a Map over targets failed? In JSONata, of the item.
 const HAS_FAILED: &str = "$exists(failed)";
 
-/// What went wrong in those of `items` that failed, in JSONata.
-fn causes(items: &str) -> String {
-    format!("$join({items}[{HAS_FAILED}].(stack & ': ' & failed.Cause), '; ')")
-}
-
-/// The failure of all of them, in JSONata: the first one's name, and what went wrong in each.
+/// The failure of those of `items` that failed, in JSONata: the first one's name, and what went wrong in each.
 fn failed(items: &str) -> String {
     format!(
-        "{{ 'Error': {items}[{HAS_FAILED}][0].failed.Error, 'Cause': {} }}",
-        causes(items)
+        "{{ 'Error': {items}[{HAS_FAILED}][0].failed.Error, \
+           'Cause': $join({items}[{HAS_FAILED}].(stack & ': ' & failed.Cause), '; ') }}"
     )
 }
 
@@ -443,13 +438,19 @@ impl Whole<'_> {
 
     /// Where one of several cannot go back the others do, and it is told beside what went wrong before.
     fn go_back(&self, states: &mut States) {
+        let told = |what: &str, field: &str| {
+            format!(
+                "($count($states.result[$exists({field})]) = 0 ? '' : '; and {what}: ' \
+                 & $join($states.result[$exists({field})].(stack & ': ' & {field}.Cause), '; '))"
+            )
+        };
         let also = format!(
-            "{{% ($bad := [$states.result[{HAS_FAILED}]]; $count($bad) = 0 ? $failure \
-             : {{ 'Error': $failure.Error, 'Cause': $failure.Cause & '; and not brought back: ' & {} }}) %}}",
-            causes("$bad")
+            "{{% {{ 'Error': $failure.Error, 'Cause': $failure.Cause & {} & {} }} %}}",
+            told("not brought back", "failed"),
+            told("brought back, while the half without traffic still runs", "runs"),
         );
         let mut map = self.each(shift::back(self));
-        map["Comment"] = json!("The old half takes the traffic again.");
+        map["Comment"] = json!("The old half takes the traffic again, and the new one stops.");
         map["Items"] = json!("{% $released %}");
         map["Assign"] = json!({ "failure": also });
         map["Catch"] = json!([{ "ErrorEquals": ["States.ALL"], "Next": "LeaveAfterFailure" }]);
