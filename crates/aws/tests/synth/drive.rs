@@ -36,7 +36,7 @@ pub fn release_of(app: &spec::App, options: &str, world: &mut World) -> Status {
     let machine = Machine::parse(&text).unwrap_or_else(|problems| panic!("{problems:#?}"));
     let sender = world.sender.as_deref().unwrap_or("arn:aws:iam::1:user/ada");
     let mut execution = Execution::new();
-    let mut at: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let mut at: Timestamp = world.begins.unwrap_or("2026-01-01T00:00:00Z").parse().unwrap();
     let mut events = vec![Event::Start {
         id: "arn:aws:states:eu-central-1:111111111111:execution:f:1".into(),
         name: "1".into(),

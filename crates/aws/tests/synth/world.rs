@@ -42,7 +42,7 @@ pub struct World {
     pub refused: Option<(&'static str, &'static str)>,
     /// Worlds of their own that other foundations have, by their labels; the others have this one.
     pub beside: BTreeMap<&'static str, World>,
-    /// A later release has its turn once this one is live.
+    /// A later release is live once this one is.
     pub overtaken: bool,
     /// What a migration ends in; none: nobody hears of it.
     pub migration: Option<&'static str>,
@@ -54,6 +54,8 @@ pub struct World {
     pub source_after: u32,
     /// And until then nobody may look.
     pub denied: bool,
+    /// When the release begins; as the year does, if nobody says so.
+    pub begins: Option<&'static str>,
     /// Who began the release; ada, if nobody says so.
     pub sender: Option<String>,
     /// Who says yes, one after the other.
@@ -189,6 +191,11 @@ impl World {
                     self.began("2026-01-02T00:00:00Z");
                 }
                 json!({})
+            }
+            "dynamodb:getItem" => {
+                assert_eq!(input["ConsistentRead"], true);
+                let found = self.table.get(input["Key"]["key"]["S"].as_str().unwrap());
+                found.map_or_else(|| json!({}), |item| json!({ "Item": item }))
             }
             "dynamodb:deleteItem" => order::delete(&mut self.table, input)?,
             "cloudformation:describeStacks" => {
@@ -339,7 +346,7 @@ impl World {
         })
     }
 
-    /// A release that began then has its turn, and leaves it.
+    /// A release that began then is live.
     pub fn began(&mut self, at: &str) {
         let at: Timestamp = at.parse().unwrap();
         let began = at.as_millisecond().to_string();

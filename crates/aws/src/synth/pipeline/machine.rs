@@ -69,6 +69,7 @@ pub fn machine(
     whole.newest(&mut states);
     whole.release(&mut states);
     whole.tests(&mut states);
+    whole.record(&mut states, "Leave");
     whole.end(&mut states);
     Ok(json!({
         "Comment": format!("{}, {}: from a commit to traffic", app.app, environment.name),
@@ -347,7 +348,7 @@ impl Whole<'_> {
 
     fn release(&self, states: &mut States) {
         let tested = !self.scope.options.tests.is_empty();
-        let next = if tested { "Tests" } else { "Leave" };
+        let next = if tested { "Tests" } else { "Record" };
         let mut map = self.each(target::release(self));
         map["Catch"] = catch("LeaveAfterFailure");
         if self.has_several() {
@@ -432,7 +433,7 @@ impl Whole<'_> {
             "MaxConcurrency": 3,
             "ItemProcessor": { "ProcessorConfig": { "Mode": "INLINE" }, "StartAt": "Test", "States": { "Test": test } },
             "Catch": catch("GoBack"),
-            "Next": "Leave",
+            "Next": "Record",
         }));
     }
 

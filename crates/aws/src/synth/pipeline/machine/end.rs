@@ -66,10 +66,8 @@ impl Whole<'_> {
         });
         states.insert("Keep".to_owned(), keep);
         self.turn(states, "TurnToRetire", "NewestToRetire", "LeaveKept");
-        let mut newest = self.is_newest("LeaveForGood", "LeaveKept");
-        newest["Comment"] = json!("What a later release left behind is its own.");
-        newest["Next"] = json!("Retire");
-        states.insert("NewestToRetire".to_owned(), newest);
+        self.overtaken(states, "NewestToRetire", ["LeaveForGood", "Retire"], "LeaveKept");
+        states["NewestToRetire"]["Comment"] = json!("What a later release left behind is its own.");
         let mut map = self.each(shift::retire(self));
         map["Items"] = json!("{% $released %}");
         let failure = format!(

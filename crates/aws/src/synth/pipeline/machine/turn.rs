@@ -1,5 +1,5 @@
 //! Whose turn an environment is, and which of its releases counts: one at a time moves it, and none goes over one that began
-//! later.
+//! later and is live.
 
 use model::stage;
 use serde_json::{Value, json};
@@ -87,17 +87,16 @@ impl Whole<'_> {
         state
     }
 
-    /// Of releases of an environment the one that began later counts, in whichever order they get their turns: builds and
-    /// approvals take their time.
+    /// Of releases of an environment that go live the one that began later counts, in whichever order they get their turns:
+    /// builds and approvals take their time. One that fails is in nobody's way.
     pub(super) fn newest(&self, states: &mut States) {
-        let mut state = self.is_newest("LeaveSuperseded", "LeaveAfterFailure");
-        state["Comment"] =
-            json!("What began before a release that had its turn already does not go over it.");
-        state["Next"] = json!(if self.has_several() { "Targets" } else { "Release" });
-        states.insert("Newest".to_owned(), state);
+        let next = if self.has_several() { "Targets" } else { "Release" };
+        self.overtaken(states, "Newest", ["LeaveSuperseded", next], "LeaveAfterFailure");
+        states["Newest"]["Comment"] =
+            json!("What began before the release that is live does not go over it.");
         self.leave(states, "LeaveSuperseded", "TellSuperseded");
         let text = format!(
-            "'{}: commit ' & $push.commit & ' is not released, because a release that began later had its turn before it'",
+            "'{}: commit ' & $push.commit & ' is not released, because a release that began later is live'",
             self.subject()
         );
         let told = self.told("${Builds}", &text, &[], "Superseded");
@@ -106,18 +105,52 @@ impl Whole<'_> {
         states.insert("Superseded".to_owned(), end);
     }
 
-    /// Writes down that this release is the newest that had its turn, again as often as it asks. It goes to `older` when
-    /// there is one that began later, and to `failed` when nobody knows.
-    pub(super) fn is_newest(&self, older: &str, failed: &str) -> Value {
+    /// Goes to the first of `next` where a release is known that began later than this one and went live, else to the second;
+    /// to `failed` when nobody knows. It holds for as long as this one has its turn.
+    pub(super) fn overtaken(&self, states: &mut States, name: &str, next: [&str; 2], failed: &str) {
+        let is = format!("Is{name}");
+        let began = "$states.result.Item.began.N";
+        let state = json!({
+            "Type": "Task",
+            "Resource": call("dynamodb:getItem"),
+            "Arguments": {
+                "TableName": self.scope.name(),
+                "Key": { "key": { "S": self.newest_key() } },
+                "ConsistentRead": true,
+            },
+            "TimeoutSeconds": 60,
+            "Assign": {
+                "overtaken": format!(
+                    "{{% $exists({began}) ? $number({began}) > $toMillis($states.context.Execution.StartTime) : false %}}"
+                ),
+            },
+            "Retry": retry(),
+            "Catch": catch(failed),
+            "Next": is,
+        });
+        states.insert(name.to_owned(), state);
+        let choice = json!({ "Condition": "{% $overtaken %}", "Next": next[0] });
+        let choice = json!({ "Type": "Choice", "Choices": [choice], "Default": next[1] });
+        states.insert(is, choice);
+    }
+
+    fn newest_key(&self) -> String {
+        format!("newest/{}", self.environment.name)
+    }
+
+    /// Writes down that this release is live, again as often as it asks, unless one is that began later. Whatever becomes of
+    /// that, it is live.
+    pub(super) fn record(&self, states: &mut States, next: &str) {
         let known = u64::from(KNOWN_DAYS) * 86_400;
         let began = "{% $string($toMillis($states.context.Execution.StartTime)) %}";
-        json!({
+        let state = json!({
             "Type": "Task",
+            "Comment": "What began before it and still waits does not go over it.",
             "Resource": call("dynamodb:putItem"),
             "Arguments": {
                 "TableName": self.scope.name(),
                 "Item": {
-                    "key": { "S": format!("newest/{}", self.environment.name) },
+                    "key": { "S": self.newest_key() },
                     "owner": { "S": "{% $states.context.Execution.Id %}" },
                     "began": { "N": began },
                     "expires": { "N": format!("{{% $string($floor($millis() / 1000) + {known}) %}}") },
@@ -128,8 +161,10 @@ impl Whole<'_> {
             },
             "TimeoutSeconds": 60,
             "Retry": transient(),
-            "Catch": unless(json!({ "ErrorEquals": [NO], "Next": older }), catch(failed)),
-        })
+            "Catch": [{ "ErrorEquals": ["States.ALL"], "Next": next }],
+            "Next": next,
+        });
+        states.insert("Record".to_owned(), state);
     }
 
     fn lock(&self) -> String {
