@@ -145,6 +145,31 @@ fn a_deployment_that_fails_leaves_the_old_half_serving() {
 }
 
 #[test]
+fn what_went_wrong_first_is_told_also_where_the_way_back_fails() {
+    let told = |key, value| {
+        let mut world = World::new(&LIVE);
+        world.alarm_after = Some(0);
+        world.refused = Some((key, value));
+        (failure(&run("strategy = 'canary'", &mut world)), world)
+    };
+    let (said, world) = told("BlueWeight", "100");
+    assert!(
+        said.contains("Vend.Alarm") && said.contains("an alarm rings: errors; and not brought back: not now"),
+        "{said}"
+    );
+    world.is("BlueWeight", "90");
+    world.is("GreenRuns", "yes");
+    let (said, world) = told("GreenRuns", "no");
+    assert!(
+        said.contains("Vend.Alarm")
+            && said.contains("errors; and brought back, while the half without traffic still runs: not now"),
+        "{said}"
+    );
+    world.is("BlueWeight", "100");
+    world.is("GreenRuns", "yes");
+}
+
+#[test]
 fn failing_tests_bring_the_old_half_back() {
     let mut world = World::new(&LIVE);
     world.tests_fail = true;

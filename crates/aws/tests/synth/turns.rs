@@ -46,7 +46,10 @@ fn a_release_that_has_lost_its_turn_leaves_everything_to_who_has_it() {
     world.deployment = "Failed";
     world.stolen_after = Some(1);
     let said = failure(&run("", &mut world));
-    assert!(said.contains("d-1 is Failed"), "{said}");
+    assert!(
+        said.contains("d-1 is Failed: it says no more; and not brought back: another has its turn"),
+        "{said}"
+    );
     assert_eq!(calls(&world, "cloudformation:updateStack"), 1);
     // And where several have the release by then.
     let mut world = World::new(&LIVE);

@@ -147,6 +147,13 @@ impl Target {
         self.pass(name, fault, &next);
     }
 
+    /// Says what went wrong first, in `$reason`, and what besides on the way back.
+    fn also(&mut self, name: &str, what: &str) {
+        let cause = format!("{{% $reason.Cause & '; {what}: ' & $fault.Cause %}}");
+        let fault = json!({ "fault": { "Error": "{% $reason.Error %}", "Cause": cause } });
+        self.pass(name, fault, "NotReleased");
+    }
+
     /// Brings parameters of the stack to `changes`, an object in JSONata, and waits until CloudFormation is done.
     /// What is as it should be is not touched.
     pub(super) fn update(&mut self, name: &str, changes: &str, next: &str) {
@@ -362,10 +369,18 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
     );
     target.loses("Lost", "NotReleased");
     // The way back must not lead into itself.
-    target.way_back("NotReleased", "Unwound");
+    target.way_back("NotBack", "LostBack");
+    target.loses("LostBack", "NotBack");
+    target.also("NotBack", "and not brought back");
     target.pass("Unwind", json!({ "reason": "{% $fault %}" }), "Back");
     target.update("Back", unwound, if moves { "Halt" } else { "Unwound" });
     if moves {
+        target.way_back("NotHalted", "LostHalt");
+        target.loses("LostHalt", "NotHalted");
+        target.also(
+            "NotHalted",
+            "and brought back, while the half without traffic still runs",
+        );
         target.update("Halt", NEW_STOPS, "Unwound");
     }
     target.pass("Unwound", json!({ "fault": "{% $reason %}" }), "NotReleased");
