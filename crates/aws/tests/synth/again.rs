@@ -144,6 +144,41 @@ fn a_deployment_that_fails_leaves_the_old_half_serving() {
     world.is("GreenRuns", "no");
 }
 
+/// The half that `keep_old` keeps is the way back of the release that is live.
+#[test]
+fn what_fails_before_anything_is_changed_leaves_the_half_that_is_kept() {
+    let kept = || {
+        let mut world = World::new(&LIVE);
+        world.parameters.insert("GreenRuns".into(), "yes".into());
+        world.parameters.insert("GreenImage".into(), "ami-older".into());
+        world
+    };
+    // The copy into the other account fails.
+    let (mut world, mut other) = (kept(), kept());
+    other.copied = "failed";
+    world.beside = [("other", other)].into();
+    let said = failure(&run("also = ['other']", &mut world));
+    assert!(said.contains("the copy of the image is failed"), "{said}");
+    let other = &world.beside["other"];
+    other.is("GreenRuns", "yes");
+    assert_eq!(other.weights, [""; 0]);
+    // The stack of containers is another's for hours, or CloudFormation takes the change back.
+    let mut world = kept();
+    world.occupied = true;
+    let said = failure(&run("runtime = 'fargate'", &mut world));
+    assert!(
+        said.contains("has not been done") && !said.contains("not brought back"),
+        "{said}"
+    );
+    world.is("GreenRuns", "yes");
+    let mut world = kept();
+    world.rolled_back = true;
+    let said = failure(&run("runtime = 'fargate'", &mut world));
+    assert!(said.contains("UPDATE_ROLLBACK_COMPLETE"), "{said}");
+    world.is("GreenRuns", "yes");
+    world.is("GreenImage", "ami-older");
+}
+
 #[test]
 fn what_went_wrong_first_is_told_also_where_the_way_back_fails() {
     let told = |key, value| {

@@ -21,6 +21,10 @@ pub struct World {
     pub calls: Vec<String>,
     /// What the next update ends in, if not well.
     pub rolled_back: bool,
+    /// What the parameters were before the update.
+    before: BTreeMap<String, String>,
+    /// Somebody else changes the stack, and does not end.
+    pub occupied: bool,
     pub deployment: &'static str,
     /// An alarm rings after so many calls about alarms.
     pub alarm_after: Option<u32>,
@@ -80,6 +84,8 @@ pub struct World {
     pub forgets: bool,
     /// The halves whose hosts were given something when they started, and not by the release.
     pub early: Vec<&'static str>,
+    /// What becomes of copies of images.
+    pub copied: &'static str,
     /// What the copies of images were asked to be.
     pub copies: Vec<Value>,
 }
@@ -98,6 +104,7 @@ impl World {
             status: "CREATE_COMPLETE".into(),
             deployment: "Succeeded",
             migration: Some("Success"),
+            copied: "available",
             ..Self::default()
         }
     }
@@ -341,7 +348,7 @@ impl World {
                 self.copies.push(input.clone());
                 json!({ "ImageId": "ami-copy" })
             }
-            "ec2:describeImages" => json!({ "Images": [{ "State": "available" }] }),
+            "ec2:describeImages" => json!({ "Images": [{ "State": self.copied }] }),
             other => panic!("the world has no {other}"),
         })
     }
@@ -409,6 +416,9 @@ impl World {
     }
 
     fn describe(&mut self) -> Value {
+        if self.occupied {
+            self.status = "UPDATE_IN_PROGRESS".into();
+        }
         if self.busy > 0 {
             self.busy -= 1;
             if self.busy == 1 && !self.rolled_back {
@@ -419,8 +429,7 @@ impl World {
             }
             if self.busy == 0 && std::mem::take(&mut self.rolled_back) {
                 self.status = "UPDATE_ROLLBACK_COMPLETE".into();
-                self.parameters.insert("GreenImage".into(), String::new());
-                self.parameters.insert("GreenRuns".into(), "no".into());
+                self.parameters.clone_from(&self.before);
             }
         }
         let parameters: Vec<Value> = self
@@ -466,6 +475,7 @@ impl World {
         }
         assert!(changed, "CloudFormation refuses an update that changes nothing");
         self.turn(&before);
+        self.before = before;
         self.weights.extend(self.parameters.get("BlueWeight").cloned());
         self.status = "UPDATE_IN_PROGRESS".into();
         self.busy = 3;

@@ -147,6 +147,19 @@ impl Target {
         self.pass(name, fault, &next);
     }
 
+    /// The first change that has to be taken back: what fails from when it is asked for goes to `Unwind`, and what fails before
+    /// it is only told.
+    fn start(&mut self, changes: &str, next: &str) {
+        let untouched = std::mem::replace(&mut self.on_failure, "HasBegun".to_owned());
+        self.update("Start", changes, next);
+        let update = &mut self.states["StartUpdate"];
+        update["Assign"]["begun"] = json!(true);
+        // It may have been heard.
+        update["Catch"][0]["Assign"]["begun"] = json!(true);
+        self.choice("HasBegun", &[("$begun".to_owned(), "Unwind")], &untouched);
+        self.on_failure = "Unwind".to_owned();
+    }
+
     /// Says what went wrong first, in `$reason`, and what besides on the way back.
     fn also(&mut self, name: &str, what: &str) {
         let cause = format!("{{% $reason.Cause & '; {what}: ' & $fault.Cause %}}");
@@ -310,19 +323,17 @@ fn next(whole: &Whole<'_>, stage: Stage) -> &'static str {
 pub(super) fn release(whole: &Whole<'_>) -> Value {
     let strategy = whole.deploy.strategy;
     let host = whole.runtime() == Runtime::Host;
-    let mut target = Target::new(whole, "Unwind", "Lost");
+    // Nothing is changed yet: what `keep_old` keeps is somebody's way back.
+    let mut target = Target::new(whole, "NotReleased", "Lost");
     target.pass(
         "Enter",
-        json!({ "target": "{% $states.input %}", "local": "{% $image %}" }),
+        json!({ "target": "{% $states.input %}", "local": "{% $image %}", "begun": false }),
         "Look",
     );
     let moves = strategy != Strategy::InPlace;
     let copied = host && items(whole).iter().any(|item| item["copied"] == true);
     let after = if host && moves { "Free" } else { "Start" };
-    // Nothing is changed yet, and nobody knows which half is which.
-    target.on_failure = "NotReleased".into();
     target.look("Look", "Choose");
-    target.on_failure = "Unwind".into();
     let halves = match strategy {
         Strategy::InPlace => {
             json!({ "old": "Blue", "new": "Blue", "kept": "{% $lookup($before, 'BlueImage') %}" })
@@ -336,22 +347,17 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
     if copied {
         copy(&mut target, whole, after);
     }
-    let (changes, unwound) = match strategy {
-        Strategy::InPlace => (
-            "{ 'BlueImage': $local, 'BlueRuns': 'yes' }",
-            // Before the first release there was none to go back to.
-            "{ 'BlueImage': $kept = '' ? $lookup($before, 'BlueImage') : $kept, 'BlueRuns': 'yes' }",
-        ),
-        _ => (
-            "{ ($new & 'Image'): $local, ($new & 'Runs'): 'yes', ($new & 'Weight'): '0', ($old & 'Weight'): '100' }",
-            ALL_TO_OLD,
-        ),
+    let changes = match strategy {
+        Strategy::InPlace => "{ 'BlueImage': $local, 'BlueRuns': 'yes' }",
+        _ => {
+            "{ ($new & 'Image'): $local, ($new & 'Runs'): 'yes', ($new & 'Weight'): '0', ($old & 'Weight'): '100' }"
+        }
     };
     if host && moves {
         size::clear(&mut target, whole, "Start");
     }
     let after = next(whole, Stage::Provision);
-    target.update("Start", changes, if host { "Hosts" } else { after });
+    target.start(changes, if host { "Hosts" } else { after });
     if host {
         hosts(&mut target, whole, after);
         migrate::add(&mut target, whole, next(whole, Stage::Migrate));
@@ -368,28 +374,37 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
         json!({ "Type": "Pass", "Output": output, "End": true }),
     );
     target.loses("Lost", "NotReleased");
-    // The way back must not lead into itself.
-    target.way_back("NotBack", "LostBack");
-    target.loses("LostBack", "NotBack");
-    target.also("NotBack", "and not brought back");
-    target.pass("Unwind", json!({ "reason": "{% $fault %}" }), "Back");
-    target.update("Back", unwound, if moves { "Halt" } else { "Unwound" });
-    if moves {
-        target.way_back("NotHalted", "LostHalt");
-        target.loses("LostHalt", "NotHalted");
-        target.also(
-            "NotHalted",
-            "and brought back, while the half without traffic still runs",
-        );
-        target.update("Halt", NEW_STOPS, "Unwound");
-    }
-    target.pass("Unwound", json!({ "fault": "{% $reason %}" }), "NotReleased");
+    unwind(&mut target, moves);
     let fail = match whole.has_several() {
         true => failed(),
         false => json!({ "Type": "Fail", "Error": "{% $fault.Error %}", "Cause": "{% $fault.Cause %}" }),
     };
     target.add("NotReleased", fail);
     target.processor("Enter")
+}
+
+/// What the release has changed is brought back, and the reason is told with what becomes of that.
+fn unwind(target: &mut Target, moves: bool) {
+    // The way back must not lead into itself.
+    target.way_back("NotBack", "LostBack");
+    target.loses("LostBack", "NotBack");
+    target.also("NotBack", "and not brought back");
+    target.pass("Unwind", json!({ "reason": "{% $fault %}" }), "Back");
+    if moves {
+        // Where CloudFormation took the first change back, the half is as it was.
+        let own = |changes: &str| format!("($lookup($before, $new & 'Image') = $local ? {changes} : {{}})");
+        target.update("Back", &own(ALL_TO_OLD), "Halt");
+        target.way_back("NotHalted", "LostHalt");
+        target.loses("LostHalt", "NotHalted");
+        let what = "and brought back, while the half without traffic still runs";
+        target.also("NotHalted", what);
+        target.update("Halt", &own(NEW_STOPS), "Unwound");
+    } else {
+        // Before the first release there was none to go back to.
+        let kept = "{ 'BlueImage': $kept = '' ? $lookup($before, 'BlueImage') : $kept, 'BlueRuns': 'yes' }";
+        target.update("Back", kept, "Unwound");
+    }
+    target.pass("Unwound", json!({ "fault": "{% $reason %}" }), "NotReleased");
 }
 
 /// A failure that ends this target and leaves the others alone: who goes through them sees it.
