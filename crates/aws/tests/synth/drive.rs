@@ -58,6 +58,7 @@ pub fn release_of(app: &spec::App, options: &str, world: &mut World) -> Status {
             events.push(Event::TimerFired { timer });
             continue;
         };
+        world.at = at;
         let outcome = step(&machine, execution, &event, at);
         execution = outcome.execution;
         at += SignedDuration::from_millis(1);

@@ -19,6 +19,9 @@ pub struct World {
     /// Weights of blue after each update.
     pub weights: Vec<String>,
     pub calls: Vec<String>,
+    /// Now, and when each update was asked for.
+    pub at: Timestamp,
+    pub updated: Vec<Timestamp>,
     /// What the next update ends in, if not well.
     pub rolled_back: bool,
     /// What the parameters were before the update.
@@ -456,6 +459,7 @@ impl World {
     fn update(&mut self, input: &Value) -> Value {
         assert_eq!(input["UsePreviousTemplate"], true);
         assert!(!self.status.ends_with("_IN_PROGRESS"), "{}", self.status);
+        self.updated.push(self.at);
         let before = self.parameters.clone();
         let given = input["Parameters"].as_array().unwrap();
         assert_eq!(

@@ -87,7 +87,8 @@ pub(super) fn back(whole: &Whole<'_>) -> Value {
         return target.processor("ReturnEnter");
     }
     let changes = format!("($lookup($before, $old & 'Runs') = 'yes' ? {ALL_TO_OLD} : {{}})");
-    target.update("Return", &changes, "Reject");
+    let after = target.settled(whole, "Returned", "Reject");
+    target.update("Return", &changes, &after);
     target.way_back("RejectFailed", "RejectLost");
     target.loses("RejectLost", "RejectFailed");
     // Without an old half it still serves.

@@ -23,7 +23,8 @@ pub(super) fn clear(target: &mut Target, whole: &Whole<'_>, next: &str) {
     let runs = "$lookup($before, $new & 'Runs') = 'yes'".to_owned();
     target.choice("Free", &[(runs, "Divert")], next);
     // It has some where a release was stopped in the middle of its steps.
-    target.update("Divert", ALL_TO_OLD, "Clear");
+    let after = target.settled(whole, "Diverted", "Clear");
+    target.update("Divert", ALL_TO_OLD, &after);
     target.update("Clear", NEW_STOPS, "Emptied");
     let drain = whole.deploy.drain.as_secs().max(0);
     let own = whole.options().and_then(|own| own.scaling.drain).map(i64::from);

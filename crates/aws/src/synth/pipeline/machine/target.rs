@@ -8,7 +8,10 @@ use super::{
     turn::{NO, unless},
     well,
 };
-use crate::synth::{config::Runtime, environment::stack_name};
+use crate::synth::{
+    config::Runtime,
+    environment::{doors, stack_name},
+};
 
 /// Which half has the traffic: `old`; the other gets the release: `new`. At first it is blue.
 const OLD: &str = "$before.GreenRuns = 'yes' and ($before.BlueRuns != 'yes' or $number($before.GreenWeight) > $number($before.BlueWeight)) \
@@ -23,6 +26,9 @@ pub(super) const NEW_STOPS: &str = "{ ($new & 'Runs'): 'no' }";
 /// The hosts of a group that serve.
 const UP: &str = "$states.result.AutoScalingGroups[0].Instances[LifecycleState = 'InService']";
 
+/// Seconds after which all of a Network Load Balancer know new weights.
+/// Source: "Target groups for your Network Load Balancers", weighted target groups.
+const SETTLED_S: u32 = 600;
 /// Seconds between two looks, at most.
 const PAUSE_S: u32 = 600;
 /// Seconds that CloudFormation may take: containers have three hours to come, and as many to go back.
@@ -158,6 +164,18 @@ impl Target {
         update["Catch"][0]["Assign"]["begun"] = json!(true);
         self.choice("HasBegun", &[("$begun".to_owned(), "Unwind")], &untouched);
         self.on_failure = "Unwind".to_owned();
+    }
+
+    /// The state to go to from a change of weights before `next` stops a half: where ports of the app's own have a load balancer
+    /// it is waited until that has followed.
+    pub(super) fn settled(&mut self, whole: &Whole<'_>, name: &str, next: &str) -> String {
+        if doors(whole.environment).is_empty() {
+            return next.to_owned();
+        }
+        let comment = "A Network Load Balancer takes its time to follow new weights.";
+        let state = json!({ "Type": "Wait", "Comment": comment, "Seconds": SETTLED_S, "Next": next });
+        self.add(name, state);
+        name.to_owned()
     }
 
     /// Says what went wrong first, in `$reason`, and what besides on the way back.
@@ -374,7 +392,7 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
         json!({ "Type": "Pass", "Output": output, "End": true }),
     );
     target.loses("Lost", "NotReleased");
-    unwind(&mut target, moves);
+    unwind(&mut target, whole, moves);
     let fail = match whole.has_several() {
         true => failed(),
         false => json!({ "Type": "Fail", "Error": "{% $fault.Error %}", "Cause": "{% $fault.Cause %}" }),
@@ -384,7 +402,7 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
 }
 
 /// What the release has changed is brought back, and the reason is told with what becomes of that.
-fn unwind(target: &mut Target, moves: bool) {
+fn unwind(target: &mut Target, whole: &Whole<'_>, moves: bool) {
     // The way back must not lead into itself.
     target.way_back("NotBack", "LostBack");
     target.loses("LostBack", "NotBack");
@@ -393,7 +411,8 @@ fn unwind(target: &mut Target, moves: bool) {
     if moves {
         // Where CloudFormation took the first change back, the half is as it was.
         let own = |changes: &str| format!("($lookup($before, $new & 'Image') = $local ? {changes} : {{}})");
-        target.update("Back", &own(ALL_TO_OLD), "Halt");
+        let after = target.settled(whole, "Settle", "Halt");
+        target.update("Back", &own(ALL_TO_OLD), &after);
         target.way_back("NotHalted", "LostHalt");
         target.loses("LostHalt", "NotHalted");
         let what = "and brought back, while the half without traffic still runs";
