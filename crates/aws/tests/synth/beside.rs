@@ -97,3 +97,20 @@ fn a_target_that_cannot_go_back_is_told_and_keeps_none_of_the_others() {
         world.beside["other"].is("BlueWeight", "100");
     }
 }
+
+/// What no state of a target expects ends them all, and of those at the same time nobody knows how far they came.
+#[test]
+fn where_nobody_knows_how_far_targets_came_the_failure_says_so() {
+    for parallel in ["", "\nparallel = true"] {
+        let mut world = three("none");
+        let other = world.beside.get_mut("other").unwrap();
+        other.parameters.insert("GreenRuns".into(), "yes".into());
+        other.parameters.insert("GreenWeight".into(), "much".into());
+        let said = failure(&run(&format!("also = ['other', 'third']{parallel}"), &mut world));
+        assert!(
+            said.contains("they may differ: vend aws hosts production"),
+            "{said}"
+        );
+        assert!(!world.table.contains_key("turn/production"), "the turn is left");
+    }
+}

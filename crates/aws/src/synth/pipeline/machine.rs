@@ -379,8 +379,14 @@ impl Whole<'_> {
         };
         map["Comment"] = json!(comment);
         map["Items"] = json!(items);
-        // What no state caught: of all at once nobody knows how far they came.
-        map["Catch"] = catch("GoBack");
+        // What no state caught: nobody knows how far the target came, and of all at once none of them.
+        let cause = format!(
+            "{{% $states.errorOutput.Cause & '; how far each target came nobody knows, and they may differ: vend aws hosts {}' %}}",
+            self.environment.name
+        );
+        let failure = json!({ "Error": "{% $states.errorOutput.Error %}", "Cause": cause });
+        map["Catch"] =
+            json!([{ "ErrorEquals": ["States.ALL"], "Assign": { "failure": failure }, "Next": "GoBack" }]);
         map["Assign"] = json!({ "released": "{% $append($released, $states.result) %}" });
         map["Next"] = json!("HasAll");
         add("Release", map);
