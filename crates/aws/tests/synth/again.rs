@@ -144,6 +144,23 @@ fn a_deployment_that_fails_leaves_the_old_half_serving() {
     world.is("GreenRuns", "no");
 }
 
+/// Asked for again, CloudFormation would say that the stack is being changed, and CodeDeploy would begin a second one.
+#[test]
+fn what_was_begun_without_an_answer_is_begun_once() {
+    let mut world = World::new(&LIVE);
+    world.unanswered = 4;
+    let status = run("strategy = 'canary'", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    assert_eq!((world.unanswered, world.updated.len()), (0, 4));
+    let mut world = World::new(&LIVE);
+    world.silent = true;
+    let said = failure(&run("", &mut world));
+    assert!(said.contains("no answer came"), "{said}");
+    let begun = |call: &&String| *call == "codedeploy:createDeployment";
+    assert_eq!(world.calls.iter().filter(begun).count(), 1);
+    world.is("GreenRuns", "no");
+}
+
 /// The half that `keep_old` keeps is the way back of the release that is live.
 #[test]
 fn what_fails_before_anything_is_changed_leaves_the_half_that_is_kept() {

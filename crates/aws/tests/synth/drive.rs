@@ -37,9 +37,13 @@ pub fn release_of(app: &spec::App, options: &str, world: &mut World) -> Status {
     let sender = world.sender.as_deref().unwrap_or("arn:aws:iam::1:user/ada");
     let mut execution = Execution::new();
     let mut at: Timestamp = world.begins.unwrap_or("2026-01-01T00:00:00Z").parse().unwrap();
+    world.runs += 1;
     let mut events = vec![Event::Start {
-        id: "arn:aws:states:eu-central-1:111111111111:execution:f:1".into(),
-        name: "1".into(),
+        id: format!(
+            "arn:aws:states:eu-central-1:111111111111:execution:f:{}",
+            world.runs
+        ),
+        name: world.runs.to_string(),
         input: json!({ "app": "shop", "branch": "main", "commit": "abc123", "author": "a", "message": "m of\ntwo lines", "sender": sender }),
         role: "arn:aws:iam::111111111111:role/f".into(),
         machine_id: "arn:aws:states:eu-central-1:111111111111:stateMachine:f".into(),

@@ -1,6 +1,6 @@
 //! A small world that answers as AWS's services do, for flows that our own interpreter runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use asl::Status;
 use jiff::Timestamp;
@@ -19,6 +19,14 @@ pub struct World {
     /// Weights of blue after each update.
     pub weights: Vec<String>,
     pub calls: Vec<String>,
+    /// So many updates are begun, and nobody hears of it.
+    pub unanswered: u32,
+    /// What was asked for already is not begun again.
+    tokens: BTreeSet<String>,
+    /// Executions until now.
+    pub runs: u32,
+    /// Nobody hears that a deployment was begun.
+    pub silent: bool,
     /// Now, and when each update was asked for.
     pub at: Timestamp,
     pub updated: Vec<Timestamp>,
@@ -225,7 +233,17 @@ impl World {
                 if self.refused.is_some_and(is_refused) {
                     return Err(("CloudFormation.CloudFormationException".into(), "not now".into()));
                 }
-                self.update(input)
+                let token = input["ClientRequestToken"].as_str().unwrap().to_owned();
+                assert!(token.len() <= 128);
+                if !self.tokens.insert(token) {
+                    return Ok(json!({}));
+                }
+                let updated = self.update(input);
+                if self.unanswered > 0 {
+                    self.unanswered -= 1;
+                    return Err(("States.Timeout".into(), "no answer came".into()));
+                }
+                updated
             }
             "autoscaling:describeAutoScalingGroups" => {
                 let up = json!({ "LifecycleState": "InService", "InstanceId": "i-1" });
@@ -298,6 +316,9 @@ impl World {
                 );
                 // The appspec says what becomes of files that are there, as on a platform.
                 assert_eq!(input.get("FileExistsBehavior"), None);
+                if self.silent {
+                    return Err(("States.Timeout".into(), "no answer came".into()));
+                }
                 json!({ "DeploymentId": "d-1" })
             }
             "codedeploy:getDeployment" => json!({ "DeploymentInfo": { "Status": self.deployment } }),

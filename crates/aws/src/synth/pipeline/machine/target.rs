@@ -225,8 +225,13 @@ impl Target {
                ? {{ 'ParameterKey': $k, 'ParameterValue': $lookup({changes}, $k) }} \
                : {{ 'ParameterKey': $k, 'UsePreviousValue': true }} }})] %}}"
         );
+        // Where the answer was lost CloudFormation gives it again, instead of saying that the stack is changed already.
+        let token = format!(
+            "{{% $hash($states.context.Execution.Id & '/' & $target.stack & '/{name}/' & $string({changes}), 'SHA-256') %}}"
+        );
         let arguments = json!({
             "StackName": "{% $target.stack %}",
+            "ClientRequestToken": token,
             "UsePreviousTemplate": true,
             "Capabilities": ["CAPABILITY_NAMED_IAM"],
             "Parameters": parameters,
@@ -522,6 +527,9 @@ fn deploy(target: &mut Target, whole: &Whole<'_>) {
         json!({ "deployment": "{% $states.result.DeploymentId %}" }),
         "Deploying",
     );
+    // A deployment that was begun without an answer has no second one beside it.
+    let lost = json!({ "ErrorEquals": ["States.Timeout"], "MaxAttempts": 0 });
+    target.states["Deploy"]["Retry"] = unless(lost, retry());
     let look = Look {
         what: "codedeploy:getDeployment",
         arguments: json!({ "DeploymentId": "{% $deployment %}" }),

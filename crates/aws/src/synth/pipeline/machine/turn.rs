@@ -20,7 +20,7 @@ fn transient() -> Value {
     json!(all)
 }
 
-/// Where to go when the condition of a call does not hold, before all else that may be wrong.
+/// What to do about one error, before all else that may be wrong.
 pub(super) fn unless(no: Value, others: Value) -> Value {
     let mut all = vec![no];
     all.extend(others.as_array().into_iter().flatten().cloned());
