@@ -19,6 +19,8 @@ pub struct World {
     /// Weights of blue after each update.
     pub weights: Vec<String>,
     pub calls: Vec<String>,
+    /// Hosts of the warm pool of a half that has stopped, one of which goes with each look.
+    pub warm: u64,
     /// So many updates are begun, and nobody hears of it.
     pub unanswered: u32,
     /// What was asked for already is not begun again.
@@ -256,7 +258,12 @@ impl World {
                         "AutoScalingGroupName": name, "DesiredCapacity": size, "MinSize": min, "MaxSize": max, "Instances": up,
                     })
                 };
-                json!({ "AutoScalingGroups": names.iter().map(group).collect::<Vec<_>>() })
+                let mut groups: Vec<Value> = names.iter().map(group).collect();
+                if self.warm > 0 {
+                    groups[0]["WarmPoolSize"] = json!(self.warm);
+                    self.warm -= u64::from(self.size(half(&names[0])) == 0);
+                }
+                json!({ "AutoScalingGroups": groups })
             }
             "autoscaling:setDesiredCapacity" => {
                 let size = input["DesiredCapacity"].as_u64().unwrap();
@@ -432,6 +439,10 @@ impl World {
                     self.last.remove(half);
                 }
             }
+            assert!(
+                ran || !runs || self.warm == 0,
+                "{half} starts while hosts of its pool are there"
+            );
             let starts = runs && (!ran || of(before, "Image") != of(&self.parameters, "Image"));
             if starts && self.last.contains_key(half) {
                 self.early.push(half);

@@ -31,7 +31,11 @@ pub(super) fn clear(target: &mut Target, whole: &Whole<'_>, next: &str) {
     let look = Look {
         what: "autoscaling:describeAutoScalingGroups",
         arguments: json!({ "AutoScalingGroupNames": ["{% $lookup($outputs, $new & 'GroupName') %}"] }),
-        assign: json!({ "left": "{% $count($states.result.AutoScalingGroups[0].Instances) %}" }),
+        // Those of the warm pool are counted by themselves.
+        assign: json!({
+            "left": "{% ($group := $states.result.AutoScalingGroups[0]; \
+                $count($group.Instances) + ($exists($group.WarmPoolSize) ? $group.WarmPoolSize : 0)) %}",
+        }),
         good: "$left = 0",
         bad: None,
         minutes: 30 + own.unwrap_or(drain).min(7_200) / 60,
