@@ -238,7 +238,13 @@ impl World {
                 let token = input["ClientRequestToken"].as_str().unwrap().to_owned();
                 assert!(token.len() <= 128);
                 if !self.tokens.insert(token) {
-                    return Ok(json!({}));
+                    return match self.unanswered % 2 {
+                        0 => Ok(json!({})),
+                        _ => Err((
+                            "CloudFormation.TokenAlreadyExistsException".into(),
+                            "it is known".into(),
+                        )),
+                    };
                 }
                 let updated = self.update(input);
                 if self.unanswered > 0 {

@@ -27,7 +27,7 @@ pub(super) const NEW_STOPS: &str = "{ ($new & 'Runs'): 'no' }";
 const UP: &str = "$states.result.AutoScalingGroups[0].Instances[LifecycleState = 'InService']";
 
 /// Seconds after which all of a Network Load Balancer know new weights.
-/// Source: "Target groups for your Network Load Balancers", weighted target groups.
+/// Source: "Network Load Balancer resources for blue/green deployments" of the ECS guide.
 const SETTLED_S: u32 = 600;
 /// Seconds between two looks, at most.
 const PAUSE_S: u32 = 600;
@@ -161,7 +161,9 @@ impl Target {
         let update = &mut self.states["StartUpdate"];
         update["Assign"]["begun"] = json!(true);
         // It may have been heard.
-        update["Catch"][0]["Assign"]["begun"] = json!(true);
+        for own in update["Catch"].as_array_mut().into_iter().flatten() {
+            own["Assign"]["begun"] = json!(true);
+        }
         self.choice("HasBegun", &[("$begun".to_owned(), "Unwind")], &untouched);
         self.on_failure = "Unwind".to_owned();
     }
@@ -225,7 +227,8 @@ impl Target {
                ? {{ 'ParameterKey': $k, 'ParameterValue': $lookup({changes}, $k) }} \
                : {{ 'ParameterKey': $k, 'UsePreviousValue': true }} }})] %}}"
         );
-        // Where the answer was lost CloudFormation gives it again, instead of saying that the stack is changed already.
+        // Where the answer was lost CloudFormation gives it again, or says that it knows the token, and not that the stack is changed
+        // already.
         let token = format!(
             "{{% $hash($states.context.Execution.Id & '/' & $target.stack & '/{name}/' & $string({changes}), 'SHA-256') %}}"
         );
@@ -243,6 +246,11 @@ impl Target {
             json!({ "asked": true }),
             &id("Wait"),
         );
+        let known = "CloudFormation.TokenAlreadyExistsException";
+        let update = &mut self.states[&id("Update")];
+        update["Retry"] = unless(json!({ "ErrorEquals": [known], "MaxAttempts": 0 }), retry());
+        let heard = json!({ "ErrorEquals": [known], "Assign": { "asked": true }, "Next": id("Wait") });
+        update["Catch"] = unless(heard, update["Catch"].clone());
         self.wait(&id("Wait"), 10, &id("Look"));
         let late = format!(
             "{{% 'CloudFormation has not been done with ' & $target.stack & ' for {} hours: it is ' & $status %}}",
