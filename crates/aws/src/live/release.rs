@@ -18,10 +18,11 @@ const CAUSE: usize = 1_000;
 const TOKEN: usize = 2_048;
 
 /// Where a flow is once its release is live: the half before is kept, and then stops.
-const LIVE: [&str; 9] = [
+const LIVE: [&str; 10] = [
     "Keep",
     "TurnToRetire",
     "NewestToRetire",
+    "IsNewestToRetire",
     "Retire",
     "IsRetired",
     "LeaveForGood",
@@ -36,7 +37,7 @@ const STOP: &str = "Stop";
 /// What a question's No is called; [`reject`] and the mail that asks say it.
 pub const REJECTED: &str = "Vend.Refused";
 
-/// Where a flow ends whose release a later one went before.
+/// Where a flow ends whose release is behind a later one that is live.
 const SUPERSEDED: &str = "Superseded";
 
 /// What a flow is given.
@@ -77,7 +78,7 @@ impl Release {
         }
     }
 
-    /// Did a release that began later have its turn before it? `state` as for [`Self::is_live`].
+    /// Was a release live by then that began later? `state` as for [`Self::is_live`].
     pub fn is_superseded(&self, state: Option<&str>) -> bool {
         self.status == "SUCCEEDED" && state == Some(SUPERSEDED)
     }

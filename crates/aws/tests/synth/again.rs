@@ -31,6 +31,8 @@ fn a_half_that_is_kept_stops_before_it_gets_the_next_release() {
     world
         .last
         .insert("Green", "the release before the last one".into());
+    // So do the hosts of its warm pool, which have an earlier revision too.
+    world.warm = 3;
     let status = run("", &mut world);
     assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
     assert_eq!(world.early, [""; 0]);
@@ -144,6 +146,83 @@ fn a_deployment_that_fails_leaves_the_old_half_serving() {
     world.is("GreenRuns", "no");
 }
 
+/// Asked for again, CloudFormation would say that the stack is being changed, and CodeDeploy would begin a second one.
+#[test]
+fn what_was_begun_without_an_answer_is_begun_once() {
+    let mut world = World::new(&LIVE);
+    world.unanswered = 4;
+    let status = run("strategy = 'canary'", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    assert_eq!((world.unanswered, world.updated.len()), (0, 4));
+    let mut world = World::new(&LIVE);
+    world.silent = true;
+    let said = failure(&run("", &mut world));
+    assert!(said.contains("no answer came"), "{said}");
+    let begun = |call: &&String| *call == "codedeploy:createDeployment";
+    assert_eq!(world.calls.iter().filter(begun).count(), 1);
+    world.is("GreenRuns", "no");
+}
+
+/// The half that `keep_old` keeps is the way back of the release that is live.
+#[test]
+fn what_fails_before_anything_is_changed_leaves_the_half_that_is_kept() {
+    let kept = || {
+        let mut world = World::new(&LIVE);
+        world.parameters.insert("GreenRuns".into(), "yes".into());
+        world.parameters.insert("GreenImage".into(), "ami-older".into());
+        world
+    };
+    // The copy into the other account fails.
+    let (mut world, mut other) = (kept(), kept());
+    other.copied = "failed";
+    world.beside = [("other", other)].into();
+    let said = failure(&run("also = ['other']", &mut world));
+    assert!(said.contains("the copy of the image is failed"), "{said}");
+    let other = &world.beside["other"];
+    other.is("GreenRuns", "yes");
+    assert_eq!(other.weights, [""; 0]);
+    // The stack of containers is another's for hours, or CloudFormation takes the change back.
+    let mut world = kept();
+    world.occupied = true;
+    let said = failure(&run("runtime = 'fargate'", &mut world));
+    assert!(
+        said.contains("has not been done") && !said.contains("not brought back"),
+        "{said}"
+    );
+    world.is("GreenRuns", "yes");
+    let mut world = kept();
+    world.rolled_back = true;
+    let said = failure(&run("runtime = 'fargate'", &mut world));
+    assert!(said.contains("UPDATE_ROLLBACK_COMPLETE"), "{said}");
+    world.is("GreenRuns", "yes");
+    world.is("GreenImage", "ami-older");
+}
+
+#[test]
+fn what_went_wrong_first_is_told_also_where_the_way_back_fails() {
+    let told = |key, value| {
+        let mut world = World::new(&LIVE);
+        world.alarm_after = Some(0);
+        world.refused = Some((key, value));
+        (failure(&run("strategy = 'canary'", &mut world)), world)
+    };
+    let (said, world) = told("BlueWeight", "100");
+    assert!(
+        said.contains("Vend.Alarm") && said.contains("an alarm rings: errors; and not brought back: not now"),
+        "{said}"
+    );
+    world.is("BlueWeight", "90");
+    world.is("GreenRuns", "yes");
+    let (said, world) = told("GreenRuns", "no");
+    assert!(
+        said.contains("Vend.Alarm")
+            && said.contains("errors; and brought back, while the half without traffic still runs: not now"),
+        "{said}"
+    );
+    world.is("BlueWeight", "100");
+    world.is("GreenRuns", "yes");
+}
+
 #[test]
 fn failing_tests_bring_the_old_half_back() {
     let mut world = World::new(&LIVE);
@@ -153,6 +232,25 @@ fn failing_tests_bring_the_old_half_back() {
     world.is("BlueWeight", "100");
     world.is("GreenWeight", "0");
     world.is("BlueRuns", "yes");
+    // Nobody goes back to what was rejected; its traffic is away before it stops.
+    world.is("GreenRuns", "no");
+    assert_eq!(world.weights, ["100", "0", "100", "100"]);
+    // A first release has nobody to give its traffic to.
+    let mut world = World::new(&FIRST);
+    world.tests_fail = true;
+    failure(&run("tests", &mut world));
+    world.is("BlueWeight", "100");
+    world.is("BlueRuns", "yes");
+    // Where it does not stop it is told beside what went wrong.
+    let mut world = World::new(&LIVE);
+    world.tests_fail = true;
+    world.refused = Some(("GreenRuns", "no"));
+    let said = failure(&run("tests", &mut world));
+    assert!(
+        said.contains("tests failed; and brought back, while the half without traffic still runs: vend-production-shop-production: not now"),
+        "{said}"
+    );
+    world.is("BlueWeight", "100");
 }
 
 #[test]
@@ -204,6 +302,40 @@ fn what_the_clock_made_of_the_old_half_holds_of_the_new_one() {
             assert_eq!(calls(&world), 0, "{runtime}");
         }
     }
+}
+
+/// The clock has left two of what vend.yaml wants four of, or none for the night: the release gets as many as that wants, and
+/// the clock's next strike holds for it.
+#[test]
+fn what_the_clock_has_lowered_is_no_reason_for_a_release_to_fail() {
+    let clock = "scaling = { schedule = [{ cron = '0 20 * * *', min = 0, max = 2 }] }";
+    for runtime in ["host", "fargate"] {
+        let options = format!("runtime = '{runtime}'\n{clock}");
+        for (size, bounds) in [(2, (1, 2)), (1, (1, 2)), (0, (0, 0))] {
+            let mut world = World::new(&LIVE);
+            world.sizes = [("Blue", size), ("Green", if runtime == "host" { 4 } else { 1 })].into();
+            world.bounds = [("Blue", bounds), ("Green", (4, 8))].into();
+            let status = release_of(&app("{ min: 4, max: 8 }"), &options, &mut world);
+            assert_eq!(status.as_str(), "SUCCEEDED", "{runtime} {bounds:?}: {status:?}");
+            assert_eq!(
+                (world.size("Green"), world.bound("Green")),
+                (4, (4, 8)),
+                "{runtime}"
+            );
+        }
+        // It strikes for both after the release has begun: more than there may be is not waited for.
+        let mut world = World::new(&LIVE);
+        world.sizes = [("Blue", 2), ("Green", 2)].into();
+        world.bounds = [("Blue", (1, 2)), ("Green", (1, 2))].into();
+        let status = release_of(&app("{ min: 4, max: 8 }"), &options, &mut world);
+        assert_eq!(status.as_str(), "SUCCEEDED", "{runtime}: {status:?}");
+        assert_eq!((world.size("Green"), world.bound("Green")), (2, (1, 2)));
+    }
+    let mut world = World::new(&[("BaseImage", "b"), ("BlueImage", "ami-old"), ("BlueRuns", "yes")]);
+    world.bounds = [("Blue", (1, 2))].into();
+    let options = format!("strategy = 'in-place'\n{clock}");
+    let status = release_of(&app("{ min: 4, max: 8 }"), &options, &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
 }
 
 #[test]

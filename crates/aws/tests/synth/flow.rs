@@ -106,7 +106,7 @@ fn steps_are_those_of_vend_yaml() {
 }
 
 #[test]
-fn a_push_that_began_before_one_that_had_its_turn_is_not_released() {
+fn a_push_that_began_before_one_that_is_live_is_not_released() {
     let mut world = World::new(&LIVE);
     world.began("2026-01-01T00:00:00.001Z");
     let status = run("", &mut world);
@@ -127,6 +127,34 @@ fn a_push_that_began_before_one_that_had_its_turn_is_not_released() {
     assert_eq!(run("", &mut world).as_str(), "SUCCEEDED");
     world.is("GreenWeight", "100");
     assert_eq!(world.table["newest/production"]["began"]["N"], "1767225600000");
+}
+
+/// The first waits for people while the second begins, and comes to nothing or goes live.
+#[test]
+fn only_a_later_release_that_is_live_is_in_the_way_of_an_earlier_one() {
+    let later = |deployment: &'static str| {
+        let mut world = World::new(&LIVE);
+        world.begins = Some("2026-01-01T01:00:00Z");
+        world.deployment = deployment;
+        let status = run("", &mut world);
+        world.begins = None;
+        world.deployment = "Succeeded";
+        (world, status)
+    };
+    let (mut world, status) = later("Failed");
+    assert!(failure(&status).contains("Vend.Deployment"), "{status:?}");
+    let status = run("", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    world.is("GreenWeight", "100");
+    assert_eq!(world.table["newest/production"]["began"]["N"], "1767225600000");
+    let (mut world, status) = later("Succeeded");
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    let moved = world.weights.len();
+    assert_eq!(run("", &mut world).as_str(), "SUCCEEDED");
+    assert_eq!(world.weights.len(), moved, "it is not released");
+    assert_eq!(world.table["newest/production"]["began"]["N"], "1767229200000");
+    let told = crate::notices::mail(world.told.last().unwrap());
+    assert!(told.contains("a release that began later is live"), "{told}");
 }
 
 #[test]

@@ -82,6 +82,7 @@ pub fn put(table: &mut BTreeMap<String, Value>, input: &Value) -> Result<Value, 
     let number = |value: &Value| value["N"].as_str().unwrap().parse::<i64>().unwrap();
     let given = &input["ExpressionAttributeValues"];
     let holds = match (input["ConditionExpression"].as_str().unwrap(), table.get(&key)) {
+        ("#owner = :owner", own) => own.is_some_and(|own| own["owner"] == given[":owner"]),
         (_, None) => true,
         ("attribute_not_exists(#key) OR #began <= :began", Some(old)) => {
             number(&old["began"]) <= number(&given[":began"])

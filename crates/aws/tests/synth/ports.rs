@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     keys::made,
     of, template,
-    world::{FIRST, World, failure, release_of},
+    world::{FIRST, LIVE, World, failure, release_of},
 };
 
 #[test]
@@ -212,6 +212,49 @@ fn what_no_load_balancer_does_is_refused_by_its_reason() {
     assert!(refused("runtime = 'fargate'", &five.join(", ")).contains("and there are 5"));
     let local = "dedicated_balancer = true\nplacement = { local_zone = 'eu-central-1-ham-1a' }";
     assert!(refused(local, one).contains("Local Zone"));
+}
+
+/// Seconds between each update of a stack and the one before.
+fn pauses(world: &World) -> Vec<i64> {
+    let pairs = world.updated.windows(2);
+    pairs.map(|two| two[1].duration_since(two[0]).as_secs()).collect()
+}
+
+/// A Network Load Balancer may send visitors to a half for ten minutes after its traffic was taken.
+#[test]
+fn a_half_stops_when_the_load_balancer_of_its_ports_has_followed() {
+    let plain = crate::app("{ min: 2, max: 4 }");
+    for (app, follows) in [(&listening(), true), (&plain, false)] {
+        let waits = |pauses: &[i64]| pauses.iter().filter(|pause| **pause >= 600).count();
+        // It is brought back: weights, and then the half.
+        let mut world = World::new(&LIVE);
+        world.alarm_after = Some(0);
+        let said = failure(&release_of(app, "strategy = 'canary'", &mut world));
+        assert!(said.contains("Vend.Alarm"), "{said}");
+        let all = pauses(&world);
+        // The watched step before it takes ten minutes anyway.
+        assert_eq!(all.last().unwrap() >= &600, follows, "{all:?}");
+        // A half that was left with traffic stops before it gets the release.
+        let mut world = World::new(&LIVE);
+        for (key, value) in [("GreenRuns", "yes"), ("GreenWeight", "30"), ("BlueWeight", "70")] {
+            world.parameters.insert(key.into(), value.into());
+        }
+        world.deployment = "Failed";
+        failure(&release_of(app, "", &mut world));
+        let all = pauses(&world);
+        assert_eq!(all[0] >= 600, follows, "{all:?}");
+        assert_eq!(waits(&all), if follows { 2 } else { 0 }, "{all:?}");
+        let waits = machine(app).matches("follow new weights").count();
+        assert_eq!(waits, if follows { 3 } else { 0 });
+    }
+}
+
+/// The flow of an environment whose releases are tested.
+fn machine(app: &spec::App) -> String {
+    let config = crate::config("tests");
+    let targets = ["production".parse().unwrap()];
+    let own = aws::synth::machine(&config, app, &app.environments[0], &targets).unwrap();
+    own.to_string()
 }
 
 #[test]

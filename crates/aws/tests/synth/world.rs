@@ -1,16 +1,13 @@
 //! A small world that answers as AWS's services do, for flows that our own interpreter runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use asl::{Command, Event, Execution, Machine, Status, step};
-use jiff::{SignedDuration, Timestamp};
+use asl::Status;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use model::spec;
-
-use aws::synth::{Priorities, environment};
-
-use crate::{config, deployed, order};
+pub use crate::drive::{release, release_of, run};
+use crate::order;
 
 /// One stack, as CloudFormation and the services behind it show it.
 #[derive(Default)]
@@ -22,8 +19,25 @@ pub struct World {
     /// Weights of blue after each update.
     pub weights: Vec<String>,
     pub calls: Vec<String>,
+    /// Hosts of the warm pool of a half that has stopped, one of which goes with each look.
+    pub warm: u64,
+    /// So many updates are begun, and nobody hears of it.
+    pub unanswered: u32,
+    /// What was asked for already is not begun again.
+    tokens: BTreeSet<String>,
+    /// Executions until now.
+    pub runs: u32,
+    /// Nobody hears that a deployment was begun.
+    pub silent: bool,
+    /// Now, and when each update was asked for.
+    pub at: Timestamp,
+    pub updated: Vec<Timestamp>,
     /// What the next update ends in, if not well.
     pub rolled_back: bool,
+    /// What the parameters were before the update.
+    before: BTreeMap<String, String>,
+    /// Somebody else changes the stack, and does not end.
+    pub occupied: bool,
     pub deployment: &'static str,
     /// An alarm rings after so many calls about alarms.
     pub alarm_after: Option<u32>,
@@ -35,13 +49,17 @@ pub struct World {
     pub tests_fail: bool,
     /// Somebody else has the turn when it is asked for first.
     pub taken: bool,
+    /// Another takes the turn after so many times that it was renewed.
+    pub stolen_after: Option<u32>,
+    /// Calls of DynamoDB that end like this are made, and their answers are lost: the kind of the row, and how often.
+    pub unheard: Option<(&'static str, u32)>,
     /// Rows by their keys.
     pub table: BTreeMap<String, Value>,
     /// CloudFormation refuses to bring this parameter to this value, unless it has it.
     pub refused: Option<(&'static str, &'static str)>,
     /// Worlds of their own that other foundations have, by their labels; the others have this one.
     pub beside: BTreeMap<&'static str, World>,
-    /// A later release has its turn once this one is live.
+    /// A later release is live once this one is.
     pub overtaken: bool,
     /// What a migration ends in; none: nobody hears of it.
     pub migration: Option<&'static str>,
@@ -53,6 +71,8 @@ pub struct World {
     pub source_after: u32,
     /// And until then nobody may look.
     pub denied: bool,
+    /// When the release begins; as the year does, if nobody says so.
+    pub begins: Option<&'static str>,
     /// Who began the release; ada, if nobody says so.
     pub sender: Option<String>,
     /// Who says yes, one after the other.
@@ -74,9 +94,11 @@ pub struct World {
     /// What was deployed last in the group of each half.
     pub last: BTreeMap<&'static str, String>,
     /// Does a half's deployment group go with its hosts?
-    forgets: bool,
+    pub forgets: bool,
     /// The halves whose hosts were given something when they started, and not by the release.
     pub early: Vec<&'static str>,
+    /// What becomes of copies of images.
+    pub copied: &'static str,
     /// What the copies of images were asked to be.
     pub copies: Vec<Value>,
 }
@@ -95,11 +117,12 @@ impl World {
             status: "CREATE_COMPLETE".into(),
             deployment: "Succeeded",
             migration: Some("Success"),
+            copied: "available",
             ..Self::default()
         }
     }
 
-    fn answer(&mut self, role: &str, resource: &str, input: &Value) -> Result<Value, (String, String)> {
+    pub fn answer(&mut self, role: &str, resource: &str, input: &Value) -> Result<Value, (String, String)> {
         let mut beside = self.beside.iter_mut();
         let other = beside.find(|(label, _)| role.contains(&format!("-{label}-release")));
         if let Some((_, other)) = other {
@@ -169,7 +192,18 @@ impl World {
                 if std::mem::take(&mut self.taken) {
                     return Err(("DynamoDB.ConditionalCheckFailedException".into(), "taken".into()));
                 }
-                order::put(&mut self.table, input)?
+                if input["ConditionExpression"] == "#owner = :owner" {
+                    self.renewed(input);
+                }
+                let put = order::put(&mut self.table, input)?;
+                let key = input["Item"]["key"]["S"].as_str().unwrap();
+                if let Some((kind, times @ 1..)) = &mut self.unheard
+                    && key.starts_with(*kind)
+                {
+                    *times -= 1;
+                    return Err(("States.Timeout".into(), "no answer came".into()));
+                }
+                put
             }
             "sns:publish" => {
                 let is_live = self.hear(input).contains(": live at commit ");
@@ -177,6 +211,11 @@ impl World {
                     self.began("2026-01-02T00:00:00Z");
                 }
                 json!({})
+            }
+            "dynamodb:getItem" => {
+                assert_eq!(input["ConsistentRead"], true);
+                let found = self.table.get(input["Key"]["key"]["S"].as_str().unwrap());
+                found.map_or_else(|| json!({}), |item| json!({ "Item": item }))
             }
             "dynamodb:deleteItem" => order::delete(&mut self.table, input)?,
             "cloudformation:describeStacks" => {
@@ -196,7 +235,23 @@ impl World {
                 if self.refused.is_some_and(is_refused) {
                     return Err(("CloudFormation.CloudFormationException".into(), "not now".into()));
                 }
-                self.update(input)
+                let token = input["ClientRequestToken"].as_str().unwrap().to_owned();
+                assert!(token.len() <= 128);
+                if !self.tokens.insert(token) {
+                    return match self.unanswered % 2 {
+                        0 => Ok(json!({})),
+                        _ => Err((
+                            "CloudFormation.TokenAlreadyExistsException".into(),
+                            "it is known".into(),
+                        )),
+                    };
+                }
+                let updated = self.update(input);
+                if self.unanswered > 0 {
+                    self.unanswered -= 1;
+                    return Err(("States.Timeout".into(), "no answer came".into()));
+                }
+                updated
             }
             "autoscaling:describeAutoScalingGroups" => {
                 let up = json!({ "LifecycleState": "InService", "InstanceId": "i-1" });
@@ -209,7 +264,12 @@ impl World {
                         "AutoScalingGroupName": name, "DesiredCapacity": size, "MinSize": min, "MaxSize": max, "Instances": up,
                     })
                 };
-                json!({ "AutoScalingGroups": names.iter().map(group).collect::<Vec<_>>() })
+                let mut groups: Vec<Value> = names.iter().map(group).collect();
+                if self.warm > 0 {
+                    groups[0]["WarmPoolSize"] = json!(self.warm);
+                    self.warm -= u64::from(self.size(half(&names[0])) == 0);
+                }
+                json!({ "AutoScalingGroups": groups })
             }
             "autoscaling:setDesiredCapacity" => {
                 let size = input["DesiredCapacity"].as_u64().unwrap();
@@ -269,6 +329,9 @@ impl World {
                 );
                 // The appspec says what becomes of files that are there, as on a platform.
                 assert_eq!(input.get("FileExistsBehavior"), None);
+                if self.silent {
+                    return Err(("States.Timeout".into(), "no answer came".into()));
+                }
                 json!({ "DeploymentId": "d-1" })
             }
             "codedeploy:getDeployment" => json!({ "DeploymentInfo": { "Status": self.deployment } }),
@@ -322,17 +385,29 @@ impl World {
                 self.copies.push(input.clone());
                 json!({ "ImageId": "ami-copy" })
             }
-            "ec2:describeImages" => json!({ "Images": [{ "State": "available" }] }),
+            "ec2:describeImages" => json!({ "Images": [{ "State": self.copied }] }),
             other => panic!("the world has no {other}"),
         })
     }
 
-    /// A release that began then has its turn, and leaves it.
+    /// A release that began then is live.
     pub fn began(&mut self, at: &str) {
         let at: Timestamp = at.parse().unwrap();
         let began = at.as_millisecond().to_string();
         let row = json!({ "owner": { "S": "another" }, "began": { "N": began } });
         self.table.insert("newest/production".into(), row);
+    }
+
+    /// Somebody took the turn, as if it had run out.
+    fn renewed(&mut self, input: &Value) {
+        let Some(after) = &mut self.stolen_after else {
+            return;
+        };
+        if *after == 0 {
+            let key = input["Item"]["key"]["S"].as_str().unwrap().to_owned();
+            self.table.insert(key, json!({ "owner": { "S": "another" } }));
+        }
+        *after = after.saturating_sub(1);
     }
 
     /// What mails say.
@@ -370,6 +445,10 @@ impl World {
                     self.last.remove(half);
                 }
             }
+            assert!(
+                ran || !runs || self.warm == 0,
+                "{half} starts while hosts of its pool are there"
+            );
             let starts = runs && (!ran || of(before, "Image") != of(&self.parameters, "Image"));
             if starts && self.last.contains_key(half) {
                 self.early.push(half);
@@ -378,6 +457,9 @@ impl World {
     }
 
     fn describe(&mut self) -> Value {
+        if self.occupied {
+            self.status = "UPDATE_IN_PROGRESS".into();
+        }
         if self.busy > 0 {
             self.busy -= 1;
             if self.busy == 1 && !self.rolled_back {
@@ -388,8 +470,7 @@ impl World {
             }
             if self.busy == 0 && std::mem::take(&mut self.rolled_back) {
                 self.status = "UPDATE_ROLLBACK_COMPLETE".into();
-                self.parameters.insert("GreenImage".into(), String::new());
-                self.parameters.insert("GreenRuns".into(), "no".into());
+                self.parameters.clone_from(&self.before);
             }
         }
         let parameters: Vec<Value> = self
@@ -416,6 +497,7 @@ impl World {
     fn update(&mut self, input: &Value) -> Value {
         assert_eq!(input["UsePreviousTemplate"], true);
         assert!(!self.status.ends_with("_IN_PROGRESS"), "{}", self.status);
+        self.updated.push(self.at);
         let before = self.parameters.clone();
         let given = input["Parameters"].as_array().unwrap();
         assert_eq!(
@@ -435,6 +517,7 @@ impl World {
         }
         assert!(changed, "CloudFormation refuses an update that changes nothing");
         self.turn(&before);
+        self.before = before;
         self.weights.extend(self.parameters.get("BlueWeight").cloned());
         self.status = "UPDATE_IN_PROGRESS".into();
         self.busy = 3;
@@ -444,99 +527,6 @@ impl World {
     pub fn is(&self, key: &str, value: &str) {
         assert_eq!(self.parameters[key], value, "{key} of {:?}", self.parameters);
     }
-}
-
-/// Runs the flow of the environment to its end.
-pub fn run(options: &str, world: &mut World) -> Status {
-    release("{}", options, world)
-}
-
-/// The same of an environment that is deployed as `vend.yaml` says.
-pub fn release(deploy: &str, options: &str, world: &mut World) -> Status {
-    release_of(&deployed(deploy, "{ min: 2, max: 4 }"), options, world)
-}
-
-pub fn release_of(app: &spec::App, options: &str, world: &mut World) -> Status {
-    let config = config(options);
-    let own = &app.environments[0];
-    let mut targets = vec!["production".parse().unwrap()];
-    targets.extend(config.apps[&app.app].environments[&own.name].also.iter().cloned());
-    let definition = aws::synth::machine(&config, app, own, &targets).unwrap();
-    let stack = environment(&config, &app.app, own, &targets[0], &mut Priorities::default());
-    let stack = stack.ok();
-    let group = stack
-        .as_ref()
-        .and_then(|own| own.template.resource("GreenDeployments"));
-    world.forgets = group.is_some_and(|own| own.body()["Condition"] == "GreenIsRunning");
-    let text = filled(&definition.to_string());
-    let machine = Machine::parse(&text).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    let sender = world.sender.as_deref().unwrap_or("arn:aws:iam::1:user/ada");
-    let mut execution = Execution::new();
-    let mut at: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-    let mut events = vec![Event::Start {
-        id: "arn:aws:states:eu-central-1:111111111111:execution:f:1".into(),
-        name: "1".into(),
-        input: json!({ "app": "shop", "branch": "main", "commit": "abc123", "author": "a", "message": "m of\ntwo lines", "sender": sender }),
-        role: "arn:aws:iam::111111111111:role/f".into(),
-        machine_id: "arn:aws:states:eu-central-1:111111111111:stateMachine:f".into(),
-        machine_name: "f".into(),
-        seed: [1, 2],
-    }];
-    let mut timers: BTreeMap<u64, Timestamp> = BTreeMap::new();
-    for _ in 0..20_000 {
-        let Some(event) = events.pop() else {
-            // Nothing else to do: the next timer.
-            let Some((&timer, &when)) = timers.iter().min_by_key(|(_, when)| **when) else {
-                break;
-            };
-            timers.remove(&timer);
-            at = at.max(when);
-            events.push(Event::TimerFired { timer });
-            continue;
-        };
-        let outcome = step(&machine, execution, &event, at);
-        execution = outcome.execution;
-        at += SignedDuration::from_millis(1);
-        for command in outcome.commands {
-            match command {
-                Command::Schedule {
-                    task,
-                    resource,
-                    input,
-                    role,
-                    ..
-                } => {
-                    let is_own = !resource.contains("aws-sdk") || resource.contains("s3:headObject");
-                    let role = role.unwrap_or_default();
-                    assert!(is_own || role.contains("-release"), "{resource} has no role");
-                    events.push(match world.answer(&role, &resource, &input) {
-                        Ok(output) => Event::TaskSucceeded { task, output },
-                        Err((error, cause)) => Event::TaskFailed {
-                            task,
-                            error: Some(error),
-                            cause: Some(cause),
-                        },
-                    });
-                }
-                Command::StartTimer { timer, at } => drop(timers.insert(timer, at)),
-                Command::CancelTimer { timer } => drop(timers.remove(&timer)),
-                _ => {}
-            }
-        }
-    }
-    execution.status().clone()
-}
-
-/// What CloudFormation fills in.
-fn filled(text: &str) -> String {
-    text.replace("${AWS::Partition}", "aws")
-        .replace("${AWS::AccountId}", "111111111111")
-        .replace("${AWS::Region}", "eu-central-1")
-        .replace("${Builds}", "arn:aws:sns:eu-central-1:111111111111:builds")
-        .replace(
-            "${Operations}",
-            "arn:aws:sns:eu-central-1:111111111111:operations",
-        )
 }
 
 pub const FIRST: [(&str, &str); 7] = [

@@ -120,8 +120,8 @@ pub(super) fn duties(id: &str, about: &str, scope: &Scope<'_>, targets: &[Label]
         .grants(sources(scope))
         .grant(grant(
             "TakeTurns",
-            "Two releases never move one environment at the same time",
-            "dynamodb:DeleteItem dynamodb:PutItem",
+            "Two releases never move one environment at the same time, and none goes over one that began later",
+            "dynamodb:DeleteItem dynamodb:GetItem dynamodb:PutItem",
             [arn("dynamodb", &format!("table/{pipeline}"))],
         ))
         .grant(grant(

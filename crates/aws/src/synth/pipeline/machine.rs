@@ -8,21 +8,23 @@
 //! Which stages there are, and in which order, is `model::stage`'s.
 
 mod ask;
+mod end;
 mod migrate;
 mod shift;
 mod size;
 mod target;
 mod turn;
+mod well;
 
 pub use migrate::LEAD_S;
 
 use model::{
-    spec::{self, Strategy},
+    spec,
     stage::{self, Stage},
 };
 use serde_json::{Map, Value, json};
 
-use super::{Scope, notice::Notice, scope};
+use super::{Scope, scope};
 use crate::synth::{
     Error,
     config::{self, Config, Runtime},
@@ -30,7 +32,7 @@ use crate::synth::{
     word::Label,
 };
 
-/// Seconds for which a release may hold an environment; after it the next one takes its turn.
+/// Seconds for which a release holds an environment without a word; after it the next one takes its turn.
 pub(super) const TURN_S: u32 = 24 * 3_600;
 
 /// Days for which it is known which execution about something was the last: longer than one lives.
@@ -63,10 +65,11 @@ pub fn machine(
     let mut states = States::new();
     whole.make(&mut states);
     whole.approve(&mut states);
-    whole.turn(&mut states, "Turn", "Newest", "TellFailure");
+    whole.turn(&mut states, "Turn", "Newest", "LeaveAfterFailure");
     whole.newest(&mut states);
     whole.release(&mut states);
     whole.tests(&mut states);
+    whole.record(&mut states, "Leave");
     whole.end(&mut states);
     Ok(json!({
         "Comment": format!("{}, {}: from a commit to traffic", app.app, environment.name),
@@ -141,16 +144,11 @@ fn literal(text: &str) -> String {
 /// Has an item of a Map over targets failed? In JSONata, of the item.
 const HAS_FAILED: &str = "$exists(failed)";
 
-/// What went wrong in those of `items` that failed, in JSONata.
-fn causes(items: &str) -> String {
-    format!("$join({items}[{HAS_FAILED}].(stack & ': ' & failed.Cause), '; ')")
-}
-
-/// The failure of all of them, in JSONata: the first one's name, and what went wrong in each.
+/// The failure of those of `items` that failed, in JSONata: the first one's name, and what went wrong in each.
 fn failed(items: &str) -> String {
     format!(
-        "{{ 'Error': {items}[{HAS_FAILED}][0].failed.Error, 'Cause': {} }}",
-        causes(items)
+        "{{ 'Error': {items}[{HAS_FAILED}][0].failed.Error, \
+           'Cause': $join({items}[{HAS_FAILED}].(stack & ': ' & failed.Cause), '; ') }}"
     )
 }
 
@@ -350,7 +348,7 @@ impl Whole<'_> {
 
     fn release(&self, states: &mut States) {
         let tested = !self.scope.options.tests.is_empty();
-        let next = if tested { "Tests" } else { "Leave" };
+        let next = if tested { "Tests" } else { "Record" };
         let mut map = self.each(target::release(self));
         map["Catch"] = catch("LeaveAfterFailure");
         if self.has_several() {
@@ -381,8 +379,14 @@ impl Whole<'_> {
         };
         map["Comment"] = json!(comment);
         map["Items"] = json!(items);
-        // What no state caught: of all at once nobody knows how far they came.
-        map["Catch"] = catch("GoBack");
+        // What no state caught: nobody knows how far the target came, and of all at once none of them.
+        let cause = format!(
+            "{{% $states.errorOutput.Cause & '; how far each target came nobody knows, and they may differ: vend aws hosts {}' %}}",
+            self.environment.name
+        );
+        let failure = json!({ "Error": "{% $states.errorOutput.Error %}", "Cause": cause });
+        map["Catch"] =
+            json!([{ "ErrorEquals": ["States.ALL"], "Assign": { "failure": failure }, "Next": "GoBack" }]);
         map["Assign"] = json!({ "released": "{% $append($released, $states.result) %}" });
         map["Next"] = json!("HasAll");
         add("Release", map);
@@ -435,113 +439,29 @@ impl Whole<'_> {
             "MaxConcurrency": 3,
             "ItemProcessor": { "ProcessorConfig": { "Mode": "INLINE" }, "StartAt": "Test", "States": { "Test": test } },
             "Catch": catch("GoBack"),
-            "Next": "Leave",
+            "Next": "Record",
         }));
     }
 
     /// Where one of several cannot go back the others do, and it is told beside what went wrong before.
     fn go_back(&self, states: &mut States) {
+        let told = |what: &str, field: &str| {
+            format!(
+                "($count($states.result[$exists({field})]) = 0 ? '' : '; and {what}: ' \
+                 & $join($states.result[$exists({field})].(stack & ': ' & {field}.Cause), '; '))"
+            )
+        };
         let also = format!(
-            "{{% ($bad := [$states.result[{HAS_FAILED}]]; $count($bad) = 0 ? $failure \
-             : {{ 'Error': $failure.Error, 'Cause': $failure.Cause & '; and not brought back: ' & {} }}) %}}",
-            causes("$bad")
+            "{{% {{ 'Error': $failure.Error, 'Cause': $failure.Cause & {} & {} }} %}}",
+            told("not brought back", "failed"),
+            told("brought back, while the half without traffic still runs", "runs"),
         );
         let mut map = self.each(shift::back(self));
-        map["Comment"] = json!("The old half takes the traffic again.");
+        map["Comment"] = json!("The old half takes the traffic again, and the new one stops.");
         map["Items"] = json!("{% $released %}");
         map["Assign"] = json!({ "failure": also });
         map["Catch"] = json!([{ "ErrorEquals": ["States.ALL"], "Next": "LeaveAfterFailure" }]);
         map["Next"] = json!("LeaveAfterFailure");
         states.insert("GoBack".to_owned(), map);
-    }
-
-    fn subject(&self) -> String {
-        format!("{}, {}", self.scope.app.app, self.environment.name)
-    }
-
-    /// Tells people `text`, an expression of JSONata, and goes on to `next` whether they hear it or not.
-    fn told(&self, topic: &str, text: &str, steps: &[&str], next: &str) -> Value {
-        let subject = &self.subject();
-        let notice = Notice {
-            topic,
-            subject,
-            text,
-            chat: None,
-            steps,
-        };
-        json!({
-            "Type": "Task",
-            "Resource": call("sns:publish"),
-            "Arguments": notice.arguments(),
-            "TimeoutSeconds": 60,
-            "Retry": retry(),
-            "Catch": [{ "ErrorEquals": ["States.ALL"], "Next": next }],
-            "Next": next,
-        })
-    }
-
-    fn end(&self, states: &mut States) {
-        self.leave(states, "Leave", "TellSuccess");
-        let subject = self.subject();
-        let live = format!("'{subject}: live at commit ' & $push.commit");
-        // What is changed in place leaves nothing behind.
-        let retire = self.deploy.strategy != Strategy::InPlace;
-        states.insert(
-            "TellSuccess".to_owned(),
-            self.told("${Builds}", &live, &[], if retire { "Keep" } else { "Live" }),
-        );
-        if retire {
-            self.retire(states);
-        }
-        states.insert("Live".to_owned(), json!({ "Type": "Succeed" }));
-        self.leave(states, "LeaveAfterFailure", "TellFailure");
-        let failed = format!("'{subject}: not released, ' & $failure.Error & ': ' & $failure.Cause");
-        states.insert(
-            "TellFailure".to_owned(),
-            self.told("${Operations}", &failed, &[], "Failed"),
-        );
-        let fail =
-            json!({ "Type": "Fail", "Error": "{% $failure.Error %}", "Cause": "{% $failure.Cause %}" });
-        states.insert("Failed".to_owned(), fail);
-    }
-
-    /// The old half goes when nobody will want it back. A release that came meanwhile is not disturbed: it is waited for, a
-    /// half with traffic stays, and so does the way back of a release that began later. Whatever fails here, the release is live.
-    fn retire(&self, states: &mut States) {
-        let seconds = self.deploy.keep_old.as_secs().max(1);
-        let keep = json!({
-            "Type": "Wait", "Comment": "Until then, going back is a matter of weights.", "Seconds": seconds, "Next": "TurnToRetire",
-        });
-        states.insert("Keep".to_owned(), keep);
-        self.turn(states, "TurnToRetire", "NewestToRetire", "TellKept");
-        let mut newest = self.is_newest("LeaveForGood", "LeaveKept");
-        newest["Comment"] = json!("What a later release left behind is its own.");
-        newest["Next"] = json!("Retire");
-        states.insert("NewestToRetire".to_owned(), newest);
-        let mut map = self.each(shift::retire());
-        map["Items"] = json!("{% $released %}");
-        let failure = format!(
-            "{{% $count($states.result[{HAS_FAILED}]) > 0 ? {} : {{}} %}}",
-            failed("$states.result")
-        );
-        map["Assign"] = json!({ "failure": failure });
-        map["Catch"] = catch("LeaveKept");
-        map["Next"] = json!("IsRetired");
-        states.insert("Retire".to_owned(), map);
-        let choice = json!({ "Condition": "{% $exists($failure.Error) %}", "Next": "LeaveKept" });
-        states.insert(
-            "IsRetired".to_owned(),
-            json!({ "Type": "Choice", "Choices": [choice], "Default": "LeaveForGood" }),
-        );
-        self.leave(states, "LeaveForGood", "Live");
-        self.leave(states, "LeaveKept", "TellKept");
-        let stop = format!("vend aws retire {}", self.environment.name);
-        let kept = format!(
-            "'{}: live at commit ' & $push.commit & ', and the half before did not stop, ' & $failure.Error & ': ' & $failure.Cause & '. \
-             It does with {stop}, or before the next release'",
-            self.subject()
-        );
-        let told = self.told("${Operations}", &kept, &[&stop], "Live");
-        states.insert("TellKept".to_owned(), told);
     }
 }

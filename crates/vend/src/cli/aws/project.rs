@@ -534,10 +534,11 @@ fn unknown<'n>(asked: &[String], names: impl Iterator<Item = &'n str>) -> Result
         return Ok(());
     };
     let names: Vec<&str> = names.into_iter().collect();
-    Err(
-        Failure::new(Exit::NotFound, format!("there is no stack `{unknown}` of this app"))
-            .cause(format!("these are there: {}", names.join(", "))),
+    Err(Failure::new(
+        Exit::NotFound,
+        format!("there is no stack `{unknown}` of this app"),
     )
+    .cause(format!("these are there: {}", names.join(", "))))
 }
 
 /// The files that bakes fetch: those of one environment, or of all that the files name.

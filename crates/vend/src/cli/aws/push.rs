@@ -94,7 +94,7 @@ struct Begun {
 #[serde(rename_all = "kebab-case", tag = "end")]
 enum End {
     Live,
-    /// A release that began later had its turn before it.
+    /// A release that began later is live.
     Superseded,
     /// Somebody has to answer.
     Waits {
@@ -473,7 +473,7 @@ fn ended(name: &str, end: &End, output: &Output) -> String {
             output.tone(Tone::Good, "live")
         ),
         End::Superseded => format!(
-            "{name}: {}: not released, because a release that began later had its turn before it\n",
+            "{name}: {}: not released, because a release that began later is live\n",
             output.tone(Tone::Faint, "superseded")
         ),
         End::Waits { question } => format!("waits: {}\nnext: vend aws approve {name}\n", clean(question)),

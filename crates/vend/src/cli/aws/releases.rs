@@ -74,7 +74,7 @@ struct Line {
     state: Option<String>,
     waits_for_people: bool,
     is_live: bool,
-    /// A release that began later had its turn before it.
+    /// A release that began later is live.
     is_superseded: bool,
     /// Somebody said no.
     is_rejected: bool,

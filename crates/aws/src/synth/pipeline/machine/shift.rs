@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Whole,
-    target::{ALL_TO_OLD, Target, failed},
+    target::{ALL_TO_OLD, NEW_STOPS, Target},
 };
 
 /// The traffic moves: at once, or in steps between which no alarm of the new half may ring.
@@ -60,34 +60,50 @@ pub(super) fn add(target: &mut Target, whole: &Whole<'_>) {
     target.refuse("Loud", "Vend.Alarm", "{% 'an alarm rings: ' & $ringing %}");
 }
 
-/// The states that bring a released target to `changes`.
-fn only(name: &str, changes: &str) -> Value {
-    let id = |part: &str| format!("{name}{part}");
-    let mut target = Target::new(id("Failed"));
+/// A released target, which `next` is done with; what fails from there on goes to `failed`.
+fn entered(whole: &Whole<'_>, next: &str, failed: &str) -> Target {
+    let lost = format!("{next}Lost");
+    let mut target = Target::new(whole, failed, &lost);
+    target.way_back(failed, &lost);
+    target.loses(&lost, failed);
     let assign = json!({
         "target": "{% $states.input %}", "old": "{% $states.input.old %}", "new": "{% $states.input.new %}",
     });
-    target.pass(&id("Enter"), assign, name);
-    target.update(name, changes, &id("Done"));
-    let done = json!({ "Type": "Succeed", "Output": { "stack": "{% $target.stack %}" } });
-    target.add(id("Done"), done);
-    target.add(id("Failed"), failed());
-    target.processor(&id("Enter"))
+    target.pass(&format!("{next}Enter"), assign, next);
+    target.add(failed, super::target::failed());
+    target
 }
 
-/// The old half takes the traffic again, if it still runs.
+fn done() -> Value {
+    json!({ "Type": "Succeed", "Output": { "stack": "{% $target.stack %}" } })
+}
+
+/// The old half takes the traffic again, if it still runs, and the new one stops: nobody goes back to what was rejected.
 pub(super) fn back(whole: &Whole<'_>) -> Value {
-    let changes = match whole.deploy.strategy {
-        Strategy::InPlace => "{}".to_owned(),
-        _ => format!("($lookup($before, $old & 'Runs') = 'yes' ? {ALL_TO_OLD} : {{}})"),
-    };
-    only("Return", &changes)
+    let mut target = entered(whole, "Return", "ReturnFailed");
+    target.add("ReturnDone", done());
+    if whole.deploy.strategy == Strategy::InPlace {
+        target.update("Return", "{}", "ReturnDone");
+        return target.processor("ReturnEnter");
+    }
+    let changes = format!("($lookup($before, $old & 'Runs') = 'yes' ? {ALL_TO_OLD} : {{}})");
+    let after = target.settled(whole, "Returned", "Reject");
+    target.update("Return", &changes, &after);
+    target.way_back("RejectFailed", "RejectLost");
+    target.loses("RejectLost", "RejectFailed");
+    // Without an old half it still serves.
+    let stops = format!("($lookup($before, $new & 'Weight') = '0' ? {NEW_STOPS} : {{}})");
+    target.update("Reject", &stops, "ReturnDone");
+    let runs = json!({ "stack": "{% $target.stack %}", "runs": "{% $fault %}" });
+    target.add("RejectFailed", json!({ "Type": "Succeed", "Output": runs }));
+    target.processor("ReturnEnter")
 }
 
 /// The old half stops, unless it has the traffic again.
-pub(super) fn retire() -> Value {
-    only(
-        "Stop",
-        "($lookup($before, $old & 'Weight') = '0' ? { ($old & 'Runs'): 'no' } : {})",
-    )
+pub(super) fn retire(whole: &Whole<'_>) -> Value {
+    let mut target = entered(whole, "Stop", "StopFailed");
+    let stops = "($lookup($before, $old & 'Weight') = '0' ? { ($old & 'Runs'): 'no' } : {})";
+    target.update("Stop", stops, "StopDone");
+    target.add("StopDone", done());
+    target.processor("StopEnter")
 }

@@ -23,14 +23,19 @@ pub(super) fn clear(target: &mut Target, whole: &Whole<'_>, next: &str) {
     let runs = "$lookup($before, $new & 'Runs') = 'yes'".to_owned();
     target.choice("Free", &[(runs, "Divert")], next);
     // It has some where a release was stopped in the middle of its steps.
-    target.update("Divert", ALL_TO_OLD, "Clear");
+    let after = target.settled(whole, "Diverted", "Clear");
+    target.update("Divert", ALL_TO_OLD, &after);
     target.update("Clear", NEW_STOPS, "Emptied");
     let drain = whole.deploy.drain.as_secs().max(0);
     let own = whole.options().and_then(|own| own.scaling.drain).map(i64::from);
     let look = Look {
         what: "autoscaling:describeAutoScalingGroups",
         arguments: json!({ "AutoScalingGroupNames": ["{% $lookup($outputs, $new & 'GroupName') %}"] }),
-        assign: json!({ "left": "{% $count($states.result.AutoScalingGroups[0].Instances) %}" }),
+        // Those of the warm pool are counted by themselves.
+        assign: json!({
+            "left": "{% ($group := $states.result.AutoScalingGroups[0]; \
+                $count($group.Instances) + ($exists($group.WarmPoolSize) ? $group.WarmPoolSize : 0)) %}",
+        }),
         good: "$left = 0",
         bad: None,
         minutes: 30 + own.unwrap_or(drain).min(7_200) / 60,
@@ -50,17 +55,19 @@ pub(super) fn follow(target: &mut Target, whole: &Whole<'_>, next: &str) {
     target.choice("Grow", &[("$wanted > $size".to_owned(), "Resize")], next);
 }
 
-fn schedules<'w>(whole: &'w Whole<'_>) -> &'w [Schedule] {
+/// The schedules of the environment, by which a clock changes the bounds of what runs.
+pub(super) fn schedules<'w>(whole: &'w Whole<'_>) -> &'w [Schedule] {
     whole.options().map_or(&[], |own| &own.scaling.schedule)
 }
 
-/// The old half's value, if it runs; else the new one's, in JSONata. A clock that has struck for the old half strikes the next time for one
-/// that is there since: until then its bounds are what the clock made of the old one's.
+/// The larger one of the old half's value, if it runs, and the new one's, in JSONata. A clock that has struck for the old half
+/// strikes the next time for one that is there since: until then what the clock has raised is raised there too. What it has
+/// lowered is not: hosts that have the release already would go, and nobody could be found well where there may be none.
 fn bound(old: &str, new: &str) -> String {
-    format!("($lookup($before, $old & 'Runs') = 'yes' ? {old} : {new})")
+    format!("$max([{new}, $lookup($before, $old & 'Runs') = 'yes' ? {old} : {new}])")
 }
 
-/// The new half gets the bounds of the old one, `$least` and `$most`, by a call.
+/// The new half gets the bounds that the clock raised, `$least` and `$most`, by a call.
 fn widen(target: &mut Target, what: &str, arguments: Value) {
     let differs = "$least != $bounds[0] or $most != $bounds[1]".to_owned();
     target.choice("Bounds", &[(differs, "Widen")], "Grow");
@@ -154,6 +161,7 @@ fn containers(target: &mut Target, whole: &Whole<'_>, has_clock: bool, next: &st
                 id(half)
             )
         };
+        let most = bound(&of("$old", "Max"), &of("$new", "Max"));
         let ids = ["$old", "$new"].map(|half| format!("{{% {} %}}", id(half)));
         let dimension = json!({ "ServiceNamespace": "ecs", "ScalableDimension": "ecs:service:DesiredCount" });
         let with = |more: Value| {
@@ -168,8 +176,10 @@ fn containers(target: &mut Target, whole: &Whole<'_>, has_clock: bool, next: &st
             "applicationautoscaling:describeScalableTargets",
             with(json!({ "ResourceIds": ids })),
             json!({
+                // The clock may have struck for both since the release began.
+                "wanted": format!("{{% $min([$wanted, {most}]) %}}"),
                 "least": format!("{{% {} %}}", bound(&of("$old", "Min"), &of("$new", "Min"))),
-                "most": format!("{{% {} %}}", bound(&of("$old", "Max"), &of("$new", "Max"))),
+                "most": format!("{{% {most} %}}"),
                 "bounds": format!("{{% [{}, {}] %}}", of("$new", "Min"), of("$new", "Max")),
             }),
             "Bounds",

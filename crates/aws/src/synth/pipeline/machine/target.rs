@@ -3,7 +3,11 @@
 use model::{spec::Strategy, stage::Stage};
 use serde_json::{Value, json};
 
-use super::{States, Whole, call, migrate, retry, shift, size};
+use super::{
+    States, Whole, call, migrate, retry, shift, size,
+    turn::{NO, unless},
+    well,
+};
 use crate::synth::{
     config::Runtime,
     environment::{doors, stack_name},
@@ -22,6 +26,9 @@ pub(super) const NEW_STOPS: &str = "{ ($new & 'Runs'): 'no' }";
 /// The hosts of a group that serve.
 const UP: &str = "$states.result.AutoScalingGroups[0].Instances[LifecycleState = 'InService']";
 
+/// Seconds after which all of a Network Load Balancer know new weights.
+/// Source: "Network Load Balancer resources for blue/green deployments" of the ECS guide.
+const SETTLED_S: u32 = 600;
 /// Seconds between two looks, at most.
 const PAUSE_S: u32 = 600;
 /// Seconds that CloudFormation may take: containers have three hours to come, and as many to go back.
@@ -54,14 +61,37 @@ pub(super) struct Target {
     states: States,
     /// Where a state goes when it fails.
     on_failure: String,
+    /// Holds the turn for longer.
+    renewed: Value,
+    /// Where it goes when the turn is another's: no stack is changed any more.
+    lost: String,
+    /// The way back is not left because nobody could be asked whose turn it is.
+    is_way_back: bool,
 }
 
 impl Target {
-    pub(super) fn new(on_failure: impl Into<String>) -> Self {
+    pub(super) fn new(whole: &Whole<'_>, on_failure: &str, lost: &str) -> Self {
         Self {
             states: States::new(),
-            on_failure: on_failure.into(),
+            on_failure: on_failure.to_owned(),
+            renewed: whole.renewed(),
+            lost: lost.to_owned(),
+            is_way_back: false,
         }
+    }
+
+    /// From here on things are brought back.
+    pub(super) fn way_back(&mut self, on_failure: &str, lost: &str) {
+        on_failure.clone_into(&mut self.on_failure);
+        lost.clone_into(&mut self.lost);
+        self.is_way_back = true;
+    }
+
+    /// Says that the turn is another's.
+    pub(super) fn loses(&mut self, name: &str, next: &str) {
+        let cause = "{% 'another has its turn by now: ' & $target.stack & ' stays as it is' %}";
+        let fault = json!({ "fault": { "Error": "Vend.Turn", "Cause": cause } });
+        self.pass(name, fault, next);
     }
 
     /// Where a state goes that fails, with what went wrong in `$fault`: no scope may assign what one around it assigns.
@@ -123,6 +153,40 @@ impl Target {
         self.pass(name, fault, &next);
     }
 
+    /// The first change that has to be taken back: what fails from when it is asked for goes to `Unwind`, and what fails before
+    /// it is only told.
+    fn start(&mut self, changes: &str, next: &str) {
+        let untouched = std::mem::replace(&mut self.on_failure, "HasBegun".to_owned());
+        self.update("Start", changes, next);
+        let update = &mut self.states["StartUpdate"];
+        update["Assign"]["begun"] = json!(true);
+        // It may have been heard.
+        for own in update["Catch"].as_array_mut().into_iter().flatten() {
+            own["Assign"]["begun"] = json!(true);
+        }
+        self.choice("HasBegun", &[("$begun".to_owned(), "Unwind")], &untouched);
+        self.on_failure = "Unwind".to_owned();
+    }
+
+    /// The state to go to from a change of weights before `next` stops a half: where ports of the app's own have a load balancer
+    /// it is waited until that has followed.
+    pub(super) fn settled(&mut self, whole: &Whole<'_>, name: &str, next: &str) -> String {
+        if doors(whole.environment).is_empty() {
+            return next.to_owned();
+        }
+        let comment = "A Network Load Balancer takes its time to follow new weights.";
+        let state = json!({ "Type": "Wait", "Comment": comment, "Seconds": SETTLED_S, "Next": next });
+        self.add(name, state);
+        name.to_owned()
+    }
+
+    /// Says what went wrong first, in `$reason`, and what besides on the way back.
+    fn also(&mut self, name: &str, what: &str) {
+        let cause = format!("{{% $reason.Cause & '; {what}: ' & $fault.Cause %}}");
+        let fault = json!({ "fault": { "Error": "{% $reason.Error %}", "Cause": cause } });
+        self.pass(name, fault, "NotReleased");
+    }
+
     /// Brings parameters of the stack to `changes`, an object in JSONata, and waits until CloudFormation is done.
     /// What is as it should be is not touched.
     pub(super) fn update(&mut self, name: &str, changes: &str, next: &str) {
@@ -139,7 +203,8 @@ impl Target {
         let differs = format!(
             "$count($filter($keys({changes}), function($k) {{ $lookup($before, $k) != $lookup({changes}, $k) }})) > 0"
         );
-        self.pass(name, begin, &id("Look"));
+        self.pass(name, begin, &id("Turn"));
+        self.renew(&id("Turn"), &id("Look"));
         self.look(&id("Look"), &id("Ready"));
         let cleanup = "$status = 'UPDATE_COMPLETE_CLEANUP_IN_PROGRESS'";
         let busy = format!("$contains($status, /_IN_PROGRESS$/) and $not({cleanup})");
@@ -162,8 +227,14 @@ impl Target {
                ? {{ 'ParameterKey': $k, 'ParameterValue': $lookup({changes}, $k) }} \
                : {{ 'ParameterKey': $k, 'UsePreviousValue': true }} }})] %}}"
         );
+        // Where the answer was lost CloudFormation gives it again, or says that it knows the token, and not that the stack is changed
+        // already.
+        let token = format!(
+            "{{% $hash($states.context.Execution.Id & '/' & $target.stack & '/{name}/' & $string({changes}), 'SHA-256') %}}"
+        );
         let arguments = json!({
             "StackName": "{% $target.stack %}",
+            "ClientRequestToken": token,
             "UsePreviousTemplate": true,
             "Capabilities": ["CAPABILITY_NAMED_IAM"],
             "Parameters": parameters,
@@ -175,6 +246,11 @@ impl Target {
             json!({ "asked": true }),
             &id("Wait"),
         );
+        let known = "CloudFormation.TokenAlreadyExistsException";
+        let update = &mut self.states[&id("Update")];
+        update["Retry"] = unless(json!({ "ErrorEquals": [known], "MaxAttempts": 0 }), retry());
+        let heard = json!({ "ErrorEquals": [known], "Assign": { "asked": true }, "Next": id("Wait") });
+        update["Catch"] = unless(heard, update["Catch"].clone());
         self.wait(&id("Wait"), 10, &id("Look"));
         let late = format!(
             "{{% 'CloudFormation has not been done with ' & $target.stack & ' for {} hours: it is ' & $status %}}",
@@ -183,6 +259,19 @@ impl Target {
         self.refuse(&id("Late"), "Vend.Stack", &late);
         let cause = "{% 'CloudFormation took the change of ' & $target.stack & ' back: it is ' & $status %}";
         self.refuse(&id("Refused"), "Vend.Stack", cause);
+    }
+
+    /// Who changes a stack has the turn, and has it until the change is done.
+    fn renew(&mut self, name: &str, next: &str) {
+        let lost = json!({ "ErrorEquals": [NO], "Next": self.lost });
+        let others = match self.is_way_back {
+            true => json!([{ "ErrorEquals": ["States.ALL"], "Next": next }]),
+            false => self.catch(),
+        };
+        let mut state = self.renewed.clone();
+        state["Catch"] = unless(lost, others);
+        state["Next"] = json!(next);
+        self.add(name, state);
     }
 
     /// What the stack is now: `before`, `outputs`, `status`.
@@ -215,10 +304,10 @@ impl Target {
         self.refuse(&refused, look.error, look.cause);
     }
 
-    /// Waits a tenth of what was waited already, `least` seconds at least. A look is nine events, of which an execution has
+    /// Waits an eighth of what was waited already, `least` seconds at least. A look is nine events, of which an execution has
     /// 25,000: who looked every 15 seconds at what takes hours would use them up, and nothing would be brought back.
     fn wait(&mut self, name: &str, least: u32, next: &str) {
-        let seconds = format!("$min([{PAUSE_S}, $max([{least}, $floor($waited / 10)])])");
+        let seconds = format!("$min([{PAUSE_S}, $max([{least}, $floor($waited / 8)])])");
         let state = json!({
             "Type": "Wait",
             "Seconds": format!("{{% {seconds} %}}"),
@@ -265,19 +354,17 @@ fn next(whole: &Whole<'_>, stage: Stage) -> &'static str {
 pub(super) fn release(whole: &Whole<'_>) -> Value {
     let strategy = whole.deploy.strategy;
     let host = whole.runtime() == Runtime::Host;
-    let mut target = Target::new("Unwind");
+    // Nothing is changed yet: what `keep_old` keeps is somebody's way back.
+    let mut target = Target::new(whole, "NotReleased", "Lost");
     target.pass(
         "Enter",
-        json!({ "target": "{% $states.input %}", "local": "{% $image %}" }),
+        json!({ "target": "{% $states.input %}", "local": "{% $image %}", "begun": false }),
         "Look",
     );
     let moves = strategy != Strategy::InPlace;
     let copied = host && items(whole).iter().any(|item| item["copied"] == true);
     let after = if host && moves { "Free" } else { "Start" };
-    // Nothing is changed yet, and nobody knows which half is which.
-    target.on_failure = "NotReleased".into();
     target.look("Look", "Choose");
-    target.on_failure = "Unwind".into();
     let halves = match strategy {
         Strategy::InPlace => {
             json!({ "old": "Blue", "new": "Blue", "kept": "{% $lookup($before, 'BlueImage') %}" })
@@ -291,28 +378,23 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
     if copied {
         copy(&mut target, whole, after);
     }
-    let (changes, unwound) = match strategy {
-        Strategy::InPlace => (
-            "{ 'BlueImage': $local, 'BlueRuns': 'yes' }",
-            // Before the first release there was none to go back to.
-            "{ 'BlueImage': $kept = '' ? $lookup($before, 'BlueImage') : $kept, 'BlueRuns': 'yes' }",
-        ),
-        _ => (
-            "{ ($new & 'Image'): $local, ($new & 'Runs'): 'yes', ($new & 'Weight'): '0', ($old & 'Weight'): '100' }",
-            ALL_TO_OLD,
-        ),
+    let changes = match strategy {
+        Strategy::InPlace => "{ 'BlueImage': $local, 'BlueRuns': 'yes' }",
+        _ => {
+            "{ ($new & 'Image'): $local, ($new & 'Runs'): 'yes', ($new & 'Weight'): '0', ($old & 'Weight'): '100' }"
+        }
     };
     if host && moves {
         size::clear(&mut target, whole, "Start");
     }
     let after = next(whole, Stage::Provision);
-    target.update("Start", changes, if host { "Hosts" } else { after });
+    target.start(changes, if host { "Hosts" } else { after });
     if host {
         hosts(&mut target, whole, after);
         migrate::add(&mut target, whole, next(whole, Stage::Migrate));
         deploy(&mut target, whole);
     }
-    healthy(&mut target, whole, next(whole, Stage::Validate));
+    well::add(&mut target, whole, next(whole, Stage::Validate));
     if moves {
         size::follow(&mut target, whole, "Healthy");
         shift::add(&mut target, whole);
@@ -322,20 +404,39 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
         "Released",
         json!({ "Type": "Pass", "Output": output, "End": true }),
     );
-    // The way back must not lead into itself.
-    target.on_failure = "NotReleased".into();
-    target.pass("Unwind", json!({ "reason": "{% $fault %}" }), "Back");
-    target.update("Back", unwound, if moves { "Halt" } else { "Unwound" });
-    if moves {
-        target.update("Halt", NEW_STOPS, "Unwound");
-    }
-    target.pass("Unwound", json!({ "fault": "{% $reason %}" }), "NotReleased");
+    target.loses("Lost", "NotReleased");
+    unwind(&mut target, whole, moves);
     let fail = match whole.has_several() {
         true => failed(),
         false => json!({ "Type": "Fail", "Error": "{% $fault.Error %}", "Cause": "{% $fault.Cause %}" }),
     };
     target.add("NotReleased", fail);
     target.processor("Enter")
+}
+
+/// What the release has changed is brought back, and the reason is told with what becomes of that.
+fn unwind(target: &mut Target, whole: &Whole<'_>, moves: bool) {
+    // The way back must not lead into itself.
+    target.way_back("NotBack", "LostBack");
+    target.loses("LostBack", "NotBack");
+    target.also("NotBack", "and not brought back");
+    target.pass("Unwind", json!({ "reason": "{% $fault %}" }), "Back");
+    if moves {
+        // Where CloudFormation took the first change back, the half is as it was.
+        let own = |changes: &str| format!("($lookup($before, $new & 'Image') = $local ? {changes} : {{}})");
+        let after = target.settled(whole, "Settle", "Halt");
+        target.update("Back", &own(ALL_TO_OLD), &after);
+        target.way_back("NotHalted", "LostHalt");
+        target.loses("LostHalt", "NotHalted");
+        let what = "and brought back, while the half without traffic still runs";
+        target.also("NotHalted", what);
+        target.update("Halt", &own(NEW_STOPS), "Unwound");
+    } else {
+        // Before the first release there was none to go back to.
+        let kept = "{ 'BlueImage': $kept = '' ? $lookup($before, 'BlueImage') : $kept, 'BlueRuns': 'yes' }";
+        target.update("Back", kept, "Unwound");
+    }
+    target.pass("Unwound", json!({ "fault": "{% $reason %}" }), "NotReleased");
 }
 
 /// A failure that ends this target and leaves the others alone: who goes through them sees it.
@@ -392,15 +493,18 @@ fn copy(target: &mut Target, whole: &Whole<'_>, next: &str) {
 
 /// The new half's hosts come up.
 fn hosts(target: &mut Target, whole: &Whole<'_>, next: &str) {
-    let least = whole.environment.scaling.min;
-    let good = format!("$up >= {least}");
+    let good = format!("$up >= {}", well::least(whole));
+    let mut assign = json!({
+        "up": format!("{{% $count({UP}) %}}"),
+        "host": format!("{{% ($one := ({UP}.InstanceId)[0]; $exists($one) ? $one : '') %}}"),
+    });
+    if !size::schedules(whole).is_empty() {
+        assign["most"] = json!("{% $states.result.AutoScalingGroups[0].MaxSize %}");
+    }
     let look = Look {
         what: "autoscaling:describeAutoScalingGroups",
         arguments: json!({ "AutoScalingGroupNames": ["{% $lookup($outputs, $new & 'GroupName') %}"] }),
-        assign: json!({
-            "up": format!("{{% $count({UP}) %}}"),
-            "host": format!("{{% ($one := ({UP}.InstanceId)[0]; $exists($one) ? $one : '') %}}"),
-        }),
+        assign,
         good: &good,
         bad: None,
         minutes: 30,
@@ -431,6 +535,9 @@ fn deploy(target: &mut Target, whole: &Whole<'_>) {
         json!({ "deployment": "{% $states.result.DeploymentId %}" }),
         "Deploying",
     );
+    // A deployment that was begun without an answer has no second one beside it.
+    let lost = json!({ "ErrorEquals": ["States.Timeout"], "MaxAttempts": 0 });
+    target.states["Deploy"]["Retry"] = unless(lost, retry());
     let look = Look {
         what: "codedeploy:getDeployment",
         arguments: json!({ "DeploymentId": "{% $deployment %}" }),
@@ -453,73 +560,4 @@ fn deploy(target: &mut Target, whole: &Whole<'_>) {
         }
         _ => target.until("Deploying", look, after),
     }
-}
-
-/// How many there have to be, in JSONata. Hosts were counted when they came up, and scaling may take some back since.
-fn least(whole: &Whole<'_>) -> String {
-    match (whole.deploy.strategy, whole.runtime()) {
-        (Strategy::InPlace, _) | (_, Runtime::Host) => whole.environment.scaling.min.to_string(),
-        _ => "$wanted".to_owned(),
-    }
-}
-
-/// As many hosts of the new half as there have to be keep a record, which only those do that are well.
-fn recorded(target: &mut Target, whole: &Whole<'_>, next: &str) {
-    let good = format!("$well >= {}", least(whole));
-    let kept = |part: u8| format!("$split($lookup($outputs, $new & 'Records'), '/')[{part}]");
-    let name = kept(1);
-    let own = format!("Type = 'A' and $contains(Name, {name}) and $contains(SetIdentifier, /^i-/)");
-    let look = Look {
-        what: "route53:listResourceRecordSets",
-        arguments: json!({
-            "HostedZoneId": format!("{{% {} %}}", kept(0)), "StartRecordName": format!("{{% {name} %}}"), "StartRecordType": "A",
-            "MaxItems": "100",
-        }),
-        assign: json!({ "well": format!("{{% $count($states.result.ResourceRecordSets[{own}]) %}}") }),
-        good: &good,
-        bad: None,
-        minutes: 30,
-        error: "Vend.Health",
-        cause: "{% 'only ' & $string($well) & ' hosts are well and keep a record' %}",
-    };
-    target.until("Healthy", look, next);
-}
-
-/// All targets of the new half are well, and as many as there have to be, for each load balancer in front of them.
-fn healthy(target: &mut Target, whole: &Whole<'_>, next: &str) {
-    if whole
-        .options()
-        .is_some_and(|own| own.placement.wavelength.is_some())
-    {
-        return recorded(target, whole, next);
-    }
-    let ports = doors(whole.environment);
-    let own = ports.iter().map(|door| (door.id("Healthy"), door.targets()));
-    let all: Vec<(String, String)> = [("Healthy".to_owned(), "TargetsArn".to_owned())]
-        .into_iter()
-        .chain(own)
-        .collect();
-    for (n, (name, output)) in all.iter().enumerate() {
-        let after = all.get(n + 1).map_or(next, |(name, _)| name);
-        found_well(target, whole, name, output, after);
-    }
-}
-
-fn found_well(target: &mut Target, whole: &Whole<'_>, name: &str, output: &str, next: &str) {
-    let good = format!("$well >= {} and $ill = 0", least(whole));
-    let health = "$states.result.TargetHealthDescriptions.TargetHealth";
-    let look = Look {
-        what: "elasticloadbalancingv2:describeTargetHealth",
-        arguments: json!({ "TargetGroupArn": format!("{{% $lookup($outputs, $new & '{output}') %}}") }),
-        assign: json!({
-            "well": format!("{{% $count({health}[State = 'healthy']) %}}"),
-            "ill": format!("{{% $count({health}[$not(State in ['healthy', 'draining'])]) %}}"),
-        }),
-        good: &good,
-        bad: None,
-        minutes: 30,
-        error: "Vend.Health",
-        cause: "{% $string($well) & ' hosts are well and ' & $string($ill) & ' are not' %}",
-    };
-    target.until(name, look, next);
 }
