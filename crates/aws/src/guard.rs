@@ -100,9 +100,13 @@ pub(crate) async fn close_stayed(
     tell: &mut dyn FnMut(&Event),
 ) -> Result<(), Error> {
     let is_own = |held: &Held| {
-        let mut changes = changes.iter().filter(|change| change.id == held.id);
-        let of_it = |name: &String| PROPERTIES.contains(&name.as_str());
-        !wanted.template.guards(&held.id) && !changes.any(|change| change.properties.iter().any(of_it))
+        let mut changes = changes.iter();
+        let is_of_it = |name: &String| PROPERTIES.contains(&name.as_str());
+        !wanted.template.guards(&held.id)
+            && changes.any(|change| {
+                let may_stay = change.id == held.id && change.deed == Deed::MayReplace;
+                may_stay && !change.properties.iter().any(is_of_it)
+            })
     };
     let mut opened = opened.to_vec();
     opened.retain(|held| is_own(held));

@@ -477,7 +477,7 @@ fn what_contradicts_itself_is_refused() {
         ),
         (
             "scaling = { schedule = [{ cron = '0 5 * * *', min = 999 }] }",
-            "`min` is 999, and `scaling.max` of vend.yaml is",
+            "`min` is 999 and `scaling.max` of vend.yaml",
         ),
     ] {
         let said = refused(&options(more));
