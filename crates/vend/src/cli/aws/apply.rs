@@ -459,19 +459,17 @@ mod tests {
             physical: "arn:lb".into(),
             why: "it is protected".into(),
         };
-        let done = |left| Done {
-            stack: "s".into(),
-            outcome: Outcome::Done { left },
-            unprotected: false,
-        };
-        let said = summary(&[done(vec![left]), done(vec![])]);
+        let said = stays("s", &left);
         assert!(
             said.starts_with("warning: s: arn:lb (AWS::ElasticLoadBalancingV2::LoadBalancer) could not be"),
             "{said}"
         );
-        assert!(
-            said.ends_with("2 stacks made or changed, 0 as they were\n"),
-            "{said}"
-        );
+        let outcomes = [Outcome::Done { left: vec![left] }, Outcome::Unchanged];
+        let done = outcomes.map(|outcome| Done {
+            stack: "s".into(),
+            outcome,
+            unprotected: false,
+        });
+        assert_eq!(summary(&done), "1 stacks made or changed, 1 as they were\n");
     }
 }
