@@ -67,6 +67,27 @@ impl Mark {
         })
     }
 
+    /// What the tags say of a stack whose creation failed, and that has no outputs: whose it is, and nothing of what it is made from.
+    pub fn of_tags(tags: &[(String, String)]) -> Option<Self> {
+        let get = |name: &str| {
+            let mut tags = tags.iter();
+            let found = tags.find(|(key, _)| key.strip_prefix("vend:") == Some(name));
+            found.map(|(_, value)| value.clone())
+        };
+        let kind = get("kind")?;
+        Some(Self {
+            platform: get("platform")?,
+            kind: Kind::ALL.into_iter().find(|own| own.word() == kind)?,
+            foundation: get("foundation")?,
+            app: get("app"),
+            environment: get("environment"),
+            preview: get("preview"),
+            by: None,
+            digest: String::new(),
+            cents: 0,
+        })
+    }
+
     /// Do both say the same stack? Whose file it was made after is not a part of it: apps whose files agree change nothing.
     pub fn is_same(&self, other: &Self) -> bool {
         let own = Self {

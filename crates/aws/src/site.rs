@@ -88,6 +88,39 @@ impl From<Stack> for Found {
     fn from(stack: Stack) -> Self {
         let outputs = stack.outputs.iter().map(|output| (&*output.id, &*output.value));
         let mark = Mark::read(outputs);
+        // One whose creation failed has none; it is in the way of the next, and of a limit, all the same.
+        let is_born = !stack.status.is_stillborn();
+        let mark = mark.or_else(|| Mark::of_tags(&stack.tags).filter(|_| !is_born));
         Self { stack, mark }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synth::Kind;
+
+    #[test]
+    fn whose_a_stack_is_whose_creation_failed_is_said_by_its_tags() {
+        let of = |status: &str| {
+            let mut stack = Stack::fixture(status);
+            let tags = [
+                ("platform", "vend"),
+                ("foundation", "f"),
+                ("kind", "environment"),
+                ("app", "shop"),
+            ];
+            stack.tags = tags
+                .map(|(key, value)| (format!("vend:{key}"), value.to_owned()))
+                .to_vec();
+            Found::from(stack).mark
+        };
+        let mark = of("ROLLBACK_COMPLETE").unwrap();
+        assert_eq!(
+            (mark.kind, mark.app.as_deref()),
+            (Kind::Environment, Some("shop"))
+        );
+        // What stands says it itself, or is of somebody who gives the same tags.
+        assert_eq!(of("CREATE_COMPLETE"), None);
     }
 }

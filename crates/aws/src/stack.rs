@@ -20,8 +20,8 @@ pub struct Stack {
     pub outputs: Vec<Output>,
     /// Its parameters: id and value.
     pub parameters: Vec<(String, String)>,
-    /// The keys of its tags.
-    pub tags: Vec<String>,
+    /// Keys and values.
+    pub tags: Vec<(String, String)>,
     pub is_protected: bool,
     /// When it was made or changed last, as AWS writes it.
     pub at: String,
@@ -58,7 +58,7 @@ impl Stack {
     pub fn is_tagged(&self) -> bool {
         ["vend:app", "vend:preview"]
             .iter()
-            .all(|key| self.tags.iter().any(|own| own == key))
+            .all(|key| self.tags.iter().any(|(own, _)| own == key))
     }
 }
 
@@ -172,7 +172,10 @@ fn stack(node: &Node) -> Stack {
             .list("Parameters")
             .map(|node| (texts(node, "ParameterKey"), texts(node, "ParameterValue")))
             .collect(),
-        tags: node.list("Tags").map(|node| texts(node, "Key")).collect(),
+        tags: node
+            .list("Tags")
+            .map(|node| (texts(node, "Key"), texts(node, "Value")))
+            .collect(),
         is_protected: node.text("EnableTerminationProtection") == "true",
         at: updated.unwrap_or_else(|| texts(node, "CreationTime")),
         drift: node

@@ -153,7 +153,7 @@ fn in_runtime(command: Command, global: cli::Global, lent: role::Lent) -> ExitCo
                 (None, None) => roles::edge(data, lent).await,
             },
             Command::Agent(agent) => cli::agent::run(agent).await,
-            Command::Client(command) => cli::run(command, &global, Arguments::command()).await,
+            Command::Client(command) => Box::pin(cli::run(command, &global, Arguments::command())).await,
             Command::Doctor(_) | Command::Reference(_) => ExitCode::SUCCESS,
         }
     })

@@ -89,7 +89,7 @@ pub enum Aws {
 pub async fn run(aws: &Aws, global: &Global) -> Result<ExitCode, Failure> {
     let output = global.output();
     let done = command(aws, global).await;
-    done.map_err(|failure| failure.as_problem(&output))
+    done.map_err(|failure| failure.into_problem(&output))
 }
 
 async fn command(aws: &Aws, global: &Global) -> Result<ExitCode, Failure> {
@@ -235,7 +235,7 @@ mod tests {
             why: None,
             outputs: Vec::new(),
             parameters: Vec::new(),
-            tags: tags.iter().map(|key| (*key).into()).collect(),
+            tags: tags.iter().map(|key| ((*key).into(), String::new())).collect(),
             is_protected: false,
             at: "t".into(),
             drift: String::new(),

@@ -96,7 +96,7 @@ impl Failure {
     }
 
     /// With the problem that `--json` shows, also where no platform said one. People read it as before.
-    pub fn as_problem(self, output: &Output) -> Self {
+    pub fn into_problem(self, output: &Output) -> Self {
         if self.problem.is_some() || !output.json {
             return self;
         }

@@ -231,9 +231,14 @@ fn refuse(own: &Apply, plans: &[Planned]) -> Result<(), Failure> {
     };
     let said: Vec<String> = lost.iter().map(said).collect();
     let options: Vec<String> = lost.iter().map(|own| format!("--lose {}", own.id)).collect();
+    let by_name = format!("{} {}", own.project.again("apply"), options.join(" "));
+    let next = match lost.iter().any(is_traffic) {
+        true => format!("what the cause says; or, and nobody is served until the next release: {by_name}"),
+        false => by_name,
+    };
     Err(Failure::new(Exit::Refused, what)
         .cause(said.join(", "))
-        .next(format!("{} {}", own.project.again("apply"), options.join(" "))))
+        .next(next))
 }
 
 async fn one(

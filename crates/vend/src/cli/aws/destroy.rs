@@ -64,7 +64,7 @@ type All = Vec<(String, Left)>;
 
 pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
     let loaded = own.project.load_most(output)?;
-    let victims = victims(own, &loaded).await?;
+    let (victims, stay) = victims(own, &loaded).await?;
     let names: Vec<&str> = victims
         .iter()
         .map(|(_, found)| found.stack.name.as_str())
@@ -73,6 +73,9 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
     if !output.json {
         for name in &names {
             output.line(&format!("goes: {name}"));
+        }
+        for name in &stay {
+            output.line(&format!("stays: {name}, because other apps stand on it"));
         }
     }
     let data = if own.keep_data {
@@ -145,8 +148,8 @@ async fn may_go(own: &Destroy, loaded: &Loaded, earlier: &All, output: &Output) 
     agreed(&question, own.yes, output)
 }
 
-/// The stacks that go, in their order, each with its foundation.
-async fn victims(own: &Destroy, loaded: &Loaded) -> Result<Vec<(String, Found)>, Failure> {
+/// The stacks that go, in their order, each with its foundation; and the names of those that others stand on, and that stay.
+async fn victims(own: &Destroy, loaded: &Loaded) -> Result<(Vec<(String, Found)>, Vec<String>), Failure> {
     let is_known = |name: &str| loaded.made.names().any(|(_, own, _)| own == name);
     let mut all = loaded.found().await?;
     loaded.refuse_others(&all)?;
@@ -166,7 +169,11 @@ async fn victims(own: &Destroy, loaded: &Loaded) -> Result<Vec<(String, Found)>,
         return Err(Failure::new(Exit::Refused, what)
             .next("vend aws destroy in the working tree of each of them, first"));
     }
-    all.retain(|(foundation, found)| is_meant(found) && !shared.has(foundation, found));
+    all.retain(|(_, found)| is_meant(found));
+    let (stay, all): (Vec<_>, Vec<_>) = all
+        .into_iter()
+        .partition(|(foundation, found)| shared.has(foundation, found));
+    let stay = stay.into_iter().map(|(_, found)| found.stack.name).collect();
     let kind = |found: &Found| match &found.mark {
         Some(mark) => mark.kind,
         None => {
@@ -181,7 +188,7 @@ async fn victims(own: &Destroy, loaded: &Loaded) -> Result<Vec<(String, Found)>,
         .collect();
     let ordered = destroy::order(all.into_iter().map(|(_, found)| found).collect(), kind);
     let with = |found: Found| (foundations[&found.stack.id].clone(), found);
-    Ok(ordered.into_iter().map(with).collect())
+    Ok((ordered.into_iter().map(with).collect(), stay))
 }
 
 /// Nothing begins while something is protected: a half is worse than a whole.
@@ -191,12 +198,18 @@ fn refuse(own: &Destroy, victims: &[(String, Found)]) -> Result<(), Failure> {
         .map(|(_, found)| &found.stack)
         .filter(|stack| stack.is_protected);
     let names: Vec<&str> = protected.map(|stack| stack.name.as_str()).collect();
+    let mut next = own.project.again("unprotect");
+    if own.gone {
+        // Without names it would be all that stands.
+        let only = names.iter().map(|name| format!(" --only {name}"));
+        next.push_str(&only.collect::<String>());
+    }
     match names.as_slice() {
         [] => Ok(()),
         names => Err(
             Failure::new(Exit::Refused, "nothing was destroyed: stacks are protected")
                 .cause(names.join(", "))
-                .next(own.project.again("unprotect")),
+                .next(next),
         ),
     }
 }

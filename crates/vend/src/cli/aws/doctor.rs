@@ -47,9 +47,9 @@ pub async fn run(own: &Doctor, output: &Output) -> Result<ExitCode, Failure> {
             .filter(|own| own.foundation.as_str() == label)
             .collect();
         let is_there = |name: &str| {
-            found
-                .iter()
-                .any(|(_, found)| found.stack.name == name && found.mark.is_some())
+            found.iter().any(|(_, found)| {
+                found.stack.name == name && !found.stack.status.is_stillborn() && found.mark.is_some()
+            })
         };
         let foundations = found.iter().filter(|(own, found)| {
             own == label && found.mark.as_ref().map(|mark| mark.kind) == Some(Kind::Foundation)

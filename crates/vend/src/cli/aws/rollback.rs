@@ -238,7 +238,9 @@ async fn well(moves: &[Move<'_>], least: u32) -> Result<(), Failure> {
                 own.target.stack,
                 then.word.to_lowercase()
             );
-            return Err(Failure::failed(what).next("vend aws hosts; --to COMMIT releases a commit again"));
+            return Err(Failure::failed(what).next(
+                "vend aws hosts says why; vend aws rollback ENV --to COMMIT releases an earlier commit again",
+            ));
         }
     }
     Ok(())

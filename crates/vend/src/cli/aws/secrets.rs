@@ -276,7 +276,10 @@ async fn set(owner: &Owner<'_>, name: &str, output: &Output) -> Result<(), Failu
         let line = |one: &serde_json::Value| {
             let word = |member: &str| one[member].as_str().unwrap_or_default().to_owned();
             let (done, secret, readers) = (word("done"), word("secret"), owner.readers);
-            format!("{done} {secret}; {readers} that start from now on have it\n")
+            match owner.wanted.contains_key(name) {
+                true => format!("{done} {secret}; {readers} that start from now on have it\n"),
+                false => format!("{done} {secret}; nothing in vend.yaml asks for it yet\n"),
+            }
         };
         said.iter().map(line).collect()
     };

@@ -39,7 +39,7 @@ pub fn made(
 pub fn unmade(error: synth::Error) -> Failure {
     Failure::refused("the templates cannot be made")
         .cause(error.to_string())
-        .next("vend aws synth --help")
+        .next("docs/aws.md, \"Options\", has all keys and what they take")
 }
 
 /// The environment that a branch has to itself.
@@ -75,7 +75,8 @@ pub fn app(dir: &Path) -> Result<spec::App, Failure> {
 pub fn app_of(dir: &Path, is_alone: bool) -> Result<spec::App, Failure> {
     let tree = check::Tree(dir);
     let missing = || {
-        Failure::failed(format!("{} holds no vend.yaml", dir.display())).next("vend aws synth DIR --out OUT")
+        Failure::failed(format!("{} holds no vend.yaml", dir.display()))
+            .next("the same command with the directory of the app: vend aws plan DIR")
     };
     let bytes = tree.read("vend.yaml".into()).ok_or_else(missing)?;
     let exists = |path: &camino::Utf8Path| is_alone || tree.exists(path);
