@@ -9,10 +9,9 @@ use clap::Args;
 
 use super::{
     Failure,
-    folder::Folder,
+    folder::{Cleared, Folder},
     project::{Loaded, Project},
     synth,
-    tree::write,
 };
 use crate::output::Output;
 
@@ -27,25 +26,29 @@ pub struct Eject {
 
 pub fn run(own: &Eject, output: &Output) -> Result<(), Failure> {
     let loaded = own.project.load()?;
-    let written = synth::files(&loaded.made, &mut Folder::new(&own.out), false)?;
+    let mut folder = Folder::new(&own.out);
+    let written = synth::files(&loaded.made, &mut folder, false)?;
     for wanted in &loaded.wanted {
         // As `apply` makes it of these files, so that the first deployment by hand changes nothing after one.
-        write(
-            &own.out.join(format!("{}.yaml", wanted.name)),
-            wanted.template.yaml(),
-        )?;
+        folder.write(&format!("{}.yaml", wanted.name), wanted.template.yaml())?;
     }
     for wanted in &loaded.wanted {
         for (key, bytes) in loaded.beside(wanted)? {
-            write(&own.out.join(key), bytes)?;
+            folder.write(&key, bytes)?;
         }
     }
-    write(&own.out.join("apply.sh"), script(&loaded))?;
-    write(&own.out.join("README.md"), page::page(&loaded))?;
+    folder.write("apply.sh", script(&loaded))?;
+    folder.write("README.md", page::page(&loaded))?;
+    // Of some stacks alone it is a part.
+    let cleared = match loaded.is_whole() {
+        true => folder.end()?,
+        false => Cleared::default(),
+    };
     output.show(&written, |written| {
         let out = own.out.display();
         format!(
-            "{} templates in {out}; {out}/README.md says how to go on, {out}/apply.sh does it\n",
+            "{}{} templates in {out}; {out}/README.md says how to go on, {out}/apply.sh does it\n",
+            cleared.people(output),
             written.len()
         )
     });

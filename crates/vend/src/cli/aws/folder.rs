@@ -11,6 +11,7 @@ use model::Digest;
 use serde::Serialize;
 
 use super::{Failure, tree::write};
+use crate::output::{Output, Tone, clean};
 
 /// Says what was written, each with its digest.
 const LIST: &str = "files.json";
@@ -28,6 +29,22 @@ pub struct Cleared {
     pub changed: Vec<String>,
 }
 
+impl Cleared {
+    /// In words, a line for each.
+    pub fn people(&self, output: &Output) -> String {
+        let removed = self.removed.iter();
+        let removed = removed.map(|path| format!("removed {}: it is not made any more\n", clean(path)));
+        let changed = self.changed.iter().map(|path| {
+            format!(
+                "{} {} is not made any more, and stays: somebody has changed it\n",
+                output.tone(Tone::Wait, "note"),
+                clean(path)
+            )
+        });
+        removed.chain(changed).collect()
+    }
+}
+
 impl<'p> Folder<'p> {
     pub fn new(root: &'p Path) -> Self {
         Self {
@@ -36,9 +53,9 @@ impl<'p> Folder<'p> {
         }
     }
 
-    pub fn write(&mut self, path: &str, text: &str) -> Result<(), Failure> {
-        write(&self.root.join(path), text)?;
-        self.written.insert(path.to_owned(), Digest::of(text).hex());
+    pub fn write(&mut self, path: &str, bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
+        write(&self.root.join(path), &bytes)?;
+        self.written.insert(path.to_owned(), Digest::of(bytes).hex());
         Ok(())
     }
 

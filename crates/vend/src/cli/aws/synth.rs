@@ -52,7 +52,7 @@ pub fn run(own: &Synth, output: &Output) -> Result<(), Failure> {
     let stacks = files(&made, &mut folder, own.split)?;
     for stack in &made.stacks {
         if let Some(part) = kept::import(&stack.template) {
-            folder.write(&format!("kept/{}.yaml", stack.name), &part.yaml())?;
+            folder.write(&format!("kept/{}.yaml", stack.name), part.yaml())?;
         }
     }
     tree::keep(&given, &priorities)?;
@@ -142,16 +142,7 @@ fn people(report: &Report, output: &Output) -> String {
             ));
         }
     }
-    for path in &report.cleared.removed {
-        text.push_str(&format!("removed {}: it is not made any more\n", clean(path)));
-    }
-    for path in &report.cleared.changed {
-        text.push_str(&format!(
-            "{} {} is not made any more, and stays: somebody has changed it\n",
-            output.tone(Tone::Wait, "note"),
-            clean(path)
-        ));
-    }
+    text.push_str(&report.cleared.people(output));
     text
 }
 
@@ -160,7 +151,7 @@ fn split(folder: &mut Folder<'_>, stack: &synth::Stack) -> Result<(), Failure> {
         let mut alone = synth::Template::new(&resource.about);
         alone.resources.push(resource.clone());
         let path = format!("resources/{}/{}.yaml", stack.name, resource.id);
-        folder.write(&path, &alone.yaml())?;
+        folder.write(&path, alone.yaml())?;
     }
     Ok(())
 }
