@@ -456,6 +456,17 @@ def named(create):
     return classmethod(made)
 
 
+def cut(generate):
+    """The name of an AWS::RDS::DBInstance is too long for RDS where its stack's is; CloudFormation cuts that."""
+
+    def generated(resource_type, stack_name, logical_id):
+        if resource_type == "AWS::RDS::DBInstance":
+            stack_name = stack_name[: 63 - len(logical_id) - len("--") - 12].rstrip("-")
+        return generate(resource_type, stack_name, logical_id)
+
+    return generated
+
+
 def with_images(get_parameter):
     """Of the public parameters moto has none that names an image."""
 
@@ -521,6 +532,7 @@ def main(port, *path):
     zones.create_route53_zone_id = zone_id(zones.create_route53_zone_id)
     DBInstance.get_cfn_attribute = with_secret(DBInstance.get_cfn_attribute)
     DBInstance.create_from_cloudformation_json = named(DBInstance.create_from_cloudformation_json)
+    parsing.generate_resource_name = cut(parsing.generate_resource_name)
     known = DBInstance.has_cfn_attr
     DBInstance.has_cfn_attr = staticmethod(lambda name: known(name) or name in ("MasterUserSecret", "Endpoint"))
     SimpleSystemManagerBackend.get_parameter = with_images(SimpleSystemManagerBackend.get_parameter)

@@ -107,6 +107,16 @@ fn wanted<'c>(scope: &Scope<'c>, engine: Engine, own: &'c Database) -> Result<Wa
             ));
         }
     }
+    if !is_class(size) {
+        let why = format!(
+            "`{size}` is no class of databases: a family and a size, such as t4g.small or m7g.2xlarge"
+        );
+        return Err(Error::config(scope.at("database.size"), why));
+    }
+    if !version.starts_with(|first: char| first.is_ascii_digit()) {
+        let why = format!("`{version}` is no version, which begins with a number, such as 16 or 10.11");
+        return Err(Error::config(scope.at("database.version"), why));
+    }
     let storage = own.storage.unwrap_or(20);
     let backup = own.backup.unwrap_or(if production { 35 } else { 14 });
     let rotate = own.rotate.unwrap_or(30);
@@ -132,6 +142,18 @@ fn wanted<'c>(scope: &Scope<'c>, engine: Engine, own: &'c Database) -> Result<Wa
         protected: own.protected.unwrap_or(production) && scope.spec.preview.is_none(),
         rotate,
     })
+}
+
+/// Is it written as classes of RDS are, without `db.`? Which there are differs between regions, engines and years.
+/// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/Concepts.DBInstanceClass.Types.html>
+fn is_class(size: &str) -> bool {
+    let Some((family, size)) = size.split_once('.') else {
+        return false;
+    };
+    let times = size.strip_suffix("xlarge");
+    let is_size = ["micro", "small", "medium", "large", "metal"].contains(&size)
+        || times.is_some_and(|times| times.bytes().all(|byte| byte.is_ascii_digit()));
+    family.starts_with(|first: char| first.is_ascii_lowercase()) && is_size
 }
 
 /// Without a patch level, so that patches come by themselves.
@@ -440,5 +462,36 @@ fn aurora(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
                 "A machine of a cluster has no data; the cluster has the policy.",
             ),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_has_a_family_and_a_size() {
+        for good in [
+            "t4g.micro",
+            "t4g.small",
+            "m7g.xlarge",
+            "r6id.24xlarge",
+            "x2g.metal",
+        ] {
+            assert!(is_class(good), "{good}");
+        }
+        for bad in [
+            "t4g.huge",
+            "t4g",
+            "small",
+            ".small",
+            "4.small",
+            "db.t4g.small",
+            "t4g.2large",
+            "serverless",
+            "",
+        ] {
+            assert!(!is_class(bad), "{bad}");
+        }
     }
 }
