@@ -115,8 +115,12 @@ fn machines_are_held_one_after_the_other_and_go_back_when_one_fails_that_is_miss
     });
     let undo = gone_back(&platform, &dev);
     assert_eq!(undo["release"], 2, "{undo:#}");
-    let third = text(&rack.boxes[2].file("srv/began"));
-    assert_eq!(third.lines().count(), 2, "of one and two");
+    // Which of the two came first is the platform's to say; the other has begun with one and two only.
+    let began = rack.boxes[1..]
+        .iter()
+        .map(|on| text(&on.file("srv/began")).lines().count());
+    let began: Vec<usize> = began.collect();
+    assert!(began.contains(&2), "{began:?}");
     let why = eventually("all is well", Duration::from_secs(60), || {
         let why = platform.json(&["why", &dev])["environments"][0].clone();
         let sentence = why["sentence"].as_str()?.to_owned();
