@@ -193,7 +193,7 @@ calls! {
     TYPES = Call::new("ec2", "DescribeInstanceTypes", EC2, "compare processors with the quota");
     OUTPOST_TYPES = Call::new("outposts", "GetOutpostInstanceTypes", Protocol::Rest, "check that an Outpost has the sizes");
     QUOTA = Call::new("servicequotas", "GetServiceQuota", QUOTAS, "check the account's limits");
-    ROLE = Call::new("iam", "GetRole", IAM, "know the path of the role whose permissions are checked");
+    ROLE = Call::new("iam", "GetRole", IAM, "know the path of the role whose permissions are checked, and whether a foundation stands in another region");
     SIMULATE =
         Call::new("iam", "SimulatePrincipalPolicy", IAM, "check permissions before the first call");
 }

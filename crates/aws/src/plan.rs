@@ -1,4 +1,4 @@
-//! What would happen to one stack. A stack that is not there yet is planned without asking: everything in it is new. One that
+//! What would happen to one stack. A stack that is not there yet is planned without a change set: everything in it is new. One that
 //! is there is asked by a change set, which is then kept for [`crate::apply`] or leaves nothing.
 
 use serde::Serialize;
@@ -165,6 +165,11 @@ pub async fn plan(site: &Site, wanted: &Wanted, found: Option<&Found>, keeps: bo
         price: wanted.price,
     };
     match (&plan.doing, found) {
+        (Doing::Create, _) if stands_elsewhere(site, wanted).await => {
+            plan.doing = Doing::Invalid {
+                why: ELSEWHERE.into(),
+            };
+        }
         (Doing::Create | Doing::CreateAgain, _) => {
             let new = wanted.template.resources.iter();
             plan.changes = new.map(|own| Change::add(&own.id, own.kind)).collect();
@@ -189,6 +194,16 @@ pub async fn plan(site: &Site, wanted: &Wanted, found: Option<&Found>, keeps: bo
         change::forget(&site.client, &wanted.name, &ticket(wanted, &found.stack.at, None)).await?;
     }
     Ok(plan)
+}
+
+/// What CloudFormation would say of each role that is there, and what to do.
+const ELSEWHERE: &str = "it is not there, and its roles are, so it stands in another region of the account, or something of it was left. \
+     It cannot move: let `region` be what it was, or `vend aws destroy` with that first, or call the new one otherwise";
+
+/// Is it a foundation that stands in another region?
+async fn stands_elsewhere(site: &Site, wanted: &Wanted) -> bool {
+    let mark = &wanted.mark;
+    mark.kind == Kind::Foundation && site.has_roles(&mark.platform, &mark.foundation).await
 }
 
 /// Names one attempt to change a stack: from `at`, when it was changed last. The same attempt has the same ticket, in
@@ -382,6 +397,31 @@ mod tests {
         };
         assert!(matches!(doing(missing).await, Doing::Later { .. }));
         assert!(matches!(doing(wrong).await, Doing::Invalid { .. }));
+    }
+
+    /// Roles are the account's: with those of a foundation that stands elsewhere none could be made here.
+    #[tokio::test]
+    async fn a_foundation_whose_roles_are_there_is_not_new() {
+        fn there(_: &str, _: &[String]) -> String {
+            "<Role><Arn>arn:aws:iam::123456789012:role/vend/vend-production-stacks</Arn></Role>".into()
+        }
+        fn none(_: &str, _: &[String]) -> String {
+            "<Error><Code>NoSuchEntity</Code><Message>none</Message></Error>".into()
+        }
+        let wanted = wanted();
+        let doing = async |answer| {
+            let (address, asked) = crate::fixtures::service(answer);
+            let site = Site::new(crate::Client::at(address));
+            let doing = plan(&site, &wanted, None, false).await.unwrap().doing;
+            let asked = asked.lock().unwrap();
+            assert!(
+                asked.len() == 1 && asked[0].contains("RoleName=vend-production-stacks"),
+                "{asked:?}"
+            );
+            doing
+        };
+        assert!(matches!(doing(there).await, Doing::Invalid { .. }));
+        assert_eq!(doing(none).await, Doing::Create);
     }
 
     #[test]

@@ -62,6 +62,13 @@ impl Site {
         bucket::put(&self.client, &bucket, key, bytes).await
     }
 
+    /// Does the account have the foundation's roles? They are the account's, whatever the region. Who may not ask does not know.
+    pub async fn has_roles(&self, platform: &str, foundation: &str) -> bool {
+        let mut form = Form::default();
+        form.add("RoleName", &format!("{platform}-{foundation}-stacks"));
+        self.client.query(&call::ROLE, form).await.is_ok()
+    }
+
     /// The role with which CloudFormation makes environments.
     pub async fn stacks_role(&self, platform: &str, foundation: &str) -> Result<String, Error> {
         let account = &self.caller().await?.account;

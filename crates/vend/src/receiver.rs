@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 
 /// The name of the program in Lambda: of a custom runtime it is always this.
 pub const NAME: &str = "bootstrap";
-const PREVIEWS: &str = "VEND_PREVIEWS";
+/// The variable in which the entries of branches are.
+pub const PREVIEWS: &str = "VEND_PREVIEWS";
 /// How long a secret is used before it is asked for again.
 const FRESH: SignedDuration = SignedDuration::from_secs(60);
 

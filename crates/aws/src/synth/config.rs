@@ -11,7 +11,7 @@ use super::{
     place::{self, Outpost, Placement},
     size::Size,
     value,
-    word::{Account, Arn, ChatId, Domain, Label, Mail, Prefix, Region, Url, Zone},
+    word::{Account, Arn, ChatId, Domain, Label, Mail, NotA, Prefix, Region, Url, Zone},
 };
 
 /// All of it: a platform's `aws.toml`.
@@ -115,12 +115,40 @@ pub struct Network {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "Count")]
 pub enum Zones {
     #[default]
     #[serde(rename = "2")]
     Two,
     #[serde(rename = "3")]
     Three,
+}
+
+/// A number, with quotes or without.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "2 or 3 is wanted")]
+enum Count {
+    Number(i64),
+    Word(String),
+}
+
+impl TryFrom<Count> for Zones {
+    type Error = NotA;
+
+    fn try_from(count: Count) -> Result<Self, NotA> {
+        let text = match count {
+            Count::Number(number) => number.to_string(),
+            Count::Word(text) => text,
+        };
+        match text.as_str() {
+            "2" => Ok(Self::Two),
+            "3" => Ok(Self::Three),
+            _ => Err(NotA {
+                text,
+                wanted: "2 or 3",
+            }),
+        }
+    }
 }
 
 /// How hosts reach the internet.

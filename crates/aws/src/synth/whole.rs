@@ -419,16 +419,25 @@ pub(super) fn targets(
         1 => config.foundations.keys().next().cloned(),
         _ => None,
     };
-    let at = || format!("apps.{}.environments.{}.foundation", app.app, own.name);
+    let at = || format!("apps.{}.environments.{}.foundation", app.app, own.entry());
     let first = named.or_else(alike).or_else(only);
     let first = first
         .ok_or_else(|| Error::config(at(), "there are several foundations: say which one".to_owned()))?;
+    let unknown = |label: &Label| format!("there is no foundation `{label}`");
+    if !config.foundations.contains_key(&first) {
+        return Err(Error::config(at(), unknown(&first)));
+    }
     let mut all = vec![first];
-    all.extend(options.iter().flat_map(|options| options.also.iter().cloned()));
-    let mut sorted = all.clone();
-    sorted.sort();
-    if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Error::config(at(), format!("`{}` is named twice", pair[0])));
+    for label in options.iter().flat_map(|options| &options.also) {
+        let at = format!("apps.{}.environments.{}.also", app.app, own.entry());
+        if !config.foundations.contains_key(label) {
+            return Err(Error::config(at, unknown(label)));
+        }
+        if all.contains(label) {
+            let why = format!("releases go into `{label}` already");
+            return Err(Error::config(at, why));
+        }
+        all.push(label.clone());
     }
     Ok(all)
 }

@@ -136,7 +136,7 @@ word!(
 word!(
     /// The ARN of something that was made elsewhere.
     Arn,
-    "an ARN such as `arn:aws:acm:eu-central-1:123456789012:certificate/…`",
+    "an ARN, `arn:aws:SERVICE:REGION:ACCOUNT:…`",
     |text| {
         text.len() <= 600
             && text.starts_with("arn:")

@@ -498,6 +498,37 @@ fn what_contradicts_itself_is_refused() {
         "{}",
         refused(&alone)
     );
+    for (named, said) in [
+        ("foundation = 'nope'", "foundation: there is no foundation `nope`"),
+        ("also = ['nope']", "also: there is no foundation `nope`"),
+        (
+            "also = ['production']",
+            "also: releases go into `production` already",
+        ),
+    ] {
+        let own = refused(&format!(
+            "[foundations.production]\n{base}[apps.shop.environments.live]\n{named}\n"
+        ));
+        assert!(
+            own.contains(&format!("apps.shop.environments.live.{said}")),
+            "{own}"
+        );
+    }
+}
+
+#[test]
+fn zones_are_counted_with_quotes_or_without() {
+    let read = |zones: &str| {
+        let text = format!(
+            "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\nnetwork = {{ zones = {zones} }}\n"
+        );
+        toml::from_str::<Config>(&text).map_err(|error| error.to_string())
+    };
+    assert!(read("3").is_ok() && read("3") == read("'3'") && read("2") != read("3"));
+    for (zones, said) in [("4", "`4` is not 2 or 3"), ("true", "2 or 3 is wanted")] {
+        let own = read(zones).unwrap_err();
+        assert!(own.contains(said), "{own}");
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod moving;
 mod plan;
 mod project;
 mod push;
+mod reach;
 mod receiver;
 mod releases;
 mod rollback;

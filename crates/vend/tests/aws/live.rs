@@ -171,7 +171,10 @@ fn a_commit_is_pushed_once() {
         "{refused}"
     );
     let (code, refused) = world.bad(&["push", "--commit", "0000000"]);
-    assert!(code == 1 && refused.contains("no such commit"), "{refused}");
+    assert!(
+        code == 4 && refused.contains("has no commit `0000000`"),
+        "{refused}"
+    );
     let asked = world.json(&["push", "--detach", "--environment", "staging"]);
     assert_eq!(
         (&asked[0]["environment"], &asked[0]["doing"]),

@@ -269,7 +269,7 @@ impl World {
             .env("VEND_TOKEN", "vend_token")
             .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
             .env("AWS_SECRET_ACCESS_KEY", "not-to-be-seen")
-            .env("VEND_RECEIVER", "/bin/true");
+            .env("VEND_RECEIVER", super::receiver::program());
         command.output().unwrap()
     }
 

@@ -8,6 +8,7 @@ use ::aws::{
     plan::{Doing, Plan as Planned, Wanted, stays_open},
     site::Found,
     stack::Event,
+    synth::Kind,
     watch::Cause,
 };
 use clap::Args;
@@ -59,6 +60,29 @@ impl Apply {
     fn goes_on(&self) -> String {
         format!("{}: it goes on where it was", self.project.again("apply"))
     }
+
+    /// Who says that something may be changed and mistypes it has agreed to nothing.
+    fn refuse_unknown(&self, loaded: &Loaded) -> Result<(), Failure> {
+        let names = loaded.made.names();
+        let foundations = names.filter(|(kind, ..)| *kind == Kind::Foundation);
+        let known: Vec<&str> = foundations.map(|(_, name, _)| name).collect();
+        let Some(unknown) = self.shared.iter().find(|own| !known.contains(&own.as_str())) else {
+            return Ok(());
+        };
+        let what = format!("`{unknown}` is no stack of a foundation, and nothing was changed");
+        Err(Failure::new(Exit::NotFound, what).cause(format!("these are: {}", known.join(", "))))
+    }
+
+    /// What may be lost, and would not be. No error: the second try of an apply that was broken off says it too.
+    fn idle_words(&self, plans: &[Planned]) -> String {
+        let is_danger = |id: &String| {
+            let mut dangers = plans.iter().flat_map(Planned::dangers);
+            dangers.any(|change| change.id == *id)
+        };
+        let idle = self.lose.iter().filter(|id| !is_danger(id));
+        idle.map(|id| format!("note --lose {}: nothing of that name would be lost\n", clean(id)))
+            .collect()
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -86,7 +110,9 @@ async fn work(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
     let idle = plans.iter().all(|plan| plan.doing == Doing::Nothing);
     if !output.json {
         output.say(&plan::people(&plans, &loaded, &found, output));
+        output.say(&own.idle_words(&plans));
     }
+    own.refuse_unknown(&loaded)?;
     refuse_names(&plans)?;
     refuse_invalid(own, &plans)?;
     refuse(own, &plans)?;

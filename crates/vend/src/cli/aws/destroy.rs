@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use ::aws::{
     destroy::{self, Error, Fate, Left, Outcome},
     kept,
+    mark::Mark,
     remains::{Owner, Remain, remains},
     site::Found,
     synth::Kind,
@@ -64,7 +65,11 @@ type All = Vec<(String, Left)>;
 
 pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
     let loaded = own.project.load_most(output)?;
-    let (victims, stay) = victims(own, &loaded).await?;
+    let Victims {
+        go: victims,
+        stay,
+        idle,
+    } = victims(own, &loaded).await?;
     let names: Vec<&str> = victims
         .iter()
         .map(|(_, found)| found.stack.name.as_str())
@@ -76,6 +81,11 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
         }
         for name in &stay {
             output.line(&format!("stays: {name}, because other apps stand on it"));
+        }
+        for name in &idle {
+            output.line(&format!(
+                "stays: {name}, although nothing it releases into does: its releases would fail (--only {name} takes it, too)"
+            ));
         }
     }
     let data = if own.keep_data {
@@ -148,8 +158,17 @@ async fn may_go(own: &Destroy, loaded: &Loaded, earlier: &All, output: &Output) 
     agreed(&question, own.yes, output)
 }
 
-/// The stacks that go, in their order, each with its foundation; and the names of those that others stand on, and that stay.
-async fn victims(own: &Destroy, loaded: &Loaded) -> Result<(Vec<(String, Found)>, Vec<String>), Failure> {
+/// What a destruction takes.
+struct Victims {
+    /// The stacks that go, in their order, each with its foundation.
+    go: Vec<(String, Found)>,
+    /// Those that others stand on, and that stay.
+    stay: Vec<String>,
+    /// Flows that stay without an environment.
+    idle: Vec<String>,
+}
+
+async fn victims(own: &Destroy, loaded: &Loaded) -> Result<Victims, Failure> {
     let is_known = |name: &str| loaded.made.names().any(|(_, own, _)| own == name);
     let mut all = loaded.found().await?;
     loaded.refuse_others(&all)?;
@@ -169,6 +188,7 @@ async fn victims(own: &Destroy, loaded: &Loaded) -> Result<(Vec<(String, Found)>
         return Err(Failure::new(Exit::Refused, what)
             .next("vend aws destroy in the working tree of each of them, first"));
     }
+    let idle = idle(all.iter().map(|(_, found)| found), &is_meant);
     all.retain(|(_, found)| is_meant(found));
     let (stay, all): (Vec<_>, Vec<_>) = all
         .into_iter()
@@ -188,7 +208,30 @@ async fn victims(own: &Destroy, loaded: &Loaded) -> Result<(Vec<(String, Found)>
         .collect();
     let ordered = destroy::order(all.into_iter().map(|(_, found)| found).collect(), kind);
     let with = |found: Found| (foundations[&found.stack.id].clone(), found);
-    Ok((ordered.into_iter().map(with).collect(), stay))
+    Ok(Victims {
+        go: ordered.into_iter().map(with).collect(),
+        stay,
+        idle,
+    })
+}
+
+/// Flows that are not meant, of environments of which every stack is.
+fn idle<'f>(all: impl Iterator<Item = &'f Found> + Clone, is_meant: &impl Fn(&Found) -> bool) -> Vec<String> {
+    let of = |kind: Kind| {
+        let marked = all
+            .clone()
+            .filter_map(|found| Some((found, found.mark.as_ref()?)));
+        marked.filter(move |(found, mark)| mark.kind == kind && !found.stack.status.is_gone())
+    };
+    let flows = of(Kind::Flow).filter(|(found, _)| !is_meant(found));
+    let is_idle = |own: &Mark| {
+        let mut stacks = of(Kind::Environment)
+            .filter(|(_, mark)| mark.app == own.app && mark.environment == own.environment)
+            .peekable();
+        stacks.peek().is_some() && stacks.all(|(found, _)| is_meant(found))
+    };
+    let idle = flows.filter(|(_, mark)| is_idle(mark));
+    idle.map(|(found, _)| found.stack.name.clone()).collect()
 }
 
 /// Nothing begins while something is protected: a half is worse than a whole.
@@ -351,7 +394,9 @@ async fn stays(loaded: &Loaded, report: &mut Report, output: &Output) {
 
 /// What to do with what was kept.
 const BACK: &str = "to have it in stacks again: docs/aws.md, \"What was kept\"; `vend aws synth --out aws` writes the templates for it to aws/kept
-to delete it: vend aws destroy, with --forget the key too, without which no snapshot of a database can be read";
+to delete it: vend aws destroy";
+/// The same of a key among it.
+const FORGET: &str = ", with --forget the key too, without which no snapshot of a database can be read";
 
 fn said(what: &Left, fate: &Fate) -> String {
     let name = format!("{} ({})", clean(&what.physical), what.kind);
@@ -370,10 +415,12 @@ fn summary(report: &Report, keeps: bool) -> String {
         .iter()
         .filter(|own| matches!(own.fate, Fate::Kept { .. }))
         .collect();
+    let has_key = kept.iter().any(|own| own.what.kind == "AWS::KMS::Key");
     let mut text = format!("{} stacks destroyed\n", report.stacks.len());
     if keeps && !kept.is_empty() {
-        text.push_str(&format!("{BACK}\n"));
-    } else if kept.iter().any(|own| own.what.kind == "AWS::KMS::Key") {
+        let forget = if has_key { FORGET } else { "" };
+        text.push_str(&format!("{BACK}{forget}\n"));
+    } else if has_key {
         text.push_str("next: vend aws destroy --forget, when no snapshot of a database is wanted any more\n");
     }
     for own in &report.stays {

@@ -20,6 +20,9 @@ use crate::{
     output::{Output, Tone, tame},
 };
 
+/// Said to people: what reads the lines wants no others.
+const NOTHING: &str =
+    "nothing was written in that time: --since 7d looks further back, --follow waits for more";
 /// Between two questions for what is new; CloudWatch takes a few a second.
 const POLL: Duration = Duration::from_secs(2);
 
@@ -99,12 +102,14 @@ pub async fn run(own: &Logs, output: &Output) -> Result<(), Failure> {
             )
         })
         .collect();
+    let mut is_silent = true;
     loop {
         for (reader, group, client) in &mut readers {
-            let read = reader
-                .read(client, &mut |line| show(&line, output))
-                .await
-                .map_err(broken)?;
+            let mut shown = |line: Line| {
+                is_silent = false;
+                show(&line, output);
+            };
+            let read = reader.read(client, &mut shown).await.map_err(broken)?;
             if !read {
                 return Err(
                     Failure::new(Exit::NotFound, format!("there is no log group {group}"))
@@ -113,6 +118,9 @@ pub async fn run(own: &Logs, output: &Output) -> Result<(), Failure> {
             }
         }
         if !own.follow {
+            if is_silent && output.terminal && !output.json {
+                output.line(NOTHING);
+            }
             return Ok(());
         }
         tokio::time::sleep(POLL).await;

@@ -17,7 +17,7 @@ use super::{
     gone::{self, Standing},
     kept,
     project::{Loaded, Project},
-    refused, whose,
+    refused, synth, whose,
 };
 use crate::output::{Output, Tone, clean};
 
@@ -37,6 +37,7 @@ pub async fn run(own: &Plan, output: &Output) -> Result<ExitCode, Failure> {
     let standing = gone::all(&own.project, &loaded, &found);
     let report = Report {
         stacks: shown(&plans, &loaded, &found, &kept),
+        notes: &loaded.notes,
         standing: &standing,
         month: month(&plans, &loaded.prices),
     };
@@ -60,6 +61,8 @@ pub async fn run(own: &Plan, output: &Output) -> Result<ExitCode, Failure> {
 #[derive(Debug, Serialize)]
 struct Report<'p> {
     stacks: Vec<Shown<'p>>,
+    /// Of the files, as `vend check` warns of them.
+    notes: &'p [String],
     /// What stands and is in no file.
     standing: &'p [Standing],
     month: Month,
@@ -148,10 +151,7 @@ pub fn people(plans: &[Planned], loaded: &Loaded, found: &[(String, Found)], out
             }
         }
     }
-    for (stack, note) in notes(plans, loaded, found) {
-        let label = output.tone(Tone::Wait, "note");
-        text.push_str(&format!("{label} {stack}: {note}\n"));
-    }
+    text.push_str(&synth::notes(&loaded.notes, &notes(plans, loaded, found), output));
     text.push_str(&money(&month(plans, &loaded.prices)));
     text
 }
@@ -192,12 +192,12 @@ fn notes(plans: &[Planned], loaded: &Loaded, found: &[(String, Found)]) -> Vec<(
 
 fn headline(plan: &Planned, output: &Output) -> String {
     let (tone, what) = match &plan.doing {
-        Doing::Create => (Tone::Good, format!("new, {} resources", plan.changes.len())),
+        Doing::Create => (Tone::Good, format!("new, {}", resources(plan.changes.len()))),
         Doing::CreateAgain => (
             Tone::Wait,
             format!(
-                "again: its creation failed, or was never begun; {} resources",
-                plan.changes.len()
+                "again: its creation failed, or was never begun; {}",
+                resources(plan.changes.len())
             ),
         ),
         Doing::Change => (Tone::Wait, format!("{} to change", plan.changes.len())),
@@ -280,23 +280,29 @@ fn money(month: &Month) -> String {
     let dollars = |cents: i64| format!("{:.2}", cents as f64 / 100.0);
     let (before, after) = (month.cents_before, month.cents);
     let sign = if after >= before { "+" } else { "-" };
+    let without = without(month);
+    // Of a part nobody knows by how much the whole is more.
+    let (least, more) = match without.is_empty() {
+        true => ("", format!(", {sign}{}", dollars((after - before).abs()))),
+        false => ("at least ", String::new()),
+    };
     format!(
-        "US$ {} a month when nobody comes, {sign}{} (prices of {}; traffic and bytes are extra{})\n",
+        "{least}US$ {} a month when nobody comes{more} (prices of {}; traffic and bytes are extra{without})\n",
         dollars(after),
-        dollars((after - before).abs()),
         month.prices,
-        without(month)
     )
+}
+
+fn resources(count: usize) -> String {
+    let word = if count == 1 { "resource" } else { "resources" };
+    format!("{count} {word}")
 }
 
 /// What is not in the sum because nobody knows its price: no region's stand in for another's.
 fn without(month: &Month) -> String {
     let mut text = String::new();
     if month.unknown > 0 {
-        text.push_str(&format!(
-            "; {} resources have no price in the list",
-            month.unknown
-        ));
+        text.push_str(&format!("; no price in the list: {}", resources(month.unknown)));
     }
     for region in &month.regions_unknown {
         text.push_str(&format!("; no price known for {region}: --prices FILE"));
@@ -345,6 +351,28 @@ mod tests {
     }
 
     #[test]
+    fn of_what_has_no_price_nobody_says_by_how_much_it_is_more() {
+        let month = |unknown| Month {
+            cents: 1234,
+            cents_before: 1000,
+            prices: "2026-11-01".to_owned(),
+            unknown,
+            regions_unknown: Vec::new(),
+        };
+        let known = money(&month(0));
+        assert!(
+            known.starts_with("US$ 12.34 a month when nobody comes, +2.34 ("),
+            "{known}"
+        );
+        let unknown = money(&month(1));
+        assert!(
+            unknown.starts_with("at least US$ 12.34 a month when nobody comes (")
+                && unknown.contains("1 resource)"),
+            "{unknown}"
+        );
+    }
+
+    #[test]
     fn a_region_without_prices_is_named() {
         let plan = |region: &str, unknown| Planned {
             stack: "s".to_owned(),
@@ -364,7 +392,7 @@ mod tests {
         ]);
         assert_eq!(
             both,
-            "; 2 resources have no price in the list; no price known for sa-east-1: --prices FILE"
+            "; no price in the list: 2 resources; no price known for sa-east-1: --prices FILE"
         );
     }
 

@@ -5,12 +5,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::OnceLock,
 };
 
 use ::aws::{
-    Client, Machine, Source,
-    credentials::Role,
     live::rule,
     plan::Wanted,
     price::List,
@@ -24,8 +22,9 @@ use model::{Digest, spec};
 use super::{
     Exit, Failure, applied, broken,
     home::Home,
+    reach::{refuse_account, sites},
     receiver::Program,
-    tree::{app, app_of, config, keep, made, of_branch, priorities, unmade},
+    tree::{app, config, keep, made, notes, of_branch, priorities, unmade},
 };
 use crate::{
     cli::quoted,
@@ -93,13 +92,15 @@ pub struct Loaded {
     pub branch: Option<spec::Environment>,
     /// From these a push makes the stacks of branches; empty where it makes none.
     files: Vec<File>,
+    /// What is to be known of the files.
+    pub notes: Vec<String>,
 }
 
 impl Files {
     /// The app with where it is on AWS; stacks are neither made nor changed with it, so nobody needs their priorities.
     pub async fn home(&self) -> Result<Home, Failure> {
         let config = config(&self.dir, self.config.as_deref())?;
-        let app = app(&self.dir)?;
+        let app = app(&self.dir, false)?;
         let made = made(&config, &app, None, &mut Priorities::default())?;
         let sites = sites(&config, self.profile.as_deref());
         let mut asked: Vec<&Access> = Vec::new();
@@ -191,7 +192,7 @@ impl Project {
         let beside = || files.dir.join("aws/priorities.json");
         let given = self.priorities.clone().unwrap_or_else(beside);
         let config = config(&files.dir, files.config.as_deref())?;
-        let app = app_of(&files.dir, self.sourceless)?;
+        let app = app(&files.dir, self.sourceless)?;
         let branch = self.branch.as_deref();
         let branch = branch.map(|branch| of_branch(&app, branch)).transpose()?;
         let known = priorities(&given)?;
@@ -211,7 +212,10 @@ impl Project {
         };
         receiver.stand_in(&mut made, &applied::digest(&own));
         if !most {
-            unknown(&only, made.names().map(|(_, name, _)| name))?;
+            let names = made.names().map(|(_, name, _)| name);
+            unknown(&only, names).map_err(|failure| {
+                failure.next("one that stands and is in no file: vend aws status; it goes with vend aws destroy --gone")
+            })?;
         }
         let mut loaded = Loaded {
             sites: sites(&config, files.profile.as_deref()),
@@ -232,6 +236,7 @@ impl Project {
                 .collect(),
             branch,
             files: own,
+            notes: notes(&files.dir, self.sourceless),
         };
         loaded.want();
         Ok(loaded)
@@ -492,41 +497,6 @@ impl Loaded {
     }
 }
 
-/// Refuses credentials of another account than the one that the file gives to this foundation, or to one that is reached
-/// alike. Stacks that are there say whose they are; where there is none, STS is asked.
-async fn refuse_account(
-    config: &Config,
-    label: &synth::Label,
-    site: &Site,
-    there: &[Found],
-) -> Result<(), Failure> {
-    let access = config.foundations.get(label).map(|own| &own.access);
-    let alike = config
-        .foundations
-        .iter()
-        .filter(|(_, own)| Some(&own.access) == access);
-    let wanted: Vec<_> = alike
-        .filter_map(|(label, own)| Some((label, own.account.as_ref()?)))
-        .collect();
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let told = there.iter().find_map(|found| found.stack.id.split(':').nth(4));
-    let account = match told {
-        Some(account) => account.to_owned(),
-        None => site.caller().await.map_err(broken)?.account.clone(),
-    };
-    let Some((label, wanted)) = wanted.iter().find(|(_, own)| own.as_str() != account) else {
-        return Ok(());
-    };
-    let what = format!("these are credentials of the account {account}, and nothing was done");
-    Err(Failure::new(Exit::Refused, what)
-        .cause(format!(
-            "aws.toml gives the foundation `{label}` to the account {wanted}"
-        ))
-        .next("another --profile or AWS_PROFILE, or `access` of the foundation: vend aws doctor"))
-}
-
 /// Refuses a name that is none of these.
 fn unknown<'n>(asked: &[String], names: impl Iterator<Item = &'n str>) -> Result<(), Failure> {
     let names: BTreeSet<&str> = names.collect();
@@ -559,40 +529,4 @@ fn digested(stack: &synth::Stack, files: &[File]) -> String {
         _ => return String::new(),
     };
     Digest::of_parts(bakes(files, environment).flat_map(|file| [&file.path, &file.text])).hex()
-}
-
-/// A client for each foundation. Foundations that are reached alike share their credentials.
-fn sites(config: &Config, profile: Option<&str>) -> BTreeMap<String, Site> {
-    let machine = machine();
-    let mut sources: BTreeMap<&Access, Arc<Source>> = BTreeMap::new();
-    let mut sites = BTreeMap::new();
-    for (label, foundation) in &config.foundations {
-        let access = &foundation.access;
-        let region = foundation.region.as_str();
-        let source = sources.entry(access).or_insert_with(|| {
-            let own = access.profile.as_deref().or(profile).map(str::to_owned);
-            let chain = Source::chain(machine.clone(), own);
-            let Some(arn) = &access.role else {
-                return Arc::new(chain);
-            };
-            let role = Role {
-                arn: arn.to_string(),
-                external_id: access.external_id.clone(),
-                ..Role::default()
-            };
-            let base = Client::new(machine.clone(), Arc::new(chain), region);
-            Arc::new(Source::role(base, role))
-        });
-        let client = Client::new(machine.clone(), Arc::clone(source), region);
-        sites.insert(label.to_string(), Site::new(client));
-    }
-    sites
-}
-
-fn machine() -> Machine {
-    Machine {
-        variable: Arc::new(|name| std::env::var(name).ok()),
-        now: crate::clock::now,
-        bits: crate::clock::bits,
-    }
 }

@@ -24,6 +24,8 @@ use super::{
 };
 use crate::output::{Output, Tone, clean, lines, size};
 
+/// What is checked out, as git calls it.
+const HEAD: &str = "HEAD";
 /// Of a packed source: it is sent in one call.
 const MAX_SOURCE: u64 = 256 << 20;
 /// Characters of a commit's message that go on, as of a webhook's.
@@ -41,7 +43,7 @@ pub struct Push {
     #[arg(long, short)]
     branch: Option<String>,
     /// The commit, as git knows it.
-    #[arg(long, default_value = "HEAD", value_name = "REVISION")]
+    #[arg(long, default_value = HEAD, value_name = "REVISION")]
     commit: String,
     /// Only this environment, whatever branch it follows.
     #[arg(long, short, value_name = "NAME")]
@@ -128,6 +130,9 @@ async fn work(own: &Push, output: &Output) -> Result<ExitCode, Failure> {
         None => followers(&home, &branch, &own.environment)?,
     };
     let mut commit = commit(&home, &own.files.dir, &own.commit, &branch)?;
+    if !output.json && own.commit == HEAD && is_changed(&own.files.dir) {
+        output.line("note: what is changed and not committed does not go with it");
+    }
     let (_, site) = home.pipeline();
     commit
         .sender
@@ -295,17 +300,34 @@ pub fn git(dir: &Path, arguments: &[&str]) -> Result<String, Failure> {
     let done = done.map_err(|error| Failure::failed("git cannot be run").cause(error.to_string()))?;
     match done.status.success() {
         true => Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned()),
-        false => Err(
-            Failure::failed(format!("{} has no such commit or branch", dir.display()))
-                .cause(String::from_utf8_lossy(&done.stderr).trim().to_owned()),
-        ),
+        false => Err(Failure::failed(format!("git cannot say it of {}", dir.display()))
+            .cause(String::from_utf8_lossy(&done.stderr).trim().to_owned())),
     }
+}
+
+/// The commit's whole id, by whatever git knows it.
+pub fn resolved(dir: &Path, revision: &str) -> Result<String, Failure> {
+    // Is it a working tree of git at all?
+    git(dir, &["rev-parse", "--git-dir"])?;
+    let wanted = format!("{revision}^{{commit}}");
+    git(
+        dir,
+        &["rev-parse", "--verify", "--quiet", "--end-of-options", &wanted],
+    )
+    .map_err(|_| {
+        let what = format!("{} has no commit `{}`", dir.display(), clean(revision));
+        Failure::new(Exit::NotFound, what).next("git log: a commit, a tag or a branch of it")
+    })
+}
+
+/// Is something of the tree not in the commit that is checked out? Nobody who is not sure is told.
+fn is_changed(dir: &Path) -> bool {
+    git(dir, &["status", "--porcelain", "--", "."]).is_ok_and(|said| !said.is_empty())
 }
 
 /// What git says of a commit.
 fn commit(home: &Home, dir: &Path, revision: &str, branch: &str) -> Result<Commit, Failure> {
-    let wanted = format!("{revision}^{{commit}}");
-    let id = git(dir, &["rev-parse", "--verify", "--end-of-options", &wanted])?;
+    let id = resolved(dir, revision)?;
     let about = git(dir, &["log", "-1", "--format=%an <%ae>%n%B", &id])?;
     let (author, message) = about.split_once('\n').unwrap_or((about.as_str(), ""));
     Ok(Commit {

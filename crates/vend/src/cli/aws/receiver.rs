@@ -7,6 +7,7 @@ use std::{
 };
 
 use ::aws::synth;
+use memchr::memmem;
 use model::Digest;
 use zip::{CompressionMethod, DateTime, ZipWriter, write::SimpleFileOptions};
 
@@ -48,6 +49,9 @@ impl Program {
         }
         let architecture = architecture
             .ok_or_else(|| refuse("it is no program for Linux on x86-64 or 64-bit ARM".to_owned()))?;
+        if !is_vend(&bytes) {
+            return Err(refuse("it is not vend".to_owned()));
+        }
         Ok(Self {
             path,
             bytes,
@@ -85,6 +89,11 @@ impl Program {
     }
 }
 
+/// Does the program ask for what only the receiver is given? No other handler could answer what comes to it.
+fn is_vend(bytes: &[u8]) -> bool {
+    memmem::find(bytes, crate::receiver::PREVIEWS.as_bytes()).is_some()
+}
+
 /// What a program runs on, by its ELF header: `e_machine` of the System V ABI.
 fn architecture(bytes: &[u8]) -> Option<&'static str> {
     let header = bytes
@@ -111,5 +120,12 @@ mod tests {
         assert_eq!(architecture(&header), None);
         assert_eq!(architecture(b"#!/bin/sh\necho 1\necho 2\n"), None);
         assert_eq!(architecture(b"\x7fELF"), None);
+    }
+
+    #[test]
+    fn this_program_is_one_that_can_be_the_receiver() {
+        let own = fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert!(is_vend(&own));
+        assert!(!is_vend(&fs::read("/bin/true").unwrap()));
     }
 }

@@ -20,7 +20,7 @@ use super::{
     broken,
     home::{Home, Spot, Target},
     project::Files,
-    push::{no_flow, start},
+    push::{no_flow, resolved, start},
 };
 use crate::output::{Output, clean};
 
@@ -78,6 +78,8 @@ enum Done {
     Running { commit: String, release: String },
     /// Halves without traffic stopped.
     Retired { stacks: Vec<String> },
+    /// No half ran without traffic.
+    Nothing,
 }
 
 pub async fn run(own: &Rollback, output: &Output) -> Result<(), Failure> {
@@ -111,6 +113,15 @@ pub async fn run(own: &Rollback, output: &Output) -> Result<(), Failure> {
 }
 
 impl Rollback {
+    /// The commit, or what its id begins with: what else names one is asked of git.
+    fn named(&self, to: &str) -> Result<String, Failure> {
+        let is_id = (4..=40).contains(&to.len()) && to.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match is_id {
+            true => Ok(to.to_ascii_lowercase()),
+            false => resolved(&self.files.dir, to),
+        }
+    }
+
     /// Refuses to go back across a migration that cannot be undone. Which releases brought one, no stack says: what the
     /// environment says of its migrations holds for all of them.
     fn uncrossed(&self, spot: &Spot<'_>) -> Result<(), Failure> {
@@ -171,15 +182,14 @@ pub async fn retire(own: &Retire, output: &Output) -> Result<(), Failure> {
     for moves in all {
         stacks.extend(moved(&home, &spot, &moves, idle, output).await?);
     }
-    output.show(
-        &Done::Retired {
-            stacks: stacks.clone(),
-        },
-        |_| match stacks.is_empty() {
-            true => format!("nothing of {name} runs without traffic\n"),
-            false => format!("what ran of {name} without traffic is stopped\n"),
-        },
-    );
+    let (done, said) = match stacks.is_empty() {
+        true => (Done::Nothing, format!("nothing of {name} runs without traffic\n")),
+        false => (
+            Done::Retired { stacks },
+            format!("what ran of {name} without traffic is stopped\n"),
+        ),
+    };
+    output.show(&done, |_| said);
     Ok(())
 }
 
@@ -387,7 +397,8 @@ pub async fn set(
 /// Releases an earlier commit again.
 async fn again(own: &Rollback, home: &Home, spot: &Spot<'_>, output: &Output) -> Result<(), Failure> {
     let (_, site) = home.pipeline();
-    let (mut push, attempt) = earlier(home, spot, own.to.as_deref()).await?;
+    let to = own.to.as_deref().map(|to| own.named(to)).transpose()?;
+    let (mut push, attempt) = earlier(home, spot, to.as_deref()).await?;
     own.uncrossed(spot)?;
     let name = spot.name();
     let commit = push.commit.get(..12).unwrap_or(&push.commit).to_owned();

@@ -309,6 +309,7 @@ fn differences(all: &[Compared], output: &Output) -> String {
 struct Switched {
     stack: String,
     is_protected: bool,
+    was_protected: bool,
     /// What it was switched for beside the stack itself.
     with: Vec<String>,
     /// Why it stays as it is.
@@ -329,6 +330,7 @@ pub async fn protect(own: &Protect, on: bool, output: &Output) -> Result<(), Fai
         let mut switched = Switched {
             stack: found.stack.name.clone(),
             is_protected: found.stack.is_protected,
+            was_protected: found.stack.is_protected,
             with: Vec::new(),
             stays: None,
         };
@@ -357,9 +359,10 @@ fn told(switched: &Switched) -> String {
     if let Some(why) = &switched.stays {
         return format!("{name} stays as it is: {why}");
     }
-    let word = match switched.is_protected {
-        true => "protected",
-        false => "not protected any more",
+    let word = match (switched.is_protected, switched.was_protected) {
+        (true, _) => "protected",
+        (false, true) => "not protected any more",
+        (false, false) => "not protected, and was not",
     };
     let with = match switched.with.as_slice() {
         [] => String::new(),
@@ -402,13 +405,20 @@ pub async fn carry_on(own: &Continue, output: &Output) -> Result<ExitCode, Failu
         return Err(Failure::new(Exit::NotFound, what).next("vend aws status"));
     };
     let status = &found.stack.status.0;
+    if found.stack.status.is_usable() {
+        let done = serde_json::json!({ "stack": own.stack, "status": status });
+        output.show(&done, |_| {
+            format!("{} is {status}: there is nothing to continue\n", own.stack)
+        });
+        return Ok(ExitCode::SUCCESS);
+    }
     if status != "UPDATE_ROLLBACK_FAILED" {
         let next = match status.as_str() {
             "DELETE_FAILED" => "vend aws destroy",
             _ => "vend aws apply",
         };
         return Err(
-            Failure::usage(format!("{} is {status}: there is nothing to continue", own.stack)).next(next),
+            Failure::failed(format!("{} is {status}: there is nothing to continue", own.stack)).next(next),
         );
     }
     let client = &loaded.site(foundation).client;

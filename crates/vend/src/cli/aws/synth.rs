@@ -47,7 +47,11 @@ pub struct Written {
 
 pub fn run(own: &Synth, output: &Output) -> Result<(), Failure> {
     let given = own.out.join("priorities.json");
-    let (_, made, priorities) = tree::read(&own.dir, own.config.as_deref(), &given)?;
+    let tree::Made {
+        output: made,
+        priorities,
+        notes,
+    } = tree::read(&own.dir, own.config.as_deref(), &given)?;
     let mut folder = Folder::new(&own.out);
     let stacks = files(&made, &mut folder, own.split)?;
     for stack in &made.stacks {
@@ -57,13 +61,20 @@ pub fn run(own: &Synth, output: &Output) -> Result<(), Failure> {
     }
     tree::keep(&given, &priorities)?;
     let cleared = folder.end()?;
-    output.show(&Report { stacks, cleared }, |report| people(report, output));
+    let report = Report {
+        stacks,
+        notes,
+        cleared,
+    };
+    output.show(&report, |report| people(report, output));
     Ok(())
 }
 
 #[derive(Debug, Serialize)]
 struct Report {
     stacks: Vec<Written>,
+    /// Of the files, as `vend check` warns of them.
+    notes: Vec<String>,
     #[serde(flatten)]
     cleared: Cleared,
 }
@@ -124,15 +135,13 @@ fn people(report: &Report, output: &Output) -> String {
         ]);
     }
     let mut text = table.render(output, "nothing\n");
+    let of = |one: &Written| -> Vec<(String, String)> {
+        let own = one.notes.iter();
+        own.map(|note| (one.name.clone(), clean(note))).collect()
+    };
+    let of_stacks: Vec<(String, String)> = written.iter().flat_map(of).collect();
+    text.push_str(&notes(&report.notes, &of_stacks, output));
     for one in written {
-        for note in &one.notes {
-            text.push_str(&format!(
-                "{} {}: {}\n",
-                output.tone(Tone::Wait, "note"),
-                one.name,
-                clean(note)
-            ));
-        }
         if let Some(why) = &one.refused {
             let label = output.tone(Tone::Bad, "refused");
             let why = clean(why);
@@ -146,6 +155,24 @@ fn people(report: &Report, output: &Output) -> String {
     text
 }
 
+/// What is to be known, of the files and of single stacks: what holds for several is said once.
+pub fn notes(files: &[String], stacks: &[(String, String)], output: &Output) -> String {
+    let label = output.tone(Tone::Wait, "note");
+    let mut text: String = files
+        .iter()
+        .map(|note| format!("{label} {}\n", clean(note)))
+        .collect();
+    for (index, (_, note)) in stacks.iter().enumerate() {
+        if stacks[..index].iter().any(|(_, other)| other == note) {
+            continue;
+        }
+        let own = stacks.iter().filter(|(_, other)| other == note);
+        let names: Vec<&str> = own.map(|(stack, _)| stack.as_str()).collect();
+        text.push_str(&format!("{label} {}: {note}\n", names.join(", ")));
+    }
+    text
+}
+
 fn split(folder: &mut Folder<'_>, stack: &synth::Stack) -> Result<(), Failure> {
     for resource in &stack.template.resources {
         let mut alone = synth::Template::new(&resource.about);
@@ -154,4 +181,21 @@ fn split(folder: &mut Folder<'_>, stack: &synth::Stack) -> Result<(), Failure> {
         folder.write(&path, alone.yaml())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_holds_for_several_stacks_is_said_once() {
+        let own = |stack: &str, note: &str| (stack.to_owned(), note.to_owned());
+        let stacks = [own("a", "one"), own("b", "two"), own("c", "one")];
+        let said = notes(
+            &["of the files".to_owned()],
+            &stacks,
+            &Output::new(false, String::new()),
+        );
+        assert_eq!(said, "note of the files\nnote a, c: one\nnote b: two\n");
+    }
 }

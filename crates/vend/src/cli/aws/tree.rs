@@ -14,17 +14,24 @@ use model::{
 use super::{Failure, unread};
 use crate::cli::check;
 
-/// What there is to make. The priorities may have grown.
-pub fn read(
-    dir: &Path,
-    file: Option<&Path>,
-    given: &Path,
-) -> Result<(Config, synth::Output, Priorities), Failure> {
+/// What there is to make, and what is to be known of the files.
+pub struct Made {
+    pub output: synth::Output,
+    /// They may have grown.
+    pub priorities: Priorities,
+    pub notes: Vec<String>,
+}
+
+pub fn read(dir: &Path, file: Option<&Path>, given: &Path) -> Result<Made, Failure> {
     let config = config(dir, file)?;
-    let app = app(dir)?;
+    let app = app(dir, false)?;
     let mut priorities = priorities(given)?;
-    let made = made(&config, &app, None, &mut priorities)?;
-    Ok((config, made, priorities))
+    let output = made(&config, &app, None, &mut priorities)?;
+    Ok(Made {
+        output,
+        priorities,
+        notes: notes(dir, false),
+    })
 }
 
 pub fn made(
@@ -36,10 +43,13 @@ pub fn made(
     synth::all_with(config, app, own, priorities).map_err(unmade)
 }
 
+/// Where to read what the operator's file may say.
+const OPTIONS: &str = "docs/aws.md, \"Options\", has all keys and what they take";
+
 pub fn unmade(error: synth::Error) -> Failure {
     Failure::refused("the templates cannot be made")
         .cause(error.to_string())
-        .next("docs/aws.md, \"Options\", has all keys and what they take")
+        .next(OPTIONS)
 }
 
 /// The environment that a branch has to itself.
@@ -48,14 +58,20 @@ pub fn of_branch(app: &spec::App, branch: &str) -> Result<spec::Environment, Fai
     let following = app.following(branch).map_err(|clash| none(clash.to_string()))?;
     let own = following.into_iter().find(|own| own.preview.is_some());
     own.ok_or_else(|| {
-        none("it fits no `branches` of vend.yaml, or an environment follows it by name".to_owned())
+        none("it fits no `branches` of vend.yaml, or an environment follows it by name".to_owned()).next(
+            "what stands of branches whose entry is gone: vend aws status; it goes with vend aws destroy --gone --branches",
+        )
     })
 }
 
 pub fn config(dir: &Path, file: Option<&Path>) -> Result<Config, Failure> {
     let path = config_path(dir, file);
     let bytes = check::read(&path).map_err(|error| unread(&path, &error))?;
-    let bad = |cause: String| Failure::usage(format!("{} cannot be read", path.display())).cause(cause);
+    let bad = |cause: String| {
+        Failure::usage(format!("{} cannot be read", path.display()))
+            .cause(cause)
+            .next(OPTIONS)
+    };
     if bytes.len() > spec::MAX_BYTES {
         return Err(bad(format!("it has more than {} bytes", spec::MAX_BYTES)));
     }
@@ -67,12 +83,21 @@ pub fn config_path(dir: &Path, file: Option<&Path>) -> PathBuf {
     file.map_or_else(|| dir.join("aws.toml"), Path::to_path_buf)
 }
 
-pub fn app(dir: &Path) -> Result<spec::App, Failure> {
-    app_of(dir, false)
+/// What `vend check` finds: no stack is refused for it, and a release may fail by it.
+pub fn notes(dir: &Path, is_alone: bool) -> Vec<String> {
+    if is_alone {
+        return Vec::new();
+    }
+    let said = |problem: &Problem| match problem.is_error() {
+        true => format!("{problem}: releases fail by it"),
+        false => problem.to_string(),
+    };
+    let found = spec::check_tree(&check::Tree(dir)).problems;
+    found.iter().map(said).collect()
 }
 
 /// `is_alone`: the files that vend.yaml names are not beside it.
-pub fn app_of(dir: &Path, is_alone: bool) -> Result<spec::App, Failure> {
+pub fn app(dir: &Path, is_alone: bool) -> Result<spec::App, Failure> {
     let tree = check::Tree(dir);
     let missing = || {
         Failure::failed(format!("{} holds no vend.yaml", dir.display()))
