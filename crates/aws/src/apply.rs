@@ -24,6 +24,15 @@ pub enum Error {
     Stuck { stack: String, status: Status },
     #[error("{stack} is not there, and is not made: {why}")]
     Refused { stack: String, why: String },
+    /// The change itself is done, and what came after it failed.
+    #[error("{error}")]
+    Left {
+        /// What could not be deleted with it, and is in no stack any more.
+        left: Vec<Cause>,
+        error: Box<Error>,
+    },
+    #[error("the file of {by} has changed {stack} meanwhile, and says something else of it")]
+    Anothers { stack: String, by: String },
     #[error("{stack} would lose what nobody agreed to lose: {lost}")]
     Loss { stack: String, lost: String },
 }
@@ -62,12 +71,21 @@ impl Outcome {
     }
 }
 
-/// Makes the stack as it shall be. `agreed`: the data that may be lost, by the ids of resources; `start` names this attempt.
+/// What somebody has agreed to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Agreed<'a> {
+    /// The data that may be lost, by the ids of resources.
+    pub lost: &'a [String],
+    /// The foundation may be changed, although the file of another app made it as it is.
+    pub shared: bool,
+}
+
+/// Makes the stack as it shall be. `start` names this attempt.
 pub async fn apply(
     site: &Site,
     wanted: &Wanted,
     found: Option<Found>,
-    agreed: &[String],
+    agreed: Agreed<'_>,
     start: &str,
     tell: &mut dyn FnMut(&Event),
 ) -> Result<Outcome, Error> {
@@ -77,11 +95,21 @@ pub async fn apply(
     {
         let now = begun(site, wanted, stack).await?;
         found = now.filter(|stack| !stack.status.is_gone()).map(Found::from);
+        // What was planned was planned of what was there before.
+        if let Some(by) = found.as_ref().and_then(|found| anothers(wanted, found))
+            && !agreed.shared
+        {
+            let stack = wanted.name.clone();
+            return Err(Error::Anothers { stack, by });
+        }
     }
-    if let Some(Found { stack, .. }) = &found {
+    let agreed = agreed.lost;
+    let doing = plan::doing(wanted, found.as_ref());
+    let is_touched = |stack: &Stack| doing != Doing::Nothing || !stack.status.is_good();
+    if let Some(Found { stack, .. }) = found.as_ref().filter(|found| is_touched(&found.stack)) {
         guard::restore(&site.client, wanted, stack).await?;
     }
-    match (plan::doing(wanted, found.as_ref()), found) {
+    match (doing, found) {
         (Doing::Nothing, _) => unchanged(site, wanted).await,
         (Doing::Change, Some(found)) => update(site, wanted, &found.stack, agreed, tell).await,
         (Doing::CreateAgain, Some(found)) => {
@@ -98,6 +126,13 @@ pub async fn apply(
             status: found.map_or_else(|| Status("gone".into()), |found| found.stack.status),
         }),
     }
+}
+
+/// The other app whose file made the stack otherwise than this one's would.
+fn anothers(wanted: &Wanted, found: &Found) -> Option<String> {
+    let mark = found.mark.as_ref()?;
+    let is_other = mark.by != wanted.mark.by && mark.digest != wanted.mark.digest;
+    mark.by.clone().filter(|_| is_other)
 }
 
 /// Waits for what somebody began who is gone. Hosts of containers that leave with it do not hold it up.
@@ -127,7 +162,7 @@ async fn clear(
     }
     let held = stack::resources(&site.client, &stack.id).await?;
     protect::release(&site.client, &held).await?;
-    guard::open(&site.client, wanted, &held).await?;
+    guard::open(&site.client, wanted, &held, tell).await?;
     let mark = watch::mark(&site.client, &stack.id).await?;
     stack::delete(
         &site.client,
@@ -269,10 +304,13 @@ async fn carry_out(
     let mark = watch::mark(client, &wanted.name).await?;
     // First: who may not do that would change a stack that then waits for ever.
     protect::release(client, &leaving).await?;
-    let opened = guard::open(client, wanted, &leaving).await?;
+    let opened = guard::open(client, wanted, &leaving, tell).await?;
     let ticket = ticket(wanted, &stack.at, guards);
     if let Err(error) = change::execute(client, &wanted.name, &ticket).await {
-        guard::close(client, &opened, tell).await;
+        // What got no answer may have begun, and then takes away what leaves.
+        if matches!(error, client::Error::Refused { .. }) {
+            guard::close(client, &opened, tell).await;
+        }
         return Err(error.into());
     }
     // What cannot be seen to its end goes on there: what leaves must then be able to.
@@ -283,16 +321,27 @@ async fn carry_out(
         }
         return Ok(outcome);
     }
-    // Not at every change: who took the protection away had a reason.
-    if guard::surely_makes(wanted, changes) && !stack.is_protected {
-        stack::protect(client, &wanted.name, true).await?;
-    }
-    guard::close_stayed(client, wanted, changes, &opened, tell).await?;
-    let_go(site, wanted).await?;
-    match guards.is_some() || guard::is_open(wanted, stack) {
-        true => guarded(site, wanted, outcome, tell).await,
-        false => Ok(outcome),
-    }
+    let left = outcome.left().to_vec();
+    let is_open = guards.is_some() || guard::is_open(wanted, stack);
+    let rest = async {
+        // Not at every change: who took the protection away had a reason.
+        if guard::surely_makes(wanted, changes) && !stack.is_protected {
+            stack::protect(client, &wanted.name, true).await?;
+        }
+        guard::close_stayed(client, wanted, changes, &opened, tell).await?;
+        let_go(site, wanted).await?;
+        match is_open {
+            true => guarded(site, wanted, outcome, tell).await,
+            false => Ok(outcome),
+        }
+    };
+    rest.await.map_err(|error: Error| match left.is_empty() {
+        true => error,
+        false => Error::Left {
+            left,
+            error: Box::new(error),
+        },
+    })
 }
 
 /// What a change would do, and what becomes of the stack's protection with it: where something is made that has one, it comes after.

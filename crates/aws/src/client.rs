@@ -3,6 +3,7 @@
 //! It takes [`Call`]s only, so that what the platform can do is a list that can be read. Request and answer never reach a
 //! log: they may carry passwords.
 
+mod bound;
 pub mod http;
 mod retry;
 mod xml;
@@ -49,6 +50,8 @@ pub enum Error {
     },
     #[error("{0} is not an address of HTTP")]
     Endpoint(String),
+    #[error("these are credentials of the account {is}, and {wanted} is wanted")]
+    Account { is: String, wanted: String },
     #[error(transparent)]
     Credentials(#[from] credentials::Error),
 }
@@ -148,6 +151,7 @@ pub struct Client {
     machine: Machine,
     source: Arc<Source>,
     region: String,
+    bound: Option<Arc<bound::Bound>>,
 }
 
 struct Outgoing {
@@ -170,6 +174,7 @@ impl Client {
             machine,
             source,
             region: region.to_owned(),
+            bound: None,
         }
     }
 
@@ -285,6 +290,9 @@ impl Client {
         outgoing: Outgoing,
         signer: &Signer,
     ) -> Result<http::Answer, Error> {
+        if let Some(bound) = &self.bound {
+            Box::pin(self.refuse_others(bound)).await?;
+        }
         let deadline = patience(outgoing.body.len()) * TRIES;
         let tries = self.tries(call, endpoint, &outgoing, signer);
         let late = || Error::Unreachable {

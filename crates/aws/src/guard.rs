@@ -55,19 +55,28 @@ pub(crate) fn leaves(change: &Change) -> bool {
     is_held && matches!(change.deed, Deed::Remove | Deed::Replace | Deed::MayReplace)
 }
 
-/// Switches off the protection of what leaves. Gives those that had one. What is a branch's has none, and its build may not ask.
+/// Switches off the protection of what leaves. Gives those that had one; where one refuses, the others have theirs again. What is a
+/// branch's has none, and its build may not ask.
 pub(crate) async fn open<'h>(
     client: &Client,
     wanted: &Wanted,
     leaving: &'h [Held],
+    tell: &mut dyn FnMut(&Event),
 ) -> Result<Vec<&'h Held>, Error> {
     let mut opened = Vec::new();
     if wanted.mark.preview.is_some() {
         return Ok(opened);
     }
     for held in leaving {
-        if protect::is_on(client, held).await? && protect::switch(client, held, false).await? {
-            opened.push(held);
+        let is_opened =
+            async || Ok(protect::is_on(client, held).await? && protect::switch(client, held, false).await?);
+        match is_opened().await {
+            Ok(true) => opened.push(held),
+            Ok(false) => {}
+            Err(error) => {
+                close(client, &opened, tell).await;
+                return Err(error);
+            }
         }
     }
     Ok(opened)
@@ -122,12 +131,12 @@ pub(crate) async fn close_stayed(
     Ok(())
 }
 
-/// Who was cut off while something was to leave, and whose change CloudFormation took back, left it without its protection, and
-/// the stack looks as if nothing had been. A stack that is not protected itself is meant so.
+/// Who was cut off while something was to leave, before CloudFormation began with it or after it took it back, left it without its
+/// protection, and the stack looks as if nothing had been: what is changed then has it again first. A stack that is not protected
+/// itself is meant so.
 pub(crate) async fn restore(client: &Client, wanted: &Wanted, stack: &Stack) -> Result<(), Error> {
-    let is_taken_back = stack.status == Status("UPDATE_ROLLBACK_COMPLETE".to_owned());
     let is_meant = stack.is_protected && wanted.is_guarded() && stack.value(GUARD) == Some("yes");
-    if !is_taken_back || !is_meant {
+    if !stack.status.is_usable() || !is_meant {
         return Ok(());
     }
     for held in stack::resources(client, &stack.id).await? {

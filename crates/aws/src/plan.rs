@@ -210,8 +210,9 @@ async fn stands_elsewhere(site: &Site, wanted: &Wanted) -> bool {
 /// another process too.
 pub(crate) fn ticket(wanted: &Wanted, at: &str, guards: Option<&str>) -> String {
     let guards = guards.unwrap_or_default();
+    let by = wanted.mark.by.as_deref().unwrap_or_default();
     let text = format!(
-        "{}|{}|{}|{at}|{guards}",
+        "{}|{}|{}|{at}|{guards}|{by}",
         wanted.name, wanted.mark.digest, wanted.mark.cents
     );
     format!("vend-{}", &digest(text.as_bytes())[..24])
@@ -455,5 +456,8 @@ mod tests {
         assert_eq!(ticket(&wanted, "a", None), ticket(&wanted, "a", None));
         assert_ne!(ticket(&wanted, "a", None), ticket(&wanted, "b", None));
         assert_ne!(ticket(&wanted, "a", None), ticket(&wanted, "a", Some("no")));
+        // A change set says of whose file it is.
+        let other = ticket(&self::wanted().by("blog"), "a", None);
+        assert_ne!(ticket(&wanted, "a", None), other);
     }
 }

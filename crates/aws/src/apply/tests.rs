@@ -1,5 +1,7 @@
 //! One stack against a CloudFormation that says what moto does not.
 
+mod cut_off;
+
 use super::*;
 use crate::{
     Client,
@@ -50,6 +52,10 @@ fn wanted() -> Wanted {
     wanted
 }
 
+fn of(lost: &[String]) -> Agreed<'_> {
+    Agreed { lost, shared: false }
+}
+
 async fn applied(agreed: &[&str]) -> (Result<Outcome, Error>, Vec<String>) {
     let (done, forms) = applied_of(&wanted(), agreed).await;
     (done, forms.iter().map(|own| action(own).to_owned()).collect())
@@ -70,7 +76,7 @@ async fn applied_at(
     let stack = stack::one(&site.client, &wanted.name).await.unwrap().unwrap();
     let agreed: Vec<String> = agreed.iter().map(|id| (*id).to_owned()).collect();
     let found = Some(Found { stack, mark });
-    let done = apply(&site, wanted, found, &agreed, "t", &mut |_| {}).await;
+    let done = apply(&site, wanted, found, of(&agreed), "t", &mut |_| {}).await;
     let asked = asked.lock().unwrap().clone();
     (done, asked)
 }
@@ -511,33 +517,6 @@ async fn what_might_have_been_replaced_is_as_protected_as_before() {
         "ModifyDBInstance true",
     ];
     assert_eq!(deeds(&forms), wanted);
-}
-
-/// Somebody was cut off while CloudFormation took back a change with which a database was to go.
-#[tokio::test]
-async fn what_was_to_leave_and_stays_is_protected_at_the_next_apply() {
-    fn taken_back(asked: &str, before: &[String]) -> String {
-        match asked {
-            "DescribeStacks" => {
-                let protected =
-                    "<EnableTerminationProtection>true</EnableTerminationProtection><CreationTime>";
-                answered(asked, before, "UPDATE_ROLLBACK_COMPLETE", "").replace("<CreationTime>", protected)
-            }
-            "DescribeDBInstances" => PROTECTED.replace("true", "false"),
-            _ => answered(asked, before, "UPDATE_ROLLBACK_COMPLETE", ""),
-        }
-    }
-    let wanted = guarded();
-    let (done, forms) = applied_at(taken_back, &wanted, Some(wanted.mark.clone()), &[]).await;
-    done.unwrap();
-    assert_eq!(deeds(&forms)[0], "ModifyDBInstance true");
-    // Who took the protection of the stack away has taken that of its database too.
-    fn bare(asked: &str, before: &[String]) -> String {
-        taken_back(asked, before).replace("Protection>true", "Protection>false")
-    }
-    let (done, forms) = applied_at(bare, &wanted, Some(wanted.mark.clone()), &[]).await;
-    done.unwrap();
-    assert!(!has(&forms, "ModifyDBInstance"), "{forms:?}");
 }
 
 /// Releases change the same stack, and take no notice of who applies.

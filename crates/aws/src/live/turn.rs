@@ -136,6 +136,14 @@ impl Turn<'_> {
         }
     }
 
+    /// Forgets which release went live last: its half has no traffic any more, and one that began before it is not older than what
+    /// has.
+    pub async fn forget_newest(&self) -> Result<(), Error> {
+        let newest = self.key.replacen("turn/", "newest/", 1);
+        let ask = json!({ "TableName": self.table, "Key": { "key": text(&newest) } });
+        self.client.json(&call::LEAVE_TURN, ask).await.map(drop)
+    }
+
     /// Lets the next one in. What somebody else has by now stays theirs.
     pub async fn leave(self) -> Result<(), Error> {
         let ask = json!({

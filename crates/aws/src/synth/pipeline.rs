@@ -155,12 +155,26 @@ pub fn pipeline(config: &Config, app: &spec::App) -> Result<Stack, Error> {
         return Err(Error::config(format!("apps.{}", app.app), why));
     }
     let mut stack = scope.stack(Kind::Pipeline, name, template)?;
-    stack.refused = (scope.foundation.network.nat == Nat::None && scope.has_hosts()).then(|| {
-        "images of hosts are baked on a host here, which fetches packages from the internet, and there is no NAT: say `pipeline` with \
-         a foundation that has one"
-            .to_owned()
-    });
+    stack.refused = unbaked(&scope).map(str::to_owned);
     Ok(stack.of(&app.app, None))
+}
+
+/// Why no image of hosts can be baked where the pipeline is, if hosts are wanted.
+fn unbaked(scope: &Scope<'_>) -> Option<&'static str> {
+    let region = scope.foundation.region.as_str();
+    // Source: `IsRestricted` of Packer's plugin for AWS.
+    let is_untagged = ["cn-", "us-gov-"].iter().any(|start| region.starts_with(start));
+    match scope.has_hosts() {
+        true if is_untagged => Some(
+            "images of hosts cannot be baked here: in this region Packer tags nothing while it makes it, and what a bake may change is \
+             known by its tags: let environments have `runtime = \"fargate\"`",
+        ),
+        true if scope.foundation.network.nat == Nat::None => Some(
+            "images of hosts are baked on a host here, which fetches packages from the internet, and there is no NAT: say `pipeline` with \
+             a foundation that has one",
+        ),
+        _ => None,
+    }
 }
 
 /// The log group of something of a pipeline.

@@ -84,8 +84,9 @@ fn number(text: &str, key: &str) -> Option<u64> {
     digits.parse().ok()
 }
 
-/// How often a flow waits in a state until it gives up: each time a part of what it has waited, or always as long.
-fn waits(name: &str, states: &Map<String, Value>) -> Option<u64> {
+/// How often a flow waits in a state until it gives up: each time a part of what it has waited, or always as long. What is one of
+/// `steps` begins anew in each, and gives up by what all of them have waited: it waits most often when they take equally long.
+fn waits(name: &str, states: &Map<String, Value>, steps: u64) -> Option<u64> {
     let pause = &states[&format!("{name}Wait")]["Seconds"];
     let (least, most, part) = match pause.as_str() {
         Some(text) => (
@@ -96,11 +97,19 @@ fn waits(name: &str, states: &Map<String, Value>) -> Option<u64> {
         None => (pause.as_u64()?, pause.as_u64()?, None),
     };
     let asks = ["Done", "Ready"].map(|part| states.get(&format!("{name}{part}")));
-    let mut limits = asks
-        .into_iter()
-        .flatten()
-        .filter_map(|own| number(&own.to_string(), "$waited >="));
-    let limit = limits.next().unwrap_or_else(|| panic!("{name} waits for ever"));
+    let limit = |sum: &str| {
+        let mut asks = asks.iter().flatten();
+        asks.find_map(|own| number(&own.to_string(), sum))
+    };
+    if let Some(limit) = limit("$spent >=") {
+        let (mut waited, mut count) = (0, 0);
+        while waited < limit.div_ceil(steps) {
+            waited += most.min(least.max(part.map_or(0, |part| waited / part)));
+            count += 1;
+        }
+        return Some(count * steps);
+    }
+    let limit = limit("$waited >=").unwrap_or_else(|| panic!("{name} waits for ever"));
     let (mut waited, mut count) = (0, 0);
     while waited < limit {
         waited += most.min(least.max(part.map_or(0, |part| waited / part)));
@@ -130,13 +139,15 @@ fn events(states: &Map<String, Value>, targets: u64, steps: u64) -> u64 {
             let name = name.strip_suffix(part)?;
             states
                 .contains_key(&format!("{name}Wait"))
-                .then(|| waits(name, states))?
+                .then(|| waits(name, states, steps))?
         });
         let is_step = ["Weight", "Watch", "Alarms", "Named", "Quiet"].contains(&name.as_str());
-        count *= looped.map_or(1, |waits| waits + 1);
-        if name.starts_with("Shift") {
-            count += 2 * 5 * steps;
-        } else if is_step {
+        let rounds = match name.starts_with("Shift") {
+            true => steps,
+            false => 1,
+        };
+        count *= looped.map_or(rounds, |waits| waits + rounds);
+        if is_step {
             count *= steps;
         }
         count
@@ -162,6 +173,7 @@ fn long(strategy: &str) -> Value {
     aws::synth::machine(&config("also = ['other']"), &app, own, &targets).unwrap()
 }
 
+/// The events of a flow into two targets.
 fn written(machine: &Value, steps: u64) -> u64 {
     events(machine["States"].as_object().unwrap(), 2, steps)
 }
@@ -171,6 +183,12 @@ fn whatever_a_flow_waits_for_it_ends_by_itself() {
     for (strategy, steps) in [("blue-green", 1), ("canary", 2), ("linear", 10)] {
         let all = written(&long(strategy), steps);
         assert!((10_000..EVENTS).contains(&all), "{strategy}: {all}");
+    }
+    // Of small steps as many are those of one target.
+    for (percent, steps) in [(2, 50), (1, 100)] {
+        let machine = long(&format!("linear, percent: {percent}%"));
+        let all = events(machine["States"].as_object().unwrap(), 1, steps);
+        assert!((10_000..EVENTS).contains(&all), "{percent}: {all}");
     }
 }
 

@@ -148,6 +148,11 @@ fn broken(error: client::Error) -> Failure {
             "AWS does not know who you are",
             Some("vend aws doctor"),
         ),
+        client::Error::Account { .. } => (
+            Exit::Refused,
+            "nothing is done with credentials of another account than aws.toml says",
+            Some("another --profile or AWS_PROFILE, or `access` of the foundation: vend aws doctor"),
+        ),
         client::Error::Unreachable { .. } => (Exit::Unreachable, "AWS cannot be reached", None),
         error if error.is_denied() => (Exit::Refused, "AWS does not let you", Some("vend aws doctor")),
         _ => (Exit::Failed, "AWS refuses", None),

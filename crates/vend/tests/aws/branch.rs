@@ -55,7 +55,11 @@ fn a_branch_has_stacks_that_come_and_go_alone() {
         let all = plan["standing"].as_array().unwrap();
         assert_eq!(all.len(), own.len(), "{plan}");
         assert!(all.iter().all(|one| one["why"] == why), "{plan}");
-        assert_eq!(all[0]["next"], "vend aws destroy --gone --branches");
+        let only = all[0]["stack"].as_str().unwrap();
+        assert_eq!(
+            all[0]["next"],
+            format!("vend aws destroy --gone --branches --only {only}")
+        );
     };
     standing("branch");
     let with = fs::read_to_string(world.path().join("vend.yaml")).unwrap();
@@ -125,7 +129,7 @@ fn a_branch_has_stacks_that_come_and_go_alone() {
     for other in ["main", "other"] {
         let (code, said) = world.bad(&["apply", "--yes", "--branch", other]);
         assert!(
-            code == 2 && said.contains("has no environment of its own"),
+            code == 4 && said.contains("has no environment of its own"),
             "{said}"
         );
     }

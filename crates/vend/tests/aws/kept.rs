@@ -119,7 +119,7 @@ fn no_empty_database_stands_beside_the_last_snapshot_in_silence() {
         "{said}"
     );
     assert!(
-        said.contains("vend aws apply --anew") && !said.contains("-other"),
+        said.contains(&format!("vend aws apply --only {stack} --anew: ")) && !said.contains("-other"),
         "{said}"
     );
     assert_eq!(world.status(stack)["status"], serde_json::Value::Null);

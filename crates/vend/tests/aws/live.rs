@@ -149,6 +149,11 @@ fn a_commit_is_pushed_once() {
         "{input}"
     );
     assert_eq!(world.json(&["push", "--detach"])[0]["doing"], "running");
+    // What lies there beside the commit is not forgotten silently; nobody who names a commit means it.
+    let note = "what is changed and not committed does not go with it";
+    assert!(world.good(&["push", "--detach"]).contains(note));
+    let named = world.good(&["push", "--detach", "--commit", &commit]);
+    assert!(!named.contains(note), "{named}");
     // One that did not succeed is released again, under another name.
     world.python(&format!(
         "client('stepfunctions').stop_execution(executionArn='{release}')"

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use serde_json::Value;
+
 use super::{FOUNDATION, STACKS, World};
 
 #[test]
@@ -19,6 +21,17 @@ fn a_foundation_does_not_move_to_another_region() {
     let there = "print(len(boto3.client('cloudformation', endpoint_url=sys.argv[1], region_name='eu-west-1', \
                  aws_access_key_id='x', aws_secret_access_key='y').describe_stacks()['Stacks']))";
     assert_eq!(world.python(there), "0");
+    // It is not taken for the one of its name that stands there, where other foundations of the file stand too.
+    let other = "[foundations.other]\nregion = \"eu-central-1\"\ndomain = \"o.example.com\"\nnetwork = { cidr = \"10.9.0.0/16\" }\n\
+         [apps.shop]\npipeline = \"production\"\n";
+    let moved = FOUNDATION.replace("eu-central-1", "eu-west-1");
+    world.write("aws.toml", &format!("{moved}{other}"));
+    let (code, said) = world.bad(&["plan"]);
+    assert!(
+        code == 1 && said.contains("stands in another region of the account"),
+        "{said}"
+    );
+    assert_eq!(world.status(STACKS[0])["status"], Value::Null);
 }
 
 #[test]
@@ -30,9 +43,16 @@ fn what_is_mistyped_is_said() {
         "{said}"
     );
     let (code, said) = world.bad(&["plan", "--only", "vend-old"]);
-    assert!(code == 4 && said.contains("vend aws destroy --gone"), "{said}");
-    let (_, said) = world.bad(&["plan", "--branch", "feature/x"]);
-    assert!(said.contains("destroy --gone --branches"), "{said}");
+    assert!(
+        code == 4 && said.contains("vend aws destroy --gone --only STACK"),
+        "{said}"
+    );
+    // A command that takes all branches' away is no answer to a mistyped one.
+    let (code, said) = world.bad(&["destroy", "--yes", "--branch", "feature/x"]);
+    assert!(
+        code == 4 && said.contains("vend aws status") && !said.contains("--branches"),
+        "{said}"
+    );
     let git = |arguments: &[&str]| {
         let mut git = Command::new("git");
         let own = ["-c", "user.name=A", "-c", "user.email=a@example.com"];

@@ -100,13 +100,13 @@ fn what_the_files_do_not_have_any_more_goes_by_its_name() {
         (
             &"no-file".into(),
             &"CREATE_COMPLETE".into(),
-            &"vend aws destroy --gone".into()
+            &format!("vend aws destroy --gone --only {staging}").into()
         )
     );
     let said = world.good(&["plan"]);
     assert!(
         said.contains(&format!(
-            "{staging}  in no file any more, and stays as it is (vend aws destroy --gone takes it away)"
+            "{staging}  in no file any more, and stays as it is (vend aws destroy --gone --only {staging} takes it away)"
         )),
         "{said}"
     );
@@ -140,10 +140,22 @@ fn credentials_of_another_account_do_nothing() {
     world.write("aws.toml", &wrong);
     refused(&["destroy", "--yes"]);
     // Nor do those that go by the app's environments, which look at no stack first.
-    refused(&["secrets", "set", "production", "api-key"]);
+    refused(&["secrets", "list", "production"]);
+    let done = world.hearing(&["secrets", "set", "production", "api-key"], "not for them");
+    assert_eq!(done.status.code(), Some(3));
+    assert_eq!(
+        world.python("print(client('secretsmanager').list_secrets()['SecretList'])"),
+        "[]"
+    );
     refused(&["rollback", "production", "--yes"]);
     refused(&["logs", "production"]);
     refused(&["releases"]);
+    // Where the app has nothing of its own nobody's credentials are looked at.
+    let other = "[foundations.other]\nregion = \"eu-central-1\"\naccount = \"999999999999\"\ndomain = \"o.example.com\"\n\
+         network = { cidr = \"10.9.0.0/16\" }\n[apps.shop]\npipeline = \"production\"\n";
+    world.write("aws.toml", &format!("{FOUNDATION}{other}"));
+    world.good(&["releases"]);
+    world.write("aws.toml", &wrong);
     assert_eq!(
         world
             .python("print(len(client('cloudformation').describe_stacks()['Stacks']))")

@@ -10,6 +10,7 @@
 mod ask;
 mod end;
 mod migrate;
+mod pace;
 mod shift;
 mod size;
 mod target;

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use ::aws::{
-    apply::{self, Error, Outcome},
+    apply::{self, Agreed, Error, Outcome},
     change::{Change, Loss},
     plan::{Doing, Plan as Planned, Wanted, stays_open},
     site::Found,
@@ -22,7 +22,10 @@ use super::{
     stacks::out_of,
     whose::{self, Anothers},
 };
-use crate::output::{Output, Tone, clean};
+use crate::{
+    cli::quoted,
+    output::{Output, Tone, clean},
+};
 
 #[derive(Debug, Args)]
 pub struct Apply {
@@ -58,7 +61,21 @@ impl Apply {
 impl Apply {
     /// What to type after what may be another time.
     fn goes_on(&self) -> String {
-        format!("{}: it goes on where it was", self.project.again("apply"))
+        format!("{}: it goes on where it was", self.again([]))
+    }
+
+    /// It as it was typed, with what was agreed to, and more of that.
+    fn again<'m>(&'m self, more: impl IntoIterator<Item = (&'m str, &'m str)>) -> String {
+        let mut text = self.project.again_with("apply");
+        if self.anew {
+            text.push_str(" --anew");
+        }
+        let lost = self.lose.iter().map(|id| ("--lose", id.as_str()));
+        let shared = self.shared.iter().map(|name| ("--shared", name.as_str()));
+        for (option, value) in lost.chain(shared).chain(more) {
+            text.push_str(&format!(" {option} {}", quoted(value)));
+        }
+        text
     }
 
     /// Who says that something may be changed and mistypes it has agreed to nothing.
@@ -117,7 +134,10 @@ async fn work(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
     refuse_invalid(own, &plans)?;
     refuse(own, &plans)?;
     refuse_shared(own, &whose::anothers(&loaded, &found, &plans))?;
-    kept::refuse(&kept::all(&loaded, &plans).await?, own.anew)?;
+    let kept = kept::all(&loaded, &plans).await?;
+    let anew = format!("{} --anew", own.again([]));
+    let destroy = |stacks: &[&str]| own.project.only("destroy", stacks.iter().copied());
+    kept::refuse(&kept, own.anew, &anew, &destroy)?;
     if !idle && !agreed("Apply?", own.yes, output)? {
         return Err(Failure::failed("nothing was changed"));
     }
@@ -224,17 +244,12 @@ fn refuse_shared(own: &Apply, anothers: &[Anothers]) -> Result<(), Failure> {
         .iter()
         .map(|one| format!("{}: {}", one.stack, one.said()))
         .collect();
-    let options: Vec<String> = others
-        .iter()
-        .map(|one| format!("--shared {}", one.stack))
-        .collect();
+    let agreed = own.again(others.iter().map(|one| ("--shared", one.stack.as_str())));
     let what = "what other apps stand on would be changed, and nothing was changed";
     Err(Failure::new(Exit::Refused, what)
         .cause(said.join("; "))
         .next(format!(
-            "the same [foundations] in the files of all of them (--config FILE), or {} {}",
-            own.project.again("apply"),
-            options.join(" ")
+            "the same [foundations] in the files of all of them (--config FILE), or {agreed}"
         )))
 }
 
@@ -256,8 +271,7 @@ fn refuse(own: &Apply, plans: &[Planned]) -> Result<(), Failure> {
         None => change.id.clone(),
     };
     let said: Vec<String> = lost.iter().map(said).collect();
-    let options: Vec<String> = lost.iter().map(|own| format!("--lose {}", own.id)).collect();
-    let by_name = format!("{} {}", own.project.again("apply"), options.join(" "));
+    let by_name = own.again(lost.iter().map(|own| ("--lose", own.id.as_str())));
     let next = match lost.iter().any(is_traffic) {
         true => format!("what the cause says; or, and nobody is served until the next release: {by_name}"),
         false => by_name,
@@ -277,21 +291,39 @@ async fn one(
 ) -> Result<Outcome, Failure> {
     let site = loaded.site(&wanted.mark.foundation);
     let mut progress = Progress::new(&wanted.name, wanted.template.resources.len(), output);
-    let outcome = apply::apply(site, wanted, found, &own.lose, start, &mut |event| {
+    let agreed = Agreed {
+        lost: &own.lose,
+        shared: own.shared.contains(&wanted.name),
+    };
+    let outcome = apply::apply(site, wanted, found, agreed, start, &mut |event| {
         progress.tell(event)
     })
     .await;
     progress.end();
-    outcome.map_err(|error| match error {
+    outcome.map_err(|error| failed(own, wanted, error, output))
+}
+
+fn failed(own: &Apply, wanted: &Wanted, error: Error, output: &Output) -> Failure {
+    match error {
+        Error::Left { left, error } => {
+            for left in &left {
+                let said = stays(&wanted.name, left);
+                match output.json {
+                    true => tracing::warn!("{}", said.trim_end()),
+                    false => output.say(&said),
+                }
+            }
+            failed(own, wanted, *error, output)
+        }
         Error::Client(error) => broken(error).next(own.goes_on()),
         error @ Error::Stuck { .. } => {
             Failure::failed(chain(&error)).next(own.project.about(&format!("continue {}", wanted.name)))
         }
-        error @ (Error::Loss { .. } | Error::Refused { .. }) => {
+        error @ (Error::Loss { .. } | Error::Refused { .. } | Error::Anothers { .. }) => {
             Failure::new(Exit::Refused, chain(&error)).next(own.project.again("plan"))
         }
         error @ Error::ChangeSet { .. } => Failure::failed(chain(&error)).next(own.project.again("plan")),
-    })
+    }
 }
 
 fn failure(own: &Apply, wanted: &Wanted, outcome: &Outcome) -> Option<Failure> {
@@ -303,7 +335,7 @@ fn failure(own: &Apply, wanted: &Wanted, outcome: &Outcome) -> Option<Failure> {
             let why = cause.as_ref().map_or("", |cause| cause.why.as_str());
             out_of(&own.project, &wanted.name, why)
         }
-        _ => format!("{}, when the cause is gone", own.project.again("apply")),
+        _ => format!("{}, when the cause is gone", own.again([])),
     };
     let failure = Failure::failed(format!("{} failed and is {}", wanted.name, status.0)).next(next);
     Some(match cause {
@@ -442,7 +474,8 @@ mod tests {
         );
         let rest = said(&["Database", "Old", "Group"]);
         assert!(
-            rest.contains("--lose Files") && !rest.contains("Database"),
+            rest.contains("cause: Some(\"Files\")")
+                && rest.contains("--lose Database --lose Old --lose Group --lose Files"),
             "{rest}"
         );
         assert!(refuse(&own(&["Database", "Files", "Old"]), &plans).is_ok());
@@ -480,6 +513,21 @@ mod tests {
         let said = own.project.again("apply");
         assert_eq!(said, "vend aws apply --branch feature/login");
         assert!(refuse_invalid(&own, &[plan(Doing::Later { why: why() })]).is_ok());
+    }
+
+    /// Who types what the answer says next gets on, however much has to be agreed to.
+    #[test]
+    fn what_was_agreed_to_is_agreed_to_the_next_time() {
+        let arguments = ["apply", "shop", "--lose", "A", "--shared", "vend-f", "--anew"];
+        let own = Line::parse_from(arguments).own;
+        assert_eq!(
+            own.again([("--lose", "B")]),
+            "vend aws apply shop --anew --lose A --shared vend-f --lose B"
+        );
+        assert_eq!(
+            own.goes_on(),
+            "vend aws apply shop --anew --lose A --shared vend-f: it goes on where it was"
+        );
     }
 
     #[test]

@@ -48,6 +48,10 @@ pub struct Destroy {
 struct Report {
     stacks: Vec<String>,
     left: Vec<Swept>,
+    /// Foundations that were meant and stay, because other apps stand on them.
+    shared: Vec<String>,
+    /// Flows that stay without an environment to release into.
+    idle: Vec<String>,
     /// What no stack held, and nothing here takes away.
     stays: Vec<Remain>,
 }
@@ -98,7 +102,11 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
         return Err(Failure::failed("nothing was destroyed"));
     }
     let start = crate::clock::now().to_string();
-    let mut report = Report::default();
+    let mut report = Report {
+        shared: stay,
+        idle,
+        ..Report::default()
+    };
     let mut left = All::new();
     for (foundation, found) in &victims {
         let own_left = one(own, &loaded, (foundation, found), &start, output).await?;
@@ -117,13 +125,13 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
     match may_go(own, &loaded, &earlier, output).await? {
         true => left.extend(earlier),
         false if left.is_empty() => return Err(Failure::failed("nothing was destroyed")),
-        false => {}
+        false => output.line("what was kept before stays kept"),
     }
     sweep(own, &loaded, (left, &there), &mut report, output).await?;
     if !own.gone && loaded.is_whole() {
         stays(&loaded, &mut report, output).await;
     }
-    output.show(&report, |report| summary(report, own.keep_data));
+    output.show(&report, |report| summary(report, own));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -393,9 +401,8 @@ async fn stays(loaded: &Loaded, report: &mut Report, output: &Output) {
 }
 
 /// What to do with what was kept.
-const BACK: &str = "to have it in stacks again: docs/aws.md, \"What was kept\"; `vend aws synth --out aws` writes the templates for it to aws/kept
-to delete it: vend aws destroy";
-/// The same of a key among it.
+const BACK: &str = "to have it in stacks again: docs/aws.md, \"What was kept\"; `vend aws synth --out aws` writes the templates for it to aws/kept\n";
+/// How a key among it is deleted.
 const FORGET: &str = ", with --forget the key too, without which no snapshot of a database can be read";
 
 fn said(what: &Left, fate: &Fate) -> String {
@@ -409,7 +416,7 @@ fn said(what: &Left, fate: &Fate) -> String {
     }
 }
 
-fn summary(report: &Report, keeps: bool) -> String {
+fn summary(report: &Report, own: &Destroy) -> String {
     let kept: Vec<&Swept> = report
         .left
         .iter()
@@ -417,11 +424,22 @@ fn summary(report: &Report, keeps: bool) -> String {
         .collect();
     let has_key = kept.iter().any(|own| own.what.kind == "AWS::KMS::Key");
     let mut text = format!("{} stacks destroyed\n", report.stacks.len());
-    if keeps && !kept.is_empty() {
+    let keeps = own.keep_data && !kept.is_empty();
+    if keeps {
+        text.push_str(BACK);
+    }
+    // What the files do not have any more, no later destruction of theirs finds.
+    if keeps && !own.gone {
         let forget = if has_key { FORGET } else { "" };
-        text.push_str(&format!("{BACK}{forget}\n"));
-    } else if has_key {
-        text.push_str("next: vend aws destroy --forget, when no snapshot of a database is wanted any more\n");
+        text.push_str(&format!(
+            "to delete it: {}{forget}\n",
+            own.project.again("destroy")
+        ));
+    } else if has_key && !own.gone {
+        let next = own.project.again("destroy --forget");
+        text.push_str(&format!(
+            "next: {next}, when no snapshot of a database is wanted any more\n"
+        ));
     }
     for own in &report.stays {
         text.push_str(&format!(
@@ -461,6 +479,45 @@ mod tests {
         assert_eq!(
             said(&["shop", "--gone", "--branches", "--only", "s"]),
             "vend aws destroy shop --only s --gone --branches: it goes on"
+        );
+    }
+
+    /// What was kept of one stack is deleted of one stack.
+    #[test]
+    fn what_deletes_what_was_kept_deletes_nothing_else() {
+        let kept = |kind: &str| Swept {
+            what: Left {
+                id: "Table".into(),
+                kind: kind.into(),
+                physical: "t".into(),
+            },
+            fate: Fate::Kept {
+                why: "--keep-data".into(),
+            },
+        };
+        let said = |arguments: &[&str], kind: &str| {
+            let own = Line::parse_from(["destroy"].iter().chain(arguments)).own;
+            let report = Report {
+                left: vec![kept(kind)],
+                ..Report::default()
+            };
+            summary(&report, &own)
+        };
+        let one = said(&["shop", "--only", "s", "--keep-data"], "AWS::DynamoDB::Table");
+        assert!(
+            one.contains("to delete it: vend aws destroy shop --only s\n"),
+            "{one}"
+        );
+        let key = said(&["--keep-data"], "AWS::KMS::Key");
+        assert!(
+            key.contains("to delete it: vend aws destroy, with --forget"),
+            "{key}"
+        );
+        // No later destruction finds what no file has.
+        let gone = said(&["--gone", "--keep-data"], "AWS::DynamoDB::Table");
+        assert!(
+            gone.contains("in stacks again") && !gone.contains("vend aws destroy"),
+            "{gone}"
         );
     }
 }

@@ -26,7 +26,7 @@ pub struct Eject {
 
 pub fn run(own: &Eject, output: &Output) -> Result<(), Failure> {
     let loaded = own.project.load()?;
-    let mut folder = Folder::new(&own.out);
+    let mut folder = Folder::new(&own.out, "eject", loaded.app())?;
     let written = synth::files(&loaded.made, &mut folder, false)?;
     for wanted in &loaded.wanted {
         // As `apply` makes it of these files, so that the first deployment by hand changes nothing after one.

@@ -1,9 +1,9 @@
 //! A folder that is written anew again and again: what an earlier time wrote and this one does not is taken away, and nothing
-//! else. What was written is said by a file in it.
+//! else. What was written is said by a file in it, and by whom: several apps may share a folder, and several commands.
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io, mem,
     path::{Component, Path, PathBuf},
 };
 
@@ -13,12 +13,21 @@ use serde::Serialize;
 use super::{Failure, tree::write};
 use crate::output::{Output, Tone, clean};
 
-/// Says what was written, each with its digest.
-const LIST: &str = "files.json";
+/// Says what was written.
+const LIST: &str = ".vend-files.json";
+
+/// Paths below the folder, each with the digest of what was written there.
+type Written = BTreeMap<String, String>;
 
 pub struct Folder<'p> {
     root: &'p Path,
-    written: BTreeMap<String, String>,
+    /// Whose files these are.
+    owner: String,
+    written: Written,
+    /// What an earlier time wrote.
+    before: Written,
+    /// What others wrote, by their names.
+    others: BTreeMap<String, Written>,
 }
 
 /// What became of what an earlier time wrote.
@@ -46,11 +55,26 @@ impl Cleared {
 }
 
 impl<'p> Folder<'p> {
-    pub fn new(root: &'p Path) -> Self {
-        Self {
+    /// `command`: what writes, for the app. Refuses a list that somebody else has written.
+    pub fn new(root: &'p Path, command: &str, app: &str) -> Result<Self, Failure> {
+        let list = root.join(LIST);
+        let mut others: BTreeMap<String, Written> = match fs::read_to_string(&list) {
+            Ok(text) => serde_json::from_str(&text).map_err(|error| {
+                Failure::failed(format!("{} is not what was written there", list.display()))
+                    .cause(error.to_string())
+                    .next("take it away: nothing that was written before is then cleared")
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(Failure::file(&list, &error)),
+        };
+        let owner = format!("{command} {app}");
+        Ok(Self {
             root,
-            written: BTreeMap::new(),
-        }
+            before: others.remove(&owner).unwrap_or_default(),
+            owner,
+            written: Written::new(),
+            others,
+        })
     }
 
     pub fn write(&mut self, path: &str, bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
@@ -62,8 +86,9 @@ impl<'p> Folder<'p> {
     /// Takes away what is not written any more, and says for the next time what is.
     pub fn end(mut self) -> Result<Cleared, Failure> {
         let mut cleared = Cleared::default();
-        for (path, digest) in self.before() {
-            if self.written.contains_key(&path) || !is_below(&path) {
+        for (path, digest) in mem::take(&mut self.before) {
+            let is_others = self.others.values().any(|other| other.contains_key(&path));
+            if self.written.contains_key(&path) || is_others || !is_below(&path) {
                 continue;
             }
             let place = self.root.join(&path);
@@ -73,31 +98,27 @@ impl<'p> Folder<'p> {
             };
             if Digest::of(&bytes).hex() == digest {
                 fs::remove_file(&place).map_err(|error| Failure::file(&place, &error))?;
-                self.clear_up(&place);
+                clear_up(self.root, &place);
                 cleared.removed.push(path);
             } else {
                 self.written.insert(path.clone(), digest);
                 cleared.changed.push(path);
             }
         }
-        let text = serde_json::to_string_pretty(&self.written).expect("names and digests are plain data");
-        write(&self.root.join(LIST), format!("{text}\n"))?;
+        let list = self.root.join(LIST);
+        self.others.insert(self.owner, self.written);
+        let text = serde_json::to_string_pretty(&self.others).expect("names and digests are plain data");
+        write(&list, format!("{text}\n"))?;
         Ok(cleared)
     }
+}
 
-    /// What an earlier time wrote. A list that is none says nothing.
-    fn before(&self) -> BTreeMap<String, String> {
-        let text = fs::read_to_string(self.root.join(LIST)).unwrap_or_default();
-        serde_json::from_str(&text).unwrap_or_default()
-    }
-
-    /// Directories go that are empty now.
-    fn clear_up(&self, place: &Path) {
-        let above = place.ancestors().skip(1);
-        for directory in above.take_while(|own| *own != self.root) {
-            if fs::remove_dir(directory).is_err() {
-                return;
-            }
+/// Directories go that are empty now.
+fn clear_up(root: &Path, place: &Path) {
+    let above = place.ancestors().skip(1);
+    for directory in above.take_while(|own| *own != root) {
+        if fs::remove_dir(directory).is_err() {
+            return;
         }
     }
 }
@@ -117,13 +138,14 @@ mod tests {
     fn what_is_written_no_more_goes_and_nothing_else() {
         let world = tempfile::tempdir().unwrap();
         let root = world.path().join("aws");
-        let written = |paths: &[&str]| {
-            let mut folder = Folder::new(&root);
+        let written_of = |app: &str, paths: &[&str]| {
+            let mut folder = Folder::new(&root, "synth", app).unwrap();
             for path in paths {
                 folder.write(path, path).unwrap();
             }
             folder.end().unwrap()
         };
+        let written = |paths: &[&str]| written_of("shop", paths);
         let is_there = |path: &str| root.join(path).exists();
         assert_eq!(
             written(&["a.yaml", "b.yaml", "flows/old/b.json"]),
@@ -140,8 +162,17 @@ mod tests {
         let digest = Digest::of("beside").hex();
         let list = fs::read_to_string(root.join(LIST)).unwrap();
         assert!(list.contains("b.yaml"), "{list}");
-        fs::write(root.join(LIST), format!("{{ \"../beside\": \"{digest}\" }}")).unwrap();
-        assert_eq!(written(&["a.yaml"]), Cleared::default());
+        let foreign = format!("{{ \"synth shop\": {{ \"../beside\": \"{digest}\" }} }}");
+        fs::write(root.join(LIST), foreign).unwrap();
+        assert_eq!(written(&["a.yaml", "c.yaml"]), Cleared::default());
         assert!(world.path().join("beside").exists());
+        // Another app's files, and what both have, stay.
+        assert_eq!(written_of("blog", &["a.yaml", "blog.yaml"]), Cleared::default());
+        assert_eq!(written(&["d.yaml"]).removed, ["c.yaml"]);
+        assert!(is_there("a.yaml") && is_there("blog.yaml"));
+        assert_eq!(written_of("blog", &["blog.yaml"]).removed, ["a.yaml"]);
+        // A file that only has the name is somebody's.
+        fs::write(root.join(LIST), "mine").unwrap();
+        assert!(Folder::new(&root, "synth", "shop").is_err());
     }
 }

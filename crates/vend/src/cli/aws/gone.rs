@@ -55,10 +55,13 @@ pub fn all(own: &Project, loaded: &Loaded, found: &[(String, Found)]) -> Vec<Sta
             environment: mark.and_then(|mark| mark.environment.clone()),
             why,
             cents: mark.map_or(0, |mark| mark.cents),
-            next: own.about(match why {
-                Why::NoFile => "destroy --gone",
-                Why::Branch | Why::NoEntry => "destroy --gone --branches",
-            }),
+            next: own.only(
+                match why {
+                    Why::NoFile => "destroy --gone",
+                    Why::Branch | Why::NoEntry => "destroy --gone --branches",
+                },
+                [found.stack.name.as_str()],
+            ),
         }
     };
     strays.map(one).collect()
@@ -87,7 +90,7 @@ pub fn people(all: &[Standing], output: &Output) -> String {
             Why::NoEntry => (
                 Tone::Wait,
                 format!(
-                    "of a branch whose entry is in no file any more: nothing takes it away ({} does, with all of branches)",
+                    "of a branch whose entry is in no file any more: nothing takes it away but {}",
                     own.next
                 ),
             ),

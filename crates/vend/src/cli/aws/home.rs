@@ -12,12 +12,14 @@ use model::spec;
 
 use super::{Exit, Failure, broken};
 
+/// Kind, name and foundation of a stack.
+type Place = (Kind, String, String);
+
 pub struct Home {
     config: Config,
     app: spec::App,
     sites: BTreeMap<String, Site>,
-    /// Kind, name and foundation of each stack.
-    stacks: Vec<(Kind, String, String)>,
+    stacks: Vec<Place>,
     /// Environments of branches that were asked for, by the word that asked.
     branches: Vec<(String, spec::Environment)>,
 }
@@ -59,10 +61,11 @@ impl Home {
             }
             if spec::is_apart(word) {
                 self.stands(word).await?;
-            } else if let Some(own) = self.preview(word)?
-                && self.is_there(&own).await?
-            {
-                self.adopt(word, own)?;
+            } else if let Some(own) = self.preview(word)? {
+                let stacks = self.of(&own)?;
+                if self.is_there(&stacks).await? {
+                    self.adopt(word, own, stacks);
+                }
             }
         }
         Ok(self)
@@ -78,34 +81,39 @@ impl Home {
         // Any branch that fits will do.
         let sample = pattern.branches.first().map(|own| own.replace('*', "x"));
         let own = pattern.environment_of(&sample.unwrap_or_default());
-        self.adopt(name, own)?;
+        let stacks = self.of(&own)?;
+        self.adopt(name, own, stacks);
         Ok(self)
     }
 
-    /// Has the branch's environment a stack? Where an entry takes every branch, each mistyped name would be one.
-    async fn is_there(&self, own: &spec::Environment) -> Result<bool, Failure> {
-        let name = spec::name_apart(&self.app.app, &own.branch);
-        for (label, site) in &self.sites {
-            let stack = format!("{}-{label}-{}-{name}", self.platform(), self.app());
-            if stack::one(&site.client, &stack).await.map_err(broken)?.is_some() {
+    /// The stacks of a branch's environment, as the files make it.
+    fn of(&self, own: &spec::Environment) -> Result<Vec<Place>, Failure> {
+        let made = synth::all_with(&self.config, &self.app, Some(own), &mut Priorities::default());
+        let made =
+            made.map_err(|error| Failure::refused("the templates cannot be made").cause(error.to_string()))?;
+        let stacks = made.of_branch();
+        Ok(stacks
+            .map(|own| (own.kind, own.name.clone(), own.foundation.to_string()))
+            .collect())
+    }
+
+    /// Is one of the stacks there? Where an entry takes every branch, each mistyped name would be one.
+    async fn is_there(&self, stacks: &[Place]) -> Result<bool, Failure> {
+        for (_, stack, label) in stacks.iter().filter(|(kind, ..)| *kind == Kind::Environment) {
+            let client = &self.site(label).client;
+            if stack::one(client, stack).await.map_err(broken)?.is_some() {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// Takes a branch's environment in, as the files make it.
-    fn adopt(&mut self, word: &str, own: spec::Environment) -> Result<(), Failure> {
-        let made = synth::all_with(&self.config, &self.app, Some(&own), &mut Priorities::default());
-        let made =
-            made.map_err(|error| Failure::refused("the templates cannot be made").cause(error.to_string()))?;
-        let stacks = made.of_branch();
-        self.stacks
-            .extend(stacks.map(|own| (own.kind, own.name.clone(), own.foundation.to_string())));
+    /// Takes a branch's environment in.
+    fn adopt(&mut self, word: &str, own: spec::Environment, stacks: Vec<Place>) {
+        self.stacks.extend(stacks);
         let name = spec::name_apart(&self.app.app, &own.branch);
         self.branches
             .push((word.to_owned(), spec::Environment { name, ..own }));
-        Ok(())
     }
 
     /// Takes a branch's environment in by its name, from which nobody sees the branch: its stacks say what it was made from.

@@ -47,7 +47,7 @@ struct Line {
 }
 
 pub async fn run(own: &Hosts, output: &Output) -> Result<(), Failure> {
-    let home = own.files.home().await?.knowing(&own.environment).await?;
+    let home = own.files.home()?.knowing(&own.environment).await?;
     let mut all = Vec::new();
     for spot in home.spots(&own.environment)? {
         for target in spot.targets() {
@@ -115,7 +115,7 @@ struct Group<'h> {
 
 pub async fn scale(own: &Scale, output: &Output) -> Result<(), Failure> {
     let name = std::slice::from_ref(&own.environment);
-    let home = own.files.home().await?.knowing(name).await?;
+    let home = own.files.home()?.knowing(name).await?;
     let spot = home.spot(&own.environment)?;
     let groups = serving(&spot).await?;
     // All of them are looked at before the first is changed.

@@ -34,8 +34,14 @@ pub async fn all(loaded: &Loaded, plans: &[Planned]) -> Result<Vec<Kept>, Failur
     Ok(all)
 }
 
-/// Nothing is made beside what was kept, unless somebody says so; and never what has a name that is taken.
-pub fn refuse(kept: &[Kept], anew: bool) -> Result<(), Failure> {
+/// Nothing is made beside what was kept, unless somebody says so; and never what has a name that is taken. `begin`: the command
+/// that says so; `destroy`: the one that takes away what stacks left.
+pub fn refuse(
+    kept: &[Kept],
+    anew: bool,
+    begin: &str,
+    destroy: &dyn Fn(&[&str]) -> String,
+) -> Result<(), Failure> {
     let hinders: Vec<&Kept> = kept.iter().filter(|own| own.is_taken || !anew).collect();
     if hinders.is_empty() {
         return Ok(());
@@ -43,9 +49,13 @@ pub fn refuse(kept: &[Kept], anew: bool) -> Result<(), Failure> {
     let said: Vec<String> = hinders.iter().map(|own| line(own)).collect();
     let next = match hinders.iter().any(|own| own.is_taken) {
         true => {
-            "have CloudFormation import it (docs/aws.md, \"What was kept\"), or vend aws destroy: it takes away what was kept, with what is in it"
+            let stacks: Vec<&str> = hinders.iter().map(|own| own.stack.as_str()).collect();
+            format!(
+                "have CloudFormation import it (docs/aws.md, \"What was kept\"), or {}: it takes away what was kept, with what is in it",
+                destroy(&stacks)
+            )
         }
-        false => "vend aws apply --anew: what was kept stays as it is, and the new stacks begin empty",
+        false => format!("{begin}: what was kept stays as it is, and the new stacks begin empty"),
     };
     let what = "an earlier destruction kept what the new stacks would have again, and nothing was changed";
     Err(Failure::new(Exit::Refused, what)
@@ -106,6 +116,11 @@ mod tests {
     fn what_was_kept_is_left_beside_by_name_only() {
         let snapshot = || own("snapshot", false);
         let bucket = || own("AWS::S3::Bucket", true);
+        let refuse = |kept: &[Kept], anew| {
+            refuse(kept, anew, "vend aws apply --anew", &|stacks| {
+                format!("vend aws destroy --only {}", stacks.join(" "))
+            })
+        };
         let said = |kept: &[Kept], anew| format!("{:?}", refuse(kept, anew).unwrap_err());
         assert!(refuse(&[], false).is_ok() && refuse(&[snapshot()], true).is_ok());
         let first = said(&[snapshot()], false);
@@ -116,7 +131,7 @@ mod tests {
         // A name that is taken is taken, whoever agrees.
         let taken = said(&[snapshot(), bucket()], true);
         assert!(
-            taken.contains("the-AWS::S3::Bucket") && taken.contains("vend aws destroy"),
+            taken.contains("the-AWS::S3::Bucket") && taken.contains("vend aws destroy --only shop:"),
             "{taken}"
         );
         assert!(!taken.contains("the-snapshot"), "{taken}");

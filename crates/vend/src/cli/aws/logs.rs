@@ -86,7 +86,7 @@ fn groups<'h>(home: &'h Home, spot: &Spot<'h>, kind: Kind) -> Vec<(String, &'h C
 
 pub async fn run(own: &Logs, output: &Output) -> Result<(), Failure> {
     let name = std::slice::from_ref(&own.environment);
-    let home = own.files.home().await?.knowing(name).await?;
+    let home = own.files.home()?.knowing(name).await?;
     let spot = home.spot(&own.environment)?;
     let since = i64::try_from(own.since).ok().map(SignedDuration::from_secs);
     let from = since.and_then(|since| crate::clock::now().checked_sub(since).ok());

@@ -98,19 +98,12 @@ pub struct Loaded {
 
 impl Files {
     /// The app with where it is on AWS; stacks are neither made nor changed with it, so nobody needs their priorities.
-    pub async fn home(&self) -> Result<Home, Failure> {
+    pub fn home(&self) -> Result<Home, Failure> {
         let config = config(&self.dir, self.config.as_deref())?;
         let app = app(&self.dir, false)?;
         let made = made(&config, &app, None, &mut Priorities::default())?;
-        let sites = sites(&config, self.profile.as_deref());
-        let mut asked: Vec<&Access> = Vec::new();
-        for (label, own) in &config.foundations {
-            let stands = || made.stacks.iter().any(|stack| stack.foundation == *label);
-            if !asked.contains(&&own.access) && stands() {
-                refuse_account(&config, label, &sites[label.as_str()], &[]).await?;
-                asked.push(&own.access);
-            }
-        }
+        // Who works with one environment needs no credentials of another's.
+        let sites = sites(&config, self.profile.as_deref(), true);
         Ok(Home::new(config, app, &made, sites))
     }
 }
@@ -137,9 +130,44 @@ impl Project {
     /// A command of `vend aws` as it must be typed to mean the same stacks.
     pub fn again(&self, command: &str) -> String {
         let mut text = self.files.again(command);
+        if let Some(priorities) = &self.priorities {
+            text.push_str(&format!(
+                " --priorities {}",
+                quoted(&priorities.to_string_lossy())
+            ));
+        }
+        if self.sourceless {
+            text.push_str(" --sourceless");
+        }
         let branch = self.branch.iter().map(|own| ("--branch", own));
         for (option, value) in branch.chain(self.only.iter().map(|own| ("--only", own))) {
             text.push_str(&format!(" {option} {}", quoted(value)));
+        }
+        text
+    }
+
+    /// The same, with the receiver's program that was given.
+    pub fn again_with(&self, command: &str) -> String {
+        let mut text = self.again(command);
+        // The variable is set the next time, too.
+        let is_given = |own: &&PathBuf| std::env::var_os("VEND_RECEIVER").as_deref() != Some(own.as_os_str());
+        for (option, own) in [
+            ("--receiver", self.receiver.as_ref().filter(is_given)),
+            ("--prices", self.prices.as_ref()),
+        ] {
+            if let Some(own) = own {
+                text.push_str(&format!(" {option} {}", quoted(&own.to_string_lossy())));
+            }
+        }
+        text
+    }
+
+    /// The same command for these stacks only.
+    pub fn only<'s>(&self, command: &str, stacks: impl IntoIterator<Item = &'s str>) -> String {
+        let mut text = self.files.again(command);
+        let names: BTreeSet<&str> = stacks.into_iter().collect();
+        for name in names {
+            text.push_str(&format!(" --only {}", quoted(name)));
         }
         text
     }
@@ -214,11 +242,11 @@ impl Project {
         if !most {
             let names = made.names().map(|(_, name, _)| name);
             unknown(&only, names).map_err(|failure| {
-                failure.next("one that stands and is in no file: vend aws status; it goes with vend aws destroy --gone")
+                failure.next("vend aws status says what stands; what is in no file goes with vend aws destroy --gone --only STACK")
             })?;
         }
         let mut loaded = Loaded {
-            sites: sites(&config, files.profile.as_deref()),
+            sites: sites(&config, files.profile.as_deref(), false),
             config,
             wanted: Vec::new(),
             made,
@@ -470,7 +498,7 @@ impl Loaded {
             let there = site::found(self.site(label.as_str())).await.map_err(broken)?;
             refuse_account(&self.config, label, self.site(label.as_str()), &there).await?;
             for found in there {
-                if let Some(label) = self.owner(&found) {
+                if let Some(label) = self.owner(&found, place) {
                     all.push((label, found));
                 }
             }
@@ -485,15 +513,25 @@ impl Loaded {
         Ok(all)
     }
 
-    /// The foundation of a stack that is ours: by what the stack says, or, where its creation failed, by its name.
-    fn owner(&self, found: &Found) -> Option<String> {
-        if let Some(mark) = &found.mark {
-            let is_ours = mark.platform == self.platform() && self.sites.contains_key(&mark.foundation);
-            return is_ours.then(|| mark.foundation.clone());
-        }
-        let mut names = self.made.names();
-        let own = names.find(|(_, name, _)| *name == found.stack.name);
-        own.map(|(_, _, foundation)| foundation.to_string())
+    /// The foundation of a stack that is ours: by what the stack says, or, where its creation failed, by its name. One of the same
+    /// name that stands at another place is not the file's.
+    fn owner(&self, found: &Found, place: (&Access, &str)) -> Option<String> {
+        let label = match &found.mark {
+            Some(mark) => (mark.platform == self.platform()).then(|| mark.foundation.clone()),
+            None => {
+                let mut names = self.made.names();
+                let own = names.find(|(_, name, _)| *name == found.stack.name);
+                own.map(|(_, _, foundation)| foundation.to_string())
+            }
+        };
+        label.filter(|label| {
+            let own = self
+                .config
+                .foundations
+                .iter()
+                .find(|(own, _)| own.as_str() == label);
+            own.is_some_and(|(_, own)| (&own.access, own.region.as_str()) == place)
+        })
     }
 }
 

@@ -115,7 +115,7 @@ pub async fn run(own: &Push, output: &Output) -> Result<ExitCode, Failure> {
 }
 
 async fn work(own: &Push, output: &Output) -> Result<ExitCode, Failure> {
-    let home = own.files.home().await?;
+    let home = own.files.home()?;
     let branch = match &own.branch {
         Some(branch) => branch.clone(),
         None => checked_out(&own.files.dir)?,

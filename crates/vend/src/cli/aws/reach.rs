@@ -11,8 +11,9 @@ use ::aws::{
 
 use super::{Exit, Failure, broken};
 
-/// A client for each foundation. Foundations that are reached alike share their credentials.
-pub fn sites(config: &Config, profile: Option<&str>) -> BTreeMap<String, Site> {
+/// A client for each foundation. Foundations that are reached alike share their credentials. `bound`: where the file names an
+/// account, nothing is asked of another.
+pub fn sites(config: &Config, profile: Option<&str>, bound: bool) -> BTreeMap<String, Site> {
     let machine = machine();
     let mut sources: BTreeMap<&Access, Arc<Source>> = BTreeMap::new();
     let mut sites = BTreeMap::new();
@@ -34,6 +35,10 @@ pub fn sites(config: &Config, profile: Option<&str>) -> BTreeMap<String, Site> {
             Arc::new(Source::role(base, role))
         });
         let client = Client::new(machine.clone(), Arc::clone(source), region);
+        let client = match foundation.account.as_ref().filter(|_| bound) {
+            Some(account) => client.bound(account.as_str()),
+            None => client,
+        };
         sites.insert(label.to_string(), Site::new(client));
     }
     sites

@@ -81,7 +81,7 @@ struct Line {
 }
 
 pub async fn run(own: &Releases, output: &Output) -> Result<(), Failure> {
-    let home = own.files.home().await?.knowing(&own.environment).await?;
+    let home = own.files.home()?.knowing(&own.environment).await?;
     let mut all = Vec::new();
     for spot in home.spots(&own.environment)? {
         match of(&home, &spot, usize::from(own.limit)).await {
@@ -202,7 +202,7 @@ async fn waiting(home: &Home, spot: &Spot<'_>, named: Option<&str>) -> Result<(R
 
 pub async fn approve(own: &Approve, output: &Output) -> Result<(), Failure> {
     let name = std::slice::from_ref(&own.environment);
-    let home = own.files.home().await?.knowing(name).await?;
+    let home = own.files.home()?.knowing(name).await?;
     let spot = home.spot(&own.environment)?;
     let (release, question) = waiting(&home, &spot, own.release.as_deref()).await?;
     if !output.json {
@@ -250,7 +250,7 @@ async fn may(
 
 pub async fn reject(own: &Reject, output: &Output) -> Result<(), Failure> {
     let name = std::slice::from_ref(&own.environment);
-    let home = own.files.home().await?.knowing(name).await?;
+    let home = own.files.home()?.knowing(name).await?;
     let spot = home.spot(&own.environment)?;
     let (_, question) = waiting(&home, &spot, own.release.as_deref()).await?;
     let (_, site) = home.pipeline();

@@ -84,7 +84,7 @@ enum Done {
 
 pub async fn run(own: &Rollback, output: &Output) -> Result<(), Failure> {
     let name = std::slice::from_ref(&own.environment);
-    let home = own.files.home().await?.knowing(name).await?;
+    let home = own.files.home()?.knowing(name).await?;
     let spot = home.spot(&own.environment)?;
     if own.to.is_none()
         && let Some(moves) = moves(&targets(&spot, &own.only)?, back).await?
@@ -94,7 +94,12 @@ pub async fn run(own: &Rollback, output: &Output) -> Result<(), Failure> {
         if !asked(&moves, "Turn the traffic back?", own.yes, output)? {
             return Err(Failure::failed("nothing was changed"));
         }
-        let stacks = moved(&home, &spot, &moves, back, output).await?;
+        // Of several targets some may still have the release.
+        let end = match own.only.is_empty() {
+            true => End::Forget,
+            false => End::Leave,
+        };
+        let stacks = moved(&home, &spot, &moves, (back, end), output).await?;
         let name = spot.name();
         let across = match own.across_migrations {
             true => " --across-migrations",
@@ -166,7 +171,7 @@ fn targets<'h>(spot: &Spot<'h>, only: &[String]) -> Result<Vec<Target<'h>>, Fail
 
 pub async fn retire(own: &Retire, output: &Output) -> Result<(), Failure> {
     let name = std::slice::from_ref(&own.environment);
-    let home = own.files.home().await?.knowing(name).await?;
+    let home = own.files.home()?.knowing(name).await?;
     let spot = home.spot(&own.environment)?;
     let name = spot.name();
     let mut stacks = Vec::new();
@@ -180,7 +185,7 @@ pub async fn retire(own: &Retire, output: &Output) -> Result<(), Failure> {
         return Err(Failure::failed("nothing was changed"));
     }
     for moves in all {
-        stacks.extend(moved(&home, &spot, &moves, idle, output).await?);
+        stacks.extend(moved(&home, &spot, &moves, (idle, End::Leave), output).await?);
     }
     let (done, said) = match stacks.is_empty() {
         true => (Done::Nothing, format!("nothing of {name} runs without traffic\n")),
@@ -210,6 +215,14 @@ fn idle(halves: &[Half]) -> Option<(Vec<(String, String)>, String)> {
     let idle = others.find(|half| half.runs && half.weight == 0)?;
     let says = format!("{} ({}) stops", idle.image, idle.word);
     Some((vec![(idle.id("Runs"), "no".to_owned())], says))
+}
+
+/// What becomes of what is known of the release that went live last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Leave,
+    /// Its half has no traffic any more: a release that waits, and began before it, may follow.
+    Forget,
 }
 
 type Find = fn(&[Half]) -> Option<(Vec<(String, String)>, String)>;
@@ -275,11 +288,17 @@ async fn moved(
     home: &Home,
     spot: &Spot<'_>,
     shown: &[Move<'_>],
-    find: Find,
+    (find, end): (Find, End),
     output: &Output,
 ) -> Result<Vec<String>, Failure> {
     let turn = taken(home, spot).await?;
-    let done = all(spot, shown, find, &turn, output).await;
+    let mut done = all(spot, shown, find, &turn, output).await;
+    if done.is_ok()
+        && end == End::Forget
+        && let Err(error) = turn.forget_newest().await
+    {
+        done = Err(broken(error).next(format!("vend aws hosts --environment {}", spot.name())));
+    }
     let left = turn.leave().await.map_err(broken);
     let done = done?;
     left.map(|()| done)

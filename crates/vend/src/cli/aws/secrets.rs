@@ -97,12 +97,7 @@ pub async fn run(own: &Secrets, output: &Output) -> Result<(), Failure> {
 
 /// With the environments of branches: they have the secrets of the entry that they are made from.
 async fn home(files: &Files, name: &str) -> Result<Home, Failure> {
-    files
-        .home()
-        .await?
-        .sharing(name)?
-        .knowing(&[name.to_owned()])
-        .await
+    files.home()?.sharing(name)?.knowing(&[name.to_owned()]).await
 }
 
 /// The name under which the secrets of an app's builds are set: no environment is called so.

@@ -414,8 +414,8 @@ pub async fn carry_on(own: &Continue, output: &Output) -> Result<ExitCode, Failu
     }
     if status != "UPDATE_ROLLBACK_FAILED" {
         let next = match status.as_str() {
-            "DELETE_FAILED" => "vend aws destroy",
-            _ => "vend aws apply",
+            "DELETE_FAILED" => own.project.only("destroy", [own.stack.as_str()]),
+            _ => own.project.only("apply", [own.stack.as_str()]),
         };
         return Err(
             Failure::failed(format!("{} is {status}: there is nothing to continue", own.stack)).next(next),

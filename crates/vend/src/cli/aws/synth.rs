@@ -51,8 +51,9 @@ pub fn run(own: &Synth, output: &Output) -> Result<(), Failure> {
         output: made,
         priorities,
         notes,
+        app,
     } = tree::read(&own.dir, own.config.as_deref(), &given)?;
-    let mut folder = Folder::new(&own.out);
+    let mut folder = Folder::new(&own.out, "synth", &app)?;
     let stacks = files(&made, &mut folder, own.split)?;
     for stack in &made.stacks {
         if let Some(part) = kept::import(&stack.template) {

@@ -11,7 +11,7 @@ use model::{
     spec::{self, Files as _},
 };
 
-use super::{Failure, unread};
+use super::{Exit, Failure, unread};
 use crate::cli::check;
 
 /// What there is to make, and what is to be known of the files.
@@ -20,6 +20,8 @@ pub struct Made {
     /// They may have grown.
     pub priorities: Priorities,
     pub notes: Vec<String>,
+    /// The app's name.
+    pub app: String,
 }
 
 pub fn read(dir: &Path, file: Option<&Path>, given: &Path) -> Result<Made, Failure> {
@@ -31,6 +33,7 @@ pub fn read(dir: &Path, file: Option<&Path>, given: &Path) -> Result<Made, Failu
         output,
         priorities,
         notes: notes(dir, false),
+        app: app.app.to_string(),
     })
 }
 
@@ -54,13 +57,14 @@ pub fn unmade(error: synth::Error) -> Failure {
 
 /// The environment that a branch has to itself.
 pub fn of_branch(app: &spec::App, branch: &str) -> Result<spec::Environment, Failure> {
-    let none = |cause: String| Failure::usage(format!("{branch} has no environment of its own")).cause(cause);
+    let none = |cause: String| {
+        Failure::new(Exit::NotFound, format!("{branch} has no environment of its own")).cause(cause)
+    };
     let following = app.following(branch).map_err(|clash| none(clash.to_string()))?;
     let own = following.into_iter().find(|own| own.preview.is_some());
     own.ok_or_else(|| {
-        none("it fits no `branches` of vend.yaml, or an environment follows it by name".to_owned()).next(
-            "what stands of branches whose entry is gone: vend aws status; it goes with vend aws destroy --gone --branches",
-        )
+        none("it fits no `branches` of vend.yaml, or an environment follows it by name".to_owned())
+            .next("vend aws status says what stands, also of branches whose entry is gone")
     })
 }
 

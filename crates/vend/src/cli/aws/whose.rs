@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use ::aws::{
     destroy::Left,
+    mark::Mark,
     plan::{Doing, Plan as Planned},
     site::Found,
     stack,
@@ -54,9 +55,14 @@ impl Anothers {
 
 /// The foundations that would be changed although it was not this app that changed them the last time, as far as is known.
 pub fn anothers(loaded: &Loaded, found: &[(String, Found)], plans: &[Planned]) -> Vec<Anothers> {
-    let is_changed = |name: &str| {
+    let is_changed = |name: &str, mark: &Mark| {
         let mut plans = plans.iter();
-        plans.any(|plan| plan.stack == name && matches!(plan.doing, Doing::Change | Doing::Later { .. }))
+        let is_changed =
+            plans.any(|plan| plan.stack == name && matches!(plan.doing, Doing::Change | Doing::Later { .. }));
+        let mut wanted = loaded.wanted.iter();
+        // Files that agree leave protection, or a price, to whoever applies.
+        let is_agreed = wanted.any(|own| own.name == name && own.mark.digest == mark.digest);
+        is_changed && !is_agreed
     };
     let mut all = Vec::new();
     for (foundation, own) in found {
@@ -65,7 +71,7 @@ pub fn anothers(loaded: &Loaded, found: &[(String, Found)], plans: &[Planned]) -
         };
         let apps = apps(loaded, foundation, found);
         let is_ours = mark.by.as_deref() == Some(loaded.app());
-        if !is_ours && !apps.is_empty() && is_changed(&own.stack.name) {
+        if !is_ours && !apps.is_empty() && is_changed(&own.stack.name, mark) {
             all.push(Anothers {
                 stack: own.stack.name.clone(),
                 by: mark.by.clone(),

@@ -16,16 +16,19 @@ pub(super) fn add(target: &mut Target, whole: &Whole<'_>) {
         .steps
         .as_ref()
         .map_or(0, |steps| steps.interval.as_secs().max(1));
-    let weights = json!(steps.into_iter().chain([100]).collect::<Vec<u32>>());
+    let weights: Vec<u32> = steps.into_iter().chain([100]).collect();
+    let times = weights.len();
+    let weights = json!(weights);
     // Without an old half there is nobody to share with.
     let weights = format!("{{% $lookup($before, $old & 'Runs') = 'yes' ? {weights} : [100] %}}");
     target.pass(
         "Weights",
-        json!({ "weights": weights, "step": 0, "waited": 0 }),
+        json!({ "weights": weights, "step": 0, "spent": 0 }),
         "Weight",
     );
     target.pass("Weight", json!({ "weight": "{% $weights[$step] %}" }), "Shift");
-    target.update_again(
+    target.update_in(
+        times,
         "Shift",
         "{ ($new & 'Weight'): $string($weight), ($old & 'Weight'): $string(100 - $weight) }",
         "Shifted",

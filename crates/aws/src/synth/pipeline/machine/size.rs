@@ -23,8 +23,14 @@ pub(super) fn clear(target: &mut Target, whole: &Whole<'_>, next: &str) {
     let runs = "$lookup($before, $new & 'Runs') = 'yes'".to_owned();
     target.choice("Free", &[(runs, "Divert")], next);
     // It has some where a release was stopped in the middle of its steps.
-    let after = target.settled(whole, "Diverted", "Clear");
-    target.update("Divert", ALL_TO_OLD, &after);
+    match target.settled(whole, "DivertedFollows", "Clear") {
+        after if after == "Clear" => target.update("Divert", ALL_TO_OLD, &after),
+        follows => {
+            target.update("Divert", ALL_TO_OLD, "Diverted");
+            // Mostly it has none, and nobody has to follow.
+            target.choice("Diverted", &[("$asked".to_owned(), &follows)], "Clear");
+        }
+    }
     target.update("Clear", NEW_STOPS, "Emptied");
     let drain = whole.deploy.drain.as_secs().max(0);
     let own = whole.options().and_then(|own| own.scaling.drain).map(i64::from);

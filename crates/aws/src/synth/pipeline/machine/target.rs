@@ -4,7 +4,9 @@ use model::{spec::Strategy, stage::Stage};
 use serde_json::{Value, json};
 
 use super::{
-    States, Whole, call, migrate, retry, shift, size,
+    States, Whole, call, migrate,
+    pace::Pace,
+    retry, shift, size,
     turn::{NO, unless},
     well,
 };
@@ -29,10 +31,6 @@ const UP: &str = "$states.result.AutoScalingGroups[0].Instances[LifecycleState =
 /// Seconds after which all of a Network Load Balancer know new weights.
 /// Source: "Network Load Balancer resources for blue/green deployments" of the ECS guide.
 const SETTLED_S: u32 = 600;
-/// Seconds between two looks, at most.
-const PAUSE_S: u32 = 600;
-/// Seconds that CloudFormation may take: containers have three hours to come, and as many to go back.
-const UPDATE_S: u32 = 6 * 3_600;
 
 /// The targets, as items of a Map.
 pub(super) fn items(whole: &Whole<'_>) -> Vec<Value> {
@@ -190,25 +188,25 @@ impl Target {
     /// Brings parameters of the stack to `changes`, an object in JSONata, and waits until CloudFormation is done.
     /// What is as it should be is not touched.
     pub(super) fn update(&mut self, name: &str, changes: &str, next: &str) {
-        self.change(name, json!({ "asked": false, "waited": 0 }), changes, next);
+        self.change(name, changes, next, &Pace::of_one(10));
     }
 
-    /// The same again and again: all of them together wait no longer than one would.
-    pub(super) fn update_again(&mut self, name: &str, changes: &str, next: &str) {
-        self.change(name, json!({ "asked": false }), changes, next);
+    /// The same in so many steps, for each of which it is entered: `$spent` is what all of them have waited.
+    pub(super) fn update_in(&mut self, steps: usize, name: &str, changes: &str, next: &str) {
+        self.change(name, changes, next, &Pace::of_steps(steps));
     }
 
-    fn change(&mut self, name: &str, begin: Value, changes: &str, next: &str) {
+    fn change(&mut self, name: &str, changes: &str, next: &str, pace: &Pace) {
         let id = |part: &str| format!("{name}{part}");
         let differs = format!(
             "$count($filter($keys({changes}), function($k) {{ $lookup($before, $k) != $lookup({changes}, $k) }})) > 0"
         );
-        self.pass(name, begin, &id("Turn"));
+        self.pass(name, json!({ "asked": false, "waited": 0 }), &id("Turn"));
         self.renew(&id("Turn"), &id("Look"));
         self.look(&id("Look"), &id("Ready"));
         let cleanup = "$status = 'UPDATE_COMPLETE_CLEANUP_IN_PROGRESS'";
         let busy = format!("$contains($status, /_IN_PROGRESS$/) and $not({cleanup})");
-        let late = format!("$waited >= {UPDATE_S}");
+        let late = pace.late();
         self.choice(
             &id("Ready"),
             &[
@@ -251,10 +249,10 @@ impl Target {
         update["Retry"] = unless(json!({ "ErrorEquals": [known], "MaxAttempts": 0 }), retry());
         let heard = json!({ "ErrorEquals": [known], "Assign": { "asked": true }, "Next": id("Wait") });
         update["Catch"] = unless(heard, update["Catch"].clone());
-        self.wait(&id("Wait"), 10, &id("Look"));
+        self.add(id("Wait"), pace.wait(&id("Look")));
         let late = format!(
-            "{{% 'CloudFormation has not been done with ' & $target.stack & ' for {} hours: it is ' & $status %}}",
-            UPDATE_S / 3_600
+            "{{% 'CloudFormation has not been done with ' & $target.stack & '{}: it is ' & $status %}}",
+            pace.words()
         );
         self.refuse(&id("Late"), "Vend.Stack", &late);
         let cause = "{% 'CloudFormation took the change of ' & $target.stack & ' back: it is ' & $status %}";
@@ -300,21 +298,8 @@ impl Target {
         choices.extend(look.bad.map(|bad| (bad.to_owned(), refused.as_str())));
         choices.push((format!("$waited >= {}", look.minutes * 60), refused.as_str()));
         self.choice(&id("Done"), &choices, &id("Wait"));
-        self.wait(&id("Wait"), 15, &id("Look"));
+        self.add(id("Wait"), Pace::of_one(15).wait(&id("Look")));
         self.refuse(&refused, look.error, look.cause);
-    }
-
-    /// Waits an eighth of what was waited already, `least` seconds at least. A look is nine events, of which an execution has
-    /// 25,000: who looked every 15 seconds at what takes hours would use them up, and nothing would be brought back.
-    fn wait(&mut self, name: &str, least: u32, next: &str) {
-        let seconds = format!("$min([{PAUSE_S}, $max([{least}, $floor($waited / 8)])])");
-        let state = json!({
-            "Type": "Wait",
-            "Seconds": format!("{{% {seconds} %}}"),
-            "Assign": { "waited": format!("{{% $waited + {seconds} %}}") },
-            "Next": next,
-        });
-        self.add(name, state);
     }
 }
 

@@ -260,7 +260,7 @@ async fn undone(trip: &Trip<'_>, spot: &Spot<'_>, turn: &Turn<'_>, failure: Fail
 
 /// It stays on AWS: what was begun to bring it back is broken off.
 pub async fn stays(trip: &Trip<'_>, own: &Move) -> Result<(), Failure> {
-    let home = own.files.home().await?;
+    let home = own.files.home()?;
     if home.app() != trip.target.app.as_str() {
         let what = format!(
             "{} is the working tree of {}",

@@ -96,7 +96,7 @@ impl Same {
     pub async fn of(trip: &Trip<'_>, own: &Move, release: &Release) -> Result<Self, Failure> {
         let environment = trip.target.environment()?;
         let (dir, commit) = (&own.files.dir, &release.commit.id);
-        let home = own.files.home().await?;
+        let home = own.files.home()?;
         if home.app() != trip.target.app.as_str() {
             let what = format!(
                 "{} is the working tree of {}, not of {}",
