@@ -361,9 +361,9 @@ fn containers_without_a_way_to_their_image_are_refused() {
 /// Whose image is made where packages cannot be fetched is never released: what is new is not made there.
 #[test]
 fn images_of_hosts_are_not_baked_without_a_way_out() {
-    let refused = |nat: &str, runtime: &str| {
+    let refused_in = |region: &str, nat: &str, runtime: &str| {
         let text = format!(
-            "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\nnetwork = {{ nat = '{nat}', endpoints = \
+            "[foundations.production]\nregion = '{region}'\ndomain = 'a.example.com'\nnetwork = {{ nat = '{nat}', endpoints = \
              ['codedeploy', 'codedeploy-commands-secure', 'ec2messages', 'ecr-api', 'ecr-dkr', 'logs', 'secretsmanager', 'ssm', \
              'ssmmessages'] }}\n[apps.shop.environments.live]\nruntime = '{runtime}'\n"
         );
@@ -374,7 +374,17 @@ fn images_of_hosts_are_not_baked_without_a_way_out() {
         let refused = made.stacks.into_iter().filter_map(|own| own.refused);
         refused.collect::<Vec<String>>()
     };
+    let refused = |nat: &str, runtime: &str| refused_in("eu-central-1", nat, runtime);
     let why = refused("none", "host");
     assert!(why.len() == 1 && why[0].contains("there is no NAT"), "{why:?}");
     assert!(refused("none", "fargate").is_empty() && refused("instance", "host").is_empty());
+    // Nor where Packer's images have no tags while they are made.
+    for region in ["cn-north-1", "us-gov-west-1"] {
+        let why = refused_in(region, "instance", "host");
+        assert!(
+            why.len() == 1 && why[0].contains("Packer tags nothing"),
+            "{region}: {why:?}"
+        );
+        assert!(refused_in(region, "instance", "fargate").is_empty());
+    }
 }
