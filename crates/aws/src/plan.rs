@@ -197,7 +197,7 @@ pub async fn plan(site: &Site, wanted: &Wanted, found: Option<&Found>, keeps: bo
 }
 
 /// What CloudFormation would say of each role that is there, and what to do.
-const ELSEWHERE: &str = "it is not there, and its roles are, so it stands in another region of the account, or something of it was left. \
+pub const ELSEWHERE: &str = "it is not there, and its roles are, so it stands in another region of the account, or something of it was left. \
      It cannot move: let `region` be what it was, or `vend aws destroy` with that first, or call the new one otherwise";
 
 /// Is it a foundation that stands in another region?

@@ -117,12 +117,17 @@ pub(super) fn home<'c>(config: &'c Config, app: &AppName) -> Result<&'c Label, E
     let mut all = config.foundations.keys();
     match (all.next(), all.next()) {
         (Some(only), None) => Ok(only),
-        _ => Err(Error::config(
-            at(),
-            format!(
-                "there are several foundations: say in which it is built, with `[apps.{app}] pipeline = \"…\"` in aws.toml"
-            ),
-        )),
+        _ => {
+            let others: Vec<&str> = config.apps.keys().map(AppName::as_str).collect();
+            let others = match others.is_empty() || config.apps.contains_key(app) {
+                true => String::new(),
+                false => format!("; it has only apps.{}", others.join(", apps.")),
+            };
+            let why = format!(
+                "there are several foundations: say in which it is built, with `[apps.{app}] pipeline = \"…\"` in aws.toml{others}"
+            );
+            Err(Error::config(at(), why))
+        }
     }
 }
 

@@ -150,8 +150,10 @@ fn broken(error: client::Error) -> Failure {
         ),
         client::Error::Account { .. } => (
             Exit::Refused,
-            "nothing is done with credentials of another account than aws.toml says",
-            Some("another --profile or AWS_PROFILE, or `access` of the foundation: vend aws doctor"),
+            "nothing is done with credentials of another account than `account` of the foundation says",
+            Some(
+                "another --profile or AWS_PROFILE, or `access` of the foundation: vend aws doctor, with the same files",
+            ),
         ),
         client::Error::Unreachable { .. } => (Exit::Unreachable, "AWS cannot be reached", None),
         error if error.is_denied() => (Exit::Refused, "AWS does not let you", Some("vend aws doctor")),

@@ -13,6 +13,16 @@ fn what_was_kept_is_said_before_a_second_is_made() {
         "{said}"
     );
     assert!(!said.contains("next: vend aws destroy"), "{said}");
+    // Who has lost that answer gets it again.
+    let kept = |said: &str| {
+        let own = said.lines().filter(|line| line.starts_with("kept: "));
+        own.map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+    };
+    let again = world.good(&["destroy", "--yes", "--keep-data"]);
+    assert!(
+        kept(&said).len() >= 4 && kept(&again) == kept(&said),
+        "{said}\n{again}"
+    );
     let stacks = || world.python("print(len(client('cloudformation').describe_stacks()['Stacks']))");
     let plan = world.json(&["plan"]);
     let own = plan["stacks"]

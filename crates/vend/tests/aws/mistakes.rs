@@ -18,6 +18,13 @@ fn a_foundation_does_not_move_to_another_region() {
     );
     let (_, said) = world.bad(&["apply", "--yes"]);
     assert!(said.contains("nothing was changed"), "{said}");
+    for command in [&["status"][..], &["destroy", "--yes"]] {
+        let said = world.good(command);
+        assert!(
+            said.contains("note vend-production: it is not there, and its roles are"),
+            "{said}"
+        );
+    }
     let there = "print(len(boto3.client('cloudformation', endpoint_url=sys.argv[1], region_name='eu-west-1', \
                  aws_access_key_id='x', aws_secret_access_key='y').describe_stacks()['Stacks']))";
     assert_eq!(world.python(there), "0");
@@ -101,6 +108,22 @@ fn what_is_forgotten_or_done_already_is_said() {
     assert!(said.contains("there is nothing to continue"), "{said}");
     let done = world.json(&["retire", "production", "--yes"]);
     assert_eq!(done["done"], "nothing", "{done}");
+    // A push that is suggested for one environment goes into that.
+    let said = world.good(&["hosts", "--environment", "production"]);
+    assert!(
+        said.contains("next: vend aws push --environment production"),
+        "{said}"
+    );
+    let said = world.good(&["releases", "--environment", "production"]);
+    assert!(
+        said.contains("next: vend aws push --environment production"),
+        "{said}"
+    );
+    let (code, said) = world.bad(&["plan", "nowhere"]);
+    assert!(
+        code == 4 && said.contains("there is no directory nowhere"),
+        "{said}"
+    );
     assert!(world.good(&["unprotect"]).contains("not protected any more"));
     let said = world.good(&["unprotect"]);
     assert!(said.contains("is not protected, and was not"), "{said}");

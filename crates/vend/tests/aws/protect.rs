@@ -28,7 +28,7 @@ fn what_is_protected_refuses_in_both_places_until_it_is_not() {
     let said = world.good(&["apply", "--yes", "--only", "vend-production"]);
     assert!(
         said.contains(
-            "note vend-production: it is not protected, and `apply` leaves it so (vend aws protect)"
+            "note vend-production: it is not protected, and `apply` leaves it so (vend aws protect --only vend-production)"
         ),
         "{said}"
     );

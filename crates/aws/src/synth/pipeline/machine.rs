@@ -91,8 +91,9 @@ fn check(scope: &Scope<'_>, environment: &spec::Environment, targets: &[Label]) 
         let region = &scope.config.foundation(label)?.region;
         if *region != scope.foundation.region {
             let why = format!(
-                "`{label}` is in {region} and the pipeline in {}: Step Functions reaches its own region only, so give the app a pipeline there",
-                scope.foundation.region
+                "`{label}` is in {region} and the app's pipeline in {here}: Step Functions reaches its own region only, so all environments of \
+                 an app are in one region: let `region` of `{label}` be {here}, or give another app of vend.yaml its environments there",
+                here = scope.foundation.region
             );
             return Err(Error::config(
                 format!("apps.{}.environments.{}", scope.app.app, environment.name),

@@ -19,6 +19,7 @@ use super::{
     broken,
     project::{Loaded, Project},
     refused, slot,
+    stacks::aside,
     whose::{Shared, Spared, is_lent},
 };
 use crate::output::{Output, clean};
@@ -97,6 +98,9 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
     } else {
         " and the data in them"
     };
+    if let (Some(branch), true) = (&loaded.branch, names.is_empty()) {
+        aside(&format!("nothing stands of {}", branch.branch), output);
+    }
     let question = format!("Destroy {} stacks{data}?", names.len());
     if !names.is_empty() && !agreed(&question, own.yes, output)? {
         return Err(Failure::failed("nothing was destroyed"));
@@ -115,10 +119,7 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
         left.extend(own_left.into_iter().map(|left| (foundation.clone(), left)));
     }
     slot::end(&loaded).await?;
-    let there = match own.keep_data {
-        true => Vec::new(),
-        false => loaded.found().await?,
-    };
+    let there = loaded.found().await?;
     // What an earlier destruction left, when it broke off.
     let mut earlier = earlier(own, &loaded, &there).await?;
     earlier.retain(|(_, own)| !left.iter().any(|(_, left)| left.physical == own.physical));
@@ -132,12 +133,15 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
         stays(&loaded, &mut report, output).await;
     }
     output.show(&report, |report| summary(report, own));
+    for said in loaded.elsewhere(&there).await {
+        aside(&said, output);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Asks before data goes that was kept on purpose: no stack that was shown held it.
 async fn may_go(own: &Destroy, loaded: &Loaded, earlier: &All, output: &Output) -> Result<bool, Failure> {
-    if own.yes {
+    if own.yes || own.keep_data {
         return Ok(true);
     }
     let mut goes = Vec::new();
@@ -316,7 +320,7 @@ async fn one(
 /// buckets have the same names then.
 async fn earlier(own: &Destroy, loaded: &Loaded, there: &[(String, Found)]) -> Result<All, Failure> {
     let mut all = Vec::new();
-    if own.gone || own.keep_data {
+    if own.gone {
         return Ok(all);
     }
     for (label, site) in loaded.sites() {
@@ -331,8 +335,13 @@ async fn earlier(own: &Destroy, loaded: &Loaded, there: &[(String, Found)]) -> R
         if names.is_empty() {
             continue;
         }
-        let left = destroy::left(site, &names).await.map_err(broken)?;
-        all.extend(left.into_iter().map(|(_, left)| (label.to_owned(), left)));
+        for (_, left) in destroy::left(site, &names).await.map_err(broken)? {
+            let is_key = left.kind == "AWS::KMS::Key";
+            // What was deleted since is kept no more.
+            if !own.keep_data || is_key || kept::is_there(&site.client, &left).await.map_err(broken)? {
+                all.push((label.to_owned(), left));
+            }
+        }
     }
     Ok(all)
 }

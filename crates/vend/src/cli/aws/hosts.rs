@@ -14,6 +14,7 @@ use super::{
     Exit, Failure, broken,
     home::{Spot, Target},
     project::Files,
+    push,
 };
 use crate::output::{Output, Table, Tone, cell, clean, maybe};
 
@@ -49,7 +50,8 @@ struct Line {
 pub async fn run(own: &Hosts, output: &Output) -> Result<(), Failure> {
     let home = own.files.home()?.knowing(&own.environment).await?;
     let mut all = Vec::new();
-    for spot in home.spots(&own.environment)? {
+    let spots = home.spots(&own.environment)?;
+    for spot in &spots {
         for target in spot.targets() {
             let stack = match target.stack().await {
                 // Nobody asked for it by its name.
@@ -68,11 +70,12 @@ pub async fn run(own: &Hosts, output: &Output) -> Result<(), Failure> {
             }
         }
     }
-    output.show(&all, |all| table(all, output));
+    let next = push::next(&spots);
+    output.show(&all, |all| table(all, &next, output));
     Ok(())
 }
 
-fn table(all: &[Line], output: &Output) -> String {
+fn table(all: &[Line], next: &str, output: &Output) -> String {
     let mut table = Table::new(["STACK", "HALF", "IMAGE", "TRAFFIC", "HOST", "HEALTH", "WHY"]);
     for line in all {
         let half = [
@@ -101,7 +104,7 @@ fn table(all: &[Line], output: &Output) -> String {
             table.row(row(cell("-"), ("none yet".to_owned(), Tone::Wait), cell("-")));
         }
     }
-    table.render(output, "nothing runs yet\nnext: vend aws push")
+    table.render(output, &format!("nothing runs yet\nnext: {next}"))
 }
 
 /// A half that serves, between its bounds.
@@ -160,7 +163,9 @@ async fn serving<'h>(spot: &Spot<'h>) -> Result<Vec<Group<'h>>, Failure> {
         }
     }
     match all.is_empty() {
-        true => Err(Failure::failed(format!("nothing of {} runs yet", spot.name())).next("vend aws push")),
+        true => {
+            Err(Failure::failed(format!("nothing of {} runs yet", spot.name())).next(push::next(&[*spot])))
+        }
         false => Ok(all),
     }
 }

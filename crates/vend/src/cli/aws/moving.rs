@@ -131,7 +131,7 @@ impl<'o> Trip<'o> {
                 self.target
             ))
         };
-        let live = shown.live.ok_or_else(|| none().next("vend aws push"))?;
+        let live = shown.live.ok_or_else(|| none().next("vend push"))?;
         self.client
             .get(&format!("{}/releases/{live}", self.environment))
             .await

@@ -100,7 +100,7 @@ fn shown<'p>(
     found: &[(String, Found)],
     kept: &'p Result<Vec<Kept>, Failure>,
 ) -> Vec<Shown<'p>> {
-    let all = notes(plans, loaded, found);
+    let all = notes(plans, loaded, found, true);
     with(plans, kept, &|stack| {
         let own = all.iter().filter(|(own, _)| own == stack);
         own.map(|(_, note)| note.clone()).collect()
@@ -151,18 +151,31 @@ pub fn people(plans: &[Planned], loaded: &Loaded, found: &[(String, Found)], out
             }
         }
     }
-    text.push_str(&synth::notes(&loaded.notes, &notes(plans, loaded, found), output));
+    text.push_str(&synth::notes(
+        &loaded.notes,
+        &notes(plans, loaded, found, false),
+        output,
+    ));
     text.push_str(&money(&month(plans, &loaded.prices)));
     text
 }
 
-/// What is to be known of the stacks beside their changes, each with its stack.
-fn notes(plans: &[Planned], loaded: &Loaded, found: &[(String, Found)]) -> Vec<(String, String)> {
+/// What is to be known of the stacks beside their changes, each with its stack. `is_all`: also what was said when those were made that
+/// are as they were.
+fn notes(
+    plans: &[Planned],
+    loaded: &Loaded,
+    found: &[(String, Found)],
+    is_all: bool,
+) -> Vec<(String, String)> {
     let mut all = Vec::new();
     for wanted in &loaded.wanted {
         let mut add = |note: String| all.push((wanted.name.clone(), note));
-        wanted.notes.iter().for_each(|note| add(clean(note)));
-        let Some(plan) = plans.iter().find(|plan| plan.stack == wanted.name) else {
+        let plan = plans.iter().find(|plan| plan.stack == wanted.name);
+        if is_all || plan.is_none_or(|plan| plan.doing != Doing::Nothing) {
+            wanted.notes.iter().for_each(|note| add(clean(note)));
+        }
+        let Some(plan) = plan else {
             continue;
         };
         let is_made = !matches!(plan.doing, Doing::Refused { .. });
@@ -174,7 +187,10 @@ fn notes(plans: &[Planned], loaded: &Loaded, found: &[(String, Found)]) -> Vec<(
         }
         let own = found.iter().find(|(_, own)| own.stack.name == wanted.name);
         if stays_open(wanted, own.map(|(_, own)| own), plan) {
-            add("it is not protected, and `apply` leaves it so (vend aws protect)".to_owned());
+            add(format!(
+                "it is not protected, and `apply` leaves it so (vend aws protect --only {})",
+                wanted.name
+            ));
         }
     }
     for own in whose::anothers(loaded, found, plans) {

@@ -10,7 +10,7 @@ use std::{
 
 use ::aws::{
     live::rule,
-    plan::Wanted,
+    plan::{self, Wanted},
     price::List,
     site::{self, Found, Site},
     stack::Status,
@@ -511,6 +511,24 @@ impl Loaded {
             unknown(&self.only, made.chain(there))?;
         }
         Ok(all)
+    }
+
+    /// Sentences about foundations of the file that stand, and not where it says.
+    pub async fn elsewhere(&self, found: &[(String, Found)]) -> Vec<String> {
+        let mut said = Vec::new();
+        for (label, site) in self.sites() {
+            let is_it = |own: &str, found: &Found| {
+                own == label && found.mark.as_ref().map(|mark| mark.kind) == Some(Kind::Foundation)
+            };
+            // What a branch's build may ask is its own stacks'.
+            if self.branch.is_some() || found.iter().any(|(own, found)| is_it(own, found)) {
+                continue;
+            }
+            if site.has_roles(self.platform(), label).await {
+                said.push(format!("{}-{label}: {}", self.platform(), plan::ELSEWHERE));
+            }
+        }
+        said
     }
 
     /// The foundation of a stack that is ours: by what the stack says, or, where its creation failed, by its name. One of the same

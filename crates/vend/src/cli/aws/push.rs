@@ -283,6 +283,15 @@ fn followers<'h>(home: &'h Home, branch: &str, asked: &[String]) -> Result<Vec<S
         .next("vend aws push --environment NAME"))
 }
 
+/// The push that releases into these environments: of one by its name, which another branch may follow.
+pub fn next(spots: &[Spot<'_>]) -> String {
+    match spots {
+        [spot] if spot.spec.preview.is_some() => "vend aws push --branch, with its branch".to_owned(),
+        [spot] => format!("vend aws push --environment {}", spot.name()),
+        _ => "vend aws push".to_owned(),
+    }
+}
+
 /// The branch that is checked out.
 fn checked_out(dir: &Path) -> Result<String, Failure> {
     // Is it a working tree of git at all?

@@ -82,7 +82,7 @@ pub async fn refuse_account(
     let what = format!("these are credentials of the account {account}, and nothing was done");
     Err(Failure::new(Exit::Refused, what)
         .cause(format!(
-            "aws.toml gives the foundation `{label}` to the account {wanted}"
+            "`account` of the foundation `{label}` is {wanted}"
         ))
-        .next("another --profile or AWS_PROFILE, or `access` of the foundation: vend aws doctor"))
+        .next("another --profile or AWS_PROFILE, or `access` of the foundation: vend aws doctor, with the same files"))
 }

@@ -12,7 +12,7 @@ use super::{
     Exit, Failure, agreed, broken,
     home::{Home, Spot},
     project::Files,
-    push::no_flow,
+    push::{self, no_flow},
 };
 use crate::{
     cli::now,
@@ -83,14 +83,16 @@ struct Line {
 pub async fn run(own: &Releases, output: &Output) -> Result<(), Failure> {
     let home = own.files.home()?.knowing(&own.environment).await?;
     let mut all = Vec::new();
-    for spot in home.spots(&own.environment)? {
-        match of(&home, &spot, usize::from(own.limit)).await {
+    let spots = home.spots(&own.environment)?;
+    for spot in &spots {
+        match of(&home, spot, usize::from(own.limit)).await {
             // Nobody asked for it by its name.
             Err(failure) if failure.exit == Exit::NotFound && own.environment.is_empty() => {}
             found => all.extend(found?),
         }
     }
-    output.show(&all, |all| table(all, output));
+    let next = push::next(&spots);
+    output.show(&all, |all| table(all, &next, output));
     Ok(())
 }
 
@@ -116,7 +118,7 @@ async fn of(home: &Home, spot: &Spot<'_>, most: usize) -> Result<Vec<Line>, Fail
     Ok(all)
 }
 
-fn table(all: &[Line], output: &Output) -> String {
+fn table(all: &[Line], next: &str, output: &Output) -> String {
     let mut table = Table::new([
         "ENVIRONMENT",
         "RELEASE",
@@ -147,7 +149,7 @@ fn table(all: &[Line], output: &Output) -> String {
             maybe(line.release.ended.and_then(took)),
         ]);
     }
-    let mut text = table.render(output, "no releases yet\nnext: vend aws push");
+    let mut text = table.render(output, &format!("no releases yet\nnext: {next}"));
     let mut seen: Vec<&str> = Vec::new();
     for line in all {
         let is_newest = !seen.contains(&line.environment.as_str());

@@ -76,6 +76,8 @@ struct Line {
     drift: Option<String>,
     at: Option<String>,
     cents: u64,
+    /// Resources without a price, which it leaves out.
+    unpriced: usize,
 }
 
 pub async fn status(own: &Status, output: &Output) -> Result<(), Failure> {
@@ -100,6 +102,7 @@ pub async fn status(own: &Status, output: &Output) -> Result<(), Failure> {
         });
         line.is_unprotected = wanted.is_guarded() && found.is_some() && !line.is_protected;
         line.cents = wanted.price.cents;
+        line.unpriced = wanted.price.unknown;
         lines.push(line);
     }
     for (foundation, found) in &found {
@@ -111,7 +114,18 @@ pub async fn status(own: &Status, output: &Output) -> Result<(), Failure> {
         }
     }
     output.show(&lines, |lines| table(lines, output));
+    for said in loaded.elsewhere(&found).await {
+        aside(&said, output);
+    }
     Ok(())
+}
+
+/// Says something beside the answer.
+pub fn aside(said: &str, output: &Output) {
+    match output.json {
+        true => tracing::warn!("{said}"),
+        false => output.line(&format!("{} {said}", output.tone(Tone::Wait, "note"))),
+    }
 }
 
 fn line(loaded: &Loaded, name: &str, foundation: &str, found: Option<&Found>) -> Line {
@@ -135,6 +149,7 @@ fn line(loaded: &Loaded, name: &str, foundation: &str, found: Option<&Found>) ->
         cents: found
             .and_then(|found| found.mark.as_ref())
             .map_or(0, |mark| mark.cents),
+        unpriced: 0,
     }
 }
 
@@ -170,7 +185,11 @@ fn table(lines: &[Line], output: &Output) -> String {
                 (false, false) => cell("-"),
             },
             maybe(line.drift.as_ref()),
-            cell(format!("{:.2}", line.cents as f64 / 100.0)),
+            cell(format!(
+                "{}{:.2}",
+                if line.unpriced > 0 { "≥ " } else { "" },
+                line.cents as f64 / 100.0
+            )),
         ]);
     }
     let mut text = table.render(output, "no stacks");

@@ -70,6 +70,12 @@ pub fn of_branch(app: &spec::App, branch: &str) -> Result<spec::Environment, Fai
 
 pub fn config(dir: &Path, file: Option<&Path>) -> Result<Config, Failure> {
     let path = config_path(dir, file);
+    if !dir.is_dir() {
+        return Err(Failure::new(
+            Exit::NotFound,
+            format!("there is no directory {}", dir.display()),
+        ));
+    }
     let bytes = check::read(&path).map_err(|error| unread(&path, &error))?;
     let bad = |cause: String| {
         Failure::usage(format!("{} cannot be read", path.display()))
