@@ -72,7 +72,7 @@ impl Outcome {
 }
 
 /// What somebody has agreed to.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Agreed<'a> {
     /// The data that may be lost, by the ids of resources.
     pub lost: &'a [String],

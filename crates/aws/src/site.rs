@@ -65,7 +65,7 @@ impl Site {
     /// Does the account have the foundation's roles? They are the account's, whatever the region. Who may not ask does not know.
     pub async fn has_roles(&self, platform: &str, foundation: &str) -> bool {
         let mut form = Form::default();
-        form.add("RoleName", &format!("{platform}-{foundation}-stacks"));
+        form.add("RoleName", &role_name(platform, foundation));
         self.client.query(&call::ROLE, form).await.is_ok()
     }
 
@@ -74,9 +74,15 @@ impl Site {
         let account = &self.caller().await?.account;
         let partition = self.client.partition();
         Ok(format!(
-            "arn:{partition}:iam::{account}:role/{platform}/{platform}-{foundation}-stacks"
+            "arn:{partition}:iam::{account}:role/{platform}/{}",
+            role_name(platform, foundation)
         ))
     }
+}
+
+/// Of the role with which CloudFormation makes environments.
+fn role_name(platform: &str, foundation: &str) -> String {
+    format!("{platform}-{foundation}-stacks")
 }
 
 /// A stack that is there, with what it says about itself.

@@ -67,6 +67,22 @@ impl Output {
         self.say(&format!("{line}\n"));
     }
 
+    /// Says something beside the answer, which alone is what `--json` writes.
+    pub fn beside(&self, line: &str) {
+        match self.json {
+            true => tracing::warn!("{line}"),
+            false => self.line(line),
+        }
+    }
+
+    /// The same, which people see by its label.
+    pub fn note(&self, said: &str) {
+        match self.json {
+            true => self.beside(said),
+            false => self.line(&format!("{} {said}", self.tone(Tone::Wait, "note"))),
+        }
+    }
+
     /// Writes what the program itself says: the commands that it suggests lead to the platform that was asked.
     pub fn say(&self, text: &str) {
         self.text(&self.suggested(text));

@@ -52,10 +52,6 @@ fn wanted() -> Wanted {
     wanted
 }
 
-fn of(lost: &[String]) -> Agreed<'_> {
-    Agreed { lost, shared: false }
-}
-
 async fn applied(agreed: &[&str]) -> (Result<Outcome, Error>, Vec<String>) {
     let (done, forms) = applied_of(&wanted(), agreed).await;
     (done, forms.iter().map(|own| action(own).to_owned()).collect())
@@ -76,7 +72,11 @@ async fn applied_at(
     let stack = stack::one(&site.client, &wanted.name).await.unwrap().unwrap();
     let agreed: Vec<String> = agreed.iter().map(|id| (*id).to_owned()).collect();
     let found = Some(Found { stack, mark });
-    let done = apply(&site, wanted, found, of(&agreed), "t", &mut |_| {}).await;
+    let agreed = Agreed {
+        lost: &agreed,
+        shared: false,
+    };
+    let done = apply(&site, wanted, found, agreed, "t", &mut |_| {}).await;
     let asked = asked.lock().unwrap().clone();
     (done, asked)
 }

@@ -101,21 +101,17 @@ fn waits(name: &str, states: &Map<String, Value>, steps: u64) -> Option<u64> {
         let mut asks = asks.iter().flatten();
         asks.find_map(|own| number(&own.to_string(), sum))
     };
-    if let Some(limit) = limit("$spent >=") {
-        let (mut waited, mut count) = (0, 0);
-        while waited < limit.div_ceil(steps) {
-            waited += most.min(least.max(part.map_or(0, |part| waited / part)));
-            count += 1;
-        }
-        return Some(count * steps);
-    }
-    let limit = limit("$waited >=").unwrap_or_else(|| panic!("{name} waits for ever"));
+    let each = limit("$spent >=").map(|all| (all.div_ceil(steps), steps));
+    let once = || limit("$waited >=").map(|own| (own, 1));
+    let (limit, times) = each
+        .or_else(once)
+        .unwrap_or_else(|| panic!("{name} waits for ever"));
     let (mut waited, mut count) = (0, 0);
     while waited < limit {
         waited += most.min(least.max(part.map_or(0, |part| waited / part)));
         count += 1;
     }
-    Some(count)
+    Some(count * times)
 }
 
 /// The most events that these states write when each is entered, with all that is tried again in it and all that it waits, and the

@@ -119,6 +119,7 @@ pub async fn run(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
 
 async fn work(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
     let mut loaded = own.project.load()?;
+    own.refuse_unknown(&loaded)?;
     let found = loaded.found().await?;
     loaded.refuse_others(&found)?;
     loaded.settle(&found).await?;
@@ -126,10 +127,10 @@ async fn work(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
     let plans = plan::all(&loaded, &found, true).await?;
     let idle = plans.iter().all(|plan| plan.doing == Doing::Nothing);
     if !output.json {
-        output.say(&plan::people(&plans, &loaded, &found, output));
+        let notes = own.project.notes();
+        output.say(&plan::people(&plans, &loaded, &found, &notes, output));
         output.say(&own.idle_words(&plans));
     }
-    own.refuse_unknown(&loaded)?;
     refuse_names(&plans)?;
     refuse_invalid(own, &plans)?;
     refuse(own, &plans)?;
@@ -307,11 +308,7 @@ fn failed(own: &Apply, wanted: &Wanted, error: Error, output: &Output) -> Failur
     match error {
         Error::Left { left, error } => {
             for left in &left {
-                let said = stays(&wanted.name, left);
-                match output.json {
-                    true => tracing::warn!("{}", said.trim_end()),
-                    false => output.say(&said),
-                }
+                output.beside(stays(&wanted.name, left).trim_end());
             }
             failed(own, wanted, *error, output)
         }

@@ -19,7 +19,6 @@ use super::{
     broken,
     project::{Loaded, Project},
     refused, slot,
-    stacks::aside,
     whose::{Shared, Spared, is_lent},
 };
 use crate::output::{Output, clean};
@@ -99,7 +98,7 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
         " and the data in them"
     };
     if let (Some(branch), true) = (&loaded.branch, names.is_empty()) {
-        aside(&format!("nothing stands of {}", branch.branch), output);
+        output.note(&format!("nothing stands of {}", branch.branch));
     }
     let question = format!("Destroy {} stacks{data}?", names.len());
     if !names.is_empty() && !agreed(&question, own.yes, output)? {
@@ -134,7 +133,7 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
     }
     output.show(&report, |report| summary(report, own));
     for said in loaded.elsewhere(&there).await {
-        aside(&said, output);
+        output.note(&said);
     }
     Ok(ExitCode::SUCCESS)
 }

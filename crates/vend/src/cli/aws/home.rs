@@ -10,7 +10,7 @@ use ::aws::{
 };
 use model::spec;
 
-use super::{Exit, Failure, broken};
+use super::{Exit, Failure, broken, tree::made};
 
 /// Kind, name and foundation of a stack.
 type Place = (Kind, String, String);
@@ -88,9 +88,7 @@ impl Home {
 
     /// The stacks of a branch's environment, as the files make it.
     fn of(&self, own: &spec::Environment) -> Result<Vec<Place>, Failure> {
-        let made = synth::all_with(&self.config, &self.app, Some(own), &mut Priorities::default());
-        let made =
-            made.map_err(|error| Failure::refused("the templates cannot be made").cause(error.to_string()))?;
+        let made = made(&self.config, &self.app, Some(own), &mut Priorities::default())?;
         let stacks = made.of_branch();
         Ok(stacks
             .map(|own| (own.kind, own.name.clone(), own.foundation.to_string()))

@@ -35,9 +35,10 @@ pub async fn run(own: &Plan, output: &Output) -> Result<ExitCode, Failure> {
     // A plan is made by who may only look, too.
     let kept = kept::all(&loaded, &plans).await;
     let standing = gone::all(&own.project, &loaded, &found);
+    let notes = own.project.notes();
     let report = Report {
         stacks: shown(&plans, &loaded, &found, &kept),
-        notes: &loaded.notes,
+        notes: &notes,
         standing: &standing,
         month: month(&plans, &loaded.prices),
     };
@@ -46,7 +47,7 @@ pub async fn run(own: &Plan, output: &Output) -> Result<ExitCode, Failure> {
             Ok(kept) => kept::people(kept),
             Err(failure) => kept::unknown(failure),
         };
-        people(&plans, &loaded, &found, output) + &gone::people(&standing, output) + &kept
+        people(&plans, &loaded, &found, &notes, output) + &gone::people(&standing, output) + &kept
     });
     let is_invalid = plans
         .iter()
@@ -140,8 +141,14 @@ pub async fn all(loaded: &Loaded, found: &[(String, Found)], keeps: bool) -> Res
     Ok(plans)
 }
 
-/// The plans in words.
-pub fn people(plans: &[Planned], loaded: &Loaded, found: &[(String, Found)], output: &Output) -> String {
+/// The plans in words. `files`: what is to be known of the files.
+pub fn people(
+    plans: &[Planned],
+    loaded: &Loaded,
+    found: &[(String, Found)],
+    files: &[String],
+    output: &Output,
+) -> String {
     let mut text = String::new();
     for plan in plans {
         text.push_str(&headline(plan, output));
@@ -151,11 +158,7 @@ pub fn people(plans: &[Planned], loaded: &Loaded, found: &[(String, Found)], out
             }
         }
     }
-    text.push_str(&synth::notes(
-        &loaded.notes,
-        &notes(plans, loaded, found, false),
-        output,
-    ));
+    text.push_str(&synth::notes(files, &notes(plans, loaded, found, false), output));
     text.push_str(&money(&month(plans, &loaded.prices)));
     text
 }

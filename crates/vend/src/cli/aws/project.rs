@@ -92,8 +92,6 @@ pub struct Loaded {
     pub branch: Option<spec::Environment>,
     /// From these a push makes the stacks of branches; empty where it makes none.
     files: Vec<File>,
-    /// What is to be known of the files.
-    pub notes: Vec<String>,
 }
 
 impl Files {
@@ -190,6 +188,11 @@ impl Project {
         }
     }
 
+    /// What is to be known of the files.
+    pub fn notes(&self) -> Vec<String> {
+        notes(&self.files.dir, self.sourceless)
+    }
+
     pub fn load(&self) -> Result<Loaded, Failure> {
         self.read(false)
     }
@@ -206,10 +209,7 @@ impl Project {
         {
             let why = clean(&why.to_string());
             let said = format!("the files of `{name}` are refused, and what stands of it counts: {why}");
-            match output.json {
-                true => tracing::warn!("{said}"),
-                false => output.line(&said),
-            }
+            output.beside(&said);
         }
         Ok(loaded)
     }
@@ -264,7 +264,6 @@ impl Project {
                 .collect(),
             branch,
             files: own,
-            notes: notes(&files.dir, self.sourceless),
         };
         loaded.want();
         Ok(loaded)

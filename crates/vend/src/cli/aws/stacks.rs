@@ -115,17 +115,9 @@ pub async fn status(own: &Status, output: &Output) -> Result<(), Failure> {
     }
     output.show(&lines, |lines| table(lines, output));
     for said in loaded.elsewhere(&found).await {
-        aside(&said, output);
+        output.note(&said);
     }
     Ok(())
-}
-
-/// Says something beside the answer.
-pub fn aside(said: &str, output: &Output) {
-    match output.json {
-        true => tracing::warn!("{said}"),
-        false => output.line(&format!("{} {said}", output.tone(Tone::Wait, "note"))),
-    }
 }
 
 fn line(loaded: &Loaded, name: &str, foundation: &str, found: Option<&Found>) -> Line {
@@ -395,9 +387,9 @@ pub fn out_of(own: &Project, stack: &str, why: &str) -> String {
     let goes_on = own.about(&format!("continue {stack}"));
     match is_guarded(why) {
         true => format!(
-            "{} --only {stack}, then {goes_on}, then {} --only {stack}",
-            own.about("unprotect"),
-            own.about("protect")
+            "{}, then {goes_on}, then {}",
+            own.only("unprotect", [stack]),
+            own.only("protect", [stack])
         ),
         false => goes_on,
     }
