@@ -43,6 +43,15 @@ impl Site {
         self.caller.get_or_try_init(ask).await
     }
 
+    /// The ARN of a state machine.
+    pub async fn machine(&self, name: &str) -> Result<String, Error> {
+        let account = &self.caller().await?.account;
+        let (partition, region) = (self.client.partition(), self.client.region());
+        Ok(format!(
+            "arn:{partition}:states:{region}:{account}:stateMachine:{name}"
+        ))
+    }
+
     /// The bucket of a foundation's templates.
     pub async fn templates(&self, platform: &str, foundation: &str) -> Result<String, Error> {
         let account = &self.caller().await?.account;

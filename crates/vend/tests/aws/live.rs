@@ -259,6 +259,13 @@ fn a_question_is_answered() {
     assert_eq!(world.json(&["releases"])[0]["waits_for_people"], true);
     let (code, refused) = world.bad(&["approve", "production"]);
     assert!(code == 2 && refused.contains("--yes"), "{refused}");
+    // Who takes everything down is told before they are asked.
+    world.good(&["unprotect"]);
+    let (code, said) = world.bad(&["destroy"]);
+    assert!(
+        code == 2 && said.contains("a release of production is under way"),
+        "{said}"
+    );
     assert!(
         world
             .good(&["approve", "production", "--yes"])

@@ -27,6 +27,10 @@ fn an_environment_that_is_refused_keeps_nobody_from_what_stands() {
         assert_eq!(doing, if is_there { "nothing" } else { "refused" }, "{name}");
     }
     assert!(world.good(&["outputs"]).contains(STACKS[2]));
+    // What is done with what stands goes on: by hand it is brought back, approved, looked at.
+    for command in ["hosts", "releases"] {
+        assert!(world.good(&[command]).contains("production"), "{command}");
+    }
     // It is not gone from the files.
     let said = world.good(&["destroy", "--gone", "--yes"]);
     assert!(said.contains("0 stacks destroyed"), "{said}");

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use ::aws::{
     destroy::{self, Error, Fate, Left, Outcome},
     kept,
+    live::release::{self, Release},
     mark::Mark,
     remains::{Owner, Remain, remains},
     site::Found,
@@ -64,6 +65,9 @@ struct Swept {
     fate: Fate,
 }
 
+/// So many of a flow's newest releases are looked at: one that runs may stand behind those that it superseded.
+const LOOKED: usize = 10;
+
 /// What is left, each with its foundation.
 type All = Vec<(String, Left)>;
 
@@ -99,6 +103,12 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
     };
     if let (Some(branch), true) = (&loaded.branch, names.is_empty()) {
         output.note(&format!("nothing stands of {}", branch.branch));
+    }
+    // For who is asked: the build of a branch agrees beforehand, and its role may not look.
+    if !own.yes {
+        for said in under_way(&loaded, &victims).await {
+            output.note(&said);
+        }
     }
     let question = format!("Destroy {} stacks{data}?", names.len());
     if !names.is_empty() && !agreed(&question, own.yes, output)? {
@@ -224,6 +234,31 @@ async fn victims(own: &Destroy, loaded: &Loaded) -> Result<Victims, Failure> {
         stay,
         idle,
     })
+}
+
+/// Says which releases end in the middle, with the flow that makes them. Who may not ask destroys all the same.
+async fn under_way(loaded: &Loaded, victims: &[(String, Found)]) -> Vec<String> {
+    let mut all = Vec::new();
+    for (foundation, found) in victims {
+        let Some(mark) = found.mark.as_ref().filter(|mark| mark.kind == Kind::Flow) else {
+            continue;
+        };
+        let site = loaded.site(foundation);
+        let Ok(flow) = site.machine(&found.stack.name).await else {
+            continue;
+        };
+        let releases = release::list(&site.client, &flow, LOOKED)
+            .await
+            .unwrap_or_default();
+        if releases.iter().any(Release::is_running) {
+            let name = clean(mark.environment.as_deref().unwrap_or_default());
+            all.push(format!(
+                "a release of {name} is under way, and is broken off with {}",
+                found.stack.name
+            ));
+        }
+    }
+    all
 }
 
 /// Flows that are not meant, of environments of which every stack is.

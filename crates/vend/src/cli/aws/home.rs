@@ -41,10 +41,10 @@ pub struct Target<'h> {
 
 impl Home {
     pub fn new(config: Config, app: spec::App, made: &synth::Output, sites: BTreeMap<String, Site>) -> Self {
-        let stacks = made.stacks.iter();
+        let stacks = made.names();
         Self {
             stacks: stacks
-                .map(|own| (own.kind, own.name.clone(), own.foundation.to_string()))
+                .map(|(kind, name, label)| (kind, name.to_owned(), label.to_string()))
                 .collect(),
             config,
             app,
@@ -241,11 +241,8 @@ impl Home {
     /// The ARN of the machine that makes stacks of branches.
     pub async fn branches(&self) -> Result<String, Failure> {
         let (_, site) = self.pipeline();
-        let account = &site.caller().await.map_err(broken)?.account;
-        let (partition, region, table) = (site.client.partition(), site.client.region(), self.table());
-        Ok(format!(
-            "arn:{partition}:states:{region}:{account}:stateMachine:{table}-branches"
-        ))
+        let name = format!("{}-branches", self.table());
+        site.machine(&name).await.map_err(broken)
     }
 
     fn platform(&self) -> &str {
@@ -292,12 +289,8 @@ impl<'h> Spot<'h> {
     pub async fn flow(&self) -> Result<String, Failure> {
         let home = self.home;
         let (label, site) = home.pipeline();
-        let account = &site.caller().await.map_err(broken)?.account;
-        let (partition, region) = (site.client.partition(), site.client.region());
         let name = format!("{}-flow-{label}-{}-{}", home.platform(), home.app(), self.name());
-        Ok(format!(
-            "arn:{partition}:states:{region}:{account}:stateMachine:{name}"
-        ))
+        site.machine(&name).await.map_err(broken)
     }
 
     pub fn targets(&self) -> Vec<Target<'h>> {

@@ -95,11 +95,12 @@ pub struct Loaded {
 }
 
 impl Files {
-    /// The app with where it is on AWS; stacks are neither made nor changed with it, so nobody needs their priorities.
+    /// The app with where it is on AWS; stacks are neither made nor changed with it, so nobody needs their priorities, and of an
+    /// environment of which nothing can be made counts what stands.
     pub fn home(&self) -> Result<Home, Failure> {
         let config = config(&self.dir, self.config.as_deref())?;
         let app = app(&self.dir, false)?;
-        let made = made(&config, &app, None, &mut Priorities::default())?;
+        let made = synth::most_with(&config, &app, None, &mut Priorities::default()).map_err(unmade)?;
         // Who works with one environment needs no credentials of another's.
         let sites = sites(&config, self.profile.as_deref(), true);
         Ok(Home::new(config, app, &made, sites))
