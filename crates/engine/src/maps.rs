@@ -388,11 +388,12 @@ impl Engine {
                 return;
             }
         };
-        self.queue(Chore {
+        // The execution may know by now what no row says yet: as after an event, the chore begins when that is kept.
+        self.acts.push(Act::Chore(Chore {
             execution,
             task,
             deed,
-        });
+        }));
     }
 
     /// All that was open when the engine ended.

@@ -118,6 +118,40 @@ async fn a_redrive_that_is_cut_off_goes_on() {
     }
 }
 
+/// An engine that has just begun hears of a child's end while nothing can be kept: what it closes the run with is what is on
+/// record, and that is not there yet.
+#[tokio::test]
+async fn a_run_closes_when_the_end_of_its_last_child_is_on_record() {
+    for _ in 0..8 {
+        let dir = dir();
+        let running = run(open(&dir.path).await, Limits::default()).await;
+        let begun = running
+            .handle
+            .start(start(&map(json!({})), "a", json!([0])))
+            .await
+            .unwrap();
+        let offer = running.handle.poll(&resource("work"), None).await.unwrap();
+        let running = run(running.abort().await, Limits::default()).await;
+        let (is_held, held) = tokio::sync::oneshot::channel();
+        let store = running.store.clone();
+        let holding = tokio::spawn(async move {
+            let hold = store.write(move |_| {
+                let _ = is_held.send(());
+                std::thread::sleep(Duration::from_millis(100));
+                Ok::<_, store::Error>(())
+            });
+            hold.await
+        });
+        held.await.unwrap();
+        let output = json!({ "did": offer.input });
+        running.handle.succeed(OWNER, &offer.token, output).await.unwrap();
+        holding.await.unwrap().unwrap();
+        let over = ended(&running.store, begun.key).await;
+        assert_eq!(over.output.as_deref(), Some(r#"[{"did":0}]"#));
+        running.end().await;
+    }
+}
+
 /// Express children that failed are run again; those that succeeded are not.
 #[tokio::test]
 async fn express_children_are_tried_again_too() {
