@@ -82,20 +82,35 @@ pub async fn empty(client: &Client, bucket: &str) -> Result<Option<usize>, Error
         delete(client, bucket, &versions).await?;
         gone += versions.len();
     }
-    let uploads = get(client, &call::LIST_UPLOADS, bucket, "uploads=").await?;
-    for upload in uploads.children.iter().filter(|node| node.name == "Upload") {
-        let rest = Rest {
-            method: Method::DELETE,
-            bucket: Some(bucket),
-            path: format!("/{}", encoded(upload.text("Key"), "/")),
-            query: format!("uploadId={}", encoded(upload.text("UploadId"), "")),
-            headers: Vec::new(),
-            body: Bytes::new(),
-        };
-        client.rest(&call::ABORT_UPLOAD, rest).await?;
-        gone += 1;
+    loop {
+        // Here too: the first page, until nothing is on it.
+        let page = get(client, &call::LIST_UPLOADS, bucket, "uploads=").await?;
+        let uploads: Vec<&Node> = page
+            .children
+            .iter()
+            .filter(|node| node.name == "Upload")
+            .collect();
+        for upload in &uploads {
+            abort(client, bucket, upload).await?;
+        }
+        gone += uploads.len();
+        if uploads.is_empty() || page.text("IsTruncated") != "true" {
+            break;
+        }
     }
     Ok(Some(gone))
+}
+
+async fn abort(client: &Client, bucket: &str, upload: &Node) -> Result<(), Error> {
+    let rest = Rest {
+        method: Method::DELETE,
+        bucket: Some(bucket),
+        path: format!("/{}", encoded(upload.text("Key"), "/")),
+        query: format!("uploadId={}", encoded(upload.text("UploadId"), "")),
+        headers: Vec::new(),
+        body: Bytes::new(),
+    };
+    client.rest(&call::ABORT_UPLOAD, rest).await.map(drop)
 }
 
 /// Is there such a bucket?
@@ -175,15 +190,5 @@ async fn delete(client: &Client, bucket: &str, versions: &[&Node]) -> Result<(),
         ],
         body: body.into(),
     };
-    let answer = client.rest(&call::DELETE_OBJECTS, rest).await?;
-    let node = Node::parse(&answer.body).unwrap_or_default();
-    match node.children.iter().find(|node| node.name == "Error") {
-        None => Ok(()),
-        Some(error) => Err(Error::Refused {
-            service: "s3",
-            operation: call::DELETE_OBJECTS.operation,
-            code: error.text("Code").to_owned(),
-            message: format!("{}: {}", error.text("Key"), error.text("Message")),
-        }),
-    }
+    client.rest(&call::DELETE_OBJECTS, rest).await.map(drop)
 }

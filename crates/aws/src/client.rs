@@ -5,6 +5,7 @@
 
 mod bound;
 pub mod http;
+mod refusal;
 mod retry;
 mod xml;
 
@@ -313,9 +314,14 @@ impl Client {
             let request = self.signed(call.service, endpoint, outgoing, signer).await?;
             let patience = patience(outgoing.body.len());
             let (error, why) = match http::exchange(endpoint, request, patience).await {
-                Ok(answer) if answer.status < 300 => return Ok(answer),
                 Ok(answer) => {
-                    let (code, message) = refusal(&answer);
+                    let refused = match answer.status < 300 {
+                        true => refusal::within(call, &answer),
+                        false => Some(refusal::refusal(&answer)),
+                    };
+                    let Some((code, message)) = refused else {
+                        return Ok(answer);
+                    };
                     let why = retry::why(answer.status, &code);
                     let error = Error::Refused {
                         service: call.service,
@@ -453,30 +459,6 @@ impl Client {
     }
 }
 
-/// AWS's name of an error, and its message: in any of the protocols.
-fn refusal(answer: &http::Answer) -> (String, String) {
-    if let Ok(json) = serde_json::from_slice::<Value>(&answer.body) {
-        let header = answer
-            .headers
-            .get("x-amzn-errortype")
-            .and_then(|kind| kind.to_str().ok());
-        let kind = json["__type"].as_str().or(header).unwrap_or_default();
-        let kind = kind.split(':').next().unwrap_or_default();
-        let kind = kind.rsplit('#').next().unwrap_or_default();
-        let message = json["message"].as_str().or(json["Message"].as_str());
-        return (kind.to_owned(), message.unwrap_or_default().to_owned());
-    }
-    let node = Node::parse(&answer.body).unwrap_or_default();
-    let error = node
-        .get("Error")
-        .or_else(|| node.at(&["Errors", "Error"]))
-        .unwrap_or(&node);
-    match error.maybe("Code") {
-        Some(code) => (code, error.text("Message").to_owned()),
-        None => (answer.status.to_string(), "no reason is given".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -525,6 +507,45 @@ mod tests {
         assert_eq!(own.signing_region("iam"), "us-east-1");
     }
 
+    /// The variables as AWS's list of service-specific endpoints has them.
+    #[test]
+    fn one_service_may_be_elsewhere() {
+        for (service, variable) in [
+            ("autoscaling", "AWS_ENDPOINT_URL_AUTO_SCALING"),
+            ("cloudformation", "AWS_ENDPOINT_URL_CLOUDFORMATION"),
+            ("dynamodb", "AWS_ENDPOINT_URL_DYNAMODB"),
+            ("ec2", "AWS_ENDPOINT_URL_EC2"),
+            ("ecr", "AWS_ENDPOINT_URL_ECR"),
+            ("ecs", "AWS_ENDPOINT_URL_ECS"),
+            (
+                "elasticloadbalancing",
+                "AWS_ENDPOINT_URL_ELASTIC_LOAD_BALANCING_V2",
+            ),
+            ("iam", "AWS_ENDPOINT_URL_IAM"),
+            ("kms", "AWS_ENDPOINT_URL_KMS"),
+            ("logs", "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS"),
+            ("outposts", "AWS_ENDPOINT_URL_OUTPOSTS"),
+            ("rds", "AWS_ENDPOINT_URL_RDS"),
+            ("route53", "AWS_ENDPOINT_URL_ROUTE_53"),
+            ("s3", "AWS_ENDPOINT_URL_S3"),
+            ("secretsmanager", "AWS_ENDPOINT_URL_SECRETS_MANAGER"),
+            ("servicequotas", "AWS_ENDPOINT_URL_SERVICE_QUOTAS"),
+            ("ssm", "AWS_ENDPOINT_URL_SSM"),
+            ("states", "AWS_ENDPOINT_URL_SFN"),
+            ("sts", "AWS_ENDPOINT_URL_STS"),
+        ] {
+            let mut own = client("eu-central-1", Some("http://127.0.0.1:5000"));
+            let all = Arc::clone(&own.machine.variable);
+            own.machine.variable = Arc::new(move |name| match name == variable {
+                true => Some("http://127.0.0.1:6000".to_owned()),
+                false => all(name),
+            });
+            assert_eq!(own.endpoint(service, None).unwrap().authority, "127.0.0.1:6000");
+            let other = if service == "s3" { "sts" } else { "s3" };
+            assert_eq!(own.endpoint(other, None).unwrap().authority, "127.0.0.1:5000");
+        }
+    }
+
     #[test]
     fn what_is_long_may_take_long() {
         assert_eq!(
@@ -532,29 +553,5 @@ mod tests {
             (TRY, Duration::from_secs(240))
         );
         assert_eq!(patience(crate::upload::PIECE), Duration::from_secs(316));
-    }
-
-    #[test]
-    fn refusals_are_read_in_every_protocol() {
-        let read = |body: &'static str| {
-            refusal(&http::Answer {
-                status: 400,
-                body: Bytes::from_static(body.as_bytes()),
-                headers: hyper::HeaderMap::new(),
-            })
-        };
-        let (code, message) =
-            read("<ErrorResponse><Error><Code>A</Code><Message>m</Message></Error></ErrorResponse>");
-        assert_eq!((code.as_str(), message.as_str()), ("A", "m"));
-        assert_eq!(
-            read("<Response><Errors><Error><Code>B</Code></Error></Errors></Response>").0,
-            "B"
-        );
-        assert_eq!(read("<Error><Code>NoSuchBucket</Code></Error>").0, "NoSuchBucket");
-        assert_eq!(
-            read(r#"{"__type":"com.amazon#C","message":"m"}"#),
-            ("C".into(), "m".into())
-        );
-        assert_eq!(read("gone").0, "400");
     }
 }

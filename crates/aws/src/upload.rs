@@ -65,22 +65,11 @@ impl<'c> Upload<'c> {
         let answer = self
             .call(&call::END_UPLOAD, Method::POST, query, body.into())
             .await?;
-        // S3 begins this answer before it knows how it ends.
-        match Node::parse(&answer.body) {
-            Some(node) if node.name == "Error" => Err(Error::Refused {
-                service: "s3",
-                operation: call::END_UPLOAD.operation,
-                code: node.text("Code").to_owned(),
-                message: node.text("Message").to_owned(),
-            }),
-            _ => {
-                let version = answer.headers.get("x-amz-version-id");
-                let version = version.and_then(|version| version.to_str().ok());
-                version
-                    .map(str::to_owned)
-                    .ok_or_else(|| unreadable(&call::END_UPLOAD))
-            }
-        }
+        let version = answer.headers.get("x-amz-version-id");
+        let version = version.and_then(|version| version.to_str().ok());
+        version
+            .map(str::to_owned)
+            .ok_or_else(|| unreadable(&call::END_UPLOAD))
     }
 
     async fn call(&self, call: &Call, method: Method, query: String, body: Bytes) -> Result<Answer, Error> {

@@ -1,4 +1,5 @@
-//! What is tried again, and after how long. Every call here may be repeated: what makes something carries a token.
+//! What is tried again, and after how long. Every call here may be repeated: what makes something carries a
+//! token, or finds out by itself that it was done or is under way (a host's command does by a lock in the database).
 
 use std::time::Duration;
 
