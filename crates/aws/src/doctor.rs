@@ -146,12 +146,15 @@ fn enabled(answer: &Node, name: &str) -> Check {
     }
 }
 
-/// The services of resource types, as AWS's list of regions names them.
-const SERVICES: [(&str, &str); 17] = [
+/// The services of resource types, as AWS's list of regions names them. Those of IAM and Budgets know no region.
+const SERVICES: [(&str, &str); 26] = [
     ("AWS::ApiGatewayV2::", "apigateway"),
+    ("AWS::ApplicationAutoScaling::", "application-autoscaling"),
     ("AWS::AutoScaling::", "autoscaling"),
     ("AWS::CertificateManager::", "acm"),
+    ("AWS::Chatbot::", "chatbot"),
     ("AWS::CloudTrail::", "cloudtrail"),
+    ("AWS::CloudWatch::", "cloudwatch"),
     ("AWS::CodeBuild::", "codebuild"),
     ("AWS::CodeDeploy::", "codedeploy"),
     ("AWS::DynamoDB::", "dynamodb"),
@@ -159,12 +162,18 @@ const SERVICES: [(&str, &str); 17] = [
     ("AWS::ECR::", "ecr"),
     ("AWS::ECS::", "ecs"),
     ("AWS::ElasticLoadBalancingV2::", "elb"),
+    ("AWS::Events::", "events"),
     ("AWS::KMS::", "kms"),
     ("AWS::Lambda::", "lambda"),
+    ("AWS::Logs::", "logs"),
     ("AWS::RDS::", "rds"),
-    ("AWS::SecretsManager::", "secretsmanager"),
+    ("AWS::Route53::", "route53"),
+    ("AWS::S3::", "s3"),
     ("AWS::SNS::", "sns"),
+    ("AWS::SSM::", "ssm"),
+    ("AWS::SecretsManager::", "secretsmanager"),
     ("AWS::StepFunctions::", "stepfunctions"),
+    ("AWS::WAFv2::", "waf"),
 ];
 
 async fn services(site: &Site, templates: &[&Template]) -> Check {
@@ -440,6 +449,30 @@ mod tests {
         );
         let nowhere = opened(&Node::parse(b"<R/>").unwrap_or_default(), &wanted);
         assert_eq!(nowhere.verdict, Verdict::Bad);
+    }
+
+    /// As the snapshots have them.
+    #[test]
+    fn every_type_of_resource_has_its_service() {
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/synth/golden");
+        let mut kinds = BTreeSet::new();
+        let mut open = vec![std::path::PathBuf::from(golden)];
+        while let Some(path) = open.pop() {
+            if path.is_dir() {
+                open.extend(std::fs::read_dir(path).unwrap().map(|own| own.unwrap().path()));
+                continue;
+            }
+            let text = std::fs::read_to_string(path).unwrap();
+            let parts = text.split("Type: AWS::").skip(1);
+            kinds.extend(parts.filter_map(|part| part.split_whitespace().next().map(str::to_owned)));
+        }
+        assert!(kinds.len() > 60, "{kinds:?}");
+        for kind in kinds {
+            let is_everywhere = kind.starts_with("IAM::") || kind.starts_with("Budgets::");
+            let kind = format!("AWS::{kind}");
+            let is_known = SERVICES.iter().any(|(start, _)| kind.starts_with(start));
+            assert!(is_known || is_everywhere, "{kind}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{Check, Verdict};
 use crate::{
     call,
-    client::{Form, Node},
+    client::{Error, Form, Node},
     permit,
     site::{Caller, Site},
     synth::Template,
@@ -32,13 +32,14 @@ pub(super) async fn permissions(site: &Site, caller: &Caller, templates: &[&Temp
         let mut form = Form::default();
         form.add("PolicySourceArn", &principal);
         form.list("ActionNames.member", some.iter().map(String::as_str));
-        match site.client.query(&call::SIMULATE, form).await {
-            Ok(answer) => {
-                let (own, rest) = refused(&answer);
-                denied.extend(own);
-                open.extend(rest);
-            }
+        let answers = match simulated(site, &form).await {
+            Ok(answers) => answers,
             Err(error) => return Check::new(WHAT, Verdict::Unknown, format!("{error}{doubt}")),
+        };
+        for answer in &answers {
+            let (own, rest) = refused(answer);
+            denied.extend(own);
+            open.extend(rest);
         }
     }
     match (denied.as_slice(), open.as_slice()) {
@@ -60,6 +61,21 @@ pub(super) async fn permissions(site: &Site, caller: &Caller, templates: &[&Temp
             Verdict::Bad,
             format!("{principal} may not {}", denied.join(", ")),
         ),
+    }
+}
+
+/// All pages of a simulation: IAM may say less on one than it was asked for.
+async fn simulated(site: &Site, form: &Form) -> Result<Vec<Node>, Error> {
+    let (mut pages, mut marker) = (Vec::new(), None);
+    loop {
+        let mut form = form.clone();
+        form.maybe("Marker", marker.as_deref());
+        let page = site.client.query(&call::SIMULATE, form).await?;
+        marker = page.maybe("Marker");
+        pages.push(page);
+        if marker.is_none() {
+            return Ok(pages);
+        }
     }
 }
 
@@ -195,6 +211,34 @@ mod tests {
         let (_, asked) = checked(simulated, "arn:aws:iam::123456789012:user/path/me").await;
         assert!(
             asked.iter().all(|own| fixtures::action(own) != "GetRole"),
+            "{asked:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_refusal_on_the_second_page_counts() {
+        fn simulated(_: &str, before: &[String]) -> String {
+            match before.len() {
+                0 => "<EvaluationResults/><IsTruncated>true</IsTruncated><Marker>more</Marker>",
+                1 => {
+                    "<EvaluationResults><member><EvalActionName>ec2:CreateVpc</EvalActionName>\
+                     <EvalDecision>explicitDeny</EvalDecision></member></EvaluationResults>"
+                }
+                _ => "<EvaluationResults/>",
+            }
+            .to_owned()
+        }
+        let (address, asked) = fixtures::service(simulated);
+        let caller = Caller {
+            account: "123456789012".to_owned(),
+            arn: "arn:aws:iam::123456789012:user/me".to_owned(),
+        };
+        let check = permissions(&Site::new(Client::at(address)), &caller, &[]).await;
+        assert_eq!(check.verdict, Verdict::Bad, "{check:?}");
+        assert!(check.said.contains("ec2:CreateVpc"), "{}", check.said);
+        let asked = asked.lock().unwrap();
+        assert!(
+            asked[1].contains("Marker=more") && !asked[0].contains("Marker"),
             "{asked:?}"
         );
     }
