@@ -203,7 +203,8 @@ pub struct Slack {
 pub struct Retention {
     /// Logs of hosts, builds and the network. Default 90.
     pub logs: u32,
-    /// Revisions and build outputs that no release needs. Default 90.
+    /// Sources, and earlier versions of what was made again. What releases go by stays: a host that starts next year fetches
+    /// its revision then. Default 90.
     pub artifacts: u32,
     /// The audit trail and access logs. Default 400.
     pub trail: u32,

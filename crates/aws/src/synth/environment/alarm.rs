@@ -145,7 +145,7 @@ fn databases(template: &mut Template, scope: &Scope<'_>) {
 
 fn of_database(scope: &Scope<'_>, id: &str, what: &str, short: (&str, Value, &str)) -> Resource {
     let (metric, bound, side) = short;
-    let properties = json!({
+    let mut properties = json!({
         "AlarmDescription": format!("{} {id}: {metric}", scope.name),
         "Namespace": "AWS/RDS",
         "MetricName": metric,
@@ -159,8 +159,13 @@ fn of_database(scope: &Scope<'_>, id: &str, what: &str, short: (&str, Value, &st
         "AlarmActions": [scope.shared("OperationsTopic")],
         "OKActions": [scope.shared("OperationsTopic")],
     });
+    // A database that says nothing is dead, or as good as dead: that is told once, by the metric that each has.
+    if what == "Cpu" {
+        properties["TreatMissingData"] = "missing".into();
+        properties["InsufficientDataActions"] = json!([scope.shared("OperationsTopic")]);
+    }
     let about = match what {
-        "Cpu" => "The database's processor has little left.",
+        "Cpu" => "The database's processor has little left, or it says nothing any more.",
         "Memory" => "The database has less than 200 MB of memory left.",
         "Storage" => "Less than a tenth of the database's first storage is left.",
         _ => "The second machine is more than 200 ms behind.",
