@@ -7,6 +7,8 @@
 mod again;
 #[path = "aws/branch.rs"]
 mod branch;
+#[path = "aws/changed.rs"]
+mod changed;
 #[path = "aws/eject.rs"]
 mod eject;
 #[path = "aws/kept.rs"]
@@ -152,6 +154,8 @@ impl World {
         let done = child.wait_with_output().unwrap();
         let said = said(&done);
         assert!(!said.contains("not-to-be-seen"), "{said}");
+        let bare = fs::read_to_string(self.path().join("calls.bare")).unwrap_or_default();
+        assert!(bare.is_empty(), "calls without a token: {bare}");
         done
     }
 
@@ -444,31 +448,6 @@ fn a_destruction_that_failed_is_said_and_goes_on() {
         "0"
     );
     assert_eq!(world.status(STACKS[0])["status"], Value::Null);
-}
-
-#[test]
-fn what_somebody_changed_by_hand_is_shown() {
-    let Some(world) = World::new() else { return };
-    world.good(&["apply", "--yes", "--only", "vend-production"]);
-    assert!(world.good(&["drift"]).contains("vend-production  IN_SYNC"));
-    world.python(
-        "s3 = client('s3')\nb = 'vend-production-artifacts-123456789012-eu-central-1'\n\
-         s3.put_bucket_versioning(Bucket=b, VersioningConfiguration={'Status': 'Suspended'})\n\
-         s3.delete_bucket(Bucket='vend-production-logs-123456789012-eu-central-1')",
-    );
-    let (code, said) = world.bad(&["drift"]);
-    assert_eq!(code, 1, "{said}");
-    for line in [
-        "vend-production  DRIFTED",
-        "ArtifactsBucket (AWS::S3::Bucket) MODIFIED",
-        "/VersioningConfiguration/Status: the template says Enabled, it is Suspended",
-        "LogsBucket (AWS::S3::Bucket) DELETED",
-    ] {
-        assert!(said.contains(line), "{line}: {said}");
-    }
-    let done = world.vend(&["drift", "--json"]);
-    let found: Value = serde_json::from_slice(&done.stdout).unwrap();
-    assert_eq!(found[0]["resources"].as_array().unwrap().len(), 2, "{found}");
 }
 
 #[test]

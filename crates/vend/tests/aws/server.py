@@ -26,6 +26,7 @@ from moto.ec2.models import ec2_backends
 from moto.ec2.models.route_tables import RouteTable
 from moto.elbv2.models import FakeListenerRule, elbv2_backends
 from moto.kms.models import Key
+from moto.logs.models import logs_backends
 from moto.rds.models import DBInstance
 from moto.route53 import models as zones
 from moto.route53.models import FakeZone
@@ -359,27 +360,38 @@ def continue_update_rollback(self):
     return ActionResult({})
 
 
+def bucket(stack, own, made):
+    there = made.name in s3_backends[stack.account_id]["aws"].buckets
+    # Versioning is lost when a stack is changed.
+    wanted = own["VersioningConfiguration"]["Status"]
+    return made.name, there, "/VersioningConfiguration/Status", wanted, made.versioning_status or wanted
+
+
+def log_group(stack, own, made):
+    there = made.name in logs_backends[stack.account_id][stack.region_name].groups
+    return made.name, there, "/RetentionInDays", str(own["RetentionInDays"]), str(made.retention_in_days)
+
+
+COMPARED = {"AWS::S3::Bucket": bucket, "AWS::Logs::LogGroup": log_group}
+
+
 def drifts(stack):
-    """How the stack's buckets compare with its template: by versioning, and by being there."""
-    there = s3_backends[stack.account_id]["aws"].buckets
+    """How the stack's buckets and log groups compare with its template: by one property each, and by being there."""
     for id, own in stack.resource_map._resource_json_map.items():
-        if own["Type"] != "AWS::S3::Bucket":
+        if own["Type"] not in COMPARED:
             continue
-        bucket = stack.resource_map._parsed_resources[id]
-        wanted = own["Properties"]["VersioningConfiguration"]["Status"]
-        # Versioning is lost when a stack is changed.
-        is_there, is_same = bucket.name in there, bucket.versioning_status in (None, wanted)
+        made = stack.resource_map._parsed_resources[id]
+        name, is_there, path, wanted, actual = COMPARED[own["Type"]](stack, own["Properties"], made)
         drift = {
             "StackId": stack.stack_id,
             "LogicalResourceId": id,
-            "PhysicalResourceId": bucket.name,
+            "PhysicalResourceId": name,
             "ResourceType": own["Type"],
-            "StackResourceDriftStatus": "DELETED" if not is_there else "IN_SYNC" if is_same else "MODIFIED",
+            "StackResourceDriftStatus": "DELETED" if not is_there else "IN_SYNC" if wanted == actual else "MODIFIED",
             "Timestamp": stack.creation_time,
         }
         if drift["StackResourceDriftStatus"] == "MODIFIED":
-            path = "/VersioningConfiguration/Status"
-            values = {"ExpectedValue": wanted, "ActualValue": bucket.versioning_status}
+            values = {"ExpectedValue": wanted, "ActualValue": actual}
             drift["PropertyDifferences"] = [{"PropertyPath": path, "DifferenceType": "NOT_EQUAL", **values}]
         yield drift
 
@@ -468,14 +480,14 @@ def cut(generate):
 
 
 def with_images(get_parameter):
-    """Of the public parameters moto has none that names an image."""
+    """Of the public parameters moto has none that names an image, and an update asks for the value of one that it has resolved."""
 
     def found(self, name):
         known = get_parameter(self, name)
         if known is None and name.startswith("/aws/service/"):
             image = next(iter(ec2_backends[self.account_id][self.region_name].describe_images()))
             return SimpleNamespace(value=image.id)
-        return known
+        return SimpleNamespace(value=name) if known is None and name.startswith("ami-") else known
 
     return found
 
@@ -496,14 +508,26 @@ def delete_rule(cls, resource_name, cloudformation_json, account_id, region_name
     elbv2_backends[account_id][region_name].delete_rule(resource_name)
 
 
+# By which parameter AWS knows a call that is made again.
+TOKENS = dict.fromkeys(["CreateStack", "UpdateStack", "DeleteStack", "ExecuteChangeSet", "ContinueUpdateRollback"], "ClientRequestToken")
+TOKENS |= {"CreateChangeSet": "ClientToken", "CreateSecret": "ClientRequestToken", "PutSecretValue": "ClientRequestToken"}
+
+
 def heard(get_action):
-    """Writes down what is called, for tests that ask."""
+    """Writes down what is called, for tests that ask, and which of ours has no token that should have one: moto does not mind."""
 
     def get(self):
         action = get_action(self)
         if os.environ.get("CALLS"):
             with open(os.environ["CALLS"], "a") as file:
                 file.write(f"{action}\n")
+            if action == "AssumeRole":
+                with open(os.environ["CALLS"] + ".roles", "a") as file:
+                    file.write(f"{self.querystring.get('ExternalId', [''])[0]}\n")
+            is_ours = "Boto" not in self.headers.get("User-Agent", "")
+            if is_ours and action in TOKENS and TOKENS[action] not in self.querystring and f'"{TOKENS[action]}"' not in str(self.body):
+                with open(os.environ["CALLS"] + ".bare", "a") as file:
+                    file.write(f"{action}\n")
         return action
 
     return get

@@ -73,55 +73,21 @@ type All = Vec<(String, Left)>;
 
 pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
     let loaded = own.project.load_most(output)?;
-    let Victims {
-        go: victims,
-        stay,
-        idle,
-    } = victims(own, &loaded).await?;
-    let names: Vec<&str> = victims
-        .iter()
-        .map(|(_, found)| found.stack.name.as_str())
-        .collect();
-    refuse(own, &victims)?;
-    if !output.json {
-        for name in &names {
-            output.line(&format!("goes: {name}"));
-        }
-        for name in &stay {
-            output.line(&format!("stays: {name}, because other apps stand on it"));
-        }
-        for name in &idle {
-            output.line(&format!(
-                "stays: {name}, although nothing it releases into does: its releases would fail (--only {name} takes it, too)"
-            ));
-        }
-    }
-    let data = if own.keep_data {
-        ""
-    } else {
-        " and the data in them"
-    };
-    if let (Some(branch), true) = (&loaded.branch, names.is_empty()) {
+    let victims = victims(own, &loaded).await?;
+    refuse(own, &victims.go)?;
+    show(&victims, output);
+    if let (Some(branch), true) = (&loaded.branch, victims.go.is_empty()) {
         output.note(&format!("nothing stands of {}", branch.branch));
     }
-    // For who is asked: the build of a branch agrees beforehand, and its role may not look.
-    if !own.yes {
-        for said in under_way(&loaded, &victims).await {
-            output.note(&said);
-        }
-    }
-    let question = format!("Destroy {} stacks{data}?", names.len());
-    if !names.is_empty() && !agreed(&question, own.yes, output)? {
-        return Err(Failure::failed("nothing was destroyed"));
-    }
+    ask(own, &loaded, &victims, output).await?;
     let start = crate::clock::now().to_string();
     let mut report = Report {
-        shared: stay,
-        idle,
+        shared: victims.stay,
+        idle: victims.idle,
         ..Report::default()
     };
     let mut left = All::new();
-    for (foundation, found) in &victims {
+    for (foundation, found) in &victims.go {
         let own_left = one(own, &loaded, (foundation, found), &start, output).await?;
         slot::leave(&loaded, found).await?;
         report.stacks.push(found.stack.name.clone());
@@ -146,6 +112,45 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
         output.note(&said);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what goes and what stays.
+fn show(victims: &Victims, output: &Output) {
+    if output.json {
+        return;
+    }
+    for (_, found) in &victims.go {
+        output.line(&format!("goes: {}", found.stack.name));
+    }
+    for name in &victims.stay {
+        output.line(&format!("stays: {name}, because other apps stand on it"));
+    }
+    for name in &victims.idle {
+        output.line(&format!(
+            "stays: {name}, although nothing it releases into does: its releases would fail (--only {name} takes it, too)"
+        ));
+    }
+}
+
+/// Asks before stacks go.
+async fn ask(own: &Destroy, loaded: &Loaded, victims: &Victims, output: &Output) -> Result<(), Failure> {
+    // Who agreed beforehand is not asked: the build of a branch, whose role may not look at releases.
+    if own.yes || victims.go.is_empty() {
+        return Ok(());
+    }
+    for said in under_way(loaded, &victims.go).await {
+        output.note(&said);
+    }
+    let data = if own.keep_data {
+        ""
+    } else {
+        " and the data in them"
+    };
+    let question = format!("Destroy {} stacks{data}?", victims.go.len());
+    match agreed(&question, false, output)? {
+        true => Ok(()),
+        false => Err(Failure::failed("nothing was destroyed")),
+    }
 }
 
 /// Asks before data goes that was kept on purpose: no stack that was shown held it.
