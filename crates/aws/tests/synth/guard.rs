@@ -48,10 +48,11 @@ fn guard_finds_nothing() {
 
 /// What breaks each rule: its name, a stack, where in its resources, and what stands there instead; nothing, where it is null.
 fn breaks() -> Vec<(&'static str, &'static str, &'static str, Value)> {
-    let (all, shop, dev) = (
+    let (all, shop, dev, pipeline) = (
         "vend-production",
         "vend-production-shop-production",
         "vend-integration-shop-dev",
+        "vend-pipeline-integration-shop",
     );
     let world = || json!([{ "IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "CidrIp": "0.0.0.0/0" }]);
     vec![
@@ -145,7 +146,66 @@ fn breaks() -> Vec<(&'static str, &'static str, &'static str, Value)> {
             "/Database/Properties/StorageEncrypted",
             json!(false),
         ),
+        (
+            "clusters_are_encrypted",
+            shop,
+            "/DatabaseCluster/Properties/StorageEncrypted",
+            json!(false),
+        ),
+        (
+            "tables_are_encrypted",
+            pipeline,
+            "/Table/Properties/SSESpecification/SSEType",
+            json!("AES256"),
+        ),
+        (
+            "secrets_are_encrypted",
+            pipeline,
+            "/WebhookSecret/Properties/KmsKeyId",
+            Value::Null,
+        ),
+        (
+            "builds_are_encrypted",
+            pipeline,
+            "/Build/Properties/EncryptionKey",
+            Value::Null,
+        ),
+        (
+            "images_are_encrypted",
+            pipeline,
+            "/Repository/Properties/EncryptionConfiguration/KmsKey",
+            Value::Null,
+        ),
+        (
+            "the_world_finds_one_port_at_a_time",
+            all,
+            "/BalancerGroup/Properties/SecurityGroupIngress",
+            json!([{ "IpProtocol": "-1", "FromPort": 443, "ToPort": 443, "CidrIp": "0.0.0.0/0" }]),
+        ),
+        (
+            "the_world_has_no_other_addresses",
+            all,
+            "/BalancerGroup/Properties/SecurityGroupIngress",
+            json!([{ "IpProtocol": "tcp", "FromPort": 443, "ToPort": 443, "CidrIpv6": "::/0" }]),
+        ),
+        (
+            "no_opening_is_for_the_world",
+            all,
+            "/Gateway",
+            json!({ "Type": "AWS::EC2::SecurityGroupIngress", "Properties": { "CidrIpv6": "::/0" } }),
+        ),
     ]
+}
+
+/// Every rule of the file has something that breaks it.
+#[test]
+fn every_rule_is_seen_to_break() {
+    let rules = include_str!("invariants.guard").lines();
+    let rules: BTreeSet<&str> = rules
+        .filter_map(|line| line.strip_prefix("rule ")?.split_whitespace().next())
+        .collect();
+    let broken: BTreeSet<&str> = breaks().into_iter().map(|(rule, ..)| rule).collect();
+    assert_eq!(rules, broken);
 }
 
 #[test]

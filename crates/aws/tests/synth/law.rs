@@ -178,6 +178,7 @@ fn the_world_reaches_load_balancers_only_and_on_ports_that_are_declared() {
         }
         for (id, rule) in each(template, "AWS::EC2::SecurityGroupIngress") {
             assert_ne!(rule["CidrIp"], "0.0.0.0/0", "{name} {id}");
+            assert_eq!(rule["CidrIpv6"], Value::Null, "{name} {id}");
         }
     });
 }

@@ -15,6 +15,7 @@ pub fn matrix() -> &'static [Stack] {
             wave(),
             rack(),
             local(),
+            pipelines(),
         ]
         .concat()
     });
@@ -191,6 +192,45 @@ fn flows() -> Vec<Stack> {
         let mut stack = flow(&config, &app, &app.environments[0], &targets).unwrap();
         stack.name = format!("flow-{n}");
         stacks.push(stack);
+    }
+    stacks
+}
+
+/// Pipelines of every source, of hosts and of containers, with and without branches, tests and a channel.
+fn pipelines() -> Vec<Stack> {
+    let mut stacks = Vec::new();
+    for n in 0..8 {
+        let mut pick = Pick(n);
+        let forge = pick.one(&["", "github.com", "gitlab.com", "bitbucket.org"]);
+        let runtime = pick.one(&["host", "fargate"]);
+        let has_more = (n + n / 4) % 2 == 0;
+        let (branches, tests, slack) = match has_more {
+            true => (
+                "  preview: { branches: 'feature/*', expires: 2h }\n",
+                "tests = [{ name = 'smoke', buildspec = 's.yml' }, { name = 'load', buildspec = 'l.yml' }]\n",
+                "slack = { workspace = 'T01', channel = 'C01' }\n",
+            ),
+            false => ("", "", ""),
+        };
+        let repository = forge.split_once('.').map_or_else(String::new, |(kind, _)| {
+            format!(
+                "repository = {{ kind = '{kind}', url = 'https://{forge}/acme/shop.git', connection = \
+                 'arn:aws:codeconnections:eu-central-1:111111111111:connection/0a1b2c3d-0000-1111-2222-333344445555' }}\n"
+            )
+        });
+        let text = format!(
+            "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n{slack}\
+             [apps.shop{n}]\n{tests}{repository}[apps.shop{n}.environments]\nlive = {{ runtime = '{runtime}' }}\n"
+        );
+        let config: Config = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let yaml = format!(
+            "app: shop{n}\nbuild: {{ env: {{ TOKEN: '{{{{secret:token}}}}' }} }}\nenvironments:\n  live: {{ branch: main }}\n{branches}"
+        );
+        let (app, _) =
+            spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap_or_else(|problems| panic!("{problems:?}"));
+        let all = all_with(&config, &app, None, &mut Priorities::default()).unwrap();
+        let is_pipeline = |stack: &Stack| stack.name.contains("-pipeline-");
+        stacks.extend(all.stacks.into_iter().filter(is_pipeline));
     }
     stacks
 }
